@@ -1,0 +1,367 @@
+"""Activations: sigma, its derivatives and what the numerics must know about it; for theory and simulation alike.
+
+An activation is named by text, with parameters in parentheses: ``"tanh"``, ``"softplus(beta=2)"``.
+Closed forms of Gaussian expectations live in eftcore.closed_forms, keyed by the same family names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scipy.special import erf, expit, ndtr
+
+from eftcore.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+DERIVATIVES = 4
+"""Highest derivative that the theory asks for (the Hessian of E2)."""
+
+_PROBES = np.array([-3.0, -1.0, -0.25, 0.0, 0.5, 1.5, 4.0])
+
+Parity = Literal["odd", "even"]
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """sigma and its properties.
+
+    Attributes:
+        name: canonical text, as accepted by get_activation.
+        family: name without parameters.
+        parameters: their values.
+        function: numpy sigma, elementwise.
+        derivatives: x -> (5, *x.shape) array of sigma and its derivatives 1..4; None where sigma has kinks (the theory
+            then integrates by parts onto Hermite polynomials).
+        torch_function: torch sigma, elementwise.
+        slope: sigma' away from kinks, for an activation that has kinks.
+        parity: "odd", "even" or None.
+        kinks: points where sigma or its slope jumps.
+        builtin: False for one registered by the user.
+    """
+
+    name: str
+    family: str
+    parameters: dict[str, float] = field(default_factory=dict)
+    function: Callable[[np.ndarray], np.ndarray] = field(repr=False, default=lambda x: x)
+    derivatives: Callable[[np.ndarray], np.ndarray] | None = field(repr=False, default=None)
+    torch_function: Callable[[torch.Tensor], torch.Tensor] = field(repr=False, default=lambda x: x)
+    slope: Callable[[np.ndarray], np.ndarray] | None = field(repr=False, default=None)
+    parity: Parity | None = None
+    kinks: tuple[float, ...] = ()
+    builtin: bool = True
+
+    def pointwise_slope(self, x: np.ndarray) -> np.ndarray:
+        """sigma' away from kinks; by central differences (error about 1e-10) where no formula is known."""
+        if self.slope is not None:
+            return self.slope(x)
+        step = 1e-5 * np.maximum(np.abs(x), 1e-3)
+        return (np.asarray(self.function(x + step)) - np.asarray(self.function(x - step))) / (2 * step)
+
+    def torch(self, x: torch.Tensor) -> torch.Tensor:
+        """sigma of a torch tensor, elementwise."""
+        return self.torch_function(x)
+
+    def identity(self) -> Any:
+        """What enters a digest: the name; for a registered activation also sigma at fixed points."""
+        if self.builtin:
+            return self.name
+        return {"name": self.name, "probes": [float(f"{v:.12g}") for v in self.function(_PROBES)]}
+
+
+@dataclass(frozen=True)
+class _Family:
+    build: Callable[..., dict[str, Any]]
+    defaults: dict[str, float]
+
+
+_FAMILIES: dict[str, _Family] = {}
+_REGISTERED: dict[str, Activation] = {}
+
+
+def activation_names() -> list[str]:
+    """Every known family, sorted."""
+    return sorted({*_FAMILIES, *_REGISTERED})
+
+
+def get_activation(name: str) -> Activation:
+    """The activation with this name. Raises InputError for an unknown family or parameter.
+
+    >>> get_activation("tanh").function(np.array([0.0]))
+    array([0.])
+    >>> get_activation("softplus( beta = 2.0 )").name
+    'softplus(beta=2)'
+    """
+    if not isinstance(name, str):
+        raise InputError(f"activation = {name!r}: must be text; known: {', '.join(activation_names())}")
+    return _resolve(name.strip())
+
+
+@lru_cache(maxsize=256)
+def _resolve(text: str) -> Activation:
+    if text in _REGISTERED:
+        return _REGISTERED[text]
+    match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", text)
+    family = _FAMILIES.get(match.group(1)) if match else None
+    if match is None or family is None:
+        raise InputError(f"activation = {text!r}: unknown; known: {', '.join(activation_names())}")
+    parameters = dict(family.defaults)
+    for part in filter(None, (piece.strip() for piece in (match.group(2) or "").split(","))):
+        key, _, value = (piece.strip() for piece in part.partition("="))
+        if key not in parameters:
+            known = ", ".join(parameters) or "none"
+            raise InputError(f"activation = {text!r}: unknown parameter {key!r}; {match.group(1)} takes: {known}")
+        try:
+            parameters[key] = float(value)
+        except ValueError:
+            raise InputError(f"activation = {text!r}: {key} = {value!r} is not a number") from None
+        if not math.isfinite(parameters[key]):
+            raise InputError(f"activation = {text!r}: {key} = {value!r} must be finite")
+    shown = ", ".join(f"{key}={value:.17g}" for key, value in parameters.items() if value != family.defaults[key])
+    canonical = match.group(1) + (f"({shown})" if shown else "")
+    return Activation(name=canonical, family=match.group(1), parameters=parameters, **family.build(**parameters))
+
+
+def register_activation(
+    name: str,
+    function: Callable[[np.ndarray], np.ndarray],
+    *,
+    torch_function: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    parity: Parity | None = None,
+    kinks: tuple[float, ...] = (),
+) -> Activation:
+    """Make a user's sigma known under ``name``.
+
+    With ``torch_function`` and no kinks the derivatives come from torch's automatic differentiation; otherwise the
+    theory integrates by parts onto Hermite polynomials and needs none. Without ``torch_function`` the simulation
+    calls ``function`` on numpy arrays.
+
+    Raises InputError for a name that is taken or not an identifier, a sigma that is not finite on a few points, or
+    a parity that those points contradict.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InputError(f"register_activation: name = {name!r}: must be an identifier such as 'my_sigma'")
+    if name in _FAMILIES or name in _REGISTERED:
+        raise InputError(f"register_activation: name = {name!r} is taken; choose another")
+    values = np.asarray(function(_PROBES), dtype=float)
+    if values.shape != _PROBES.shape or not np.isfinite(values).all():
+        raise InputError(f"register_activation: {name}: sigma must map an array to finite numbers of the same shape")
+    if parity is not None:
+        mirrored = np.asarray(function(-_PROBES), dtype=float) * (1 if parity == "even" else -1)
+        if not np.allclose(values, mirrored, rtol=1e-9, atol=1e-12):
+            raise InputError(f"register_activation: {name}: sigma is not {parity}; leave parity out")
+    activation = Activation(
+        name=name,
+        family=name,
+        function=function,
+        derivatives=None if kinks or torch_function is None else _autograd_derivatives(torch_function),
+        torch_function=torch_function or _through_numpy(function),
+        parity=parity,
+        kinks=tuple(float(k) for k in kinks),
+        builtin=False,
+    )
+    _REGISTERED[name] = activation
+    _resolve.cache_clear()
+    return activation
+
+
+def unregister_activation(name: str) -> None:
+    """Forget a registered activation. Raises InputError if there is none of that name."""
+    if _REGISTERED.pop(name, None) is None:
+        raise InputError(f"unregister_activation: name = {name!r}: no registered activation has it")
+    _resolve.cache_clear()
+
+
+def _autograd_derivatives(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[np.ndarray], np.ndarray]:
+    def derivatives(x: np.ndarray) -> np.ndarray:
+        import torch
+
+        point = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        values = [function(point)]
+        for _ in range(DERIVATIVES):
+            last = values[-1]
+            slope = None
+            if last.requires_grad:
+                (slope,) = torch.autograd.grad(last.sum(), point, create_graph=True, allow_unused=True)
+            values.append(torch.zeros_like(point) if slope is None else slope)
+        return np.stack([value.detach().numpy() for value in values])
+
+    return derivatives
+
+
+def _through_numpy(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def torch_function(x: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        values = np.asarray(function(x.detach().cpu().double().numpy()), dtype=float)
+        return torch.from_numpy(values).to(x)
+
+    return torch_function
+
+
+def _family(name: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
+    def register(build: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        defaults = {key: parameter.default for key, parameter in inspect.signature(build).parameters.items()}
+        _FAMILIES[name] = _Family(build, defaults)
+        return build
+
+    return register
+
+
+@_family("linear")
+def _linear() -> dict[str, Any]:
+    def derivatives(x: np.ndarray) -> np.ndarray:
+        zero = np.zeros_like(x)
+        return np.stack([x, zero + 1.0, zero, zero, zero])
+
+    return {"function": lambda x: x, "derivatives": derivatives, "torch_function": lambda x: x, "parity": "odd"}
+
+
+@_family("tanh")
+def _tanh() -> dict[str, Any]:
+    def derivatives(x: np.ndarray) -> np.ndarray:
+        t = np.tanh(x)
+        slope = 1 / np.cosh(np.minimum(np.abs(x), 350.0)) ** 2
+        square = t * t
+        return np.stack([t, slope, -2 * t * slope, slope * (6 * square - 2), slope * t * (16 - 24 * square)])
+
+    return {"function": np.tanh, "derivatives": derivatives, "torch_function": lambda x: x.tanh(), "parity": "odd"}
+
+
+@_family("erf")
+def _erf(scale: float = 1.0) -> dict[str, Any]:
+    if scale <= 0:
+        raise InputError(f"activation: erf(scale={scale:g}): scale must be positive")
+
+    def derivatives(x: np.ndarray) -> np.ndarray:
+        y = scale * x
+        bell = 2 / math.sqrt(math.pi) * scale * np.exp(-y * y)
+        return np.stack(
+            [
+                erf(y),
+                bell,
+                -scale * 2 * y * bell,
+                scale**2 * (4 * y * y - 2) * bell,
+                -(scale**3) * (8 * y**3 - 12 * y) * bell,
+            ]
+        )
+
+    return {
+        "function": lambda x: erf(scale * x),
+        "derivatives": derivatives,
+        "torch_function": lambda x: (scale * x).erf(),
+        "parity": "odd",
+    }
+
+
+@_family("relu")
+def _relu() -> dict[str, Any]:
+    return _leaky_relu(slope=0.0)
+
+
+@_family("leaky_relu")
+def _leaky_relu(slope: float = 0.01) -> dict[str, Any]:
+    def torch_function(x: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.nn.functional.leaky_relu(x, slope)
+
+    return {
+        "function": lambda x: np.where(x > 0, x, slope * x),
+        "torch_function": torch_function,
+        "slope": lambda x: np.where(x > 0, 1.0, slope),
+        "kinks": (0.0,),
+    }
+
+
+@_family("gelu")
+def _gelu() -> dict[str, Any]:
+    def derivatives(x: np.ndarray) -> np.ndarray:
+        bell = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        square = x * x
+        return np.stack(
+            [
+                x * ndtr(x),
+                ndtr(x) + x * bell,
+                (2 - square) * bell,
+                x * (square - 4) * bell,
+                (-4 + 7 * square - square * square) * bell,
+            ]
+        )
+
+    def torch_function(x: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.nn.functional.gelu(x)
+
+    return {"function": lambda x: x * ndtr(x), "derivatives": derivatives, "torch_function": torch_function}
+
+
+def _logistic_derivatives(x: np.ndarray) -> np.ndarray:
+    s = expit(x)
+    slope = s * expit(-x)
+    odd = 1 - 2 * s
+    return np.stack([s, slope, slope * odd, slope * (1 - 6 * slope), slope * odd * (1 - 12 * slope)])
+
+
+def _silu() -> dict[str, Any]:
+    def derivatives(x: np.ndarray) -> np.ndarray:
+        s = _logistic_derivatives(x)
+        return np.stack([x * s[0]] + [x * s[k] + k * s[k - 1] for k in range(1, DERIVATIVES + 1)])
+
+    def torch_function(x: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.nn.functional.silu(x)
+
+    return {"function": lambda x: x * expit(x), "derivatives": derivatives, "torch_function": torch_function}
+
+
+_family("silu")(_silu)
+_family("swish")(_silu)
+
+
+@_family("softplus")
+def _softplus(beta: float = 1.0) -> dict[str, Any]:
+    if beta <= 0:
+        raise InputError(f"activation: softplus(beta={beta:g}): beta must be positive")
+
+    def function(x: np.ndarray) -> np.ndarray:
+        return np.logaddexp(0.0, beta * x) / beta
+
+    def derivatives(x: np.ndarray) -> np.ndarray:
+        s = _logistic_derivatives(beta * x)
+        return np.stack([function(x)] + [beta**k * s[k] for k in range(DERIVATIVES)])
+
+    def torch_function(x: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.logaddexp(torch.zeros_like(x), beta * x) / beta
+
+    return {"function": function, "derivatives": derivatives, "torch_function": torch_function}
+
+
+@_family("sin")
+def _sin() -> dict[str, Any]:
+    def derivatives(x: np.ndarray) -> np.ndarray:
+        s, c = np.sin(x), np.cos(x)
+        return np.stack([s, c, -s, -c, s])
+
+    return {"function": np.sin, "derivatives": derivatives, "torch_function": lambda x: x.sin(), "parity": "odd"}
+
+
+@_family("cos")
+def _cos() -> dict[str, Any]:
+    def derivatives(x: np.ndarray) -> np.ndarray:
+        s, c = np.sin(x), np.cos(x)
+        return np.stack([c, -s, -c, s, c])
+
+    return {"function": np.cos, "derivatives": derivatives, "torch_function": lambda x: x.cos(), "parity": "even"}

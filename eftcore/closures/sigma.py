@@ -1,0 +1,93 @@
+"""The (G, sigma-kernel) closure: the smallest state that carries the sigma-kernel (theory: section 5).
+
+Variables: U = Cov(u), X_G = Cov(u, xi^G), X_S = Cov(u, xi^S), K1. xi^G is a martingale; xi^S drifts with the
+generator sum_r Q_r D_r, closed by local projection.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from eftcore.activations import get_activation
+from eftcore.closures.base import Ingredients, Observed, State
+from eftcore.closures.g_only import GOnly, wishart
+from eftcore.errors import InputError
+from eftcore.expectations import Expectations, MehlerExpectations
+from eftcore.fourth_moments import SERIES_INPUTS, sigma_covariance
+from eftcore.pair_functions import PairFunctions
+from eftcore.pairs import to_pairs
+from eftcore.projection import project
+from eftcore.wick_series import components
+
+
+class Sigma(GOnly):
+    """U' = chi U + U chi^T + C_W (X_S + X_S^T);  X_G' = chi X_G + C_W Cov(xi^S, xi^G);
+    X_S' = chi X_S + C_W Cov(xi^S, xi^S) + sum_r Q_r Cov(u, xi^{D_r f})."""
+
+    needs_series: ClassVar = True
+    powers: ClassVar = {"U": 2, "XG": 2, "XS": 2, "K1": 1}
+
+    @property
+    def sampled(self) -> bool:
+        return self.n_inputs > SERIES_INPUTS
+
+    def initial(self) -> State:
+        pairs = len(self.neighbours)
+        return {**{name: np.zeros((pairs, pairs)) for name in ("U", "XG", "XS")}, "K1": np.zeros(pairs)}
+
+    def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
+        if not isinstance(engine, MehlerExpectations):
+            raise InputError("numerics.quadrature: the sigma closure needs 'auto'; the fixed rule lacks its integrals")
+        moments = engine.moments(kernel, 2)
+        assert moments.gradient is not None
+        assert moments.hessian is not None
+        functions = PairFunctions(engine, kernel)
+        even_only = get_activation(self.model.activation).parity is not None
+        basis = components(8 + engine.terms // 4, even_only=even_only, single=self.n_inputs == 1)
+        gaussian = wishart(kernel)
+        kernel_sigma = np.stack([self.respond(g, w) for g, w in zip(moments.gradient, gaussian, strict=True)])
+        sigma_sigma = sigma_covariance(engine, kernel, moments, functions, basis)
+        on_kernel, on_sigma = project(functions, moments, gaussian, kernel_sigma, sigma_sigma, self.neighbours)
+        increment = to_pairs(self.increment(moments.value))[:, self.neighbours]
+        return {
+            "wishart": gaussian,
+            "chi": self.model.weight_variance * moments.gradient,
+            "hessian": moments.hessian,
+            "kernel_sigma": kernel_sigma,
+            "sigma_sigma": sigma_sigma,
+            "on_kernel": on_kernel,
+            "on_sigma": on_sigma,
+            # sum_r Q_r D_r f in terms of phi phi and sigma sigma
+            "drift_kernel": np.einsum("rpq,rpqs->rps", increment, on_kernel),
+            "drift_sigma": np.einsum("rpq,rpqs->rps", increment, on_sigma),
+        }
+
+    def source(self, at: Ingredients, state: State) -> np.ndarray:
+        """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q), the last one projected."""
+        q, s = self.neighbours[:, :, None], self.neighbours[:, None, :]
+        mixed = np.einsum("pqs,pqs->p", at["on_kernel"], state["XG"][q, s])
+        mixed += np.einsum("pqs,pqs->p", at["on_sigma"], state["XS"][q, s])
+        linear = self.respond(at["chi"], state["K1"]) / self.model.weight_variance
+        return linear + self.tadpole(at["hessian"], state["U"]) + mixed
+
+    def rates(self, at: Ingredients, state: State) -> State:
+        c_w, chi = self.model.weight_variance, at["chi"]
+        drift = self.respond(at["drift_kernel"], state["XG"].T) + self.respond(at["drift_sigma"], state["XS"].T)
+        return {
+            "U": self.respond_both(chi, state["U"]) + c_w * (state["XS"] + state["XS"].T),
+            "XG": self.respond(chi, state["XG"]) + c_w * at["kernel_sigma"],
+            "XS": self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"] + drift.T,
+            "K1": c_w * self.source(at, state),
+        }
+
+    def second_order(self, at: Ingredients, state: State) -> State:
+        c_w, chi = self.model.weight_variance, at["chi"]
+        carried = self.respond(chi, state["XS"])
+        transported = self.respond(chi, self.respond(chi, state["U"]).T)
+        return {"U": transported + c_w * (carried + carried.T) + c_w**2 * at["sigma_sigma"]}
+
+    def observe(self, at: Ingredients, state: State) -> Observed:
+        covariance = at["wishart"] + state["XG"] + state["XG"].T + state["U"]
+        return Observed(covariance, state["K1"], self.source(at, state))

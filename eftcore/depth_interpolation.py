@@ -1,0 +1,116 @@
+"""Ingredients of a closure at any depth: computed at few, interpolated between them where that is accurate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from eftcore.closures.base import Ingredients
+
+CHUNK_BYTES = 16e6
+"""Ingredients are held for as many layers at once as fit in this much memory."""
+
+POINTS = (12, 20, 32, 48)
+"""Chebyshev points that are tried, in turn."""
+
+WORTHWHILE = 3
+"""Interpolate only where there are this many layers for each point."""
+
+
+def chebyshev_points(count: int, end: float) -> np.ndarray:
+    """(count,) Chebyshev points of the second kind on 0 .. end."""
+    return end * (1 - np.cos(np.pi * np.arange(count) / (count - 1))) / 2
+
+
+def chebyshev_layers(count: int, depth: int) -> np.ndarray:
+    """(count,) distinct layers 0 .. depth, the nearest to Chebyshev points.
+
+    >>> chebyshev_layers(5, 100).tolist()
+    [0, 15, 50, 85, 100]
+    """
+    return np.unique(np.round(chebyshev_points(count, depth))).astype(int)
+
+
+def barycentric_matrix(nodes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(M, J) matrix from values at the nodes to values of the interpolating polynomial at the targets.
+
+    >>> barycentric_matrix(np.array([0.0, 1.0, 2.0]), np.array([1.5])).round(12).tolist()
+    [[-0.125, 0.75, 0.375]]
+    """
+    gaps = nodes[:, None] - nodes[None, :] + np.eye(len(nodes))
+    log_weights = -np.log(np.abs(gaps)).sum(1)
+    weights = np.prod(np.sign(gaps), axis=1) * np.exp(log_weights - log_weights.max())
+    distance = targets[:, None] - nodes[None, :]
+    hit = distance == 0
+    matrix = weights / np.where(hit, 1.0, distance)
+    matrix /= matrix.sum(1, keepdims=True)
+    rows = hit.any(1)
+    matrix[rows] = hit[rows]
+    return matrix
+
+
+class Interpolant:
+    """A table of ingredients at Chebyshev points; ``error`` is the largest relative error seen between them."""
+
+    def __init__(self, nodes: np.ndarray, table: Ingredients, error: float) -> None:
+        self.nodes, self.table, self.error = nodes, table, error
+
+    def __call__(self, points: np.ndarray) -> Ingredients:
+        """Ingredients at (M,) points, leading axis M."""
+        matrix = barycentric_matrix(self.nodes.astype(float), points.astype(float))
+        return {name: np.tensordot(matrix, value, axes=1) for name, value in self.table.items()}
+
+
+def interpolate(
+    compute: Callable[[np.ndarray], Ingredients], place: Callable[[int], np.ndarray], rtol: float
+) -> Interpolant | None:
+    """An interpolant of ``compute`` on the fewest points that meets rtol; None if none does.
+
+    ``place(count)`` gives the points, or fewer of them where interpolating is not worthwhile.
+    """
+    for count in POINTS:
+        nodes = place(count)
+        if len(nodes) < count:
+            return None
+        gaps = np.linspace(0, count - 2, 5).astype(int)
+        checks = (nodes[gaps] + nodes[gaps + 1]) / 2
+        checks = checks.astype(nodes.dtype)
+        guess = Interpolant(nodes, compute(nodes), 0.0)
+        error = _largest_error(compute(checks), guess(checks))
+        if error <= rtol:
+            return Interpolant(nodes, guess.table, error)
+    return None
+
+
+def layer_by_layer(
+    compute: Callable[[np.ndarray], Ingredients], depth: int, rtol: float
+) -> tuple[Iterator[tuple[range, Ingredients]], float]:
+    """Runs of consecutive layers 0 .. depth with their ingredients, and the interpolation error (0 if none is made)."""
+
+    def place(count: int) -> np.ndarray:
+        return chebyshev_layers(count, depth) if depth + 1 >= WORTHWHILE * count else np.empty(0, dtype=int)
+
+    found = interpolate(compute, place, rtol)
+    return _runs(found or compute, depth + 1), found.error if found else 0.0
+
+
+def _runs(compute: Callable[[np.ndarray], Ingredients], total: int) -> Iterator[tuple[range, Ingredients]]:
+    start, rows = 0, 1
+    while start < total:
+        layers = range(start, min(start + rows, total))
+        stack = compute(np.arange(layers.start, layers.stop))
+        yield layers, stack
+        size = sum(value.nbytes for value in stack.values()) / len(layers)
+        start, rows = layers.stop, max(1, min(1000, int(CHUNK_BYTES / max(size, 1.0))))
+
+
+def _largest_error(true: Ingredients, guess: Ingredients) -> float:
+    """Relative to each ingredient's largest entry at each depth."""
+    worst = 0.0
+    for name, value in true.items():
+        axes = tuple(range(1, value.ndim))
+        size, change = np.abs(value).max(axes), np.abs(guess[name] - value).max(axes)
+        ratio = np.divide(change, size, out=np.where(change > 0, np.inf, 0.0), where=size > 0)
+        worst = max(worst, float(np.nan_to_num(ratio, nan=np.inf).max()))
+    return worst

@@ -1,0 +1,12 @@
+"""Monte Carlo ensembles of finite-width networks: samplers, estimators, standard errors."""
+
+import os
+
+from eftcore.ensemble.sample import Sample, sample_digest
+from eftcore.ensemble.simulation import simulate
+
+__all__ = ["Sample", "sample_digest", "simulate"]
+
+# Idle OpenMP threads of torch and numba must sleep, not spin: where other processes want the cores too, spinning cost
+# ten times the work itself. The runtime reads this once, when simulate first loads it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

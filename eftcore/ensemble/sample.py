@@ -1,0 +1,236 @@
+"""The result of a simulation: additive sums of an ensemble's networks, and the estimates they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from eftcore.ensemble import estimates
+from eftcore.ensemble.estimates import Estimate
+from eftcore.ensemble.reference import Reference
+from eftcore.ensemble.sums import sum_shapes, unpack
+from eftcore.errors import InputError
+from eftcore.pairs import product_covariance, to_matrix
+from eftcore.specs import EnsembleSpec, digest_of
+
+Shards = tuple[tuple[int, int], ...]
+
+_REFERENCE = "reference."
+
+
+def sample_digest(spec: EnsembleSpec, shards: Iterable[tuple[int, int]]) -> str:
+    """Identity of the sample that these shards, (index, networks) each, add up to."""
+    return digest_of({"ensemble": spec.digest, "shards": sorted([int(index), int(count)] for index, count in shards)})
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Networks of one ensemble at R recorded layers; N inputs, P = N (N + 1) / 2 pairs a <= b row-major.
+
+    Standard errors (``_se``) have the shape of what they belong to. ``a + b`` merges samples of the same ensemble from
+    different shards, to the same digits in any order.
+
+    Attributes:
+        spec: the ensemble.
+        shards: (index, networks) of every shard in it, sorted.
+        reference: the infinite-width theory that deviations are measured from.
+        sums: additive float64 sums, see eftcore.ensemble.sums.
+    """
+
+    spec: EnsembleSpec
+    shards: Shards
+    reference: Reference
+    sums: dict[str, np.ndarray]
+
+    @property
+    def samples(self) -> int:
+        """Number of networks."""
+        return sum(count for _, count in self.shards)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity: the ensemble and its shards."""
+        return sample_digest(self.spec, self.shards)
+
+    @property
+    def depth(self) -> np.ndarray:
+        """(R,) recorded layers."""
+        return np.array(self.spec.depths, dtype=np.int64)
+
+    @property
+    def time(self) -> np.ndarray:
+        """(R,) t = epsilon^2 * layer."""
+        return self.spec.time
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(R, N, N) E[G]."""
+        return to_matrix(self.reference.kernel + self._residual[0])
+
+    @property
+    def mean_se(self) -> np.ndarray:
+        """(R, N, N)."""
+        return to_matrix(self._residual[1])
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(R, P, P) V4 = n Cov(G_ab, G_cd), O(1)."""
+        return self._covariance[0]
+
+    @property
+    def covariance_se(self) -> np.ndarray:
+        """(R, P, P)."""
+        return self._covariance[1]
+
+    @property
+    def correction(self) -> np.ndarray:
+        """(R, N, N) K1 = n (E[G] - K0), O(1), with K0 converged."""
+        return to_matrix(self.spec.width * self._residual[0])
+
+    @property
+    def correction_se(self) -> np.ndarray:
+        """(R, N, N)."""
+        return to_matrix(self.spec.width * self._residual[1])
+
+    @property
+    def source(self) -> np.ndarray:
+        """(R, N, N) U1 = n (E[S] - E2(K0)), O(1)."""
+        return to_matrix(self.spec.width * self._source[0])
+
+    @property
+    def source_se(self) -> np.ndarray:
+        """(R, N, N)."""
+        return to_matrix(self.spec.width * self._source[1])
+
+    @property
+    def second_moment(self) -> np.ndarray:
+        """(R, N, N) E[S], the mean sigma-kernel."""
+        return to_matrix(self.reference.second_moment + self._source[0])
+
+    @property
+    def second_moment_se(self) -> np.ndarray:
+        """(R, N, N)."""
+        return to_matrix(self._source[1])
+
+    @property
+    def increment_covariance(self) -> np.ndarray:
+        """(R, P, P) Sigma_mic = E[G_ac Q_bd + G_ad Q_bc + G_bc Q_ad + G_bd Q_ac]."""
+        return self._increment[0]
+
+    @property
+    def increment_covariance_se(self) -> np.ndarray:
+        """(R, P, P)."""
+        return self._increment[1]
+
+    @property
+    def third_cumulant(self) -> np.ndarray:
+        """(R, N) n^2 times the third cumulant of G_aa, O(1)."""
+        return self.spec.width**2 * self._cumulants.third
+
+    @property
+    def third_cumulant_se(self) -> np.ndarray:
+        """(R, N)."""
+        return self.spec.width**2 * self._cumulants.third_se
+
+    @property
+    def fourth_cumulant(self) -> np.ndarray:
+        """(R, N) n^3 times the fourth cumulant of G_aa, O(1)."""
+        return self.spec.width**3 * self._cumulants.fourth
+
+    @property
+    def fourth_cumulant_se(self) -> np.ndarray:
+        """(R, N)."""
+        return self.spec.width**3 * self._cumulants.fourth_se
+
+    def __add__(self, other: Sample) -> Sample:
+        """Merge samples of the same ensemble. Raises InputError for another ensemble or a shard that both contain."""
+        if not isinstance(other, Sample):
+            return NotImplemented
+        if self.spec.digest != other.spec.digest:
+            raise InputError(
+                "merge: the samples belong to different ensembles; only shards of the same ensemble add up"
+            )
+        common = sorted({index for index, _ in self.shards} & {index for index, _ in other.shards})
+        if common:
+            raise InputError(f"merge: both samples contain shards {common}; add samples of different shards")
+        first = self if self.shards[0] <= other.shards[0] else other
+        return Sample(
+            spec=first.spec,
+            shards=tuple(sorted(self.shards + other.shards)),
+            reference=first.reference,
+            sums={name: self.sums[name] + other.sums[name] for name in self.sums},
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything that is not in spec and shards, for storage; from_arrays restores it exactly.
+
+        The additive sums under their own names, the reference (equal for all shards) as ``reference.<name>``.
+        """
+        reference = {
+            "kernel": self.reference.kernel,
+            "second_moment": self.reference.second_moment,
+            "covariance": self.reference.covariance,
+            "covariance_error": np.array(self.reference.covariance_error),
+        }
+        return self.sums | {_REFERENCE + name: value for name, value in reference.items() if value is not None}
+
+    @classmethod
+    def from_arrays(
+        cls, spec: EnsembleSpec, shards: Iterable[tuple[int, int]], arrays: Mapping[str, np.ndarray]
+    ) -> Sample:
+        """The sample with these arrays. Raises InputError where names or shapes are not those of this ensemble."""
+        assert spec.depths is not None
+        shapes = sum_shapes(len(spec.depths), spec.kernel.n_inputs, paired=spec.estimator == "paired")
+        wrong = [name for name, shape in shapes.items() if name not in arrays or arrays[name].shape != shape]
+        if wrong:
+            raise InputError(f"stored sample: arrays {wrong} are missing or have another shape; simulate it again")
+        covariance = arrays.get(_REFERENCE + "covariance")
+        return cls(
+            spec=spec,
+            shards=tuple(sorted((int(index), int(count)) for index, count in shards)),
+            reference=Reference(
+                kernel=arrays[_REFERENCE + "kernel"],
+                second_moment=arrays[_REFERENCE + "second_moment"],
+                covariance=covariance,
+                covariance_error=float(arrays[_REFERENCE + "covariance_error"]),
+            ),
+            sums={name: arrays[name] for name in shapes},
+        )
+
+    @property
+    def _pairs(self) -> int:
+        return self.reference.kernel.shape[1]
+
+    @cached_property
+    def _residual(self) -> Estimate:
+        name = "residual" if self.spec.estimator == "paired" else "deviation"
+        squares = np.diagonal(unpack(self.sums[name + "_2"], self._pairs), axis1=1, axis2=2)
+        return estimates.mean_estimate(self.sums[name], squares, self.samples)
+
+    @cached_property
+    def _source(self) -> Estimate:
+        return estimates.mean_estimate(self.sums["source"], self.sums["source_2"], self.samples)
+
+    @cached_property
+    def _covariance(self) -> Estimate:
+        if self.reference.covariance is None:
+            value, error = estimates.plain_covariance(self.sums, self.samples)
+            return self.spec.width * value, self.spec.width * error
+        value, error = estimates.paired_change(self.sums, self.samples)
+        return self.reference.covariance + self.spec.width * value, self.spec.width * error
+
+    @cached_property
+    def _increment(self) -> Estimate:
+        kernel = to_matrix(self.reference.kernel)
+        model = self.spec.model
+        step = model.bias_variance + model.weight_variance * to_matrix(self.reference.second_moment)
+        start = product_covariance(kernel, step) + product_covariance(step, kernel)
+        value, error = estimates.mean_estimate(self.sums["increment"], self.sums["increment_2"], self.samples)
+        return start + unpack(value, self._pairs), unpack(error, self._pairs)
+
+    @cached_property
+    def _cumulants(self) -> estimates.Cumulants:
+        return estimates.cumulants(self.sums["powers"], self.samples)

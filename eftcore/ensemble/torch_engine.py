@@ -1,0 +1,141 @@
+"""The general engine: any activation, both samplers, any torch device. A chunk of networks at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from eftcore.activations import get_activation
+from eftcore.ensemble.reference import Path
+from eftcore.ensemble.streams import stream_key
+from eftcore.ensemble.sums import LANES
+from eftcore.pairs import pair_indices
+from eftcore.specs import EnsembleSpec
+
+_CHUNK_NUMBERS = 1 << 22
+_CHUNK_NETWORKS = 1024
+
+_WHITEN_RTOL = 1e-6
+"""Eigenvalues of Q below this times the largest count as zero where an increment is whitened."""
+
+
+class TorchEngine:
+    """Observations of one shard, chunk by chunk; chunk sizes follow from the ensemble alone."""
+
+    def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int, device: str) -> None:
+        assert spec.depths is not None
+        self._spec = spec
+        self._shard = shard
+        self._device = torch.device(device)
+        self._dtype = torch.float32 if spec.dtype == "float32" else torch.float64
+        self._activation = get_activation(spec.model.activation).torch
+        self._row = {layer: row for row, layer in enumerate(spec.depths)}
+        first, second = pair_indices(spec.kernel.n_inputs)
+        self._first, self._second = (torch.tensor(index.copy(), device=self._device) for index in (first, second))
+        self._kernel = self._double(path.reference.kernel)
+        self._second_moment = self._double(path.reference.second_moment)
+        self._start = self._double(path.start)
+        self._paired = spec.estimator == "paired"
+        if self._paired:
+            twin = path.twin
+            self._root = self._double(twin.root)
+            self._response = self._double(twin.response)
+            self._path_moment = self._double(twin.second_moment)
+            self._neighbours = torch.tensor(twin.neighbours, device=self._device)
+        per_network = spec.width * (spec.width if spec.sampler == "weights" else 4 * spec.kernel.n_inputs)
+        per_network = max(per_network, 4 * len(first) * len(spec.depths))
+        self.chunk = LANES * max(1, min(_CHUNK_NETWORKS, _CHUNK_NUMBERS // per_network) // LANES)
+
+    def observations(self, samples: int) -> Iterator[np.ndarray]:
+        """(bundles, R, 2 or 4, P, LANES) float64 at a time, ``samples`` networks in all; unused lanes are zero."""
+        for index, start in enumerate(range(0, samples, self.chunk)):
+            observed = self._simulate(index)
+            observed[..., samples - start :] = 0.0
+            observed = observed[..., : -(-min(self.chunk, samples - start) // LANES) * LANES]
+            bundles = observed.reshape(*observed.shape[:-1], -1, LANES)
+            yield np.ascontiguousarray(np.moveaxis(bundles, -2, 0))
+
+    def _simulate(self, chunk: int) -> np.ndarray:
+        """(R, 2 or 4, P, networks) of one whole chunk."""
+        spec, model = self._spec, self._spec.model
+        generator = torch.Generator(self._device)
+        generator.manual_seed(stream_key(spec, self._shard, chunk) >> 1)
+        size = (self.chunk, spec.width, spec.kernel.n_inputs)
+        out = torch.empty(
+            (len(self._row), 4 if self._paired else 2, len(self._first), self.chunk),
+            dtype=torch.float64,
+            device=self._device,
+        )
+        state = self._normal(size, generator) @ self._start.to(self._dtype)
+        twin = state.clone()
+        response = torch.zeros((self.chunk, len(self._first)), dtype=torch.float64, device=self._device)
+        for layer in range(model.depth + 1):
+            fired = self._activation(state)
+            second_moment = self._mean_product(fired)
+            twin_fired = self._activation(twin) if self._paired else twin
+            twin_moment = self._mean_product(twin_fired) if self._paired else second_moment
+            if layer in self._row:
+                row = self._row[layer]
+                d = self._pairs(self._mean_product(state)) - self._kernel[row]
+                s = self._pairs(second_moment) - self._second_moment[row]
+                out[row, 0], out[row, 1] = d.T, s.T
+                if self._paired:
+                    twin_d = self._pairs(self._mean_product(twin)) - self._kernel[row]
+                    twin_s = self._pairs(twin_moment) - self._second_moment[row]
+                    out[row, 2] = (d - twin_d - response).T
+                    out[row, 3] = (s - twin_s - self._chi(layer, response) / model.weight_variance).T
+            if layer == model.depth:
+                break
+            increment, normal = self._increment(fired, second_moment, generator)
+            state = state + model.epsilon * increment
+            if self._paired:
+                twin = twin + model.epsilon * (normal @ self._root[layer].to(self._dtype))
+                drive = model.weight_variance * (self._pairs(twin_moment) - self._path_moment[layer])
+                response = response + model.epsilon**2 * (self._chi(layer, response) + drive)
+        return out.cpu().numpy()
+
+    def _increment(
+        self, fired: torch.Tensor, second_moment: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """W sigma + b, (networks, n, N), and the standard normals z for which it equals z Q^(1/2)."""
+        model, width = self._spec.model, self._spec.width
+        covariance = model.bias_variance + model.weight_variance * second_moment
+        values, vectors = torch.linalg.eigh(covariance)
+        values = values.clamp(min=0.0)
+        if self._spec.sampler == "block":
+            root = (vectors * values.sqrt()[:, None, :]) @ vectors.mT
+            normal = self._normal(fired.shape, generator)
+            return normal @ root.to(self._dtype), normal
+        weights = self._normal((len(fired), width, width), generator)
+        increment = (model.weight_variance / width) ** 0.5 * (weights @ fired)
+        if model.bias_variance > 0:
+            increment = increment + model.bias_variance**0.5 * self._normal((len(fired), width, 1), generator)
+        if not self._paired:
+            return increment, increment
+        # where Q is singular the increment says nothing about z, so that z is drawn anew there
+        solid = values > _WHITEN_RTOL * values[:, -1:]
+        inverse = torch.where(solid, values, 1.0).rsqrt()
+        along = increment.double() @ vectors
+        fresh = self._normal(fired.shape, generator).double()
+        normal = torch.where(solid[:, None, :], along * inverse[:, None, :], fresh) @ vectors.mT
+        return increment, normal.to(self._dtype)
+
+    def _normal(self, size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+        return torch.randn(size, generator=generator, dtype=self._dtype, device=self._device)
+
+    def _mean_product(self, state: torch.Tensor) -> torch.Tensor:
+        """(networks, N, N) float64 mean over neurons of the products of inputs."""
+        state = state.double()
+        return state.mT @ state / self._spec.width
+
+    def _pairs(self, matrix: torch.Tensor) -> torch.Tensor:
+        return matrix[:, self._first, self._second]
+
+    def _chi(self, layer: int, response: torch.Tensor) -> torch.Tensor:
+        """(networks, P) susceptibility times response."""
+        return (self._response[layer] * response[:, self._neighbours]).sum(-1)
+
+    def _double(self, array: np.ndarray) -> torch.Tensor:
+        return torch.tensor(array, dtype=torch.float64, device=self._device)

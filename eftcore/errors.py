@@ -1,0 +1,19 @@
+"""The exceptions that callers are meant to catch."""
+
+from __future__ import annotations
+
+
+class EftError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class InputError(EftError, ValueError):
+    """Something the user gave is wrong: names the field, the value and the remedy."""
+
+
+class EnvironmentProblem(EftError, RuntimeError):
+    """The surroundings do not allow the work: database, disk, device."""
+
+
+class NumericsWarning(UserWarning):
+    """A requested numerical tolerance was not met; the result carries its error estimate."""

@@ -1,0 +1,393 @@
+"""Gaussian pair expectations: E2(K), its gradient (chi / C_W) and its Hessian, for whole stacks of kernels.
+
+One interface, three ways: closed forms; Mehler series of one-dimensional Hermite coefficients (every activation);
+the fixed tensor Gauss-Hermite rule of the published figures. By Mehler's formula, with s_k = <sigma(sqrt(K) z) h_k(z)>,
+
+    <sigma^(i)(phi_a) sigma^(j)(phi_b)> = sum_k s^(i)_k(K_aa) s^(j)_k(K_bb) rho^k,
+
+so every two-dimensional integral becomes one-dimensional ones; where |rho| = 1 it is a single one-dimensional integral.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from eftcore.activations import Activation
+from eftcore.closed_forms import ClosedForm, closed_form
+from eftcore.errors import InputError
+from eftcore.hermite import LineRule, gauss_hermite_nodes, panel_rule, trapezoidal_rule
+from eftcore.jets import Jet
+from eftcore.pairs import pair_indices
+from eftcore.specs import Numerics
+
+PROPORTIONAL = 1e-13
+"""Inputs with 1 - |rho| below this are treated as proportional."""
+
+_CHUNK = 4_000_000
+
+# D_q f for q = aa, ab, bb as (factor, i, j) of <sigma^(i)_a sigma^(j)_b>, and D_q D_r f likewise (theory: section 1)
+_GRADIENT = ((0.5, 2, 0), (1.0, 1, 1), (0.5, 0, 2))
+_HESSIAN = (
+    ((0.25, 4, 0), (0.5, 3, 1), (0.25, 2, 2)),
+    ((0.5, 3, 1), (1.0, 2, 2), (0.5, 1, 3)),
+    ((0.25, 2, 2), (0.5, 1, 3), (0.25, 0, 4)),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PairMoments:
+    """Expectations for a stack of kernels; column order of q is aa, ab, bb of the pair p = (a, b).
+
+    Attributes:
+        value: (..., P) E2 = <f_p>, f_p = sigma(phi_a) sigma(phi_b).
+        gradient: (..., P, 3) <D_q f_p>; a diagonal pair uses column 0 alone.
+        hessian: (..., P, 3, 3) <D_q D_r f_p>; a diagonal pair uses entry 0, 0 alone.
+    """
+
+    value: np.ndarray
+    gradient: np.ndarray | None = None
+    hessian: np.ndarray | None = None
+
+
+class Expectations(Protocol):
+    """A way of doing the integrals, at one resolution."""
+
+    def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
+        """(..., N, N) kernels to E2 (order 0), and its gradient (1) and Hessian (2)."""
+        ...
+
+    def refined(self, *, nodes: bool, terms: bool) -> Expectations | None:
+        """More nodes (by sqrt 2) or Hermite terms (twice); None where there is nothing left to refine."""
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """Rule and resolution, JSON-able."""
+        ...
+
+
+def expectations(activation: Activation, numerics: Numerics, *, series: bool = False) -> Expectations:
+    """The way to start with; ``series`` asks for one that has Hermite coefficients.
+
+    Raises InputError where the fixed rule cannot serve the activation.
+
+    >>> from eftcore.activations import get_activation
+    >>> engine = expectations(get_activation("tanh"), Numerics())
+    >>> engine.moments(np.array([[1.0]])).value.round(9)
+    array([0.39429449])
+    """
+    if numerics.quadrature == "gauss_hermite":
+        assert numerics.nodes is not None
+        return TensorGaussHermite(activation, numerics.nodes)
+    form = closed_form(activation)
+    if form is not None and not series:
+        return ClosedFormExpectations(activation, form)
+    return MehlerExpectations(activation)
+
+
+def correlations(kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(..., M) correlation of inputs first and second; 0 at variance 0; exactly +-1 for proportional inputs."""
+    diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
+    scale = np.sqrt(diagonal[..., first] * diagonal[..., second])
+    rho = np.divide(kernel[..., first, second], scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.where(np.abs(rho) > 1 - PROPORTIONAL, np.sign(rho), rho)
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedFormExpectations:
+    """Closed forms; the only error is rounding."""
+
+    activation: Activation
+    form: ClosedForm
+
+    def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
+        first, second = pair_indices(kernel.shape[-1])
+        diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            jet = self.form(diagonal[..., first], kernel[..., first, second], diagonal[..., second])
+        if order == 0:
+            return PairMoments(jet.value)
+        gradient, hessian = jet.gradient.copy(), jet.hessian.copy()
+        own = first == second
+        total = gradient[..., own, :].sum(-1)
+        gradient[..., own, :] = 0.0
+        gradient[..., own, 0] = total
+        if order == 1:
+            return PairMoments(jet.value, gradient)
+        total = hessian[..., own, :, :].sum((-1, -2))
+        hessian[..., own, :, :] = 0.0
+        hessian[..., own, 0, 0] = total
+        return PairMoments(jet.value, gradient, hessian)
+
+    def refined(self, *, nodes: bool, terms: bool) -> None:
+        return None
+
+    def describe(self) -> dict[str, object]:
+        return {"rule": "closed form"}
+
+
+@dataclass(frozen=True, eq=False)
+class MehlerExpectations:
+    """Mehler series on a line rule: two ``level``s halve the node spacing, ``terms`` counts coefficients.
+
+    ``extra`` coefficients beyond those are at hand for Wick expansions.
+    """
+
+    activation: Activation
+    level: int = 0
+    terms: int = 32
+    extra: int = 0
+
+    MAX_LEVEL = 15
+    MAX_TERMS = 2048
+
+    @property
+    def rule(self) -> LineRule:
+        """The line rule at this resolution; also fine enough for the highest Hermite term."""
+        highest = self.terms + self.extra + 8
+        if self.activation.kinks:
+            return panel_rule(max(round(6 * 2 ** (self.level / 2)), math.ceil(math.sqrt(highest) * 1.5)), highest)
+        return trapezoidal_rule(min(0.4 / 2 ** (self.level / 2), 3.0 / math.sqrt(highest)), highest)
+
+    def refined(self, *, nodes: bool, terms: bool) -> MehlerExpectations | None:
+        level, count = self.level + nodes, self.terms * (2 if terms else 1)
+        if level > self.MAX_LEVEL or count > self.MAX_TERMS:
+            return None
+        return MehlerExpectations(self.activation, level, count, self.extra)
+
+    def describe(self) -> dict[str, object]:
+        name = "Gauss-Legendre panels" if self.activation.kinks else "trapezoidal"
+        return {"rule": f"Mehler series, {name}", "nodes": len(self.rule.nodes), "terms": self.terms}
+
+    def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
+        stack = kernel.reshape(-1, *kernel.shape[-2:])
+        first, _ = pair_indices(kernel.shape[-1])
+        rows = max(1, _CHUNK // (len(first) * self.terms + 5 * kernel.shape[-1] * len(self.rule.nodes)))
+        parts = [self._moments(stack[start : start + rows], order) for start in range(0, len(stack), rows)]
+        shape = (*kernel.shape[:-2], len(first))
+        return PairMoments(
+            np.concatenate([part[0] for part in parts]).reshape(shape),
+            None if order < 1 else np.concatenate([part[1] for part in parts]).reshape(*shape, 3),
+            None if order < 2 else np.concatenate([part[2] for part in parts]).reshape(*shape, 3, 3),
+        )
+
+    def _moments(self, kernel: np.ndarray, order: int) -> list[np.ndarray]:
+        first, second = pair_indices(kernel.shape[-1])
+        line = LineMoments(self, kernel, 2 * order)
+        own = np.flatnonzero(first == second)
+        cross = np.flatnonzero(first != second)
+        value = np.empty((len(kernel), len(first)))
+        value[:, own] = line.square(0)
+        pairs = _CrossMoments(line, kernel, first[cross], second[cross])
+        value[:, cross] = pairs.mean(0, 0)
+        results: list[np.ndarray] = [value]
+        if order >= 1:
+            gradient = np.zeros((*value.shape, 3))
+            gradient[:, own, 0] = line.square(2) / 2
+            for q, (factor, i, j) in enumerate(_GRADIENT):
+                gradient[:, cross, q] = factor * pairs.mean(i, j)
+            results.append(gradient)
+        if order >= 2:
+            hessian = np.zeros((*value.shape, 3, 3))
+            hessian[:, own, 0, 0] = line.square(4) / 4
+            for q, row in enumerate(_HESSIAN):
+                for r, (factor, i, j) in enumerate(row):
+                    hessian[:, cross, q, r] = factor * pairs.mean(i, j)
+            results.append(hessian)
+        return results
+
+
+class LineMoments:
+    """One-dimensional integrals at every distinct diagonal entry of a stack of kernels."""
+
+    def __init__(self, engine: MehlerExpectations, kernel: np.ndarray, highest: int) -> None:
+        self.rule, self.terms = engine.rule, engine.terms
+        self.count = engine.terms + engine.extra
+        variance, where = np.unique(np.diagonal(kernel, axis1=-2, axis2=-1), return_inverse=True)
+        self.where = where.reshape(kernel.shape[:-1])
+        self.deviation = np.sqrt(variance)
+        x = self.deviation[:, None] * self.rule.nodes
+        act = engine.activation
+        if highest and act.derivatives is not None:
+            self.values: np.ndarray = act.derivatives(x)
+            self.by_parts = False
+        else:
+            self.values = np.asarray(act.function(x), dtype=float)[None]
+            self.by_parts = True
+        self._coefficients: dict[int, np.ndarray] = {}
+
+    def square(self, k: int) -> np.ndarray:
+        """(R, N): <d^k/dphi^k sigma(phi)^2>, k = 0, 2, 4."""
+        v = self.values
+        if k == 0:
+            result = self.rule.mean(v[0] ** 2)
+        elif self.by_parts:
+            raw = (v[0] ** 2) @ self.rule.table[:, k] * math.sqrt(math.factorial(k))
+            result = np.divide(raw, self.deviation**k, out=np.zeros_like(raw), where=self.deviation > 0)
+        elif k == 2:
+            result = self.rule.mean(2 * (v[1] ** 2 + v[0] * v[2]))
+        else:
+            result = self.rule.mean(2 * v[0] * v[4] + 8 * v[1] * v[3] + 6 * v[2] ** 2)
+        return result[self.where]
+
+    def coefficients(self, i: int) -> np.ndarray:
+        """(U, terms + extra): Hermite coefficients of the i-th derivative at each distinct variance."""
+        if i not in self._coefficients:
+            if i == 0 or not self.by_parts:
+                found = self.values[i] @ self.rule.table[:, : self.count]
+            else:
+                k = np.arange(self.count)
+                ratio = np.sqrt(np.prod([k + r for r in range(1, i + 1)], axis=0))
+                shifted = self.values[0] @ self.rule.table[:, i : i + self.count] * ratio
+                power = self.deviation[:, None] ** i
+                found = np.divide(shifted, power, out=np.zeros_like(shifted), where=power > 0)
+            self._coefficients[i] = found
+        return self._coefficients[i]
+
+
+class _CrossMoments:
+    """<sigma^(i)_a sigma^(j)_b> for pairs a < b of a stack of kernels."""
+
+    def __init__(self, line: LineMoments, kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+        self.line = line
+        self.a, self.b = line.where[:, first], line.where[:, second]
+        rho = correlations(kernel, first, second)
+        self.tied = np.abs(rho) == 1
+        self.sign = rho[self.tied]
+        powers = np.empty((*rho.shape, line.terms))
+        powers[..., 0] = 1.0
+        powers[..., 1:] = rho[..., None]
+        self.powers = np.cumprod(powers, axis=-1, out=powers)
+
+    def mean(self, i: int, j: int) -> np.ndarray:
+        """(R, M)"""
+        line = self.line
+        u, v = line.coefficients(i)[:, : line.terms], line.coefficients(j)[:, : line.terms]
+        result = np.einsum("rpk,rpk,rpk->rp", u[self.a], v[self.b], self.powers)
+        if self.tied.any():
+            result[self.tied] = self._tied(i, j)
+        return result
+
+    def _tied(self, i: int, j: int) -> np.ndarray:
+        """phi_b = +- sqrt(K_bb / K_aa) phi_a: a one-dimensional integral (nodes are symmetric, so -z reverses them)."""
+        line = self.line
+        a, b = self.a[self.tied], self.b[self.tied]
+        if line.by_parts and i + j:
+            # duplicated inputs move together: only the sum over the columns counts, put it on ab
+            same = (i == j) & (a == b) & (self.sign > 0)
+            single = {2: line.values[0] ** 2 @ line.rule.table[:, 2] * math.sqrt(2) / 2, 4: None}[i + j]
+            if single is None:
+                single = line.values[0] ** 2 @ line.rule.table[:, 4] * math.sqrt(24) / 4
+            power = line.deviation ** (i + j)
+            single = np.divide(single, power, out=np.zeros_like(single), where=power > 0)
+            return np.where(same, single[a], 0.0)
+        right = np.where(self.sign[:, None] > 0, line.values[j][b], line.values[j][b][:, ::-1])
+        return line.rule.mean(line.values[i][a] * right)
+
+
+@dataclass(frozen=True, eq=False)
+class TensorGaussHermite:
+    """The fixed n x n Gauss-Hermite rule behind the published figures (n = 32), to reproduce them."""
+
+    activation: Activation
+    nodes: int
+
+    def __post_init__(self) -> None:
+        if self.activation.derivatives is None:
+            raise InputError(
+                f"numerics.quadrature = 'gauss_hermite': needs a differentiable activation, not"
+                f" {self.activation.name!r}; use quadrature = 'auto'"
+            )
+
+    def refined(self, *, nodes: bool, terms: bool) -> None:
+        return None
+
+    def describe(self) -> dict[str, object]:
+        return {"rule": "tensor Gauss-Hermite", "nodes": self.nodes}
+
+    def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
+        stack = kernel.reshape(-1, *kernel.shape[-2:])
+        first, _ = pair_indices(kernel.shape[-1])
+        rows = max(1, _CHUNK // (10 * len(first) * self.nodes**2 * (1 if order < 2 else 2)))
+        parts = [self._moments(stack[start : start + rows], order) for start in range(0, len(stack), rows)]
+        shape = (*kernel.shape[:-2], len(first))
+        return PairMoments(
+            np.concatenate([part[0] for part in parts]).reshape(shape),
+            None if order < 1 else np.concatenate([part[1] for part in parts]).reshape(*shape, 3),
+            None if order < 2 else np.concatenate([part[2] for part in parts]).reshape(*shape, 3, 3),
+        )
+
+    def _moments(self, kernel: np.ndarray, order: int) -> list[np.ndarray]:
+        assert self.activation.derivatives is not None
+        first, second = pair_indices(kernel.shape[-1])
+        own = first == second
+        z, w = gauss_hermite_nodes(self.nodes)
+        diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
+        rho = correlations(kernel, first, second)[..., None, None]
+        left = np.sqrt(diagonal[:, first])[..., None, None] * z[:, None]
+        right = np.sqrt(diagonal[:, second])[..., None, None] * (rho * z[:, None] + np.sqrt(1 - rho**2) * z[None, :])
+        u, v = self.activation.derivatives(left), self.activation.derivatives(right)
+
+        def mean(i: int, j: int) -> np.ndarray:
+            return np.einsum("rpij,i,j->rp", u[i] * v[j], w, w)
+
+        results = [mean(0, 0)]
+        if order >= 1:
+            gradient = np.stack([factor * mean(i, j) for factor, i, j in _GRADIENT], axis=-1)
+            total = gradient[:, own].sum(-1)
+            gradient[:, own] = 0.0
+            gradient[:, own, 0] = total
+            results.append(gradient)
+        if order >= 2:
+            hessian = np.zeros((*results[0].shape, 3, 3))
+            hessian[:, own, 0, 0] = self._own_curvature(diagonal)
+            cross = np.flatnonzero(~own)
+            hessian[:, cross] = self._cross_hessian(kernel, first[cross], second[cross])
+            results.append(hessian)
+        return results
+
+    def _own_curvature(self, variance: np.ndarray) -> np.ndarray:
+        """(R, N): the second derivative in K of the rule's own <sigma^2>; not the rule applied to derivatives.
+
+        The two agree once converged. At 32 nodes they do not, and the published K1 is the former.
+        """
+        assert self.activation.derivatives is not None
+        z, w = gauss_hermite_nodes(self.nodes)
+        root = np.sqrt(variance)[..., None]
+        s, d1, d2 = self.activation.derivatives(root * z)[:3]
+        slope, curvature = 2 * s * d1 * z, 2 * (d1 * d1 + s * d2) * z * z
+        return ((curvature - slope / root) / (4 * root**2)) @ w
+
+    def _cross_hessian(self, kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """(R, M, 3, 3): second derivatives in (K_aa, K_ab, K_bb) of the rule's own E2."""
+        z, w = gauss_hermite_nodes(self.nodes)
+        diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
+        tied = np.abs(correlations(kernel, first, second)) == 1
+        a, c, b = (values[..., None] for values in (diagonal[:, first], kernel[:, first, second], diagonal[:, second]))
+        ja, jc, jb = Jet.variables(a, c, b)
+        root = ja.sqrt()
+        left = self._sigma(root, z)
+        total = np.zeros((*tied.shape, 3, 3))
+        # where inputs are proportional the rule is one-dimensional, in K_aa and K_bb alone
+        joint = left * self._sigma(jb.sqrt(), np.sign(c) * z)
+        total[tied] = np.einsum("rpjqs,j->rpqs", joint.hessian, w)[tied]
+        loose = np.where(tied[..., None], 0.0, c)
+        _, jc, _ = Jet.variables(a, loose, b)
+        mix = jc / root
+        rest = (jb - mix * mix).sqrt()
+        for node, weight in zip(z, w, strict=True):
+            # phi_b = K_ab / sqrt(K_aa) z_1 + sqrt(K_bb - K_ab^2 / K_aa) z_2 with z_2 = node
+            right = self._sigma(mix * z + rest * node, np.ones_like(z))
+            product = left * right
+            total[~tied] += weight * np.einsum("rpjqs,j->rpqs", product.hessian, w)[~tied]
+        return total
+
+    def _sigma(self, x: Jet, z: np.ndarray) -> Jet:
+        """sigma(x z) as a jet."""
+        assert self.activation.derivatives is not None
+        scaled = x * z
+        s, d1, d2 = self.activation.derivatives(scaled.value)[:3]
+        return scaled.apply(s, d1, d2)

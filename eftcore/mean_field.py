@@ -1,0 +1,112 @@
+"""The mean kernel K0 at every layer: the infinite-width theory, and the path along which every closure linearises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from eftcore.activations import get_activation
+from eftcore.expectations import Expectations, PairMoments, expectations
+from eftcore.pairs import to_matrix
+from eftcore.specs import InputKernel, Numerics, ResNet
+
+PROBES = 5
+"""Layers at which a resolution is tried against a finer one."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeanField:
+    """K0 at layers 0 .. L with everything linear response needs.
+
+    Attributes:
+        model: the network.
+        engine: how the Gaussian integrals were done.
+        kernel: (L+1, N, N) K0.
+        second_moment: (L+1, N, N) E2(K0) = <sigma sigma>.
+    """
+
+    model: ResNet
+    engine: Expectations
+    kernel: np.ndarray
+    second_moment: np.ndarray
+
+    @property
+    def increment(self) -> np.ndarray:
+        """(L+1, N, N) Q = C_b + C_W E2(K0), the increment covariance per unit t."""
+        return self.model.bias_variance + self.model.weight_variance * self.second_moment
+
+    @cached_property
+    def susceptibility(self) -> np.ndarray:
+        """(L+1, P, 3) chi_{p,q} = C_W <D_q f_p>, q = aa, ab, bb of p = (a, b); a diagonal pair uses column 0."""
+        gradient = self.engine.moments(self.kernel, 1).gradient
+        assert gradient is not None
+        return self.model.weight_variance * gradient
+
+
+def mean_path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
+    """Solve K0' = K0 + epsilon^2 (C_b + C_W E2(K0)) (theory: GC0) with one resolution of the integrals."""
+    path = np.empty((model.depth + 1, *kernel.shape))
+    source = np.empty_like(path)
+    path[0] = kernel
+    time_step = model.epsilon**2
+    for layer in range(model.depth + 1):
+        source[layer] = to_matrix(engine.moments(path[layer]).value)
+        if layer < model.depth:
+            path[layer + 1] = path[layer] + time_step * (model.bias_variance + model.weight_variance * source[layer])
+    return MeanField(model, engine, path, source)
+
+
+def settle(
+    model: ResNet, kernel: np.ndarray, numerics: Numerics, *, order: int = 2, series: bool = False
+) -> Expectations:
+    """Refine the integrals until, at a few kernels along the path, moments up to ``order`` change by less than rtol.
+
+    Where even the finest rule does not meet rtol it is returned; comparing whole solutions then says so. ``series``
+    asks for Hermite coefficients.
+    """
+    engine = expectations(get_activation(model.activation), numerics, series=series)
+    strides = min(model.depth, 40)
+    rough = model.model_copy(update={"epsilon": model.epsilon * np.sqrt(model.depth / strides), "depth": strides})
+    probes = mean_path(rough, kernel, engine).kernel[np.unique(np.linspace(0, strides, PROBES).astype(int))]
+    while True:
+        here = engine.moments(probes, order)
+        refinements = [
+            (finer, change)
+            for finer in (engine.refined(nodes=True, terms=False), engine.refined(nodes=False, terms=True))
+            if finer is not None and (change := _change(probes, here, finer.moments(probes, order))) > numerics.rtol
+        ]
+        if not refinements:
+            return engine
+        engine = max(refinements, key=lambda item: item[1])[0]
+
+
+def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = None) -> MeanField:
+    """K0, E2(K0) and the susceptibility at every layer, converged to ``numerics.rtol``.
+
+    >>> path = mean_field(ResNet(activation="relu", weight_variance=2.0, epsilon=0.1, depth=100),
+    ...                   InputKernel.explicit([[1.0]]))
+    >>> bool(np.isclose(path.kernel[-1, 0, 0], 1.01**100))
+    True
+    """
+    start = kernel.array
+    engine = settle(model, start, numerics or Numerics(), order=1)
+    return mean_path(model, start, engine.refined(nodes=True, terms=True) or engine)
+
+
+def _change(kernel: np.ndarray, coarse: PairMoments, fine: PairMoments) -> float:
+    """Largest change of E2, its gradient or its Hessian, relative to its largest entry or its natural size E2 / K^k."""
+    worst = 0.0
+    natural = np.abs(fine.value).max(1)
+    unit = np.maximum(np.abs(kernel).max((1, 2)), 1e-300)
+    for k, (one, two) in enumerate(
+        ((coarse.value, fine.value), (coarse.gradient, fine.gradient), (coarse.hessian, fine.hessian))
+    ):
+        if one is None or two is None:
+            continue
+        axes = tuple(range(1, two.ndim))
+        size = np.maximum(np.abs(two).max(axes), natural / unit**k)
+        change = np.abs(two - one).max(axes)
+        worst = max(worst, float(np.max(np.divide(change, size, out=np.zeros_like(size), where=size > 0))))
+    return worst

@@ -1,0 +1,60 @@
+"""Pair space: symmetric N x N matrices as vectors over pairs p = (a <= b), row-major."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+
+@lru_cache(maxsize=128)
+def pair_indices(n_inputs: int) -> tuple[np.ndarray, np.ndarray]:
+    """(P,), (P,): first and second input of each pair a <= b in row-major order, P = N (N + 1) / 2.
+
+    >>> [index.tolist() for index in pair_indices(2)]
+    [[0, 0, 1], [0, 1, 1]]
+    """
+    first, second = np.triu_indices(n_inputs)
+    first.setflags(write=False)
+    second.setflags(write=False)
+    return first, second
+
+
+@lru_cache(maxsize=128)
+def pair_table(n_inputs: int) -> np.ndarray:
+    """(N, N) integer table: position of the pair {a, b} in pair space."""
+    first, second = pair_indices(n_inputs)
+    table = np.empty((n_inputs, n_inputs), dtype=np.intp)
+    table[first, second] = table[second, first] = np.arange(len(first))
+    table.setflags(write=False)
+    return table
+
+
+def to_pairs(matrix: np.ndarray) -> np.ndarray:
+    """(..., N, N) symmetric to (..., P).
+
+    >>> to_pairs(np.array([[1.0, 2.0], [2.0, 3.0]])).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    first, second = pair_indices(matrix.shape[-1])
+    return matrix[..., first, second]
+
+
+def to_matrix(vector: np.ndarray) -> np.ndarray:
+    """(..., P) to (..., N, N) symmetric; the inverse of to_pairs."""
+    return vector[..., pair_table(inputs_of(vector.shape[-1]))]
+
+
+def inputs_of(pairs: int) -> int:
+    """N from P = N (N + 1) / 2."""
+    return (int(np.sqrt(8 * pairs + 1)) - 1) // 2
+
+
+def product_covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(..., P, P): A_ac B_bd + A_ad B_bc for symmetric (..., N, N) matrices A, B, at pairs (ab), (cd).
+
+    With A = B = K it is the Wishart covariance n Cov(G) of Gaussian neurons (theory: section 2.4).
+    """
+    first, second = pair_indices(a.shape[-1])
+    i, j, k, m = first[:, None], second[:, None], first[None, :], second[None, :]
+    return a[..., i, k] * b[..., j, m] + a[..., i, m] * b[..., j, k]

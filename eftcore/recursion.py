@@ -1,0 +1,119 @@
+"""Carry a closure through depth: layer by layer, or as the epsilon -> 0 ordinary differential equation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from eftcore.closures.base import Closure, Ingredients, Observed, State
+from eftcore.depth_interpolation import chebyshev_points, interpolate, layer_by_layer
+from eftcore.errors import InputError
+from eftcore.expectations import Expectations
+from eftcore.mean_field import MeanField
+from eftcore.pairs import to_matrix, to_pairs
+from eftcore.specs import ResNet
+
+
+def step_through(
+    closure: Closure, path: MeanField, depths: Sequence[int], *, exact: bool, rtol: float
+) -> tuple[list[Observed], float]:
+    """Layer by layer along K0; observations at ``depths``. ``exact`` keeps every power of epsilon.
+
+    Ingredients are smooth in depth, so deep networks compute them at Chebyshev points only and interpolate. Returns the
+    observations and the largest relative interpolation error seen (0 where every layer was computed).
+    """
+    model, wanted = path.model, set(depths)
+    h = model.epsilon**2
+    state = closure.initial()
+    observed: list[Observed] = []
+    runs, error = layer_by_layer(lambda rows: closure.ingredients(path.kernel[rows], path.engine), model.depth, rtol)
+    for layers, stack in runs:
+        for row, layer in enumerate(layers):
+            at = {name: value[row] for name, value in stack.items()}
+            if layer in wanted:
+                observed.append(closure.observe(at, state))
+            if layer < model.depth:
+                state = closure.step(at, state, h, exact=exact)
+    return observed, error
+
+
+class MeanFlow:
+    """K0 of the continuous equation K0' = C_b + C_W E2(K0), by an adaptive Runge-Kutta method of order 8.
+
+    Raises InputError where the solution leaves the range of floating-point numbers.
+    """
+
+    def __init__(self, model: ResNet, kernel: np.ndarray, engine: Expectations, end: float, rtol: float) -> None:
+        scale = max(float(np.abs(kernel).max()), end * model.bias_variance, 1e-300)
+        solution = _integrate(
+            lambda _, k: model.bias_variance + model.weight_variance * engine.moments(to_matrix(k)).value,
+            end,
+            to_pairs(kernel),
+            rtol,
+            1e-3 * rtol * scale,
+        )
+        self._dense = solution.sol
+
+    def __call__(self, times: np.ndarray) -> np.ndarray:
+        """(M,) times to (M, N, N) kernels."""
+        return to_matrix(self._dense(times).T)
+
+
+def flow(
+    closure: Closure, mean: MeanFlow, engine: Expectations, times: np.ndarray, rtol: float
+) -> tuple[list[Observed], float]:
+    """The limit epsilon -> 0 at fixed t along ``mean``; observations at ``times`` and the interpolation error.
+
+    Raises InputError where the solution leaves the range of floating-point numbers.
+    """
+    end = float(times[-1])
+
+    def compute(points: np.ndarray) -> Ingredients:
+        return closure.ingredients(mean(points), engine)
+
+    found = interpolate(compute, lambda count: chebyshev_points(count, end), rtol)
+    ingredients = found or compute
+    state = closure.initial()
+    if not state:
+        at = ingredients(times)
+        return [closure.observe({name: value[row] for name, value in at.items()}, {}) for row in range(len(times))], 0.0
+    names, shapes = list(state), [value.shape for value in state.values()]
+    splits = np.cumsum([value.size for value in state.values()])[:-1]
+
+    def unpack(y: np.ndarray) -> State:
+        return {name: part.reshape(shape) for name, part, shape in zip(names, np.split(y, splits), shapes, strict=True)}
+
+    def at_time(t: float) -> Ingredients:
+        return {name: value[0] for name, value in ingredients(np.array([t])).items()}
+
+    def slope(t: float, y: np.ndarray) -> np.ndarray:
+        rates = closure.rates(at_time(t), unpack(y))
+        return np.concatenate([rates[name].ravel() for name in names])
+
+    scale = max(float(np.abs(closure.final).max()), 1e-300)
+    absolute = np.concatenate([np.full(state[name].size, scale ** closure.powers[name]) for name in names])
+    start = np.concatenate([value.ravel() for value in state.values()])
+    solution = _integrate(slope, end, start, rtol, 1e-2 * rtol * absolute)
+    observed = [closure.observe(at_time(t), unpack(row)) for t, row in zip(times, solution.sol(times).T, strict=True)]
+    return observed, found.error if found else 0.0
+
+
+def _integrate(slope: Any, end: float, start: np.ndarray, rtol: float, atol: Any) -> Any:
+    solution: Any = solve_ivp(
+        slope,
+        (0.0, max(end, 1e-300)),
+        start,
+        method="DOP853",
+        dense_output=True,
+        rtol=max(rtol, 1e-13),
+        atol=atol,
+    )
+    if not solution.success or not np.isfinite(solution.y).all():
+        raise InputError(
+            f"model: the continuous equations could not be solved up to t = {end:g} ({solution.message});"
+            " take a smaller depth"
+        )
+    return solution

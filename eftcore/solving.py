@@ -1,0 +1,188 @@
+"""Solve one closure at two resolutions; their difference is the error estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from eftcore.closures import builder, closure_class
+from eftcore.closures.base import Closure, Observed
+from eftcore.expectations import Expectations
+from eftcore.mean_field import mean_field, mean_path, settle
+from eftcore.pairs import to_matrix
+from eftcore.particle import PATHS, SCRAMBLINGS, sample_paths
+from eftcore.recursion import MeanFlow, flow, step_through
+from eftcore.specs import PredictionSpec
+
+ROUNDING = 1e-13
+"""Relative error that accumulated rounding is taken to leave."""
+
+TINY = 1e-4
+"""A K1 below this fraction of |V4| / |K0| counts as 0 when its relative error is taken."""
+
+SAFETY = 2.0
+"""The change between two resolutions, times this, is the estimate for the finer one."""
+
+ATTEMPTS = 4
+"""Refinements of the whole solution that are tried when the first does not meet the tolerance."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """K0 (R, N, N), V4 (R, P, P), K1 and U1 (R, N, N), with the numerics that made them and their estimated errors."""
+
+    mean: np.ndarray
+    covariance: np.ndarray | None
+    correction: np.ndarray | None
+    source: np.ndarray | None
+    interpolation: float = 0.0
+    sampled: bool = False
+    error: dict[str, float] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
+    covariance_se: np.ndarray | None = None
+    correction_se: np.ndarray | None = None
+
+    def plus(self, more: Solution) -> Solution:
+        """With what further Wick orders add to V4, K1 and U1."""
+
+        def add(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+            return None if a is None or b is None else a + b
+
+        return replace(
+            self,
+            covariance=add(self.covariance, more.covariance),
+            correction=add(self.correction, more.correction),
+            source=add(self.source, more.source),
+        )
+
+
+Builder = Callable[[np.ndarray, np.ndarray], Closure]
+"""(first kernel, last kernel) to a closure."""
+
+
+def settled(spec: PredictionSpec) -> Expectations:
+    """The resolution to start from."""
+    kind = closure_class(spec.closure)
+    return settle(spec.model, spec.kernel.array, spec.numerics, order=kind.moments_order, series=kind.needs_series)
+
+
+def solve(spec: PredictionSpec) -> Solution:
+    """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is."""
+    if spec.closure == "particle":
+        return _solve_by_paths(spec)
+    engine = settled(spec)
+    build = builder(spec)
+    coarse = at_resolution(spec, engine, build, loosen=30.0)
+    for _ in range(ATTEMPTS):
+        finer = engine.refined(nodes=True, terms=True)
+        fine = at_resolution(spec, finer or engine, build)
+        error = {
+            name: SAFETY * change + _rounding(name, fine) + (0.0 if name == "K0" else 10 * fine.interpolation)
+            for name, change in relative_change(coarse, fine).items()
+        }
+        fine = replace(fine, error=error, details=(finer or engine).describe())
+        if finer is None or fine.sampled or all(value <= spec.numerics.rtol for value in error.values()):
+            break
+        engine, coarse = finer, fine
+    return fine
+
+
+def _solve_by_paths(spec: PredictionSpec) -> Solution:
+    """The one-particle form; its error is the standard error, relative to the largest value over depth."""
+    mean = mean_field(spec.model, spec.kernel, spec.numerics)
+    found = sample_paths(spec, mean)
+
+    def relative(error: np.ndarray, value: np.ndarray) -> float:
+        sizes = [np.sqrt((x**2).sum(tuple(range(1, x.ndim)))).max() for x in (error, value)]
+        return float(sizes[0] / sizes[1]) if sizes[1] > 0 else 0.0
+
+    return Solution(
+        mean.kernel[list(spec.depths or ())],
+        found.covariance,
+        to_matrix(found.correction),
+        to_matrix(found.source),
+        sampled=True,
+        error={
+            "K0": spec.numerics.rtol,
+            "V4": relative(found.covariance_se, found.covariance),
+            "K1": relative(found.correction_se, found.correction),
+        },
+        details={"rule": "one-particle paths, scrambled Sobol", "scramblings": SCRAMBLINGS, "paths": PATHS},
+        covariance_se=found.covariance_se,
+        correction_se=to_matrix(found.correction_se),
+    )
+
+
+def relative_change(one: Solution, two: Solution) -> dict[str, float]:
+    """Largest relative change over depth (Frobenius) of each quantity.
+
+    K1 starts at 0 and may vanish by cancellation; its change is taken relative to at least 1e-3 of its largest value,
+    and to at least TINY of its natural size |V4| / |K0|.
+    """
+    found: dict[str, float] = {}
+    natural = np.zeros(len(two.mean))
+    if two.covariance is not None:
+        natural = _ratio(_norm(two.covariance), _norm(two.mean))
+    for name, a, b in (
+        ("K0", one.mean, two.mean),
+        ("V4", one.covariance, two.covariance),
+        ("K1", one.correction, two.correction),
+    ):
+        if a is None or b is None:
+            continue
+        scale = _norm(b)
+        if name == "K1":
+            scale = np.maximum(scale, np.maximum(1e-3 * scale.max(), TINY * natural))
+        found[name] = float(_ratio(_norm(b - a), scale).max())
+    return found
+
+
+def _norm(x: np.ndarray) -> np.ndarray:
+    return np.sqrt((x**2).sum((1, 2)))
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+
+
+def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, loosen: float = 1.0) -> Solution:
+    """One solution with fixed integrals; ``loosen`` multiplies the tolerances of the ODE solver and interpolation."""
+    start = spec.kernel.array
+    assert spec.depths is not None
+    rtol = spec.numerics.rtol * loosen
+    if spec.continuous:
+        flowing = MeanFlow(spec.model, start, engine, float(spec.time[-1]), 0.1 * rtol)
+        mean = flowing(spec.time)
+        closure = build(start, mean[-1])
+        observed, interpolation = flow(closure, flowing, engine, spec.time, 0.1 * rtol)
+    else:
+        path = mean_path(spec.model, start, engine)
+        closure = build(start, path.kernel[-1])
+        exact = spec.step == "exact"
+        observed, interpolation = step_through(closure, path, spec.depths, exact=exact, rtol=0.01 * rtol)
+        mean = path.kernel[list(spec.depths)]
+    return Solution(mean, *_stack(observed), interpolation=interpolation, sampled=closure.sampled)
+
+
+def _rounding(name: str, fine: Solution) -> float:
+    """What rounding leaves; K1 is made of terms of size |V4| / |K0| that may cancel."""
+    if name != "K1" or fine.covariance is None or fine.correction is None:
+        return ROUNDING
+    natural = float(_ratio(_norm(fine.covariance), _norm(fine.mean)).max())
+    largest = max(float(_norm(fine.correction).max()), TINY * natural)
+    return ROUNDING * (1.0 + (0.1 * natural / largest if largest > 0 else 0.0))
+
+
+def _stack(observed: list[Observed]) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    def collect(name: str) -> np.ndarray | None:
+        values = [getattr(o, name) for o in observed]
+        return None if values[0] is None else np.stack(values)
+
+    correction, source = collect("correction"), collect("source")
+    return (
+        collect("covariance"),
+        None if correction is None else to_matrix(correction),
+        None if source is None else to_matrix(source),
+    )

@@ -1,0 +1,340 @@
+"""What to compute: validated, frozen descriptions, and the digest that is a result's identity.
+
+A result's identity is the sha256 of the canonical JSON of its spec (architecture: "Identity, caching,
+resume"). Time is ``t = epsilon**2 * layer`` throughout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from eftcore.activations import get_activation
+from eftcore.errors import InputError
+
+ALGORITHM_VERSION = {"prediction": 1, "simulation": 1}
+"""Bumped by hand whenever the same spec would give different numbers."""
+
+CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle")
+Closure = Literal["mean", "source_only", "g_only", "sigma", "wick", "particle"]
+
+SYMMETRY_RTOL = 1e-10
+PSD_RTOL = 1e-10
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, shortest round-trip floats, no spaces, no NaN.
+
+    >>> canonical_json({"b": 1.0, "a": [0.1, -0.0]})
+    '{"a":[0.1,0.0],"b":1.0}'
+    """
+    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float):
+        return value + 0.0
+    return value
+
+
+def digest_of(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+class Spec(BaseModel):
+    """Frozen, keyword-only, unknown fields refused. Raises InputError instead of pydantic's error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise InputError(describe_validation_error(type(self).__name__, error)) from None
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the numbers, JSON-able."""
+        return self.model_dump(mode="json")
+
+
+def describe_validation_error(owner: str, error: ValidationError) -> str:
+    """One line per wrong field: owner.field = value: what is wrong and what is allowed."""
+    lines = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or owner
+        shown = repr(item.get("input"))
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown field; remove it or check its spelling"
+            lines.append(f"{owner}: {field}: {message}")
+        elif item["type"] == "missing":
+            lines.append(f"{owner}: {field}: required field is missing; add it")
+        else:
+            lines.append(f"{owner}: {field} = {shown}: {message}")
+    return "\n".join(lines)
+
+
+class ResNet(Spec):
+    """A pre-activation ResNet at initialisation.
+
+    phi^{l+1} = phi^l + epsilon (W sigma(phi^l) + b),  W_ij ~ N(0, weight_variance / n),
+    b_i ~ N(0, bias_variance); layers l = 0 .. depth.
+
+    >>> ResNet(activation="tanh", weight_variance=2.0, epsilon=0.05, depth=800).total_time
+    2.0
+    """
+
+    activation: str = Field(description="activation by name, with parameters as in 'softplus(beta=2)'")
+    weight_variance: _Finite = Field(gt=0, description="C_W, variance of the weights times the width")
+    bias_variance: _Finite = Field(default=0.0, ge=0, description="C_b, variance of the biases")
+    epsilon: _Finite = Field(gt=0, description="size of the residual branch")
+    depth: int = Field(ge=1, le=10_000_000, description="number of layers L")
+
+    @field_validator("activation")
+    @classmethod
+    def _known_activation(cls, name: str) -> str:
+        return get_activation(name).name
+
+    @property
+    def total_time(self) -> float:
+        """T = epsilon^2 L (rounded to 12 digits, so that 0.05^2 * 800 reads 2.0)."""
+        return round(self.epsilon**2 * self.depth, 12)
+
+    def identity(self) -> dict[str, Any]:
+        return {**self.model_dump(mode="json"), "activation": get_activation(self.activation).identity()}
+
+
+class InputKernel(Spec):
+    """The kernel K^0 of the N inputs at layer 0: symmetric positive semi-definite, N x N.
+
+    Singular kernels (duplicated inputs, a zero input, rank below N) are legal.
+    """
+
+    matrix: tuple[tuple[_Finite, ...], ...]
+    label: str = Field(default="", description="shown to people; not part of the identity")
+
+    @model_validator(mode="after")
+    def _symmetric_psd(self) -> InputKernel:
+        rows = self.matrix
+        if not rows or any(len(row) != len(rows) for row in rows):
+            raise ValueError("matrix must be square with at least one row; give N rows of N numbers")
+        k = np.array(rows)
+        scale = float(np.abs(k).max())
+        skew = float(np.abs(k - k.T).max())
+        if skew > SYMMETRY_RTOL * scale:
+            raise ValueError(f"matrix is not symmetric (largest |K - K^T| is {skew:.3g}); give (K + K^T) / 2")
+        lowest = float(np.linalg.eigvalsh((k + k.T) / 2)[0])
+        if lowest < -PSD_RTOL * scale * len(rows):
+            raise ValueError(
+                f"matrix is not positive semi-definite (lowest eigenvalue {lowest:.6g});"
+                " a kernel is X X^T of some data X"
+            )
+        object.__setattr__(self, "matrix", tuple(tuple(row) for row in ((k + k.T) / 2).tolist()))
+        return self
+
+    @classmethod
+    def equicorrelated(cls, *, n_inputs: int, variance: float, correlation: float) -> InputKernel:
+        """variance [(1 - correlation) I + correlation 1 1^T].
+
+        >>> InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.3).matrix
+        ((2.0, 0.6), (0.6, 2.0))
+        """
+        if isinstance(n_inputs, bool) or int(n_inputs) != n_inputs or n_inputs < 1:
+            raise InputError(f"InputKernel: n_inputs = {n_inputs!r}: must be a whole number of at least 1")
+        if not (math.isfinite(variance) and variance >= 0):
+            raise InputError(f"InputKernel: variance = {variance!r}: must be a finite number >= 0")
+        lowest = -1.0 / (n_inputs - 1) if n_inputs > 1 else -1.0
+        if not (math.isfinite(correlation) and lowest - 1e-12 <= correlation <= 1.0):
+            raise InputError(
+                f"InputKernel: correlation = {correlation!r}: must lie between {lowest:.6g} and 1 for {n_inputs} inputs"
+            )
+        k = variance * ((1 - correlation) * np.eye(n_inputs) + correlation * np.ones((n_inputs, n_inputs)))
+        np.fill_diagonal(k, variance)
+        return cls(matrix=k.tolist(), label=f"equicorrelated(N={n_inputs}, K={variance:g}, rho={correlation:g})")
+
+    @classmethod
+    def explicit(cls, matrix: Any, *, label: str = "explicit") -> InputKernel:
+        """Any symmetric positive semi-definite N x N matrix."""
+        return cls(matrix=_finite_array(matrix, "matrix", ndim=2).tolist(), label=label)
+
+    @classmethod
+    def from_data(cls, data: Any, *, label: str = "data") -> InputKernel:
+        """X X^T / features of real inputs, one row each.
+
+        >>> InputKernel.from_data([[1.0, 1.0], [1.0, -1.0]]).matrix
+        ((1.0, 0.0), (0.0, 1.0))
+        """
+        x = _finite_array(data, "data", ndim=2)
+        if x.shape[1] == 0:
+            raise InputError("InputKernel: data has no features; give one row of numbers for each input")
+        return cls(matrix=(x @ x.T / x.shape[1]).tolist(), label=label)
+
+    @property
+    def array(self) -> np.ndarray:
+        """(N, N) float64 copy of the matrix."""
+        return np.array(self.matrix)
+
+    @property
+    def n_inputs(self) -> int:
+        """N, the number of inputs."""
+        return len(self.matrix)
+
+    @property
+    def variance(self) -> float:
+        """Mean diagonal entry."""
+        return float(np.mean(np.diag(self.array)))
+
+    @property
+    def correlation(self) -> float | None:
+        """Mean off-diagonal correlation; None for one input or where a variance is zero."""
+        k = self.array
+        d = np.diag(k)
+        if len(k) < 2 or (d <= 0).any():
+            return None
+        upper = np.triu_indices(len(k), 1)
+        return float(np.mean((k / np.sqrt(np.outer(d, d)))[upper]))
+
+    def identity(self) -> dict[str, Any]:
+        return {"matrix": self.model_dump(mode="json")["matrix"]}
+
+
+def _finite_array(value: Any, field: str, *, ndim: int) -> np.ndarray:
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise InputError(f"InputKernel: {field}: must be a {ndim}-dimensional table of numbers") from None
+    if array.ndim != ndim or array.shape[0] == 0:
+        raise InputError(f"InputKernel: {field} has shape {array.shape}: must be a non-empty {ndim}-dimensional table")
+    if not np.isfinite(array).all():
+        raise InputError(f"InputKernel: {field} contains NaN or infinity; remove or replace those entries")
+    return array
+
+
+class Numerics(Spec):
+    """How the Gaussian integrals are done.
+
+    "auto" uses closed forms where they exist and otherwise a rule that refines itself to ``rtol``.
+    "gauss_hermite" with ``nodes`` is the fixed tensor rule of the published figures (32 nodes), kept to reproduce them.
+    """
+
+    quadrature: Literal["auto", "gauss_hermite"] = "auto"
+    nodes: int | None = Field(default=None, ge=2, le=500, description="nodes per dimension, for gauss_hermite")
+    rtol: _Finite = Field(default=1e-9, gt=1e-15, lt=1, description="requested relative error")
+
+    @model_validator(mode="after")
+    def _nodes_go_with_gauss_hermite(self) -> Numerics:
+        if (self.quadrature == "gauss_hermite") != (self.nodes is not None):
+            raise ValueError("nodes goes with quadrature = 'gauss_hermite', and only with it; for example nodes = 32")
+        return self
+
+
+def default_depths(depth: int, count: int = 100) -> tuple[int, ...]:
+    """About ``count`` recorded layers, evenly spaced, including 0 and ``depth``.
+
+    >>> default_depths(800)[:3], len(default_depths(800)), default_depths(3)
+    ((0, 8, 16), 101, (0, 1, 2, 3))
+    """
+    return tuple(int(layer) for layer in np.unique(np.round(np.linspace(0, depth, count + 1))))
+
+
+def check_depths(depths: Iterable[int] | None, depth: int) -> tuple[int, ...]:
+    """Recorded layers, sorted and unique; the default when None. Raises InputError outside 0 .. depth."""
+    if depths is None:
+        return default_depths(depth)
+    chosen = sorted(set(depths))
+    if not chosen or any(isinstance(x, bool) or int(x) != x or not 0 <= x <= depth for x in chosen):
+        raise InputError(f"depths = {list(depths)!r}: must be whole layer numbers between 0 and depth = {depth}")
+    return tuple(int(layer) for layer in chosen)
+
+
+class _Recorded(Spec):
+    model: ResNet
+    kernel: InputKernel
+    depths: tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _depths_within(self) -> _Recorded:
+        object.__setattr__(self, "depths", check_depths(self.depths, self.model.depth))
+        return self
+
+    @property
+    def time(self) -> np.ndarray:
+        """(R,) t = epsilon^2 * recorded layer."""
+        assert self.depths is not None
+        return self.model.epsilon**2 * np.array(self.depths, dtype=float)
+
+    def identity(self) -> dict[str, Any]:
+        own = self.model_dump(mode="json", exclude={"model", "kernel"})
+        return {**own, "model": self.model.identity(), "kernel": self.kernel.identity()}
+
+
+class PredictionSpec(_Recorded):
+    """One theory prediction.
+
+    ``order`` and ``truncation`` belong to the wick closure alone: the highest Wick order, or "auto" to raise it until
+    V4 and K1 change by less than ``truncation`` (relative). ``step`` is "euler", forward Euler in t as in the paper,
+    or "exact", every power of epsilon; default: "exact" for wick, else "euler". ``continuous`` takes the limit
+    epsilon -> 0 at fixed t instead of stepping layer by layer.
+    """
+
+    closure: Closure = "g_only"
+    order: int | Literal["auto"] | None = None
+    truncation: _Finite | None = Field(default=None, gt=0, lt=1)
+    step: Literal["euler", "exact"] | None = None
+    continuous: bool = False
+    numerics: Numerics = Numerics()
+
+    @model_validator(mode="after")
+    def _order_goes_with_wick(self) -> PredictionSpec:
+        if self.closure == "wick" and self.order is None:
+            object.__setattr__(self, "order", 24)
+        if self.closure != "wick" and self.order is not None:
+            raise ValueError(f"order = {self.order!r} belongs to closure = 'wick'; leave it out for {self.closure!r}")
+        if isinstance(self.order, int) and not 2 <= self.order <= 120:
+            raise ValueError(f"order = {self.order}: must lie between 2 and 120, or be 'auto'")
+        if self.truncation is not None and self.order != "auto":
+            raise ValueError("truncation goes with order = 'auto'; leave it out otherwise")
+        if self.order == "auto" and self.truncation is None:
+            object.__setattr__(self, "truncation", 1e-3)
+        if self.closure == "particle" and (self.continuous or self.step == "euler"):
+            raise ValueError("closure = 'particle' follows the network layer by layer: leave out continuous and step")
+        if self.continuous and self.step is not None:
+            raise ValueError(f"step = {self.step!r} does not go with continuous = true; leave it out")
+        if not self.continuous and self.step is None:
+            object.__setattr__(self, "step", "exact" if self.closure in ("wick", "particle") else "euler")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the prediction."""
+        return digest_of({"prediction": self.identity(), "version": ALGORITHM_VERSION["prediction"]})
+
+
+class EnsembleSpec(_Recorded):
+    """One ensemble of networks of one width, before saying how many; shards of it merge."""
+
+    width: int = Field(ge=1, le=1_000_000, description="neurons n")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    estimator: Literal["plain", "paired"] = "paired"
+    sampler: Literal["block", "weights"] = "block"
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the ensemble; with a shard index it fixes the random stream."""
+        return digest_of({"ensemble": self.identity(), "version": ALGORITHM_VERSION["simulation"]})

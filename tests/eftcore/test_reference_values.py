@@ -1,0 +1,174 @@
+"""The reference values of the theory notes, to every digit given there, at N = 1, 2 and 4 (marginal consistency)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+import eftcore as eft
+from eftcore.pairs import pair_table
+
+PAPER = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.05, depth=800)
+
+
+def kernel(n_inputs: int) -> eft.InputKernel:
+    return eft.InputKernel.equicorrelated(n_inputs=n_inputs, variance=2.0, correlation=0.3)
+
+
+@lru_cache
+def theory(closure: str, n_inputs: int = 2, **options: object) -> eft.Theory:
+    return eft.predict(PAPER, kernel(n_inputs), closure, depths=(0, 400, 800), **options)
+
+
+def components(found: eft.Theory, time: float) -> dict[str, float]:
+    """Entries K0_00, K0_01, V4[00,00], V4[01,01], V4[00,11], K1_00, K1_01 at t; those of one input where N = 1."""
+    at = int(np.argmin(np.abs(found.time - time)))
+    assert found.covariance is not None
+    assert found.correction is not None
+    table = pair_table(found.mean.shape[-1])
+    entries = {
+        "K0_00": found.mean[at, 0, 0],
+        "V4_00_00": found.covariance[at, 0, 0],
+        "K1_00": found.correction[at, 0, 0],
+    }
+    if len(table) > 1:
+        entries |= {
+            "K0_01": found.mean[at, 0, 1],
+            "V4_01_01": found.covariance[at, table[0, 1], table[0, 1]],
+            "V4_00_11": found.covariance[at, table[0, 0], table[1, 1]],
+            "K1_01": found.correction[at, 0, 1],
+        }
+    return {name: float(value) for name, value in entries.items()}
+
+
+K0_AT_2 = {"K0_00": "4.36796", "K0_01": "1.18077"}
+
+ROWS = [
+    (
+        "g_only",
+        {},
+        1.0,
+        {
+            "K0_00": "3.12061",
+            "K0_01": "0.88691",
+            "V4_00_00": "23.36608",
+            "V4_01_01": "17.37645",
+            "V4_00_11": "1.90478",
+            "K1_00": "-0.4793",
+            "K1_01": "-0.1088",
+        },
+    ),
+    (
+        "g_only",
+        {},
+        2.0,
+        K0_AT_2
+        | {
+            "V4_00_00": "47.78976",
+            "V4_01_01": "42.30968",
+            "V4_00_11": "3.56702",
+            "K1_00": "-1.0267",
+            "K1_01": "-0.1980",
+        },
+    ),
+    (
+        "wick",
+        {"order": 2},
+        2.0,
+        {"V4_00_00": "47.80811", "V4_01_01": "42.33738", "V4_00_11": "3.56817", "K1_00": "-0.1504", "K1_01": "-0.0246"},
+    ),
+    (
+        "wick",
+        {"order": 8},
+        2.0,
+        {"V4_00_00": "48.36155", "V4_01_01": "43.80843", "V4_00_11": "3.57053", "K1_00": "-0.3555", "K1_01": "-0.0700"},
+    ),
+    (
+        "wick",
+        {"order": 24},
+        1.0,
+        {"V4_00_00": "23.56163", "V4_01_01": "17.70439", "V4_00_11": "1.90604", "K1_00": "-0.1523", "K1_01": "-0.0349"},
+    ),
+    (
+        "wick",
+        {"order": 24},
+        2.0,
+        K0_AT_2
+        | {
+            "V4_00_00": "48.46649",
+            "V4_01_01": "43.90606",
+            "V4_00_11": "3.57053",
+            "K1_00": "-0.4440",
+            "K1_01": "-0.0847",
+        },
+    ),
+    (
+        "sigma",
+        {},
+        2.0,
+        {"V4_00_00": "48.4056", "V4_01_01": "43.8293", "V4_00_11": "3.5698", "K1_00": "-0.4876", "K1_01": "-0.0908"},
+    ),
+    ("sigma", {"continuous": True}, 2.0, {"V4_00_00": "48.418", "K1_00": "-0.4877"}),
+]
+
+
+@pytest.mark.parametrize(("closure", "options", "time", "printed"), ROWS)
+@pytest.mark.parametrize("n_inputs", [1, 2, 4])
+def test_row_of_reference_table(
+    closure: str, options: dict[str, object], time: float, printed: dict[str, str], n_inputs: int
+) -> None:
+    found = components(theory(closure, n_inputs, **options), time)
+    for name, text in printed.items():
+        if name in found:
+            digits = len(text.split(".")[1])
+            assert abs(found[name] - float(text)) <= 10.0**-digits, (name, found[name], text)
+
+
+def test_exact_leading_order() -> None:
+    found = eft.predict(PAPER, kernel(1), "wick", order="auto", truncation=1e-4, depths=(0, 800))
+    at_end = components(found, 2.0)
+    assert f"{at_end['V4_00_00']:.4f}" == "48.4710"
+    assert f"{at_end['K1_00']:.3f}" == "-0.453"
+
+
+def test_published_row_needs_the_published_quadrature() -> None:
+    numerics = eft.Numerics(quadrature="gauss_hermite", nodes=32)
+    found = eft.predict(PAPER, kernel(1), "g_only", numerics=numerics, depths=(0, 800))
+    at_end = components(found, 2.0)
+    assert f"{at_end['K0_00']:.5f}" == "4.37299"
+    assert f"{at_end['V4_00_00']:.5f}" == "42.87784"
+    assert f"{at_end['K1_00']:.5f}" == "-0.90105"
+    assert not found.converged
+
+
+def test_many_gauss_hermite_nodes_agree_with_the_converged_rule() -> None:
+    numerics = eft.Numerics(quadrature="gauss_hermite", nodes=200)
+    found = eft.predict(PAPER, kernel(1), "g_only", numerics=numerics, depths=(0, 800))
+    converged = theory("g_only", 1)
+    assert found.covariance is not None
+    assert converged.covariance is not None
+    np.testing.assert_allclose(found.covariance[-1], converged.covariance[-1], rtol=1e-5)
+
+
+def test_published_noise_source() -> None:
+    """The paper's Table 3, second row: Sigma(K0)[00,00] with its 32 nodes."""
+    from eftcore.closures.g_only import noise_source
+    from eftcore.expectations import TensorGaussHermite
+    from eftcore.mean_field import mean_path
+
+    path = mean_path(PAPER, kernel(1).array, TensorGaussHermite(eft.get_activation("tanh"), 32))
+    sigma = noise_source(path.kernel, path.increment)[[0, 200, 400, 600, 800], 0, 0]
+    np.testing.assert_array_equal(sigma.round(3), [8.322, 11.429, 14.907, 18.711, 22.804])
+
+
+def test_g_only_is_far_off_for_relu() -> None:
+    model = eft.ResNet(activation="relu", weight_variance=2.0, epsilon=0.05, depth=400)
+    start = eft.InputKernel.explicit([[1.0]])
+    g_only = eft.predict(model, start, "g_only", depths=(0, 400))
+    exact = eft.predict(model, start, "wick", order="auto", truncation=1e-2, depths=(0, 400))
+    assert g_only.covariance is not None
+    assert exact.covariance is not None
+    assert f"{g_only.covariance[-1, 0, 0]:.1f}" == "44.0"
+    assert f"{exact.covariance[-1, 0, 0]:.1f}" == "62.1"
