@@ -1,0 +1,31 @@
+"""Run migrations on the connection that db.migrate gives, or on one opened for the `alembic` command."""
+
+from alembic import context
+from db.migrate import VERSION_TABLE, locked_connection
+from db.models import Base
+from db.session import default_url, parse_url
+
+
+def run(connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        version_table=VERSION_TABLE,
+        render_as_batch=True,
+        compare_type=True,
+        compare_server_default=True,
+        transactional_ddl=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    raise SystemExit("migrations need a live database: `alembic upgrade --sql` is not supported")
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    run(given)
+else:
+    with locked_connection(parse_url(default_url())) as opened:
+        run(opened)

@@ -1,0 +1,71 @@
+"""Names of kernel components, and which of them are also stored as rows for SQL.
+
+A component of K0, K1 or U1 is a pair of inputs a <= b, written "01"; one of V4 is two pairs p <= q (row-major order of
+pairs), written "00,12". Inputs above 9 are written with a dash: "3-12".
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import numpy as np
+
+from eftcore.errors import InputError
+from eftcore.pairs import pair_indices
+
+ROW_INPUTS = 16
+"""K0, K1, U1 and the variances V4[p, p]: pairs among this many first inputs are stored as rows."""
+
+V4_ROW_INPUTS = 4
+"""V4: every component among this many first inputs is stored as rows (the number grows as N^4 / 8)."""
+
+_PAIR = re.compile(r"(\d)(\d)|(\d+)-(\d+)")
+
+
+def pair_name(first: int, second: int) -> str:
+    """Name of a pair of inputs.
+
+    >>> pair_name(0, 1), pair_name(3, 12)
+    ('01', '3-12')
+    """
+    return f"{first}{second}" if second < 10 else f"{first}-{second}"
+
+
+def canonical_component(name: str) -> str:
+    """The stored spelling of a component; K and V4 are symmetric, so "10" is "01" and "11,00" is "00,11".
+
+    >>> canonical_component("10"), canonical_component("21, 00")
+    ('01', '00,12')
+
+    Raises InputError when it is not one.
+    """
+    pairs = [_parse_pair(part.strip(), name) for part in name.split(",")]
+    if len(pairs) > 2:
+        raise InputError(f"component = {name!r}: at most two pairs of inputs, as in '00,11'")
+    return ",".join(pair_name(*pair) for pair in sorted(pairs))
+
+
+def _parse_pair(text: str, whole: str) -> tuple[int, int]:
+    match = _PAIR.fullmatch(text)
+    if match is None:
+        raise InputError(f"component = {whole!r}: write a pair of inputs as '01' (or '3-12'), and one of V4 as '00,11'")
+    a, b = sorted(int(group) for group in match.groups() if group is not None)
+    return a, b
+
+
+@lru_cache(maxsize=64)
+def row_components(quantity: str, n_inputs: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Names (C,) and matrix indices (C,), (C,) of the components of a quantity that are stored as rows.
+
+    The indices address (R, N, N) arrays for K0, K1, U1 and (R, P, P) for V4.
+    """
+    first, second = pair_indices(n_inputs)
+    names = [pair_name(a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+    kept = np.flatnonzero(second < ROW_INPUTS)
+    if quantity != "V4":
+        return tuple(names[p] for p in kept), first[kept], second[kept]
+    inner = np.flatnonzero(second < V4_ROW_INPUTS)
+    positions = {(int(p), int(q)) for p in inner for q in inner if p <= q} | {(int(p), int(p)) for p in kept}
+    rows, columns = np.array(sorted(positions)).T
+    return tuple(f"{names[p]},{names[q]}" for p, q in sorted(positions)), rows, columns

@@ -1,0 +1,58 @@
+"""Database problems a caller is meant to catch; each message says what to do next."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from eftcore.errors import EnvironmentProblem
+
+UPGRADE_HINT = "run `eft db upgrade`"
+
+
+class DatabaseMissing(EnvironmentProblem):
+    """There is no database yet at this address."""
+
+
+class SchemaOutdated(EnvironmentProblem):
+    """The database exists, but its tables are not those of this version of the program."""
+
+
+class DatabaseUnreachable(EnvironmentProblem):
+    """The database does not answer, or the file is not one of ours."""
+
+
+class DatabaseReadOnly(EnvironmentProblem):
+    """The database exists but cannot be written."""
+
+
+def shown(url: sa.URL) -> str:
+    """The address without its password, for messages."""
+    return url.render_as_string(hide_password=True)
+
+
+_NO_TABLE = ("no such table", "undefinedtable")
+_READ_ONLY = ("readonly database", "not authorized", "read-only transaction", "read-only file")
+_FULL = ("disk is full", "no space left")
+_BUSY = ("locked", "busy")
+
+
+def problem_from(error: exc.DBAPIError, url: sa.URL) -> EnvironmentProblem:
+    """Translate what the driver said into one sentence that names the database and the remedy."""
+    said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+    low, where = f"{said} {type(error.orig).__name__}".lower(), shown(url)
+    if any(words in low for words in _NO_TABLE):
+        return SchemaOutdated(f"database {where} lacks a table of this version ({said}); {UPGRADE_HINT}")
+    if any(words in low for words in _READ_ONLY):
+        return DatabaseReadOnly(
+            f"database {where} is read-only; make it writable or set EFT_DATABASE_URL to another one"
+        )
+    if any(words in low for words in _FULL):
+        return EnvironmentProblem(f"database {where}: {said}; free some disk space, nothing was half-written")
+    if any(words in low for words in _BUSY):
+        return EnvironmentProblem(
+            f"database {where} stayed busy with another writer ({said}); try again when it is done"
+        )
+    on_disk = url.get_backend_name() == "sqlite"
+    check = "the file and its disk" if on_disk else "EFT_DATABASE_URL and that the server runs"
+    return DatabaseUnreachable(f"cannot use database {where}: {said}; check {check}")

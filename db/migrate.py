@@ -1,0 +1,210 @@
+"""Creating and upgrading the results database, and telling what state it is in.
+
+Migrations run in one transaction that holds the database's write lock, so several processes may upgrade at once: the
+first does the work, the others find it done. The migrations lie beside this file in a wheel, in alembic/ in a checkout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import exc
+
+from alembic import command
+from db.errors import (
+    UPGRADE_HINT,
+    DatabaseMissing,
+    DatabaseReadOnly,
+    DatabaseUnreachable,
+    SchemaOutdated,
+    problem_from,
+    shown,
+)
+from db.models import Base
+from db.session import default_url, make_engine, parse_url, sqlite_path
+
+__all__ = [
+    "DatabaseMissing",
+    "DatabaseReadOnly",
+    "DatabaseUnreachable",
+    "SchemaOutdated",
+    "current",
+    "downgrade",
+    "head",
+    "info",
+    "require_current",
+    "upgrade",
+]
+
+VERSION_TABLE = "eft_schema_version"
+_UPGRADE_LOCK = 0x45465421
+"""Key of the PostgreSQL advisory lock that upgrades take in turn."""
+
+
+def _config(**attributes: Any) -> Config:
+    here = Path(__file__).resolve().parent
+    beside = here / "_migrations"
+    config = Config()
+    config.set_main_option("script_location", str(beside if beside.is_dir() else here.parent / "alembic"))
+    config.attributes.update(attributes)
+    return config
+
+
+def head() -> str:
+    """The newest revision this version of the program knows."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+@contextmanager
+def locked_connection(url: sa.URL) -> Iterator[sa.Connection]:
+    """A connection in a transaction that no other upgrade can enter; creates the SQLite file when there is none.
+
+    Foreign keys are off: rebuilding a table in batch mode drops it, which would cascade to everything below it.
+    """
+    path = sqlite_path(url)
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatabaseUnreachable(f"cannot create the folder of database {path}: {error.strerror}") from None
+    engine = make_engine(url, "rwc", foreign_keys=False)
+    try:
+        with engine.execution_options(eft_write=True).connect() as connection:
+            if path is not None:
+                _use_write_ahead_log(connection)
+            with connection.begin():
+                if path is None:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
+                yield connection
+    except exc.DBAPIError as error:
+        raise problem_from(error, url) from error
+    finally:
+        engine.dispose()
+
+
+def _use_write_ahead_log(connection: sa.Connection) -> None:
+    """Readers and a writer then work side by side. The mode stays with the file, so only upgrades set it."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute("PRAGMA journal_mode = WAL")
+
+
+def upgrade(url: str | sa.URL | None = None, revision: str = "head") -> str:
+    """Create the database or bring it to ``revision``; nothing happens when it is there already.
+
+    Returns the revision reached. Raises InputError (not an address), DatabaseUnreachable, DatabaseReadOnly,
+    or SchemaOutdated when the database was made by a newer version of the program.
+    """
+    parsed = parse_url(url or default_url())
+    try:
+        found = current(parsed)
+    except DatabaseMissing:
+        found = None
+    _refuse_unknown(parsed, found)
+    target = head() if revision == "head" else revision
+    if found != target:
+        with locked_connection(parsed) as connection:
+            command.upgrade(_config(connection=connection), revision)
+    return target
+
+
+def downgrade(url: str | sa.URL, revision: str) -> None:
+    """Go back to an older revision ("base" removes every table and its rows)."""
+    with locked_connection(parse_url(url)) as connection:
+        command.downgrade(_config(connection=connection), revision)
+
+
+def current(url: str | sa.URL | None = None) -> str | None:
+    """The revision of the database; None when it has no tables of ours. Changes nothing.
+
+    Raises DatabaseMissing (no SQLite file) or DatabaseUnreachable.
+    """
+    parsed = parse_url(url or default_url())
+    with _peek(parsed) as connection:
+        return _revision(connection)
+
+
+@contextmanager
+def _peek(url: sa.URL) -> Iterator[sa.Connection]:
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        raise DatabaseMissing(f"there is no database at {path}; {UPGRADE_HINT} to create it")
+    engine = make_engine(url, "ro")
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except exc.DBAPIError as error:
+        raise problem_from(error, url) from error
+    finally:
+        engine.dispose()
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if connection.dialect.name == "sqlite":
+        tables = connection.execute(sa.text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
+        there = VERSION_TABLE in tables
+    else:
+        there = sa.inspect(connection).has_table(VERSION_TABLE)
+    if not there:
+        return None
+    return connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+
+
+def require_current(url: str | sa.URL | None = None) -> None:
+    """Return when the database is ready for use; raise with the command to run when it is not.
+
+    Raises DatabaseMissing, SchemaOutdated or DatabaseUnreachable.
+    """
+    parsed = parse_url(url or default_url())
+    found = current(parsed)
+    _refuse_unknown(parsed, found)
+    if found is None:
+        raise SchemaOutdated(f"database {shown(parsed)} has no tables yet; {UPGRADE_HINT}")
+    if found != head():
+        raise SchemaOutdated(
+            f"database {shown(parsed)} is at revision {found}, this version needs {head()}; {UPGRADE_HINT}"
+        )
+
+
+def _refuse_unknown(url: sa.URL, found: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found is not None and found not in known:
+        raise SchemaOutdated(
+            f"database {shown(url)} is at revision {found}, made by a newer version of this program; update the program"
+        )
+
+
+def info(url: str | sa.URL | None = None) -> dict[str, Any]:
+    """What `eft db info` prints: address (no password), server, revision, size in bytes, rows of each table.
+
+    Raises as current().
+    """
+    parsed = parse_url(url or default_url())
+    path = sqlite_path(parsed)
+    with _peek(parsed) as connection:
+        found = _revision(connection)
+        rows = {}
+        if found == head():
+            tables = Base.metadata.sorted_tables
+            rows = {table.name: connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables}
+        if path is not None:
+            size = sum(part.stat().st_size for part in (path, Path(f"{path}-wal")) if part.exists())
+        else:
+            size = int(connection.scalar(sa.text("SELECT pg_database_size(current_database())")) or 0)
+        return {
+            "url": shown(parsed),
+            "server": f"{connection.dialect.name} {'.'.join(map(str, connection.dialect.server_version_info or ()))}",
+            "revision": found,
+            "head": head(),
+            "up_to_date": found == head(),
+            "bytes": size,
+            "rows": rows,
+        }

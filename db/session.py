@@ -1,0 +1,178 @@
+"""Opening the results database: one engine per address, one context manager for transactions.
+
+Nothing here creates or migrates anything: opening an SQLite file that does not exist is an error
+(`eft db upgrade` creates it). A read-only Database cannot be written whatever statement it is given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.orm import Session
+
+from db.errors import UPGRADE_HINT, DatabaseMissing, problem_from, shown
+from eftcore.errors import EnvironmentProblem, InputError
+
+BUSY_TIMEOUT_SECONDS = 30
+STATEMENT_TIMEOUT_SECONDS = 30
+CONNECT_TIMEOUT_SECONDS = 10
+
+Mode = Literal["ro", "rw", "rwc"]
+
+
+def default_url() -> str:
+    """EFT_DATABASE_URL, or the SQLite file results.db in EFT_HOME (default ./eft-data)."""
+    if url := os.environ.get("EFT_DATABASE_URL"):
+        return url
+    home = Path(os.environ.get("EFT_HOME") or "eft-data").expanduser().resolve()
+    return f"sqlite:///{home / 'results.db'}"
+
+
+def parse_url(url: str | sa.URL) -> sa.URL:
+    """Check an address. Raises InputError unless it is an SQLite file or a PostgreSQL database."""
+    try:
+        parsed = sa.make_url(url)
+    except exc.ArgumentError:
+        raise InputError(
+            f"database url {url!r}: not an address; use sqlite:///results.db or postgresql://user@host/name"
+        ) from None
+    backend = parsed.drivername.split("+")[0]
+    if backend not in ("sqlite", "postgresql"):
+        raise InputError(f"database url {shown(parsed)}: {backend!r} is not supported; use sqlite or postgresql")
+    if backend == "sqlite" and (parsed.database in (None, "", ":memory:") or parsed.query):
+        raise InputError(f"database url {shown(parsed)}: name a file and nothing more, as in sqlite:///results.db")
+    return parsed
+
+
+def sqlite_path(url: sa.URL) -> Path | None:
+    """The file of an SQLite address; None for a server."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    assert url.database is not None
+    return Path(url.database)
+
+
+def make_engine(url: sa.URL, mode: Mode, *, foreign_keys: bool = True) -> sa.Engine:
+    """Engine that opens the database for reading ("ro"), writing ("rw") or creating ("rwc").
+
+    On SQLite every transaction starts with BEGIN IMMEDIATE when it carries the execution option
+    ``eft_write``: a transaction that reads first and writes later would fail at once under concurrency.
+    """
+    options: dict[str, Any] = {"json_serializer": lambda value: json.dumps(value, allow_nan=False)}
+    path = sqlite_path(url)
+    if path is None:
+        return _postgresql_engine(url, mode, options)
+    address = sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": mode, "uri": "true"})
+    engine = sa.create_engine(address, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, **options)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # transactions are begun below, not guessed by the driver
+        connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+        if mode == "ro":
+            connection.execute("PRAGMA query_only = ON")
+            connection.set_authorizer(_allow_only_reading)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        write = connection.get_execution_options().get("eft_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+_READING = {
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_FUNCTION,
+    sqlite3.SQLITE_RECURSIVE,
+    sqlite3.SQLITE_TRANSACTION,
+}
+
+
+def _allow_only_reading(action: int, *_details: str | None) -> int:
+    """SQLite asks before compiling each part of a statement: no write, ATTACH or PRAGMA gets past this."""
+    return sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
+
+
+def _postgresql_engine(url: sa.URL, mode: Mode, options: dict[str, Any]) -> sa.Engine:
+    settings = ["-c timezone=UTC"]
+    if mode == "ro":
+        settings.append(f"-c default_transaction_read_only=on -c statement_timeout={STATEMENT_TIMEOUT_SECONDS * 1000}")
+        options["execution_options"] = {"postgresql_readonly": True}
+    given = url.query.get("options", ())
+    connect_args = {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "options": " ".join([*([given] if isinstance(given, str) else given), *settings]),
+    }
+    try:
+        return sa.create_engine(url, connect_args=connect_args, pool_pre_ping=True, **options)
+    except ModuleNotFoundError as missing:
+        raise EnvironmentProblem(
+            f"database {shown(url)} needs the Python package {missing.name}; pip install 'resnet-eft[postgres]'"
+        ) from None
+
+
+class Database:
+    """A results database, opened for writing or, with ``read_only``, in a way that no statement can change it.
+
+    Args:
+        url: ``sqlite:///path`` or ``postgresql://...``; see default_url().
+        read_only: SQLite: the file is opened with mode=ro and query_only, and everything but reading is refused
+            when a statement is compiled; PostgreSQL: read-only transactions with a statement timeout.
+
+    Raises:
+        InputError: the address is not one of these.
+    """
+
+    def __init__(self, url: str | sa.URL, read_only: bool = False) -> None:
+        self.url = parse_url(url)
+        self.read_only = read_only
+        self.engine = make_engine(self.url, "ro" if read_only else "rw")
+
+    def __repr__(self) -> str:
+        return f"Database({shown(self.url)!r}, read_only={self.read_only})"
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """One transaction: commits at the end, rolls back on any exception.
+
+        Raises DatabaseMissing, SchemaOutdated, DatabaseReadOnly, DatabaseUnreachable (all EnvironmentProblem).
+        """
+        engine = self.engine if self.read_only else self.engine.execution_options(eft_write=True)
+        with self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One transaction for reading, which never waits for a writer on SQLite. Raises as session()."""
+        with self._translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def dispose(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.IntegrityError:
+            raise  # a broken rule of the schema is our defect, not the surroundings'
+        except exc.DBAPIError as error:
+            raise self._problem(error) from error
+
+    def _problem(self, error: exc.DBAPIError) -> EnvironmentProblem:
+        path = sqlite_path(self.url)
+        if path is not None and not path.exists():
+            return DatabaseMissing(f"there is no database at {path}; {UPGRADE_HINT} to create it")
+        return problem_from(error, self.url)

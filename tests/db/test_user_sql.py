@@ -1,0 +1,189 @@
+"""SQL written by people reads, and nothing they can write changes anything."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from db.errors import DatabaseReadOnly
+from db.models import Study
+from db.repository import record_study
+from db.session import Database
+from db.user_sql import select
+from eftcore.errors import InputError
+
+
+@pytest.fixture
+def rows(db: Database, count_rows):
+    """One study in the database; called after the test it proves that nothing changed."""
+    record_study(db, name="kept", digest="a" * 64, spec={})
+    before = count_rows(db)
+    yield
+    assert count_rows(db) == before
+    with db.reading() as session:
+        assert session.scalars(sa.select(Study.name)).all() == ["kept"]
+
+
+def test_reads(rows, read_only):
+    frame = select(read_only, "SELECT id, name FROM studies")
+    assert frame.to_dict("records") == [{"id": 1, "name": "kept"}]
+    assert frame.attrs["truncated"] is False
+
+
+def test_a_writable_database_is_read_the_same_way(rows, db):
+    assert select(db, "-- how many\nWITH s AS (SELECT * FROM studies) SELECT count(*) AS n FROM s").n.tolist() == [1]
+    with pytest.raises(InputError):
+        select(db, "DELETE FROM studies")
+
+
+def test_parameters_and_odd_characters(rows, read_only):
+    frame = select(read_only, "SELECT name FROM studies WHERE name = :name", {"name": "kept"})
+    assert frame.name.tolist() == ["kept"]
+    injected = select(read_only, "SELECT name FROM studies WHERE name = :name", {"name": "x' OR '1' = '1"})
+    assert injected.empty
+    assert select(read_only, "SELECT '100% :not_a_parameter' AS text").text.tolist() == ["100% :not_a_parameter"]
+
+
+def test_numbers_are_numbers_and_times_are_utc(rows, read_only):
+    frame = select(
+        read_only, "SELECT avg(i) AS mean, round(CAST(0.12345 AS numeric), 2) AS short FROM (SELECT 1 AS i) t"
+    )
+    assert frame.to_dict("records") == [{"mean": 1.0, "short": 0.12}]
+    assert {type(value) for value in frame.iloc[0]} <= {float, np.float64}
+    created = pd.to_datetime(select(read_only, "SELECT created_at FROM studies").created_at, utc=True)
+    assert abs(created.iloc[0] - pd.Timestamp.now("UTC")) < pd.Timedelta(hours=1)
+
+
+def test_missing_parameter_is_a_clear_error(rows, read_only):
+    with pytest.raises(InputError, match="name"):
+        select(read_only, "SELECT * FROM studies WHERE name = :name", {"other": 1})
+
+
+def test_rows_are_capped_and_say_so(rows, read_only):
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT i FROM n"
+    capped = select(read_only, many, max_rows=20)
+    assert (len(capped), capped.attrs["truncated"]) == (20, True)
+    exact = select(read_only, many, max_rows=500)
+    assert (len(exact), exact.attrs["truncated"]) == (500, False)
+
+
+def test_an_endless_query_is_stopped(rows, read_only):
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    with pytest.raises(InputError, match=r"took longer than 0\.2 s"):
+        select(read_only, endless, timeout_seconds=0.2)
+    assert select(read_only, "SELECT 1 AS one").one.tolist() == [1], "the next query is not affected"
+
+
+ATTEMPTS = (
+    "DELETE FROM studies",
+    "  insert into studies (name, digest, spec) values ('x', 'y', '{}')",
+    "UPDATE studies SET name = 'x'",
+    "DROP TABLE studies",
+    "CREATE TABLE other (i integer)",
+    "CREATE TEMP TABLE other (i integer)",
+    "PRAGMA query_only = OFF",
+    "PRAGMA writable_schema = ON",
+    "ATTACH DATABASE 'other.db' AS other",
+    "VACUUM INTO 'copy.db'",
+    "COMMIT",
+    "BEGIN",
+    "SET TRANSACTION READ WRITE",
+    "COPY studies TO PROGRAM 'cat'",
+    "COPY studies FROM '/etc/passwd'",
+    "DO $$ BEGIN DELETE FROM studies; END $$",
+    "EXPLAIN ANALYZE DELETE FROM studies",
+    "SELECT 1; DELETE FROM studies",
+    "SELECT 1; COMMIT; DELETE FROM studies",
+    "SELECT ';'; DELETE FROM studies; --",
+    "SELECT set_config('default_transaction_read_only', 'off', false); COMMIT; DELETE FROM studies",
+    "SELECT E'\\''; COMMIT; DELETE FROM studies; SELECT '",
+    "SELECT $$'$$; COMMIT; DELETE FROM studies; SELECT '",
+    "/* SELECT */ DELETE FROM studies",
+    "-- SELECT\nDELETE FROM studies",
+    "WITH gone AS (DELETE FROM studies RETURNING id) SELECT * FROM gone",
+    "WITH gone AS (SELECT 1) DELETE FROM studies",
+    "WITH gone AS (SELECT 1) INSERT INTO studies (name, digest, spec) SELECT 'x', 'y', '{}'",
+    "SELECT * INTO other FROM studies",
+    "SELECT * FROM studies FOR UPDATE",
+    "SELECT * FROM pragma_query_only(0)",
+    "SELECT load_extension('other')",
+    "SELECT nextval('studies_id_seq')",
+    "SELECT lo_create(4711)",
+    "SELECT set_config('transaction_read_only', 'off', false)",
+    "SELECT query_to_xml('DELETE FROM studies', true, true, '')",
+    "",
+    "   ",
+    "SELECTED",
+    "SELECT",
+)
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_breaking_out_is_refused(rows, read_only, attempt, backend):
+    if attempt == "SELECT" and backend == "postgresql":
+        return  # a row without columns is legal there, and harmless
+    with pytest.raises(InputError, match=r"^sql: "):
+        select(read_only, attempt)
+
+
+def test_even_without_our_first_look_the_database_refuses(rows, read_only, monkeypatch, backend):
+    """The check of the first word only makes a better message: the database itself holds."""
+    monkeypatch.setattr("db.user_sql._READS", re.compile(""))
+    for attempt in ATTEMPTS:
+        if attempt.strip(" ") in ("", "SELECT"):
+            continue
+        with pytest.raises(InputError):
+            select(read_only, attempt)
+
+
+def test_each_lock_of_sqlite_holds_alone(sqlite_db, tmp_path):
+    """Refused when compiled; and with that gone, by the connection; and with that gone too, by the open file."""
+    record_study(sqlite_db, name="kept", digest="a" * 64, spec={})
+    other = tmp_path / "other.db"
+    database = Database(sqlite_db.url, read_only=True)
+    with database.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        for statement in ("DELETE FROM studies", "PRAGMA query_only = OFF", f"ATTACH '{other}' AS other"):
+            with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+                driver.execute(statement)
+        driver.set_authorizer(None)
+        assert driver.execute("PRAGMA query_only").fetchone() == (1,)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            driver.execute("DELETE FROM studies")
+        driver.execute("PRAGMA query_only = OFF")
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            driver.execute("DELETE FROM studies")
+        connection.invalidate()
+    database.dispose()
+    assert not other.exists()
+
+
+def test_settings_changed_by_a_query_do_not_open_the_next_one(rows, read_only, backend):
+    if backend == "postgresql":
+        select(read_only, "SELECT set_config('default_transaction_read_only', 'off', false)")
+        select(read_only, "SELECT set_config('statement_timeout', '0', false)")
+    with pytest.raises(InputError, match="took longer"):
+        select(
+            read_only,
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
+            None,
+            1,
+            0.2,
+        )
+    with pytest.raises(DatabaseReadOnly), read_only.session() as session:
+        session.execute(sa.delete(Study))
+
+
+def test_a_mistake_is_told_in_one_line(rows, read_only):
+    for mistake, word in (("SELECT nme FROM studies", "nme"), ("SELECT * FROM study", "study")):
+        with pytest.raises(InputError, match=word) as caught:
+            select(read_only, mistake)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="max_rows"):
+        select(read_only, "SELECT 1", max_rows=0)
