@@ -1,0 +1,262 @@
+"""The ``eft`` command. Each command imports what it needs itself, so that the small ones answer at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eftcore.errors import EftError, InputError
+
+if TYPE_CHECKING:
+    from db.session import Database
+
+app = typer.Typer(
+    name="eft",
+    help="How deep the theory of a finite-width ResNet can be trusted: run studies, read their results.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+db_app = typer.Typer(help="The results database: create it, bring it up to date, describe it.", no_args_is_help=True)
+app.add_typer(db_app, name="db")
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option("--db", metavar="URL", help="Results database; EFT_DATABASE_URL, else SQLite in ./eft-data."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many rows.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."""
+    try:
+        app(args=arguments)
+    except EftError as error:
+        print(f"eft: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A study file, or a bundled study by name: quick, digits.")],
+    db: DatabaseOption = None,
+    device: Annotated[str, typer.Option(help="Where to simulate: auto, cpu or cuda.")] = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Run a study: predict, simulate, compare, record. What was computed before is not computed again."""
+    from db import migrate
+    from flows import launch, recording
+    from flows.study import find_study, load_study
+
+    plan = load_study(find_study(study))
+    migrate.require_current(_use_database(db))
+    recording.record_study(plan.record)  # a database that cannot be written is told before anything runs
+    try:
+        outcome = launch.run_study(study, device)
+    except KeyboardInterrupt:
+        print("\neft: interrupted; finished work is kept, run the same command to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    launch.report(outcome, as_json=json)
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    activation: Annotated[str, typer.Option(help="tanh, erf, relu or linear.")] = "tanh",
+    weight_variance: Annotated[float, typer.Option(help="C_W.")] = 2.0,
+    bias_variance: Annotated[float, typer.Option(help="C_b.")] = 0.0,
+    epsilon: Annotated[float, typer.Option(help="Size of the residual branch.")] = 0.05,
+    depth: Annotated[int | None, typer.Option(help="Layers L; or give --total-time.")] = None,
+    total_time: Annotated[float | None, typer.Option(help="T = epsilon^2 L; 2 when neither is given.")] = None,
+    inputs: Annotated[int, typer.Option(help="Equicorrelated inputs N.")] = 2,
+    variance: Annotated[float, typer.Option(help="Their variance.")] = 2.0,
+    correlation: Annotated[float, typer.Option(help="Their correlation.")] = 0.3,
+    data: Annotated[
+        Path | None, typer.Option(help=".npy or .csv file of real inputs, one row each, in place of the above.")
+    ] = None,
+    closure: Annotated[str, typer.Option(help="mean, source_only or g_only.")] = "g_only",
+    order: Annotated[int | None, typer.Option(help="Order of the wick closure.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Use the fixed Gauss-Hermite rule with this many nodes.")] = None,
+    rtol: Annotated[float, typer.Option(help="Requested relative error of the integrals.")] = 1e-9,
+    rows: Annotated[int, typer.Option(min=1, help="Steps between the first and the last row.")] = 8,
+    json: JsonOption = False,
+) -> None:
+    """Predict one configuration: mean kernel K0, kernel covariance V4 and 1/n correction K1 over depth."""
+    import eftcore as eft
+    from eftcore.specs import default_depths
+    from flows import tables
+    from flows.inputs import read_table
+    from flows.prediction import prediction_frame, prediction_notes
+    from flows.study import layers_for
+
+    if depth is not None and total_time is not None:
+        raise InputError(f"--depth {depth}, --total-time {total_time}: give only one of them")
+    if depth is None:
+        depth = layers_for(2.0 if total_time is None else total_time, epsilon)
+    model = eft.ResNet(
+        activation=activation,
+        weight_variance=weight_variance,
+        bias_variance=bias_variance,
+        epsilon=epsilon,
+        depth=depth,
+    )
+    if data is None:
+        kernel = eft.InputKernel.equicorrelated(n_inputs=inputs, variance=variance, correlation=correlation)
+    else:
+        kernel = eft.InputKernel.from_data(read_table(data), label=data.stem)
+    rule: dict[str, Any] = {} if nodes is None else {"quadrature": "gauss_hermite", "nodes": nodes}
+    theory = eft.predict_spec(
+        eft.PredictionSpec(
+            model=model,
+            kernel=kernel,
+            closure=closure,
+            order=order,
+            numerics=eft.Numerics(rtol=rtol, **rule),
+            depths=default_depths(depth, rows),
+        )
+    )
+    frame = prediction_frame(theory)
+    if json:
+        quality = {"numerical_error": theory.numerical_error, "converged": theory.converged}
+        tables.print_json({"spec": theory.spec.identity(), **quality, "rows": tables.records(frame)})
+    else:
+        tables.print_frame(frame)
+        print(prediction_notes(theory))
+
+
+@app.command()
+def runs(
+    db: DatabaseOption = None,
+    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    kind: Annotated[str | None, typer.Option(help="simulation or prediction.")] = None,
+    status: Annotated[str | None, typer.Option(help="finished or failed.")] = None,
+    activation: Annotated[str | None, typer.Option(help="Only this activation.")] = None,
+    limit: LimitOption = 50,
+    json: JsonOption = False,
+) -> None:
+    """List runs: simulations and predictions, newest first."""
+    from db import queries
+    from flows import tables
+
+    frame = queries.runs(_reading(db), study=study, kind=kind, status=status, activation=activation, limit=limit)
+    tables.print_frame(frame, as_json=json, columns=None if json else tables.RUN_COLUMNS)
+
+
+@app.command()
+def windows(
+    db: DatabaseOption = None,
+    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    activation: Annotated[str | None, typer.Option(help="Only this activation.")] = None,
+    closure: Annotated[str | None, typer.Option(help="Only this closure.")] = None,
+    quantity: Annotated[str | None, typer.Option(help="K0, V4 or K1.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Relative tolerance, such as 0.05.")] = None,
+    width: Annotated[int | None, typer.Option(help="Only this width.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """List validity windows: the times t = epsilon^2 * layer up to which a closure stays within a tolerance."""
+    from db import queries
+    from flows import tables
+
+    frame = queries.windows(
+        _reading(db),
+        study=study,
+        activation=activation,
+        closure=closure,
+        quantity=quantity,
+        tolerance=tolerance,
+        width=width,
+    )
+    if json:
+        tables.print_frame(frame, as_json=True)
+    else:
+        tables.print_windows(frame)
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(help='Such as "SELECT * FROM v_windows". See docs/data-dictionary.md.')],
+    db: DatabaseOption = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="At most this many rows.")] = 1000,
+    json: JsonOption = False,
+) -> None:
+    """Answer one SQL query on the results, read-only."""
+    from db import queries
+    from flows import tables
+
+    tables.print_frame(queries.select(_reading(db), statement, max_rows=max_rows), as_json=json)
+
+
+@app.command()
+def ui(
+    db: DatabaseOption = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,
+) -> None:
+    """Open the explorer on the results. Ctrl-C ends it."""
+    from ui.launch import serve
+
+    serve(_use_database(db), port)
+
+
+@db_app.command("upgrade")
+def db_upgrade(db: DatabaseOption = None) -> None:
+    """Create the database, or bring its tables up to date."""
+    from db import migrate
+
+    url = _use_database(db)
+    before = _revision(url)
+    migrate.upgrade(url)
+    done = "is up to date" if before == migrate.head() else "created" if before is None else "upgraded"
+    print(f"database {migrate.info(url)['url']} {done}, revision {migrate.head()}")
+
+
+@db_app.command("info")
+def db_info(db: DatabaseOption = None, json: JsonOption = False) -> None:
+    """Describe the database: where it is, its revision and what it holds."""
+    from db import migrate
+    from flows import tables
+
+    described = migrate.info(_use_database(db))
+    if json:
+        tables.print_json(described)
+    else:
+        for name, value in described.items():
+            print(f"{name}: {value}")
+
+
+def _use_database(url: str | None) -> str:
+    """The chosen database. Tasks read it from the environment: a URL may hold a password, and Prefect keeps inputs."""
+    from db.session import default_url
+
+    if url is not None:
+        os.environ["EFT_DATABASE_URL"] = url
+    return default_url()
+
+
+def _reading(url: str | None) -> Database:
+    from db import migrate
+    from db.session import Database
+
+    chosen = _use_database(url)
+    migrate.require_current(chosen)
+    return Database(chosen, read_only=True)
+
+
+def _revision(url: str) -> str | None:
+    from db import migrate
+    from db.errors import DatabaseMissing
+
+    try:
+        return migrate.current(url)
+    except DatabaseMissing:
+        return None
+
+
+if __name__ == "__main__":
+    main()

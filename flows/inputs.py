@@ -1,0 +1,176 @@
+"""The ``[[kernel]]`` sections of a study file: where the input kernels come from.
+
+Each section expands to one or more ``eftcore.InputKernel``. Whatever the source, a kernel's identity is its matrix:
+moving a data file does not change the results that were computed from it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from eftcore.errors import InputError
+from eftcore.specs import InputKernel
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True)]
+Text = Annotated[str, Field(strict=True)]
+
+_grid = (BeforeValidator(_as_tuple), Field(min_length=1))
+Numbers = Annotated[tuple[Number, ...], *_grid]
+Wholes = Annotated[tuple[Whole, ...], *_grid]
+Texts = Annotated[tuple[Text, ...], *_grid]
+"""One value, or a list of values that makes a grid."""
+
+
+class Section(BaseModel):
+    """A table of a study file: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Equicorrelated(Section):
+    """variance [(1 - correlation) I + correlation 1 1^T]; every field may be a list."""
+
+    kind: Literal["equicorrelated"]
+    n_inputs: Wholes
+    variance: Numbers
+    correlation: Numbers
+
+    def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
+        """One kernel for each combination."""
+        return tuple(
+            InputKernel.equicorrelated(n_inputs=n, variance=variance, correlation=correlation)
+            for n, variance, correlation in itertools.product(self.n_inputs, self.variance, self.correlation)
+        )
+
+
+class Explicit(Section):
+    """A matrix written out in the study file."""
+
+    kind: Literal["explicit"]
+    matrix: tuple[tuple[Number, ...], ...]
+    label: Text = "explicit"
+
+    def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
+        """The matrix as a kernel."""
+        return (InputKernel.explicit(_rectangular(self.matrix), label=self.label),)
+
+
+class _RealInputs(Section):
+    """Inputs x_a with p features give K_ab = x_a . x_b / p; ``variance`` scales it to that mean diagonal."""
+
+    variance: Annotated[Number, Field(gt=0)] | None = None
+
+    def _kernel(self, rows: np.ndarray, label: str) -> InputKernel:
+        if self.variance is not None:
+            size = float(np.mean(rows**2))
+            if size == 0:
+                raise InputError(f"{label}: variance = {self.variance}: every input is zero; choose other inputs")
+            rows = rows * np.sqrt(self.variance / size)
+            label = f"{label}, K={self.variance:g}"
+        return InputKernel.from_data(rows, label=label)
+
+
+class Digits(_RealInputs):
+    """scikit-learn's bundled 8 x 8 images of handwritten digits, pixels in 0 .. 1.
+
+    ``classes`` takes the first image of each class (a class named twice gives its second image too);
+    ``indices`` takes images by their position among the 1797.
+    """
+
+    kind: Literal["digits"]
+    classes: Annotated[tuple[Annotated[Whole, Field(ge=0, le=9)], ...], *_grid] | None = None
+    indices: Annotated[tuple[Annotated[Whole, Field(ge=0, le=1796)], ...], *_grid] | None = None
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Digits:
+        if (self.classes is None) == (self.indices is None):
+            raise ValueError("give either classes (such as [0, 1, 8]) or indices (such as [10, 42])")
+        return self
+
+    def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
+        """One kernel of the chosen images."""
+        from sklearn.datasets import load_digits
+
+        images, classes = load_digits(return_X_y=True)
+        if self.indices is not None:
+            chosen = list(self.indices)
+            label = f"digits images {' '.join(map(str, chosen))}"
+        else:
+            assert self.classes is not None
+            chosen = [
+                int(np.flatnonzero(classes == wanted)[self.classes[:position].count(wanted)])
+                for position, wanted in enumerate(self.classes)
+            ]
+            label = f"digits {' '.join(map(str, self.classes))}"
+        return (self._kernel(images[chosen] / 16.0, label),)
+
+
+class DataFile(_RealInputs):
+    """A ``.npy`` or ``.csv`` file of real inputs, one row each; a relative path starts at the study file's folder.
+
+    ``rows`` picks and orders rows, counted from 0; all of them when it is left out.
+    """
+
+    kind: Literal["file"]
+    path: Text
+    rows: Wholes | None = None
+    label: Text | None = None
+
+    def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
+        """One kernel of the chosen rows. Raises InputError when the file is missing, unreadable or not a table."""
+        data = read_table(folder / self.path)
+        if self.rows is not None:
+            outside = [row for row in self.rows if not 0 <= row < len(data)]
+            if outside:
+                raise InputError(f"rows = {outside[0]}: {self.path} has rows 0 to {len(data) - 1}; choose among these")
+            data = data[list(self.rows)]
+        return (self._kernel(data, self.label or Path(self.path).stem),)
+
+
+KernelSection = Annotated[Equicorrelated | Explicit | Digits | DataFile, Field(discriminator="kind")]
+
+
+def read_table(path: Path) -> np.ndarray:
+    """(rows, features) float64 from ``.npy`` or ``.csv`` (commas; a first line of column names is skipped)."""
+    if path.suffix not in {".npy", ".csv"}:
+        raise InputError(f"path = {str(path)!r}: must end in .npy or .csv")
+    if not path.is_file():
+        raise InputError(f"path = {str(path)!r}: there is no such file; the path starts at the study file's folder")
+    try:
+        if path.suffix == ".npy":
+            data = np.load(path, allow_pickle=False)
+        else:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            data = np.loadtxt(lines[1:] if lines and not _is_numbers(lines[0]) else lines, delimiter=",", ndmin=2)
+        data = np.asarray(data, dtype=float)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"path = {str(path)!r}: is not a table of numbers ({error}); give one input per row") from None
+    if data.ndim != 2 or data.size == 0:
+        raise InputError(f"path = {str(path)!r}: has shape {data.shape}; give a table with one input per row")
+    return data
+
+
+def _is_numbers(line: str) -> bool:
+    try:
+        [float(cell) for cell in line.split(",")]
+    except ValueError:
+        return False
+    return True
+
+
+def _rectangular(matrix: tuple[tuple[float, ...], ...]) -> list[list[float]]:
+    if any(len(row) != len(matrix) for row in matrix):
+        lengths = [len(row) for row in matrix]
+        raise InputError(f"matrix: {len(matrix)} rows of lengths {lengths}: must be square; give N rows of N numbers")
+    return [list(row) for row in matrix]

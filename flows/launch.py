@@ -1,0 +1,51 @@
+"""Running a study from a shell: Prefect's server around it, progress during it, a summary after it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+from db.queries import windows
+from db.session import Database, default_url
+from flows import orchestration, progress, tables
+from flows.store import data_home
+
+if TYPE_CHECKING:
+    from flows.run import Summary
+
+
+def run_study(study: str, device: str) -> Summary:
+    """Run the flow and return what became of it; failures are in the summary, not raised.
+
+    Raises EnvironmentProblem when no Prefect server can be had.
+    """
+    orchestration.configure(data_home())
+    console = tables.console(stderr=True)
+    with contextlib.ExitStack() as stack:
+        with console.status("starting Prefect"):
+            stack.enter_context(orchestration.server())
+            from flows import run
+        stack.enter_context(progress.shown(console))
+        try:
+            return run.run_study(study, device)
+        except run.StudyFailed as failed:
+            return failed.summary
+
+
+def report(summary: Summary, *, as_json: bool) -> None:
+    """Print the study's validity windows, what was cached, what failed and what to look at next."""
+    frame = windows(Database(default_url(), read_only=True), study=summary.study)
+    if as_json:
+        counts = {"cached": summary.cached, "computed": summary.computed, "skipped": summary.skipped}
+        failures = [{"task": failure.label, "cause": failure.cause} for failure in summary.failures]
+        tables.print_json(
+            {"study": summary.study, "tasks": counts, "failures": failures, "windows": tables.records(frame)}
+        )
+        return
+    tables.print_windows(frame)
+    print(f"Study {summary.study}: {summary}.")
+    for failure in summary.failures:
+        print(f"failed: {failure.label}: {failure.cause}", file=sys.stderr)
+    if not summary.failures:
+        print('Next: `make ui` or `eft ui` for the explorer, `eft windows`, `eft sql "SELECT * FROM v_windows"`.')

@@ -1,0 +1,44 @@
+"""One prediction as a small table: the components that people name, a row for each recorded layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from eftcore.pairs import pair_table
+from eftcore.results import Theory
+
+
+def prediction_frame(theory: Theory) -> pd.DataFrame:
+    """Rows over recorded layers: t, layer, K0_00, K0_01, V4_00,00 and so on; V4 and K1 where the closure has them.
+
+    Components of the first two inputs: by marginal consistency they do not depend on the others.
+    """
+    n_inputs = theory.mean.shape[-1]
+    pairs = [(0, 0)] if n_inputs == 1 else [(0, 0), (0, 1)]
+    columns: dict[str, np.ndarray] = {"t": theory.time, "layer": theory.depth}
+    for a, b in pairs:
+        columns[f"K0_{a}{b}"] = theory.mean[:, a, b]
+    if theory.covariance is not None:
+        table = pair_table(n_inputs)
+        products = [(pair, pair) for pair in pairs] + ([((0, 0), (1, 1))] if n_inputs > 1 else [])
+        for first, second in products:
+            name = f"V4_{first[0]}{first[1]},{second[0]}{second[1]}"
+            columns[name] = theory.covariance[:, table[first], table[second]]
+    if theory.correction is not None:
+        for a, b in pairs:
+            columns[f"K1_{a}{b}"] = theory.correction[:, a, b]
+    return pd.DataFrame(columns)
+
+
+def prediction_notes(theory: Theory) -> str:
+    """What goes below the table: the configuration, the closure and how far to trust its numbers."""
+    model, spec = theory.spec.model, theory.spec
+    order = "" if spec.order is None else f", order {spec.order}"
+    errors = ", ".join(f"{name} {error:.1e}" for name, error in theory.numerical_error.items())
+    verdict = "within" if theory.converged else "NOT within"
+    return (
+        f"{model.activation}, C_W = {model.weight_variance:g}, C_b = {model.bias_variance:g}, "
+        f"epsilon = {model.epsilon:g}, L = {model.depth}; inputs: {spec.kernel.label}; closure: {spec.closure}{order}\n"
+        f"Estimated relative error of the numerics: {errors} ({verdict} rtol = {spec.numerics.rtol:g})"
+    )

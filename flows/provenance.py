@@ -1,0 +1,63 @@
+"""Where a result came from: recorded beside it, never part of its identity."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("resnet-eft", "numpy", "scipy", "numba", "torch", "pandas", "prefect", "sqlalchemy")
+
+
+@contextmanager
+def timed(*, device: str = "cpu", seed: int | None = None) -> Iterator[dict[str, Any]]:
+    """A provenance record of the block: start, host, versions and commit at once; ``wall_seconds`` when it ends."""
+    record: dict[str, Any] = {
+        **_source(),
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "host": socket.gethostname(),
+        "device": device,
+        "seed": seed,
+        "started_at": datetime.now(UTC).isoformat(),
+    }
+    start = time.perf_counter()
+    yield record
+    record["wall_seconds"] = round(time.perf_counter() - start, 6)
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def _source() -> dict[str, Any]:
+    """Commit of the checkout that the code runs from; None for an installed package."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return {"git_commit": None, "git_dirty": None}
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return {"git_commit": commit, "git_dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": None, "git_dirty": None}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    run = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
+    return run.stdout.strip()

@@ -1,0 +1,199 @@
+"""The flow that runs a study: predict, simulate shard by shard, merge, compare, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import Task, flow
+
+from eftcore.ensemble import sample_digest
+from eftcore.errors import EftError
+from eftcore.specs import EnsembleSpec
+from flows import recording, tasks, work
+from flows.progress import current
+from flows.store import ResultStore, default_store
+from flows.study import SHARD_WORK, Simulation, Study, find_study, load_study
+
+SMALL_WORK = SHARD_WORK / 32
+"""What a task that simulates nothing counts for in the progress bar."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One task that failed: what it was and why."""
+
+    label: str
+    cause: str
+
+
+@dataclass
+class Summary:
+    """What became of a study's tasks. ``skipped`` ones needed the result of a failed one."""
+
+    study: str
+    cached: int = 0
+    computed: int = 0
+    skipped: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        text = f"{self.cached} tasks cached, {self.computed} computed"
+        if self.failures:
+            text += f", {len(self.failures)} failed, {self.skipped} skipped"
+        return text
+
+
+class StudyFailed(EftError):
+    """Some tasks of a study failed; the others are finished and recorded."""
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__(f"study {summary.study!r}: {summary}")
+        self.summary = summary
+
+
+@flow(name="run-study", flow_run_name="{study}", persist_result=False)
+def run_study(study: str, device: str = "auto") -> Summary:
+    """Run a study, given by bundled name or path, into the database that EFT_DATABASE_URL names.
+
+    Raises:
+        InputError: the study file is wrong; nothing ran.
+        StudyFailed: some tasks failed, after retries where those could help.
+    """
+    plan = load_study(find_study(study))
+    run = _Run(plan, default_store(), device)
+    run.execute()
+    if run.summary.failures:
+        raise StudyFailed(run.summary)
+    return run.summary
+
+
+class _Run:
+    def __init__(self, plan: Study, store: ResultStore, device: str) -> None:
+        self.plan = plan
+        self.store = store
+        self.device = device
+        self.summary = Summary(plan.name)
+
+    def execute(self) -> None:
+        simulations = self.plan.simulations.values()
+        small = len(self.plan.predictions) + len(self.plan.comparisons) + 2 * len(simulations)
+        tasks_in_all = small + sum(len(simulation.shards) for simulation in simulations)
+        work_in_all = small * SMALL_WORK + sum(_work_of(item.spec, item.samples) for item in simulations)
+        current().start(tasks_in_all, work_in_all)
+        predicted = {digest for digest in self.plan.predictions if self._predict(digest)}
+        for ensemble, simulation in self.plan.simulations.items():
+            predictions = [p for p, other in self.plan.comparisons if other == ensemble and p in predicted]
+            merged = self._simulate(simulation)
+            comparisons = self._compare(simulation, merged, predictions) if merged else {}
+            self._record(simulation, merged, predictions, comparisons)
+        summary = self.summary
+        summary.skipped = tasks_in_all - summary.cached - summary.computed - len(summary.failures)
+
+    def _predict(self, digest: str) -> bool:
+        spec = self.plan.predictions[digest]
+        order = "" if spec.order is None else f" order {spec.order}"
+        return self._do(
+            tasks.predict,
+            f"predict {spec.closure}{order}: {spec.model.activation}, {spec.kernel.label}",
+            on_failure=lambda cause: recording.record_failure(self.plan.record, spec, cause),
+            digest=digest,
+            spec=spec.model_dump(mode="json"),
+        )
+
+    def _simulate(self, simulation: Simulation) -> str | None:
+        """Digest of the merged sample; None after the first shard that fails, since the sum is then out of reach."""
+        spec, shards = simulation.spec, simulation.shards
+        shared: dict[str, Any] = {
+            "spec": spec.model_dump(mode="json"),
+            "on_failure": lambda cause: recording.record_failure(self.plan.record, spec, cause, shards=shards),
+        }
+        done = all(
+            self._do(
+                tasks.simulate,
+                f"simulate {count} networks: {_about(spec)}",
+                work=_work_of(spec, count),
+                digest=work.shard_digest(spec.digest, index, count),
+                shard=index,
+                samples=count,
+                device=self.device,
+                **shared,
+            )
+            for index, count in shards
+        )
+        merged = sample_digest(spec, shards)
+        done = done and self._do(
+            tasks.merge, f"merge {len(shards)} shards: {_about(spec)}", digest=merged, shards=shards, **shared
+        )
+        return merged if done else None
+
+    def _compare(self, simulation: Simulation, merged: str, predictions: list[str]) -> dict[str, str]:
+        """Digest of the comparison by digest of the prediction, of those that succeed."""
+        tolerances = list(self.plan.tolerances)
+        comparisons = {}
+        for prediction in predictions:
+            digest = work.comparison_digest(prediction, merged, tolerances)
+            if self._do(
+                tasks.compare,
+                f"compare {self.plan.predictions[prediction].closure}: {_about(simulation.spec)}",
+                digest=digest,
+                prediction=prediction,
+                merged=merged,
+                tolerances=tolerances,
+            ):
+                comparisons[prediction] = digest
+        return comparisons
+
+    def _record(
+        self, simulation: Simulation, merged: str | None, predictions: list[str], comparisons: dict[str, str]
+    ) -> None:
+        recordable: dict[str, Any] = {"merged": merged, "predictions": predictions, "comparisons": comparisons}
+        shards = simulation.shards if merged else ()
+        self._do(
+            tasks.record,
+            f"record: {_about(simulation.spec)}",
+            intact=recording.is_recorded(simulation.spec, shards, predictions, list(comparisons), self.plan.tolerances),
+            digest=recording.record_digest(self.plan.digest, **recordable),
+            study=self.plan.record,
+            **recordable,
+        )
+
+    def _do(
+        self,
+        task: Task[..., str],
+        label: str,
+        *,
+        digest: str,
+        work: float = SMALL_WORK,
+        intact: bool | None = None,
+        on_failure: Callable[[str], None] | None = None,
+        **inputs: Any,
+    ) -> bool:
+        """Run a task, or take its cached result if what it made is still there. Returns whether it succeeded."""
+        reporter = current()
+        reporter.begin(label, work)
+        if intact is None:
+            intact = self.store.is_intact(digest)
+        state = task.with_options(refresh_cache=not intact)(digest=digest, **inputs, return_state=True)
+        if state.is_completed():
+            cached = state.name == "Cached"
+            self.summary.cached += cached
+            self.summary.computed += not cached
+            reporter.end("cached" if cached else "computed")
+            return True
+        error = state.result(raise_on_failure=False)
+        cause = str(error) if isinstance(error, EftError) else f"{type(error).__name__}: {error}"
+        self.summary.failures.append(Failure(label, cause))
+        reporter.end("failed")
+        if on_failure is not None:
+            on_failure(cause)
+        return False
+
+
+def _about(spec: EnsembleSpec) -> str:
+    return f"{spec.model.activation}, width {spec.width}, {spec.kernel.label}"
+
+
+def _work_of(spec: EnsembleSpec, networks: int) -> float:
+    return float(networks) * spec.model.depth * spec.width * spec.kernel.n_inputs

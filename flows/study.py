@@ -1,0 +1,265 @@
+"""Study files: TOML, validated before anything runs, expanded to the work that they ask for.
+
+A study is a grid of models and input kernels. Each pair is predicted by every closure, simulated at every width, and
+each prediction is compared with each simulation. Work that two grid points share is done once: identity is the digest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from eftcore.errors import InputError
+from eftcore.specs import (
+    Closure,
+    EnsembleSpec,
+    InputKernel,
+    Numerics,
+    PredictionSpec,
+    ResNet,
+    default_depths,
+    describe_validation_error,
+    digest_of,
+)
+from flows.inputs import KernelSection, Number, Numbers, Section, Text, Texts, Whole, Wholes
+
+SHARD_WORK = 2**28
+"""Neuron updates (networks x depth x width x inputs) in one shard: some seconds, so a crash loses little."""
+
+
+class ModelGrid(Section):
+    """``[model]``: fields of eftcore.ResNet, each one value or a list; depth or total_time (T = epsilon^2 depth)."""
+
+    activation: Texts
+    weight_variance: Numbers
+    bias_variance: Numbers = (0.0,)
+    epsilon: Numbers
+    depth: Wholes | None = None
+    total_time: Numbers | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> ModelGrid:
+        if (self.depth is None) == (self.total_time is None):
+            raise ValueError("give either depth (layers) or total_time (T = epsilon^2 depth), and not both")
+        return self
+
+    def models(self) -> tuple[ResNet, ...]:
+        """One model for each combination, activation slowest."""
+        lengths: tuple[float, ...] = self.depth or self.total_time or ()
+        return tuple(
+            ResNet(
+                activation=activation,
+                weight_variance=weight_variance,
+                bias_variance=bias_variance,
+                epsilon=epsilon,
+                depth=length if self.depth else layers_for(length, epsilon),
+            )
+            for activation, weight_variance, bias_variance, epsilon, length in itertools.product(
+                self.activation, self.weight_variance, self.bias_variance, self.epsilon, lengths
+            )
+        )
+
+
+class ClosureChoice(Section):
+    """One entry of ``closures`` that carries an order, for wick: ``{name = "wick", order = [8, 24]}``."""
+
+    name: Closure
+    order: Annotated[tuple[Whole | Literal["auto"], ...], Field(min_length=1)] | None = None
+
+    @field_validator("order", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+class StudyFile(Section):
+    """Everything that a study file may say."""
+
+    name: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+    description: Text = ""
+    widths: Wholes
+    samples: Annotated[Whole, Field(ge=2, description="networks for each configuration and width")]
+    seed: Annotated[Whole, Field(ge=0)] = 0
+    estimator: Literal["plain", "paired"] = "paired"
+    closures: Annotated[tuple[ClosureChoice, ...], Field(min_length=1)]
+    tolerances: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.10)
+    recorded_depths: Annotated[Whole, Field(ge=1)] | Wholes = 100
+    model: ModelGrid
+    kernel: Annotated[tuple[KernelSection, ...], Field(min_length=1)]
+    numerics: Numerics = Numerics()
+
+    @field_validator("closures", mode="before")
+    @classmethod
+    def _names_are_choices(cls, value: Any) -> Any:
+        items = value if isinstance(value, list | tuple) else [value]
+        return [{"name": item} if isinstance(item, str) else item for item in items]
+
+    def depths_of(self, model: ResNet) -> tuple[int, ...]:
+        """Recorded layers: ``recorded_depths`` as a list of layers, or about that many evenly spaced ones."""
+        if isinstance(self.recorded_depths, int):
+            return default_depths(model.depth, self.recorded_depths)
+        return self.recorded_depths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """An ensemble and how many networks of it the study wants."""
+
+    spec: EnsembleSpec
+    samples: int
+
+    @property
+    def shards(self) -> tuple[tuple[int, int], ...]:
+        """(shard index, networks): full shards and a last, smaller one."""
+        size = shard_size(self.spec)
+        full, rest = divmod(self.samples, size)
+        return (*((index, size) for index in range(full)), *(((full, rest),) if rest else ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A validated study with its work, deduplicated, in the order of the file.
+
+    Attributes:
+        predictions: by digest.
+        simulations: by ensemble digest.
+        comparisons: (prediction digest, ensemble digest).
+        spec: the study as plain JSON-able values, for the record.
+    """
+
+    name: str
+    predictions: dict[str, PredictionSpec]
+    simulations: dict[str, Simulation]
+    comparisons: tuple[tuple[str, str], ...]
+    tolerances: tuple[float, ...]
+    spec: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the study: its name and its work, not where its files lie."""
+        return digest_of(
+            {
+                "study": self.name,
+                "simulations": {digest: item.samples for digest, item in self.simulations.items()},
+                "comparisons": sorted(self.comparisons),
+                "tolerances": sorted(self.tolerances),
+            }
+        )
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the database keeps of the study itself."""
+        return {"name": self.name, "digest": self.digest, "spec": self.spec}
+
+
+def bundled_studies() -> dict[str, Path]:
+    """The study files that come with the project, by name."""
+    here = Path(__file__).parent
+    inside_wheel = here / "_studies"
+    folder = inside_wheel if inside_wheel.is_dir() else here.parent / "studies"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_study(name_or_path: str) -> Path:
+    """A bundled study by name, or any study file by path. Raises InputError when there is neither."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    bundled = bundled_studies()
+    if name_or_path in bundled:
+        return bundled[name_or_path]
+    raise InputError(
+        f"study = {name_or_path!r}: no such file or bundled study; give a path, or one of: {', '.join(bundled)}"
+    )
+
+
+def load_study(path: Path) -> Study:
+    """Read, validate and expand a study file. Raises InputError naming file, field, value and remedy."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not valid TOML ({error}); correct the file there") from None
+    try:
+        return expand_study(content, folder=path.parent)
+    except InputError as error:
+        lines = str(error).splitlines()
+        raise InputError("\n".join(f"{path}: {line}" for line in lines)) from None
+
+
+def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
+    """The work of a study given as plain values; ``folder`` is where relative data paths start."""
+    try:
+        file = StudyFile.model_validate(content)
+    except ValidationError as error:
+        raise InputError(describe_validation_error("study", error)) from None
+    models = _in_section("[model]", file.model.models)
+    kernels: dict[str, InputKernel] = {}
+    for position, section in enumerate(file.kernel, start=1):
+        for kernel in _in_section(f"[[kernel]] number {position}", lambda section=section: section.kernels(folder)):
+            kernels.setdefault(digest_of(kernel.identity()), kernel)
+
+    predictions: dict[str, PredictionSpec] = {}
+    simulations: dict[str, Simulation] = {}
+    comparisons: dict[tuple[str, str], None] = {}
+    for model, kernel in itertools.product(models, kernels.values()):
+        shared = {"model": model, "kernel": kernel, "depths": file.depths_of(model)}
+        theories = [
+            PredictionSpec(**shared, closure=choice.name, order=order, numerics=file.numerics)
+            for choice in file.closures
+            for order in choice.order or (None,)
+        ]
+        ensembles = [
+            EnsembleSpec(**shared, width=width, seed=file.seed, estimator=file.estimator) for width in file.widths
+        ]
+        predictions.update((theory.digest, theory) for theory in theories)
+        simulations.update((spec.digest, Simulation(spec=spec, samples=file.samples)) for spec in ensembles)
+        comparisons.update(dict.fromkeys((p.digest, e.digest) for p, e in itertools.product(theories, ensembles)))
+    return Study(
+        name=file.name,
+        predictions=predictions,
+        simulations=simulations,
+        comparisons=tuple(comparisons),
+        tolerances=file.tolerances,
+        spec=file.model_dump(mode="json", exclude_none=True),
+    )
+
+
+def layers_for(total_time: float, epsilon: float) -> int:
+    """L = T / epsilon^2, which must be whole.
+
+    >>> layers_for(2.0, 0.1)
+    200
+    """
+    if not epsilon > 0 or not total_time > 0:
+        raise InputError(f"total_time = {total_time}, epsilon = {epsilon}: both must be greater than 0")
+    layers = total_time / epsilon**2
+    whole = max(1, round(layers))
+    if abs(layers - whole) > 1e-9 * whole:
+        raise InputError(
+            f"total_time = {total_time}: with epsilon = {epsilon} it takes {layers:.6g} layers, which must be whole; "
+            f"the nearest is total_time = {whole * epsilon**2:.12g}, or give depth"
+        )
+    return whole
+
+
+def shard_size(spec: EnsembleSpec) -> int:
+    """Networks in one shard, from the spec alone, so that asking for more samples keeps every full shard.
+
+    A power of two between 64 and 65536.
+    """
+    networks = SHARD_WORK // (spec.model.depth * spec.width * spec.kernel.n_inputs)
+    return 2 ** min(max(networks, 1).bit_length() - 1, 16) if networks >= 64 else 64
+
+
+def _in_section(section: str, expand: Any) -> Any:
+    try:
+        return expand()
+    except InputError as error:
+        raise InputError("\n".join(f"{section} {line}" for line in str(error).splitlines())) from None

@@ -1,0 +1,89 @@
+"""Frames as text: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.windows_table import LEGEND, windows_table
+
+_PIPE_WIDTH = 1000
+
+RUN_COLUMNS = (
+    "run_id",
+    "kind",
+    "status",
+    "activation",
+    "kernel_label",
+    "epsilon",
+    "depth",
+    "width",
+    "samples",
+    "closure",
+)
+"""What a terminal shows; --json gives every column."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that never cuts a table short when its output goes to a file or a pipe."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+
+
+def print_frame(frame: pd.DataFrame, *, as_json: bool = False, columns: Sequence[str] | None = None) -> None:
+    """Print rows to standard output: JSON (a list of objects, NaN as null), or a table, of some columns or all."""
+    if columns is not None:
+        frame = frame[list(columns)]
+    if as_json:
+        print_json(records(frame))
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for name, dtype in frame.dtypes.items():
+        table.add_column(str(name), justify="right" if dtype.kind in "if" else "left", overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(Text(_text(value)) for value in row))
+    console().print(table)
+
+
+def print_windows(windows: pd.DataFrame) -> None:
+    """Print validity windows (columns of v_windows) as a table for people, with its legend."""
+    if windows.empty:
+        print("no validity windows here yet; `eft run quick` makes some")
+        return
+    heading, table = windows_table(windows)
+    print(heading)
+    print_frame(table)
+    print(LEGEND)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON-able objects, NaN as None."""
+    return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON to standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        value = value.item()
+    if value is pd.NaT or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value
+
+
+def _text(value: Any) -> str:
+    value = _plain(value)
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

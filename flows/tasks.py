@@ -1,0 +1,94 @@
+"""Prefect tasks: thin, retried, cached by content digest across flow runs and processes.
+
+Inputs are digests and JSON-able specs, never arrays. Each task's first input is the digest of its result, and that
+alone is its cache key; where it runs (``device``) is not part of it. Only failures that may pass by themselves are
+retried.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from prefect import task
+from prefect.context import TaskRunContext
+from prefect.tasks import exponential_backoff
+from sqlalchemy.exc import OperationalError
+
+from db.errors import DatabaseMissing, DatabaseReadOnly, SchemaOutdated
+from eftcore.specs import EnsembleSpec, PredictionSpec
+from flows import recording, work
+from flows.store import default_store
+
+_PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether the same work may succeed a moment later: connections, locks and crowded systems, never wrong input.
+
+    Looks through the chain of causes, since lower layers wrap what they caught.
+    """
+    while error is not None:
+        if isinstance(error, DatabaseMissing | DatabaseReadOnly | SchemaOutdated):
+            return False
+        if isinstance(error, ConnectionError | TimeoutError | OperationalError):
+            return True
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _cache_key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
+    return f"{context.task.name}-{inputs['digest']}"
+
+
+def _worth_retrying(task: Any, run: Any, state: Any) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, BaseException) and may_pass(error)
+
+
+_settings: dict[str, Any] = {
+    "cache_key_fn": _cache_key,
+    "persist_result": True,
+    "result_serializer": "json",
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(1),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _worth_retrying,
+    "task_run_name": "{digest:.12}",
+}
+
+
+@task(name="predict", **_settings)
+def predict(digest: str, spec: dict[str, Any]) -> str:
+    """A theory prediction."""
+    return work.predict(default_store(), PredictionSpec(**spec))
+
+
+@task(name="simulate", **_settings)
+def simulate(digest: str, spec: dict[str, Any], shard: int, samples: int, device: str) -> str:
+    """One shard of an ensemble."""
+    return work.simulate(default_store(), EnsembleSpec(**spec), shard=shard, samples=samples, device=device)
+
+
+@task(name="merge", **_settings)
+def merge(digest: str, spec: dict[str, Any], shards: list[tuple[int, int]]) -> str:
+    """The shards of an ensemble added up."""
+    return work.merge(default_store(), EnsembleSpec(**spec), shards)
+
+
+@task(name="compare", **_settings)
+def compare(digest: str, prediction: str, merged: str, tolerances: list[float]) -> str:
+    """A prediction against a simulation."""
+    return work.compare(default_store(), prediction, merged, tolerances)
+
+
+@task(name="record", **_settings)
+def record(
+    digest: str, study: dict[str, Any], merged: str | None, predictions: list[str], comparisons: dict[str, str]
+) -> str:
+    """One simulation, its predictions and comparisons, into the database."""
+    store = default_store()
+    recording.record(store, study=study, merged=merged, predictions=predictions, comparisons=comparisons)
+    return digest

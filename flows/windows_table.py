@@ -1,0 +1,71 @@
+"""Validity windows as a table for people: a line for each closure and quantity, a column for each tolerance."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+_CONFIGURATION = {
+    "activation": "activation",
+    "weight_variance": "C_W",
+    "bias_variance": "C_b",
+    "epsilon": "epsilon",
+    "total_time": "T",
+    "kernel_label": "inputs",
+    "width": "width",
+    "samples": "networks",
+    "nodes": "nodes",
+}
+"""Columns that tell configurations apart, with their headings."""
+
+LEGEND = (
+    "t = epsilon^2 * layer up to which the relative error stays within 1 %, 5 % and so on. 'a - b': it leaves between\n"
+    "a and b; '> T': not before T; '> a ?': certified up to a, undecided after; 'noisy': the simulation cannot tell."
+)
+
+
+def window_text(status: str, certified_until: float, refuted_from: float) -> str:
+    """One window in a few characters.
+
+    >>> window_text("bounded", 0.16, 0.28), window_text("beyond", 2.0, float("nan"))
+    ('0.16 - 0.28', '> 2')
+    """
+    if status == "bounded":
+        return f"{certified_until:.4g} - {refuted_from:.4g}"
+    if status == "too_noisy":
+        return "noisy"
+    return f"> {certified_until:.4g}" + (" ?" if status == "undecided" else "")
+
+
+def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """What all rows have in common, as a heading, and the table of what differs.
+
+    ``windows`` has the columns of the view v_windows.
+    """
+    order = [*_CONFIGURATION, "quantity", "prediction_run_id", "tolerance"]
+    windows = windows.assign(quantity=pd.Categorical(windows["quantity"], ["K0", "V4", "K1"])).sort_values(order)
+    windows = windows.astype(object).where(windows.notna(), None)
+    common = {name: windows[name].iloc[0] for name in _CONFIGURATION if windows[name].nunique() <= 1}
+    lines: dict[tuple[object, ...], dict[str, object]] = {}
+    for row in windows.to_dict("records"):
+        key = (row["prediction_run_id"], row["simulation_run_id"], row["quantity"])
+        line = lines.setdefault(
+            key,
+            {
+                **{title: row[name] for name, title in _CONFIGURATION.items() if name not in common},
+                "quantity": row["quantity"],
+                "closure": " ".join(str(part) for part in (row["closure"], row["closure_order"]) if part is not None),
+            },
+        )
+        line[_percent(row["tolerance"])] = window_text(row["status"], row["certified_until"], row["refuted_from"])
+    heading = ", ".join(f"{_CONFIGURATION[name]} {_text(value)}" for name, value in common.items() if value is not None)
+    table = pd.DataFrame(list(lines.values()))
+    tolerances = [_percent(tolerance) for tolerance in sorted(windows["tolerance"].unique())]
+    return heading, table[[*table.columns.difference(tolerances, sort=False), *tolerances]]
+
+
+def _percent(tolerance: float) -> str:
+    return f"{100 * tolerance:.4g} %"
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,130 @@
+"""What each task does, as plain functions of specs and digests over a result store. Nothing here knows Prefect.
+
+Each returns the digest under which its result lies in the store, together with the provenance of the computation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import eftcore as eft
+from eftcore.ensemble import Sample, sample_digest
+from eftcore.ensemble.simulation import resolve_device
+from eftcore.results import Theory
+from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
+from eftcore.windows import Comparison
+from flows.progress import current
+from flows.provenance import timed
+from flows.store import ResultStore, Stored
+
+_FRAMES = ("errors", "windows")
+
+
+def shard_digest(ensemble: str, shard: int, samples: int) -> str:
+    """Identity of one shard's sums: the ensemble fixes the law, the index its random stream."""
+    return digest_of({"ensemble": ensemble, "shard": shard, "samples": samples})
+
+
+def comparison_digest(prediction: str, merged: str, tolerances: Sequence[float]) -> str:
+    """Identity of a comparison."""
+    return digest_of({"prediction": prediction, "merged": merged, "tolerances": sorted(tolerances)})
+
+
+def predict(store: ResultStore, spec: PredictionSpec) -> str:
+    """Compute a prediction and store it under its digest."""
+    with timed() as provenance:
+        theory = eft.predict_spec(spec)
+    meta = {
+        "spec": spec.model_dump(mode="json"),
+        "numerical_error": theory.numerical_error,
+        "converged": theory.converged,
+        "details": theory.details,
+        "provenance": provenance,
+    }
+    store.save(spec.digest, Stored(arrays=theory.arrays(), meta=meta))
+    return spec.digest
+
+
+def load_theory(store: ResultStore, digest: str) -> tuple[Theory, dict[str, Any]]:
+    """A stored prediction and its provenance."""
+    stored = store.load(digest)
+    described = {name: stored.meta[name] for name in ("numerical_error", "converged", "details")}
+    fields: dict[str, Any] = {**stored.arrays, **described}
+    return Theory(spec=PredictionSpec(**stored.meta["spec"]), **fields), stored.meta["provenance"]
+
+
+def simulate(store: ResultStore, spec: EnsembleSpec, *, shard: int, samples: int, device: str) -> str:
+    """Simulate one shard and store its sums."""
+    reporter = current()
+    with timed(device=resolve_device(device), seed=spec.seed) as provenance:
+        sample = eft.simulate(
+            **{name: getattr(spec, name) for name in type(spec).model_fields},
+            samples=samples,
+            shard=shard,
+            device=device,
+            progress=lambda done, total: reporter.advance(done / total),
+        )
+    digest = shard_digest(spec.digest, shard, samples)
+    _save_sample(store, digest, sample, provenance)
+    return digest
+
+
+def merge(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, int]]) -> str:
+    """Add the stored shards of an ensemble."""
+    parts = [load_sample(store, shard_digest(spec.digest, shard, samples)) for shard, samples in shards]
+    total = parts[0][0]
+    for part, _ in parts[1:]:
+        total = total + part
+    provenance = dict(parts[0][1])
+    provenance["started_at"] = min(part["started_at"] for _, part in parts)
+    provenance["wall_seconds"] = sum(part["wall_seconds"] for _, part in parts)
+    digest = sample_digest(spec, shards)
+    _save_sample(store, digest, total, provenance)
+    return digest
+
+
+def _save_sample(store: ResultStore, digest: str, sample: Sample, provenance: dict[str, Any]) -> None:
+    meta = {
+        "spec": sample.spec.model_dump(mode="json"),
+        "shards": [list(shard) for shard in sample.shards],
+        "provenance": provenance,
+    }
+    store.save(digest, Stored(arrays=sample.arrays(), meta=meta))
+
+
+def load_sample(store: ResultStore, digest: str) -> tuple[Sample, dict[str, Any]]:
+    """A stored sample and its provenance."""
+    stored = store.load(digest)
+    shards = tuple((int(index), int(count)) for index, count in stored.meta["shards"])
+    sample = Sample.from_arrays(EnsembleSpec(**stored.meta["spec"]), shards, stored.arrays)
+    return sample, stored.meta["provenance"]
+
+
+def compare(store: ResultStore, prediction: str, merged: str, tolerances: Sequence[float]) -> str:
+    """Compare a stored prediction with a stored sample."""
+    theory, _ = load_theory(store, prediction)
+    sample, _ = load_sample(store, merged)
+    result = eft.compare(theory, sample, tolerances=tuple(tolerances))
+    arrays = {}
+    for name in _FRAMES:
+        frame: pd.DataFrame = getattr(result, name)
+        for column in frame:
+            values = frame[column].to_numpy()
+            arrays[f"{name}.{column}"] = values if values.dtype.kind in "bif" else values.astype(str)
+    digest = comparison_digest(prediction, merged, tolerances)
+    store.save(digest, Stored(arrays=arrays, meta={"prediction": prediction, "merged": merged}))
+    return digest
+
+
+def load_comparison(store: ResultStore, digest: str) -> Comparison:
+    """A stored comparison."""
+    arrays = store.load(digest).arrays
+    frames: dict[str, dict[str, np.ndarray]] = {name: {} for name in _FRAMES}
+    for name, values in arrays.items():
+        frame, column = name.split(".", 1)
+        frames[frame][column] = values
+    return Comparison(**{name: pd.DataFrame(columns) for name, columns in frames.items()})

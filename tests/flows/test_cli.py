@@ -1,0 +1,171 @@
+"""The eft command: output, exit codes, and one clear message for each kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from db import repository
+from db.errors import DatabaseReadOnly
+from tests.flows.conftest import TINY, Eft
+
+COMMANDS = ["", "run", "predict", "runs", "windows", "sql", "ui", "db", "db upgrade", "db info"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(eft: Eft, command: str):
+    result = eft(*command.split(), "--help")
+    assert result.code == 0
+    assert "Usage:" in result.out
+
+
+def test_predict_prints_the_reference_row(eft: Eft):
+    result = eft("predict", "--json")
+    assert result.code == 0
+    last = json.loads(result.out)["rows"][-1]
+    assert last["t"] == pytest.approx(2.0)
+    assert last["K0_00"] == pytest.approx(4.36796, abs=5e-6)
+    assert last["V4_00,11"] == pytest.approx(3.56702, abs=5e-6)
+    assert last["K1_01"] == pytest.approx(-0.1980, abs=5e-5)
+
+
+def test_predict_table_has_a_row_for_each_step_and_its_error(eft: Eft):
+    result = eft("predict", "--activation", "relu", "--rows", "2", "--total-time", "0.5", "--epsilon", "0.1")
+    lines = [line.split() for line in result.out.splitlines()]
+    assert [line[:2] for line in lines if line and line[0] in {"0", "0.25", "0.5"}] == [
+        ["0", "0"],
+        ["0.25", "25"],
+        ["0.5", "50"],
+    ]
+    assert "Estimated relative error" in result.out
+
+
+def test_predict_takes_real_inputs(eft: Eft, tmp_path: Path):
+    path = tmp_path / "x.csv"
+    path.write_text("1,1\n1,-1\n1,0\n")
+    result = eft("predict", "--data", str(path), "--closure", "mean", "--json")
+    first = json.loads(result.out)["rows"][0]
+    assert (first["K0_00"], first["K0_01"]) == (1.0, 0.0)
+
+
+def test_small_commands_import_no_heavy_library():
+    script = (
+        "import sys; from flows.cli import main\n"
+        "try: main(['predict', '--depth', '4'])\n"
+        "except SystemExit as stopped: assert not stopped.code\n"
+        "print(sorted({'torch', 'prefect', 'streamlit', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_database_commands(eft: Eft, home: Path):
+    assert eft("db", "info").code == 1
+    created = eft("db", "upgrade")
+    assert created.code == 0
+    assert "created" in created.out
+    assert (home / "results.db").is_file()
+    assert "up to date" in eft("db", "upgrade").out
+    assert json.loads(eft("db", "info", "--json").out)["up_to_date"] is True
+    for command in ("runs", "windows"):
+        assert json.loads(eft(command, "--json").out) == []
+
+
+def test_sql_only_reads(eft: Eft):
+    eft("db", "upgrade")
+    answer = eft("sql", "SELECT COUNT(*) AS n FROM v_runs", "--json")
+    assert json.loads(answer.out) == [{"n": 0}]
+    for statement in ("DELETE FROM runs", "DROP TABLE runs", "SELECT nothing FROM v_runs", "SELEC 1"):
+        refused = eft("sql", statement)
+        assert refused.code == 2, statement
+        assert refused.err.startswith("eft: ")
+        assert "Traceback" not in refused.err
+    assert json.loads(eft("sql", "SELECT COUNT(*) AS n FROM v_runs", "--json").out) == [{"n": 0}]
+
+
+BAD_PREDICTIONS = {
+    "negative weight variance": (["--weight-variance", "-1"], ["weight_variance", "-1", "greater than 0"]),
+    "unknown activation": (["--activation", "tahn"], ["activation", "tahn", "tanh"]),
+    "unknown closure": (["--closure", "gonly"], ["closure", "gonly", "g_only"]),
+    "depth 0": (["--depth", "0"], ["depth", "0", "greater than or equal to 1"]),
+    "NaN": (["--variance", "nan"], ["variance", "nan", "finite"]),
+    "impossible correlation": (["--correlation", "-1.5"], ["correlation", "-1.5", "between -1 and 1"]),
+    "both lengths": (["--depth", "4", "--total-time", "1"], ["--depth 4", "--total-time 1.0", "only one"]),
+    "missing file": (["--data", "no.npy"], ["no.npy", "no such file"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "parts"), BAD_PREDICTIONS.values(), ids=BAD_PREDICTIONS.keys())
+def test_bad_predictions_name_field_value_and_remedy(eft: Eft, arguments: list[str], parts: list[str]):
+    result = eft("predict", *arguments)
+    assert result.code == 2
+    assert [part for part in parts if part not in result.err] == [], result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["predict", "--widht", "3"], ["run"], ["dance"], ["windows", "--width", "x"]])
+def test_bad_usage_is_2(eft: Eft, arguments: list[str]):
+    result = eft(*arguments)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+
+
+BAD_STUDIES = {
+    "does not parse": ("name = [", ["broken.toml", "TOML"]),
+    "unknown field": (TINY.replace("seed", "sead"), ["broken.toml", "sead", "unknown field"]),
+    "width 0": (TINY.replace("[8, 16]", "[8, 0]"), ["broken.toml", "width", "0", "greater"]),
+    "negative variance": (
+        TINY.replace("variance = 2.0", "variance = -2.0"),
+        ["broken.toml", "weight_variance", "-2.0"],
+    ),
+    "NaN": (TINY.replace("epsilon = 0.5", "epsilon = nan"), ["broken.toml", "epsilon", "nan", "finite"]),
+}
+
+
+@pytest.mark.parametrize(("text", "parts"), BAD_STUDIES.values(), ids=BAD_STUDIES.keys())
+def test_bad_studies_stop_before_anything_is_written(eft: Eft, home: Path, tmp_path: Path, text: str, parts: list[str]):
+    path = tmp_path / "broken.toml"
+    path.write_text(text)
+    result = eft("run", str(path))
+    assert result.code == 2
+    assert [part for part in parts if part not in result.err] == [], result.err
+    assert not home.exists()
+
+
+def test_an_unknown_study_is_2(eft: Eft):
+    result = eft("run", "slow")
+    assert result.code == 2
+    assert "quick" in result.err
+
+
+def test_database_problems_are_1_and_say_what_to_do(eft: Eft, tiny: Path, tmp_path: Path):
+    missing = eft("windows")
+    assert missing.code == 1
+    assert "eft db upgrade" in missing.err
+    assert "eft db upgrade" in eft("run", str(tiny)).err
+    unreachable = eft("windows", "--db", "postgresql://127.0.0.1:1/none")
+    assert unreachable.code == 1
+    other = tmp_path / "other.db"
+    other.write_text("not a database" * 100)
+    assert eft("windows", "--db", f"sqlite:///{other}").code == 1
+    assert eft("windows", "--db", "mysql://host/name").code == 2
+
+
+def test_a_database_that_cannot_be_written_is_told_before_anything_runs(
+    eft: Eft, home: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+):
+    eft("db", "upgrade")
+
+    def refuse(*_: object, **__: object) -> int:
+        raise DatabaseReadOnly("database is read-only; make it writable")
+
+    monkeypatch.setattr(repository, "record_study", refuse)
+    result = eft("run", str(tiny))
+    assert result.code == 1
+    assert "make it writable" in result.err
+    assert [path.name for path in home.iterdir() if not path.name.startswith("results.db")] == []

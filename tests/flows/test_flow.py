@@ -1,0 +1,186 @@
+"""The real flow on a tiny study: what is computed, cached, recorded and repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from db import migrate, queries
+from db.session import Database, default_url
+from flows import orchestration, work
+from flows.store import data_home, default_store
+from flows.study import load_study
+from tests.flows.conftest import TINY
+
+TASKS = 2 + 2 * (1 + 1 + 2 + 1)
+"""Of the tiny study: two predictions; for each of two widths one shard, one merge, two comparisons, one record."""
+
+TABLES = ("v_runs", "v_windows", "v_errors", "v_trajectories")
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A temporary Prefect server, as `eft run` starts it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.setenv("PREFECT_LOCAL_STORAGE_PATH", str(tmp_path_factory.mktemp("results")))
+        for name in orchestration.QUIET:
+            patch.setenv(name, orchestration.QUIET[name])
+        orchestration.configure(tmp_path_factory.mktemp("home"))
+        with orchestration.server() as url:
+            yield url
+
+
+@pytest.fixture
+def calls(api: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names of the computations that really ran, in order; results and task cache start empty."""
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
+    migrate.upgrade(default_url())
+    made: list[str] = []
+    for name in ("predict", "simulate", "merge", "compare"):
+        monkeypatch.setattr(work, name, _noting(made, name, getattr(work, name)))
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "cache"}):
+        yield made
+
+
+def _noting(made: list[str], name: str, function):
+    def noted(*arguments, **options):
+        made.append(name)
+        return function(*arguments, **options)
+
+    return noted
+
+
+def run(path: Path):
+    """Run a study; the summary, also when tasks failed."""
+    from flows.run import StudyFailed, run_study
+
+    try:
+        return run_study(str(path))
+    except StudyFailed as failed:
+        return failed.summary
+
+
+def counts() -> dict[str, int]:
+    """Rows of every view."""
+    db = Database(default_url(), read_only=True)
+    found = {view: int(queries.select(db, f"SELECT COUNT(*) AS n FROM {view}")["n"].iloc[0]) for view in TABLES}
+    db.dispose()
+    return found
+
+
+def test_a_second_run_computes_nothing_and_adds_no_row(calls: list[str], tiny: Path):
+    first = run(tiny)
+    assert (first.cached, first.computed, first.failures) == (0, TASKS, [])
+    assert sorted(calls) == sorted(["predict"] * 2 + ["simulate", "merge", "compare", "compare"] * 2)
+    rows = counts()
+    layers, tolerances, widths = 5, 2, 2
+    mean_and_g_only = 1 + 3
+    assert rows["v_runs"] == 2 + widths
+    assert rows["v_windows"] == widths * mean_and_g_only * tolerances
+    assert rows["v_errors"] == widths * mean_and_g_only * layers
+
+    calls.clear()
+    second = run(tiny)
+    assert (second.cached, second.computed, second.failures) == (TASKS, 0, [])
+    assert calls == []
+    assert counts() == rows
+
+
+def test_a_lost_database_is_filled_again_from_the_cache(calls: list[str], tiny: Path):
+    run(tiny)
+    rows = counts()
+    for path in data_home().glob("results.db*"):
+        path.unlink()
+    migrate.upgrade(default_url())
+    calls.clear()
+    again = run(tiny)
+    assert (again.cached, again.computed) == (TASKS - 2, 2)
+    assert calls == []
+    assert counts() == rows
+
+
+def test_a_damaged_result_is_computed_again(calls: list[str], tiny: Path):
+    run(tiny)
+    rows = counts()
+    damaged = default_store().path(next(iter(load_study(tiny).predictions)))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    calls.clear()
+    again = run(tiny)
+    assert calls == ["predict"]
+    assert (again.cached, again.computed) == (TASKS - 1, 1)
+    assert counts() == rows
+
+
+def test_more_samples_keep_the_full_shards(calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flows.study.SHARD_WORK", 1)
+    tiny.write_text(TINY.replace("samples = 4096", "samples = 160").replace("[8, 16]", "[8]"))
+    run(tiny)
+    assert calls.count("simulate") == 3
+    calls.clear()
+    tiny.write_text(tiny.read_text().replace("samples = 160", "samples = 256"))
+    run(tiny)
+    assert calls.count("simulate") == 2
+    db = Database(default_url(), read_only=True)
+    assert sorted(queries.runs(db, kind="simulation")["samples"]) == [160, 256]
+    db.dispose()
+
+
+def test_failed_work_is_recorded_with_its_cause_and_done_later(
+    calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = work.simulate
+
+    def fail_at_16(store, spec, **options):
+        if spec.width == 16:
+            raise RuntimeError("the device is on fire")
+        return real(store, spec, **options)
+
+    monkeypatch.setattr(work, "simulate", fail_at_16)
+    summary = run(tiny)
+    assert [failure.cause for failure in summary.failures] == ["RuntimeError: the device is on fire"]
+    assert summary.skipped == 3
+    assert summary.computed == TASKS - 4
+    db = Database(default_url(), read_only=True)
+    failed = queries.runs(db, status="failed")
+    assert failed["error_message"].tolist() == ["RuntimeError: the device is on fire"]
+    assert failed["width"].tolist() == [16]
+    assert queries.runs(db, status="succeeded")["kind"].value_counts().to_dict() == {"prediction": 2, "simulation": 1}
+
+    monkeypatch.setattr(work, "simulate", real)
+    repaired = run(tiny)
+    assert repaired.failures == []
+    assert (repaired.cached, repaired.computed) == (TASKS - 5, 5)
+    assert queries.runs(db, status="failed").empty
+    db.dispose()
+
+
+def test_passing_trouble_is_retried_and_wrong_input_is_not(
+    calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from flows import tasks
+
+    monkeypatch.setattr(tasks.predict, "retry_delay_seconds", 0)
+    real, troubles = work.predict, [ConnectionResetError("gone"), ConnectionResetError("gone")]
+
+    def troubled(store, spec):
+        if troubles:
+            raise troubles.pop()
+        return real(store, spec)
+
+    monkeypatch.setattr(work, "predict", troubled)
+    assert run(tiny).failures == []
+
+    attempts: list[str] = []
+
+    def wrong(store, spec):
+        attempts.append(spec.closure)
+        raise ValueError("never right")
+
+    monkeypatch.setattr(work, "predict", wrong)
+    tiny.write_text(tiny.read_text().replace("[model]", "[model]\nbias_variance = 0.1"))
+    assert len(run(tiny).failures) == 2
+    assert attempts == ["mean", "g_only"]

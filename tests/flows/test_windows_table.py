@@ -1,0 +1,68 @@
+"""Validity windows as people read them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.windows_table import window_text, windows_table
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("window", "text"),
+    [
+        (("bounded", 0.16, 0.28), "0.16 - 0.28"),
+        (("bounded", 0.0, 0.02), "0 - 0.02"),
+        (("beyond", 2.0, NAN), "> 2"),
+        (("undecided", 0.5, NAN), "> 0.5 ?"),
+        (("too_noisy", NAN, NAN), "noisy"),
+    ],
+)
+def test_each_status_has_its_own_text(window: tuple[str, float, float], text: str):
+    assert window_text(*window) == text
+
+
+def row(**changes: object) -> dict[str, object]:
+    base = {
+        "activation": "tanh",
+        "weight_variance": 2.0,
+        "bias_variance": 0.0,
+        "epsilon": 0.1,
+        "total_time": 2.0,
+        "kernel_label": "k",
+        "width": 64,
+        "samples": 1000,
+        "nodes": None,
+        "closure": "wick",
+        "closure_order": 8,
+        "quantity": "V4",
+        "tolerance": 0.05,
+        "certified_until": 2.0,
+        "refuted_from": NAN,
+        "status": "beyond",
+        "prediction_run_id": 1,
+        "simulation_run_id": 2,
+    }
+    return {**base, **changes}
+
+
+def test_what_is_common_is_said_once_and_tolerances_are_columns():
+    frame = pd.DataFrame(
+        [
+            row(),
+            row(tolerance=0.01, status="bounded", certified_until=0.5, refuted_from=0.6),
+            row(quantity="K0"),
+            row(width=256, simulation_run_id=3),
+        ]
+    ).astype({"closure_order": "Int64", "width": "Int64"})
+    heading, table = windows_table(frame)
+    assert heading == "activation tanh, C_W 2, C_b 0, epsilon 0.1, T 2, inputs k, networks 1000"
+    assert list(table) == ["width", "quantity", "closure", "1 %", "5 %"]
+    assert table.replace({np.nan: None}).to_dict("records") == [
+        {"width": 64, "quantity": "K0", "closure": "wick 8", "5 %": "> 2", "1 %": None},
+        {"width": 64, "quantity": "V4", "closure": "wick 8", "5 %": "> 2", "1 %": "0.5 - 0.6"},
+        {"width": 256, "quantity": "V4", "closure": "wick 8", "5 %": "> 2", "1 %": None},
+    ]
