@@ -1,0 +1,117 @@
+"""A small real database: two activations simulated, three closures predicted and compared with each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from streamlit.testing.v1 import AppTest
+
+import eftcore as eft
+import ui
+from db import migrate
+from db.repository import record_comparison, record_prediction, record_simulation
+from db.session import Database
+
+PROVENANCE = {
+    "git_commit": "0123456789abcdef" * 2 + "01234567",
+    "git_dirty": True,
+    "versions": {"numpy": "2.4.6", "torch": "2.13.0"},
+    "host": "bench",
+    "device": "cpu",
+    "python": "3.11.7",
+    "wall_seconds": 1.25,
+    "started_at": "2026-01-31T12:00:00+02:00",
+}
+CLOSURES = ("mean", "source_only", "g_only")
+
+
+def record(database: Database, activation: str, *, width: int = 16, label: str | None = None, seed: int = 0) -> int:
+    """Simulate, predict, compare and record one configuration; gives the simulation's run id."""
+    model = eft.ResNet(activation=activation, weight_variance=2.0, epsilon=0.25, depth=16)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=1.0, correlation=0.3)
+    if label is not None:
+        kernel = eft.InputKernel.explicit(kernel.array, label=label)
+    sample = eft.simulate(model, kernel, width=width, samples=2048, seed=seed, estimator="plain", device="cpu")
+    simulation = record_simulation(database, sample, provenance=PROVENANCE | {"seed": seed})
+    for closure in CLOSURES:
+        theory = eft.predict(model, kernel, closure=closure)
+        record_comparison(
+            database,
+            prediction_run_id=record_prediction(database, theory, provenance=PROVENANCE),
+            simulation_run_id=simulation,
+            comparison=eft.compare(theory, sample),
+        )
+    return simulation
+
+
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database at the newest revision, without rows. Not to be written."""
+    path = tmp_path_factory.mktemp("empty") / "results.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def results_file(empty_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with tanh and relu at width 16. Not to be written."""
+    path = Path(shutil.copy(empty_file, tmp_path_factory.mktemp("results")))
+    database = Database(f"sqlite:///{path}")
+    for activation in ("tanh", "relu"):
+        record(database, activation)
+    database.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def results(results_file: Path) -> Iterator[Database]:
+    """The same, opened as the explorer opens it."""
+    database = Database(f"sqlite:///{results_file}", read_only=True)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def put() -> Callable[..., int]:
+    """Record one configuration: put(fresh, "tanh", label="...") gives the simulation's run id."""
+    return record
+
+
+@pytest.fixture
+def fresh(empty_file: Path, tmp_path: Path) -> Iterator[Database]:
+    """A database of one test, without rows, to be written."""
+    database = Database(f"sqlite:///{shutil.copy(empty_file, tmp_path / 'fresh.db')}")
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """The SQL that any database is sent from now on, transaction control aside."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if not statement.startswith(("BEGIN", "PRAGMA")):
+            seen.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    yield seen
+    sa.event.remove(sa.Engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+    """Run a page of the explorer on a database, without a browser: open_page(url, "run", simulation="3")."""
+
+    def run(database_url: object, page: str = "windows", /, **query: str | list[str]) -> AppTest:
+        monkeypatch.setenv("EFT_DATABASE_URL", str(database_url))
+        app = AppTest.from_file(str(Path(ui.__file__).with_name("app.py")), default_timeout=60)
+        app.switch_page(f"pages/{page}.py")
+        app.query_params.update(query)
+        return app.run()
+
+    return run

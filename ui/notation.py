@@ -1,0 +1,116 @@
+"""How quantities, closures and window states are written on pages and in figures."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+QUANTITIES = ("K0", "V4", "K1", "U1")
+"""Every recorded quantity, in reading order; windows and errors exist for the first three."""
+
+SYMBOL = {"K0": "K<sub>0</sub>", "V4": "V<sub>4</sub>", "K1": "K<sub>1</sub>", "U1": "U<sub>1</sub>"}
+"""HTML symbols for figures; tables and URLs use the plain names that SQL uses."""
+
+MEANING = {
+    "K0": "mean kernel",
+    "V4": "n Cov(G, G)",
+    "K1": "1/n mean correction",
+    "U1": "source of K<sub>1</sub>",
+}
+
+TIME = "depth  t = ε² ℓ"
+"""The depth axis: t is dimensionless, ℓ the layer."""
+
+CONFIGURATION = {
+    "activation": "σ",
+    "weight_variance": "C_W",
+    "bias_variance": "C_b",
+    "epsilon": "ε",
+    "depth": "L",
+    "n_inputs": "N",
+    "kernel_label": "K⁰",
+    "width": "n",
+    "samples": "M",
+}
+"""Columns that say what was computed, in reading order, with the field's symbols. M counts networks."""
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with ``digits`` significant digits; an em dash where there is none.
+
+    >>> number(0.05), number(20000), number(float("nan"))
+    ('0.05', '20000', '—')
+    """
+    if value is None or math.isnan(value):
+        return "—"
+    if float(value).is_integer() and abs(value) < 1e9:
+        return f"{value:.0f}"
+    return f"{value:.{digits}g}"
+
+
+def with_error(value: float, error: float) -> str:
+    """value ± error, both to the second digit of the error.
+
+    >>> with_error(48.4711, 0.0532), with_error(-0.45304, 0.0251), with_error(2.0, 0.0)
+    ('48.471 ± 0.053', '-0.453 ± 0.025', '2 ± 0')
+    """
+    if math.isnan(value):
+        return "—"
+    if math.isnan(error):
+        return f"{number(value, 6)} ± ?"
+    if error <= 0:
+        return f"{number(value, 6)} ± 0"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
+def window_text(window: Mapping[Any, Any]) -> str:
+    """A validity window t* in words, from certified_until, refuted_from, status and total_time of a window's row.
+
+    >>> window_text({"status": "bounded", "certified_until": 0.62, "refuted_from": 0.7})
+    '0.62 … 0.7'
+    >>> window_text({"status": "beyond", "certified_until": 2.0, "total_time": 2.0})
+    '> 2'
+    >>> window_text({"status": "undecided", "certified_until": 0.4}), window_text({"status": "too_noisy"})
+    ('≥ 0.4', 'not resolved')
+    """
+    match window["status"]:
+        case "bounded":
+            return f"{number(window['certified_until'])} … {number(window['refuted_from'])}"
+        case "beyond":
+            return f"> {number(window['total_time'])}"
+        case "undecided":
+            return f"≥ {number(window['certified_until'])}"
+        case _:
+            return "not resolved"
+
+
+def literal(table: pd.DataFrame) -> pd.DataFrame:
+    r"""A table of texts for a place that reads Markdown: whatever the database holds is shown as it is.
+
+    >>> literal(pd.DataFrame({"a_b": ["> 2"]})).to_dict("list")
+    {'a\\_b': ['\\> 2']}
+    """
+    return table.map(_escaped).rename(columns=_escaped)
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~$:&-])", r"\\\1", text)
+
+
+def configuration_text(row: Mapping[Any, Any], columns: list[str] | tuple[str, ...]) -> str:
+    """One line for a configuration, from the given columns of a row.
+
+    >>> configuration_text({"activation": "tanh", "epsilon": 0.1}, ["activation", "epsilon"])
+    'tanh, ε = 0.1'
+    """
+    parts = []
+    for column in columns:
+        value = row[column]
+        shown = value if isinstance(value, str) else number(value)
+        parts.append(shown if column in ("activation", "kernel_label") else f"{CONFIGURATION[column]} = {shown}")
+    return ", ".join(parts)

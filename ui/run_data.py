@@ -1,0 +1,163 @@
+"""The frames behind the run page: one simulation, and every theory held against it.
+
+``build_*`` functions read a database and know nothing of Streamlit or Plotly. Each says how many SQL statements it
+costs; the tests hold it to that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pandas as pd
+
+from db import queries
+from db.components import row_components
+from db.session import Database
+from ui.data import in_reading_order, name_theories
+from ui.notation import QUANTITIES, configuration_text, number, window_text, with_error
+
+_CHOICE = ("activation", "weight_variance", "bias_variance", "epsilon", "depth", "kernel_label", "width", "samples")
+
+_PROVENANCE = {
+    "run_id": "run",
+    "digest": "digest",
+    "algorithm_version": "algorithm version",
+    "seed": "seed",
+    "estimator": "estimator",
+    "sampler": "sampler",
+    "dtype": "precision of states",
+    "quadrature": "quadrature",
+    "nodes": "nodes",
+    "rtol": "requested relative error",
+    "converged": "numerics converged",
+    "step": "step",
+    "continuous": "continuous depth",
+    "git_commit": "git commit",
+    "git_dirty": "uncommitted changes",
+    "host": "host",
+    "device": "device",
+    "python": "Python",
+    "started_at": "started",
+    "wall_seconds": "wall time / s",
+}
+
+_DIGITS = 12
+
+
+def build_simulations(db: Database) -> pd.DataFrame:
+    """Finished simulations, newest first: v_runs with the column label, one line for people. One statement."""
+    rows = queries.runs(db, kind="simulation", status="succeeded")
+    labels = [f"run {row['run_id']}: {configuration_text(row, _CHOICE)}" for row in rows.to_dict("records")]
+    return rows.assign(label=labels)
+
+
+def component_choices(quantity: str, n_inputs: int) -> tuple[list[str], list[str]]:
+    """Components that a quantity is stored for, and those shown at first.
+
+    >>> component_choices("K0", 2)
+    (['00', '01', '11'], ['00', '01'])
+    >>> component_choices("V4", 3)[1]
+    ['00,00', '01,01', '00,11']
+    """
+    stored = list(row_components(quantity, n_inputs)[0])
+    first = ["00,00", "01,01", "00,11"] if quantity == "V4" else ["00", "01"]
+    return stored, [name for name in first if name in stored]
+
+
+def build_trajectories(db: Database, simulation_run_id: int, components: list[str]) -> pd.DataFrame:
+    """The chosen components, simulated and predicted, with the column theory. One statement."""
+    return name_theories(queries.trajectories(db, simulation_run_id=simulation_run_id, component=components))
+
+
+def build_errors(db: Database, simulation_run_id: int) -> pd.DataFrame:
+    """Error over depth of every theory, with the column theory. One statement."""
+    return name_theories(queries.errors(db, simulation_run_id=simulation_run_id))
+
+
+def build_run_windows(db: Database, simulation_run_id: int) -> pd.DataFrame:
+    """Validity windows of every theory at every tolerance: v_windows with the column theory. One statement."""
+    rows = name_theories(queries.windows(db, simulation_run_id=simulation_run_id))
+    return in_reading_order(rows.assign(configuration=""))
+
+
+def windows_matrix(windows: pd.DataFrame) -> pd.DataFrame:
+    """Windows t* in words: a row per quantity and theory, a column per tolerance."""
+    ordered = windows.sort_values("tolerance", kind="stable")
+    texts = ordered.assign(
+        text=[window_text(row) for row in ordered.to_dict("records")],
+        tolerance=[f"τ = {number(value)}" for value in ordered["tolerance"]],
+    )
+    table = texts.pivot(index=["quantity", "theory"], columns="tolerance", values="text")
+    rows = windows[["quantity", "theory"]].drop_duplicates()
+    rows = rows.sort_values("quantity", key=lambda names: names.map(QUANTITIES.index), kind="stable")
+    table = table.loc[list(rows.itertuples(index=False, name=None)), list(texts["tolerance"].drop_duplicates())]
+    return table.fillna("—").reset_index()
+
+
+def build_values(trajectories: pd.DataFrame, time: float) -> pd.DataFrame:
+    """Numbers at one recorded t: simulated ± s.e., and each theory with its distance z = (theory − simulated) / s.e.
+
+    One row per quantity and component; texts, to be read.
+    """
+    here = trajectories[trajectories["time"] == time]
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for value in here.to_dict("records"):
+        row = rows.setdefault((value["quantity"], value["component"]), {})
+        row["simulated ± s.e."] = with_error(value["simulated"], value["simulated_se"])
+        row[value["theory"]] = _predicted(value["predicted"], value["simulated"], value["simulated_se"])
+    order = sorted(rows, key=lambda key: (QUANTITIES.index(key[0]), key[1]))
+    theories = list(dict.fromkeys(here["theory"]))
+    table = pd.DataFrame(
+        [{"quantity": quantity, "component": name, **rows[quantity, name]} for quantity, name in order],
+        columns=["quantity", "component", "simulated ± s.e.", *theories],
+    )
+    return table.fillna("—")
+
+
+def _predicted(predicted: float, simulated: float, se: float) -> str:
+    if pd.isna(predicted):
+        return "—"
+    text = number(predicted, 6)
+    return text if pd.isna(se) or se <= 0 else f"{text}  (z = {(predicted - simulated) / se:+.1f})"
+
+
+def build_provenance(db: Database, simulation_run_id: int, prediction_run_ids: list[int]) -> pd.DataFrame:
+    """Where each number comes from: a column per run, a row per fact that any of them has. Two statements."""
+    ids = [simulation_run_id, *prediction_run_ids]
+    rows = queries.runs(db, run_id=ids).set_index("run_id", drop=False).loc[ids]
+    packages = queries.select(db, f"SELECT id, versions FROM runs WHERE id IN ({', '.join(map(str, ids))})")
+    facts = rows[list(_PROVENANCE)].rename(columns=_PROVENANCE)
+    # enough to find them by; a column holds no more
+    facts["digest"] = facts["digest"].str[:_DIGITS]
+    facts["git commit"] = facts["git commit"].str[:_DIGITS]
+    facts["packages"] = packages.set_index("id")["versions"].map(_packages)
+    facts.index = pd.Index(
+        [
+            "simulation" if row["kind"] == "simulation" else f"{row['closure']} (run {row['run_id']})"
+            for row in rows.to_dict("records")
+        ]
+    )
+    table = facts.dropna(axis="columns", how="all").T.map(_fact)
+    return table.rename_axis("", axis="index").reset_index()
+
+
+def _packages(versions: str | dict[str, str] | None) -> str | None:
+    """SQLite gives JSON as text, PostgreSQL as an object."""
+    if versions is None:
+        return None
+    named = json.loads(versions) if isinstance(versions, str) else versions
+    return ", ".join(f"{name} {version}" for name, version in sorted(named.items()))
+
+
+def _fact(value: Any) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case pd.Timestamp():
+            return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+        case float() if not math.isnan(value):
+            return number(value)
+        case _:
+            return "—" if pd.isna(value) else str(value)

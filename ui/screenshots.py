@@ -1,0 +1,116 @@
+"""Pictures of every page, as a browser draws them: `python -m ui.screenshots [FOLDER]` (needs the test extra).
+
+Reads the results database as the explorer does; see `eft ui`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from db.session import default_url
+from eftcore.errors import EnvironmentProblem
+from ui.launch import command, environment
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PAGES = {"windows": "/", "run": "/run"}
+WIDTH = 1280
+START_SECONDS = 60
+PAGE_MILLISECONDS = 60_000
+
+
+@contextmanager
+def explorer(database_url: str) -> Iterator[str]:
+    """Serve a database on a free port while the block runs; gives the address without a slash at the end.
+
+    Raises EnvironmentProblem where the server ends or does not answer in time.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(
+        command(port), env=environment(database_url), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        try:
+            _wait_until_up(server, f"{address}/_stcore/health")
+            yield address
+        finally:
+            server.terminate()
+            server.communicate()
+
+
+def _wait_until_up(server: subprocess.Popen[str], health: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(health, timeout=5):
+                return
+        except (urllib.error.URLError, TimeoutError):
+            time.sleep(0.1)
+    server.terminate()
+    raise EnvironmentProblem(f"the explorer did not start: {server.communicate()[0]}")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium of this machine. Raises EnvironmentProblem where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise EnvironmentProblem("no Chromium on this machine; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def wait_until_drawn(page: Page) -> None:
+    """Return when the page's script has ended and every chart and table on it is drawn."""
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for(timeout=PAGE_MILLISECONDS)
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('[data-testid=stPlotlyChart]')]
+                     .every(chart => chart.querySelector('.main-svg'))
+                 && [...document.querySelectorAll('[data-testid=stDataFrame]')]
+                     .every(table => table.querySelector('canvas'))
+                 && !document.querySelector('[data-testid=stSkeleton]')""",
+        timeout=PAGE_MILLISECONDS,
+    )
+
+
+def shoot(page: Page, path: Path) -> None:
+    """Save the whole page: the window grows until nothing is left to scroll."""
+    wait_until_drawn(page)
+    height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+    page.set_viewport_size({"width": WIDTH, "height": height})
+    wait_until_drawn(page)
+    page.screenshot(path=path, animations="disabled")
+
+
+def main(folder: Path) -> None:
+    """Write PAGE-light.png and PAGE-dark.png of every page into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with explorer(default_url()) as address, chromium() as browser:
+        for scheme in ("light", "dark"):
+            for name, path in PAGES.items():
+                page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme=scheme)
+                page.goto(address + path)
+                page.get_by_role("heading", level=1).wait_for(timeout=PAGE_MILLISECONDS)
+                shoot(page, folder / f"{name}-{scheme}.png")
+                page.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images"))
