@@ -1,0 +1,60 @@
+# make run    install what is missing, upgrade the database, run the quick study
+# make test   install what is missing, check the code, run every test
+# make ui     open the explorer on the results
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format ui figures pre-commit clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: install a newer one and call make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python -m venv failed: on Debian, install python3-venv"; exit 1; }
+
+# The stamps say which pyproject.toml is installed; everything else is read from the tree.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV); the first time takes a minute or two"
+	@$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) with what the tests need; the first time takes a minute or two"
+	@$(PIP) install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+run: $(VENV)/.installed ## run the quick study and show its validity windows
+	$(BIN)/eft db upgrade
+	$(BIN)/eft run quick
+
+lint: $(VENV)/.installed-test ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## run every check and test
+	$(BIN)/pytest -n 2 --dist loadfile
+
+format: $(VENV)/.installed-test ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: $(VENV)/.installed ## open the explorer on the results
+	$(BIN)/eft ui
+
+figures: $(VENV)/.installed-test ## draw the picture of the README from the results of `make run`
+	$(BIN)/python docs/readme_figure.py
+
+pre-commit: $(VENV)/.installed-test ## check the code before each commit
+	$(PIP) install --quiet 'pre-commit>=4'
+	$(BIN)/pre-commit install
+
+clean: ## remove the environment and caches; results stay
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,120 @@
+"""The wheel's own files suffice: installed in a clean environment, away from the source tree, it does the main job."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.flows.conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel built from this tree."""
+    folder = tmp_path_factory.mktemp("dist")
+    _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), cwd=ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """bin/ of an environment that holds the wheel; its dependencies are borrowed from the environment of the tests.
+
+    A path in a .pth file lends packages but does not read the .pth files there, so the source tree, which is installed
+    through one, stays out of reach.
+    """
+    env = tmp_path_factory.mktemp("env")
+    _run(sys.executable, "-m", "venv", "--without-pip", str(env))
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(env)}))
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    python = env / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    _run(*pip, "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", str(wheel))
+    return env / "bin"
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory and an environment without our variables."""
+    for name in [name for name in os.environ if name.startswith(("EFT_", "PREFECT_", "PYTHONPATH"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_wheel_holds_migrations_studies_and_pages(wheel: Path):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {f"flows/_studies/{path.name}" for path in (ROOT / "studies").glob("*.toml")}
+    wanted |= {f"db/_migrations/versions/{path.name}" for path in (ROOT / "alembic" / "versions").glob("*.py")}
+    wanted |= {f"ui/pages/{path.name}" for path in (ROOT / "ui" / "pages").glob("*.py")}
+    wanted |= {"ui/.streamlit/config.toml", "db/_migrations/env.py"}
+    assert wanted <= names
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "alembic/"))]
+
+
+def test_the_main_job_from_an_empty_folder(installed: Path, empty: Path):
+    where = _run(str(installed / "python"), "-c", "import db, eftcore, flows, ui; print(flows.__file__)")
+    assert where.startswith(str(installed.parent))
+    eft = str(installed / "eft")
+    assert "created" in _run(eft, "db", "upgrade")
+    (empty / "tiny.toml").write_text(TINY)
+    assert "0 tasks cached" in _run(eft, "run", "tiny.toml")
+    assert "g_only" in _run(eft, "windows")
+    assert _run(eft, "sql", "SELECT DISTINCT activation AS a FROM v_trajectories").split()[-1] == "tanh"
+    assert (empty / "eft-data" / "results.db").is_file()
+    unknown = subprocess.run([eft, "run", "nothing"], capture_output=True, text=True, check=False)
+    assert "digits, quick" in unknown.stderr
+
+
+def test_the_explorer_starts(installed: Path, empty: Path):
+    with _explorer(installed, _free_port()) as address, urlopen(f"{address}/_stcore/health", timeout=30) as answer:
+        assert answer.read() == b"ok"
+
+
+class _explorer:
+    """`eft ui` while the block runs; yields its address once it serves."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self.command = [str(folder / "eft"), "ui", "--port", str(port)]
+
+    def __enter__(self) -> str:
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout is not None
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            if f":{self.port}" in line:
+                return f"http://127.0.0.1:{self.port}"
+        raise AssertionError("eft ui ended:\n" + "".join(said))
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _run(*command: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
