@@ -12,6 +12,7 @@ from playwright.sync_api import sync_playwright
 from db import queries
 from db.session import Database, default_url
 from ui.figures import errors_figure, trajectories_figure
+from ui.run_data import build_errors, build_trajectories
 
 TARGET = Path(__file__).parent / "images" / "quick.png"
 COMPONENTS = {"V4": "00,00", "K1": "00"}
@@ -25,9 +26,9 @@ def main() -> None:
     if windows.empty:
         sys.exit("no results of the quick study: call `make run` first")
     simulation = int(windows["simulation_run_id"].iloc[0])
-    trajectories = queries.trajectories(db, simulation_run_id=simulation, quantity=list(COMPONENTS))
+    trajectories = build_trajectories(db, simulation, sorted(set(COMPONENTS.values())))
     trajectories = trajectories[trajectories["component"] == trajectories["quantity"].map(COMPONENTS)]
-    errors = queries.errors(db, simulation_run_id=simulation)
+    errors = build_errors(db, simulation)
     figures = [trajectories_figure(trajectories), errors_figure(errors, sorted(windows["tolerance"].unique()))]
     pieces = [
         plotly.io.to_html(figure.update_layout(width=WIDTH), full_html=False, include_plotlyjs=position == 0)
