@@ -32,6 +32,10 @@ DatabaseOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many rows.")]
 
+_ACTIVATIONS = (
+    "linear, tanh, erf, relu, leaky_relu, gelu, silu, softplus, sin or cos; with a parameter as in 'softplus(beta=2)'."
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."""
@@ -69,7 +73,7 @@ def run(
 
 @app.command()
 def predict(
-    activation: Annotated[str, typer.Option(help="tanh, erf, relu or linear.")] = "tanh",
+    activation: Annotated[str, typer.Option(help=_ACTIVATIONS)] = "tanh",
     weight_variance: Annotated[float, typer.Option(help="C_W.")] = 2.0,
     bias_variance: Annotated[float, typer.Option(help="C_b.")] = 0.0,
     epsilon: Annotated[float, typer.Option(help="Size of the residual branch.")] = 0.05,
@@ -81,8 +85,14 @@ def predict(
     data: Annotated[
         Path | None, typer.Option(help=".npy or .csv file of real inputs, one row each, in place of the above.")
     ] = None,
-    closure: Annotated[str, typer.Option(help="mean, source_only or g_only.")] = "g_only",
-    order: Annotated[int | None, typer.Option(help="Order of the wick closure.")] = None,
+    closure: Annotated[
+        str, typer.Option(help="mean, source_only, g_only, sigma, wick or particle (a sampling estimate).")
+    ] = "g_only",
+    order: Annotated[
+        str | None, typer.Option(help="Highest order of the wick closure, or auto to raise it until V4 and K1 settle.")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="euler (as in the paper) or exact (every power of epsilon).")] = None,
+    continuous: Annotated[bool, typer.Option("--continuous", help="The limit epsilon -> 0 at fixed t.")] = False,
     nodes: Annotated[int | None, typer.Option(help="Use the fixed Gauss-Hermite rule with this many nodes.")] = None,
     rtol: Annotated[float, typer.Option(help="Requested relative error of the integrals.")] = 1e-9,
     rows: Annotated[int, typer.Option(min=1, help="Steps between the first and the last row.")] = 8,
@@ -117,14 +127,16 @@ def predict(
             model=model,
             kernel=kernel,
             closure=closure,
-            order=order,
+            order=int(order) if order is not None and order.isdecimal() else order,
+            step=step,
+            continuous=continuous,
             numerics=eft.Numerics(rtol=rtol, **rule),
             depths=default_depths(depth, rows),
         )
     )
     frame = prediction_frame(theory)
     if json:
-        quality = {"numerical_error": theory.numerical_error, "converged": theory.converged}
+        quality = {name: getattr(theory, name) for name in ("numerical_error", "converged", "details")}
         tables.print_json({"spec": theory.spec.identity(), **quality, "rows": tables.records(frame)})
     else:
         tables.print_frame(frame)
@@ -136,7 +148,7 @@ def runs(
     db: DatabaseOption = None,
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     kind: Annotated[str | None, typer.Option(help="simulation or prediction.")] = None,
-    status: Annotated[str | None, typer.Option(help="finished or failed.")] = None,
+    status: Annotated[str | None, typer.Option(help="succeeded or failed.")] = None,
     activation: Annotated[str | None, typer.Option(help="Only this activation.")] = None,
     limit: LimitOption = 50,
     json: JsonOption = False,

@@ -34,11 +34,22 @@ def prediction_frame(theory: Theory) -> pd.DataFrame:
 def prediction_notes(theory: Theory) -> str:
     """What goes below the table: the configuration, the closure and how far to trust its numbers."""
     model, spec = theory.spec.model, theory.spec
-    order = "" if spec.order is None else f", order {spec.order}"
+    scheme = "continuous depth" if spec.continuous else f"{spec.step} step"
     errors = ", ".join(f"{name} {error:.1e}" for name, error in theory.numerical_error.items())
     verdict = "within" if theory.converged else "NOT within"
-    return (
+    lines = [
         f"{model.activation}, C_W = {model.weight_variance:g}, C_b = {model.bias_variance:g}, "
-        f"epsilon = {model.epsilon:g}, L = {model.depth}; inputs: {spec.kernel.label}; closure: {spec.closure}{order}\n"
-        f"Estimated relative error of the numerics: {errors} ({verdict} rtol = {spec.numerics.rtol:g})"
-    )
+        f"epsilon = {model.epsilon:g}, L = {model.depth}; inputs: {spec.kernel.label}",
+        f"closure: {spec.closure}{_order(theory)}, {scheme}",
+        f"Estimated relative error of the numerics: {errors} ({verdict} rtol = {spec.numerics.rtol:g})",
+    ]
+    remaining = theory.details.get("truncation_error")
+    if isinstance(remaining, dict):
+        changes = ", ".join(f"{name} {change:.1e}" for name, change in remaining.items())
+        lines.append(f"Left out by ending the Wick series there, relative: {changes} (asked: {spec.truncation:g})")
+    return "\n".join(lines)
+
+
+def _order(theory: Theory) -> str:
+    order = theory.details.get("wick_order", theory.spec.order)
+    return "" if order is None else f" of order {order}"

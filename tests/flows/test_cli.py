@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from db import repository
 from db.errors import DatabaseReadOnly
+from eftcore import activation_names
 from tests.flows.conftest import TINY, Eft
 
 COMMANDS = ["", "run", "predict", "runs", "windows", "sql", "ui", "db", "db upgrade", "db info"]
@@ -42,6 +44,28 @@ def test_predict_table_has_a_row_for_each_step_and_its_error(eft: Eft):
         ["0.5", "50"],
     ]
     assert "Estimated relative error" in result.out
+
+
+def test_predict_raises_the_wick_order_and_says_what_is_left_out(eft: Eft):
+    result = eft("predict", "--closure", "wick", "--order", "auto", "--depth", "20", "--inputs", "1", "--rows", "1")
+    (order,) = re.findall(r"closure: wick of order (\d+), exact step", result.out)
+    assert int(order) > 2
+    assert re.search(r"Left out .* V4 \S+, K1 \S+ \(asked: 0\.001\)", result.out)
+
+
+@pytest.mark.parametrize(("option", "said"), [("--continuous", "continuous depth"), ("--step=exact", "exact step")])
+def test_predict_knows_the_depth_schemes(eft: Eft, option: str, said: str):
+    common = ("--closure", "g_only", "--depth", "20", "--epsilon", "0.3", "--rows", "1")
+    result, euler = eft("predict", option, *common), eft("predict", *common)
+    assert said in result.out
+    assert "euler step" in euler.out
+    rows = [next(line for line in text.splitlines() if line.startswith("1.8 ")) for text in (result.out, euler.out)]
+    assert rows[0] != rows[1]
+
+
+def test_predict_names_every_activation(eft: Eft):
+    listed = " ".join(eft("predict", "--help").out.replace("│", " ").split())
+    assert [name for name in activation_names() if name != "swish" and name not in listed] == []
 
 
 def test_predict_takes_real_inputs(eft: Eft, tmp_path: Path):
