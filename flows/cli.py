@@ -51,6 +51,7 @@ def run(
     study: Annotated[str, typer.Argument(help="A study file, or a bundled study by name: quick, digits.")],
     db: DatabaseOption = None,
     device: Annotated[str, typer.Option(help="Where to simulate: auto, cpu or cuda.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be computed, and how long.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Run a study: predict, simulate, compare, record. What was computed before is not computed again."""
@@ -60,6 +61,9 @@ def run(
 
     plan = load_study(find_study(study))
     migrate.require_current(_use_database(db))
+    if dry_run:
+        launch.dry_run(study, as_json=json)
+        return
     recording.record_study(plan.record)  # a database that cannot be written is told before anything runs
     try:
         outcome = launch.run_study(study, device)

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from db.queries import windows
+from db.queries import runs, windows
 from db.session import Database, default_url
 from flows import orchestration, progress, tables
 from flows.store import data_home
@@ -31,6 +31,36 @@ def run_study(study: str, device: str) -> Summary:
             return run.run_study(study, device)
         except run.StudyFailed as failed:
             return failed.summary
+
+
+def dry_run(study: str, *, as_json: bool) -> None:
+    """Print what ``run_study`` would compute, what it would find, and how long it may take judging by earlier runs."""
+    orchestration.configure(data_home())
+    from flows import run
+
+    planned = run.plan_study(study)
+    left = [task for task in planned if not task.cached]
+    seconds = _expected_seconds(sum(task.work for task in left))
+    if as_json:
+        rows = [{"task": task.label, "cached": task.cached} for task in planned]
+        tables.print_json({"study": study, "tasks": rows, "expected_seconds": seconds})
+        return
+    for task in planned:
+        print(f"{'cached ' if task.cached else 'compute'}  {task.label}")
+    if not left:
+        expectation = "nothing to compute"
+    elif seconds is None:
+        expectation = "no simulation is recorded yet to judge the time by"
+    else:
+        expectation = f"about {seconds:.0f} s of simulation, at the median speed of the simulations recorded here"
+    print(f"Study {study}: {len(planned) - len(left)} tasks cached, {len(left)} to compute; {expectation}.")
+
+
+def _expected_seconds(work: float) -> float | None:
+    """Time for so many neuron-input-layers; None where nothing is recorded to judge by."""
+    frame = runs(Database(default_url(), read_only=True), kind="simulation", status="succeeded", limit=100)
+    spent = frame["wall_seconds"] / (frame["samples"] * frame["depth"] * frame["width"] * frame["n_inputs"])
+    return float(spent.median() * work) if spent.notna().any() else None
 
 
 def report(summary: Summary, *, as_json: bool) -> None:

@@ -28,6 +28,18 @@ class Failure:
     cause: str
 
 
+@dataclass(frozen=True)
+class Planned:
+    """One task that a run would go through: what it is, its work in neuron-input-layers, whether its result is there.
+
+    ``work`` counts simulation alone.
+    """
+
+    label: str
+    work: float
+    cached: bool
+
+
 @dataclass
 class Summary:
     """What became of a study's tasks. ``skipped`` ones needed the result of a failed one."""
@@ -67,6 +79,16 @@ def run_study(study: str, device: str = "auto") -> Summary:
     if run.summary.failures:
         raise StudyFailed(run.summary)
     return run.summary
+
+
+def plan_study(study: str) -> list[Planned]:
+    """The tasks of a study in the order in which ``run_study`` takes them; computes nothing.
+
+    Raises InputError when the study file is wrong.
+    """
+    listing = _Listing(load_study(find_study(study)), default_store(), "auto")
+    listing.execute()
+    return listing.tasks
 
 
 class _Run:
@@ -112,7 +134,7 @@ class _Run:
         done = all(
             self._do(
                 tasks.simulate,
-                f"simulate {count} networks: {_about(spec)}",
+                f"simulate shard {index + 1} of {len(shards)}, {count} networks: {_about(spec)}",
                 work=_work_of(spec, count),
                 digest=work.shard_digest(spec.digest, index, count),
                 shard=index,
@@ -189,6 +211,29 @@ class _Run:
         if on_failure is not None:
             on_failure(cause)
         return False
+
+
+class _Listing(_Run):
+    """Goes the same way and does nothing on it."""
+
+    def __init__(self, plan: Study, store: ResultStore, device: str) -> None:
+        super().__init__(plan, store, device)
+        self.tasks: list[Planned] = []
+
+    def _do(
+        self,
+        task: Task[..., str],
+        label: str,
+        *,
+        digest: str,
+        work: float = 0.0,
+        intact: bool | None = None,
+        on_failure: Callable[[str], None] | None = None,
+        **inputs: Any,
+    ) -> bool:
+        there = self.store.is_intact(digest) if intact is None else intact
+        self.tasks.append(Planned(label, work, there))
+        return True
 
 
 def _about(spec: EnsembleSpec) -> str:

@@ -8,6 +8,7 @@ retried.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
 from prefect import task
@@ -18,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from db.errors import DatabaseMissing, DatabaseReadOnly, SchemaOutdated
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from flows import recording, work
-from flows.store import default_store
+from flows.store import ResultStore, default_store
 
 _PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
@@ -60,28 +61,35 @@ _settings: dict[str, Any] = {
 }
 
 
+def _unless_stored(digest: str, compute: Callable[[ResultStore], str]) -> str:
+    """What was stored just before a crash is not computed again, though Prefect never heard that it was done."""
+    store = default_store()
+    return digest if store.is_intact(digest) else compute(store)
+
+
 @task(name="predict", **_settings)
 def predict(digest: str, spec: dict[str, Any]) -> str:
     """A theory prediction."""
-    return work.predict(default_store(), PredictionSpec(**spec))
+    return _unless_stored(digest, lambda store: work.predict(store, PredictionSpec(**spec)))
 
 
 @task(name="simulate", **_settings)
 def simulate(digest: str, spec: dict[str, Any], shard: int, samples: int, device: str) -> str:
     """One shard of an ensemble."""
-    return work.simulate(default_store(), EnsembleSpec(**spec), shard=shard, samples=samples, device=device)
+    options: dict[str, Any] = {"shard": shard, "samples": samples, "device": device}
+    return _unless_stored(digest, lambda store: work.simulate(store, EnsembleSpec(**spec), **options))
 
 
 @task(name="merge", **_settings)
 def merge(digest: str, spec: dict[str, Any], shards: list[tuple[int, int]]) -> str:
     """The shards of an ensemble added up."""
-    return work.merge(default_store(), EnsembleSpec(**spec), shards)
+    return _unless_stored(digest, lambda store: work.merge(store, EnsembleSpec(**spec), shards))
 
 
 @task(name="compare", **_settings)
 def compare(digest: str, prediction: str, merged: str, tolerances: list[float]) -> str:
     """A prediction against a simulation."""
-    return work.compare(default_store(), prediction, merged, tolerances)
+    return _unless_stored(digest, lambda store: work.compare(store, prediction, merged, tolerances))
 
 
 @task(name="record", **_settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,52 @@ def test_a_damaged_result_is_computed_again(calls: list[str], tiny: Path):
     assert calls == ["predict"]
     assert (again.cached, again.computed) == (TASKS - 1, 1)
     assert counts() == rows
+
+
+def test_what_prefect_forgot_is_not_computed_again(calls: list[str], tiny: Path, tmp_path: Path):
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
+    run(tiny)
+    calls.clear()
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "empty"}):
+        assert run(tiny).failures == []
+    assert calls == []
+
+
+def test_a_dry_run_foretells_what_is_computed(calls: list[str], tiny: Path):
+    from flows.run import plan_study
+
+    before = plan_study(str(tiny))
+    assert calls == []
+    assert [task.cached for task in before] == [False] * TASKS
+    run(tiny)
+    assert all(task.cached for task in plan_study(str(tiny)))
+    lost = next(iter(load_study(tiny).predictions))
+    default_store().path(lost).unlink()
+    assert [task.label for task in plan_study(str(tiny)) if not task.cached] == [before[0].label]
+
+
+def test_a_dry_run_says_how_long_judging_by_earlier_runs(
+    calls: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]
+):
+    from flows import launch
+
+    launch.dry_run(str(tiny), as_json=False)
+    assert f"0 tasks cached, {TASKS} to compute; no simulation is recorded yet" in capsys.readouterr().out
+    run(tiny)
+    launch.dry_run(str(tiny), as_json=False)
+    assert f"{TASKS} tasks cached, 0 to compute; nothing to compute." in capsys.readouterr().out
+    tiny.write_text(TINY.replace("seed = 7", "seed = 8"))
+    capsys.readouterr()
+    launch.dry_run(str(tiny), as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert [task["task"].split()[0] for task in told["tasks"] if task["cached"]] == ["predict", "predict"]
+    db = Database(default_url(), read_only=True)
+    spent = queries.runs(db, kind="simulation")
+    db.dispose()
+    speeds = spent["wall_seconds"] / (spent["samples"] * spent["depth"] * spent["width"] * spent["n_inputs"])
+    work_left = 4096 * 4 * (8 + 16) * 2
+    assert told["expected_seconds"] == pytest.approx(speeds.median() * work_left)
 
 
 def test_more_samples_keep_the_full_shards(calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch):
