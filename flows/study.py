@@ -66,9 +66,11 @@ class ModelGrid(Section):
 
 
 class ClosureChoice(Section):
-    """One entry of ``closures`` that carries an order, for wick: ``{name = "wick", order = [8, 24]}``."""
+    """One entry of ``closures`` with fields of eftcore.PredictionSpec: ``{name = "wick", order = [8, 24]}``."""
 
     name: Closure
+    step: Literal["euler", "exact"] | None = None
+    continuous: bool = False
     order: Annotated[tuple[Whole | Literal["auto"], ...], Field(min_length=1)] | None = None
 
     @field_validator("order", mode="before")
@@ -86,6 +88,8 @@ class StudyFile(Section):
     samples: Annotated[Whole, Field(ge=2, description="networks for each configuration and width")]
     seed: Annotated[Whole, Field(ge=0)] = 0
     estimator: Literal["plain", "paired"] = "paired"
+    sampler: Literal["block", "weights"] = "block"
+    dtype: Literal["float32", "float64"] = "float32"
     closures: Annotated[tuple[ClosureChoice, ...], Field(min_length=1)]
     tolerances: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.10)
     recorded_depths: Annotated[Whole, Field(ge=1)] | Wholes = 100
@@ -211,13 +215,19 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
     for model, kernel in itertools.product(models, kernels.values()):
         shared = {"model": model, "kernel": kernel, "depths": file.depths_of(model)}
         theories = [
-            PredictionSpec(**shared, closure=choice.name, order=order, numerics=file.numerics)
+            PredictionSpec(
+                **shared,
+                closure=choice.name,
+                order=order,
+                step=choice.step,
+                continuous=choice.continuous,
+                numerics=file.numerics,
+            )
             for choice in file.closures
             for order in choice.order or (None,)
         ]
-        ensembles = [
-            EnsembleSpec(**shared, width=width, seed=file.seed, estimator=file.estimator) for width in file.widths
-        ]
+        drawn = {name: getattr(file, name) for name in ("seed", "estimator", "sampler", "dtype")}
+        ensembles = [EnsembleSpec(**shared, width=width, **drawn) for width in file.widths]
         predictions.update((theory.digest, theory) for theory in theories)
         simulations.update((spec.digest, Simulation(spec=spec, samples=file.samples)) for spec in ensembles)
         comparisons.update(dict.fromkeys((p.digest, e.digest) for p, e in itertools.product(theories, ensembles)))

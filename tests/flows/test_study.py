@@ -76,6 +76,25 @@ def test_closures_take_orders():
     }
 
 
+def test_closures_take_a_step_or_the_continuous_limit():
+    study = expand_study(
+        changed(closures=["g_only", {"name": "g_only", "step": "exact"}, {"name": "sigma", "continuous": True}])
+    )
+    assert {(spec.closure, spec.step, spec.continuous) for spec in study.predictions.values()} == {
+        ("g_only", "euler", False),
+        ("g_only", "exact", False),
+        ("sigma", None, True),
+    }
+    with pytest.raises(InputError, match="step = 'exact' does not go with continuous"):
+        expand_study(changed(closures=[{"name": "sigma", "continuous": True, "step": "exact"}]))
+
+
+def test_ensembles_take_the_sampler_and_the_precision_of_states():
+    study = expand_study(changed(sampler="weights", dtype="float64", estimator="plain"))
+    drawn = {(item.spec.sampler, item.spec.dtype, item.spec.estimator) for item in study.simulations.values()}
+    assert drawn == {("weights", "float64", "plain")}
+
+
 def test_digest_changes_with_the_work_and_not_with_the_description():
     digest = expand_study(BASE).digest
     assert expand_study(changed(description="other words")).digest == digest
