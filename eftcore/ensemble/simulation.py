@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -11,6 +11,10 @@ from eftcore.ensemble.reference import Path
 from eftcore.ensemble.sample import Sample
 from eftcore.errors import EnvironmentProblem, InputError
 from eftcore.specs import EnsembleSpec, InputKernel, ResNet
+
+if TYPE_CHECKING:
+    from eftcore.ensemble.cpu_engine import CpuEngine
+    from eftcore.ensemble.torch_engine import TorchEngine
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -69,12 +73,11 @@ def simulate(
     place = resolve_device(device)
 
     from eftcore.ensemble.moments import Moments
-    from eftcore.ensemble.torch_engine import TorchEngine
 
     path = Path(spec)
     moments = Moments(spec, path.reference)
     done = 0
-    engine = TorchEngine(spec, path, shard=shard, device=place)
+    engine = _engine(spec, path, shard=shard, device=place)
     for observed in engine.observations(samples):
         moments.add(observed)
         done = min(samples, done + observed.shape[0] * observed.shape[-1])
@@ -83,6 +86,17 @@ def simulate(
     if not all(np.isfinite(total).all() for total in moments.sums.values()):
         raise InputError(f"simulate: a network left the range of {dtype}; reduce the depth or epsilon, or use float64")
     return Sample(spec=spec, shards=((shard, samples),), reference=path.reference, sums=moments.finished())
+
+
+def _engine(spec: EnsembleSpec, path: Path, *, shard: int, device: str) -> CpuEngine | TorchEngine:
+    if device == "cpu":
+        from eftcore.ensemble.cpu_engine import CpuEngine, covers
+
+        if covers(spec):
+            return CpuEngine(spec, path, shard=shard)
+    from eftcore.ensemble.torch_engine import TorchEngine
+
+    return TorchEngine(spec, path, shard=shard, device=device)
 
 
 def resolve_device(device: str) -> str:

@@ -1,0 +1,72 @@
+"""The processor's engine: the fused pass of eftcore.ensemble.cpu_kernel, for what it covers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from eftcore.activations import get_activation
+from eftcore.ensemble.cpu_kernel import KINDS, simulate_bundles
+from eftcore.ensemble.reference import Path
+from eftcore.ensemble.streams import stream_key
+from eftcore.ensemble.sums import LANES
+from eftcore.specs import EnsembleSpec
+
+_CHUNK_NUMBERS = 1 << 23
+_CHUNK_BUNDLES = 256
+
+
+def covers(spec: EnsembleSpec) -> bool:
+    """Whether the fused pass can simulate this ensemble: block sampler, float32, an activation that it knows."""
+    return spec.sampler == "block" and spec.dtype == "float32" and _activation(spec) is not None
+
+
+def _activation(spec: EnsembleSpec) -> tuple[int, float] | None:
+    """The kernel's number for the activation, and its parameter."""
+    activation = get_activation(spec.model.activation)
+    family = {"relu": "leaky_relu", "swish": "silu"}.get(activation.family, activation.family)
+    if not activation.builtin or family not in KINDS:
+        return None
+    return KINDS[family], next(iter(activation.parameters.values()), 0.0)
+
+
+class CpuEngine:
+    """Observations of one shard. Each bundle has its own random numbers, so neither threads nor chunks matter."""
+
+    def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int) -> None:
+        assert spec.depths is not None
+        activation = _activation(spec)
+        assert activation is not None
+        model, n_inputs = spec.model, spec.kernel.n_inputs
+        self._paired = spec.estimator == "paired"
+        self._key = np.uint64(stream_key(spec, shard))
+        self._shape = (len(spec.depths), 4 if self._paired else 2, n_inputs * (n_inputs + 1) // 2, LANES)
+        rows = np.full(model.depth + 1, -1, dtype=np.int64)
+        rows[list(spec.depths)] = np.arange(len(spec.depths))
+        reference = np.stack([path.reference.kernel, path.reference.second_moment])
+        if self._paired:
+            twin = path.twin
+            follow = (twin.root, twin.second_moment, twin.response, twin.neighbours)
+        else:
+            follow = (np.zeros((0, 1, 1)), np.zeros((0, 1)), np.zeros((0, 1, 3)), np.zeros((0, 3), np.int64))
+        constants = np.array([model.weight_variance, model.bias_variance, model.epsilon])
+        arrays = (constants, path.start, reference, *follow)
+        self._arguments: tuple[Any, ...] = (
+            rows,
+            *activation,
+            spec.width,
+            *(np.ascontiguousarray(array) for array in arrays),
+        )
+
+    def observations(self, samples: int) -> Iterator[np.ndarray]:
+        """(bundles, R, 2 or 4, P, LANES) float64 at a time, ``samples`` networks in all; unused lanes are zero."""
+        bundles = -(-samples // LANES)
+        chunk = max(1, min(_CHUNK_BUNDLES, _CHUNK_NUMBERS // int(np.prod(self._shape))))
+        for first in range(0, bundles, chunk):
+            observed = np.empty((min(chunk, bundles - first), *self._shape))
+            simulate_bundles(self._key, first, observed, *self._arguments)
+            if first + chunk >= bundles and samples % LANES:
+                observed[-1, ..., samples % LANES :] = 0.0
+            yield observed
