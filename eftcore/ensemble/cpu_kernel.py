@@ -24,7 +24,7 @@ KINDS = {"linear": 0, "tanh": 1, "erf": 2, "leaky_relu": 3, "gelu": 4, "silu": 5
 
 @njit(parallel=True, cache=True)
 def simulate_bundles(
-    key: int,
+    key: np.uint64,
     first: int,
     observed: np.ndarray,
     rows: np.ndarray,
