@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from db import migrate, queries
+from db.session import Database
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -18,6 +21,15 @@ def test_the_python_example_prints_windows(capsys: pytest.CaptureFixture[str]):
     exec(compile(example, "README.md", "exec"), names)
     printed = capsys.readouterr().out
     assert {"K0", "V4", "K1"} <= set(printed.split())
+
+
+def test_the_sql_example_has_the_columns_shown(tmp_path: Path):
+    ((query, output),) = re.findall(r'eft sql "(.*?)"\n```\n\n```text\n(.*?)```', README, flags=re.DOTALL)
+    url = f"sqlite:///{tmp_path / 'results.db'}"
+    migrate.upgrade(url)
+    db = Database(url, read_only=True)
+    assert output.splitlines()[0].split() == list(queries.select(db, query).columns)
+    db.dispose()
 
 
 def test_every_relative_link_leads_somewhere():
