@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from db.queries import runs, windows
@@ -27,10 +31,36 @@ def run_study(study: str, device: str) -> Summary:
             stack.enter_context(orchestration.server())
             from flows import run
         stack.enter_context(progress.shown(console))
+        pressed = stack.enter_context(_ctrl_c())
         try:
             return run.run_study(study, device)
         except run.StudyFailed as failed:
+            if pressed:
+                raise KeyboardInterrupt from None
             return failed.summary
+        except BaseException:
+            if pressed:
+                raise KeyboardInterrupt from None
+            raise
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """Keeps note of Ctrl-C: what runs when it comes may turn the interrupt into an error of its own."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def dry_run(study: str, *, as_json: bool) -> None:

@@ -205,6 +205,8 @@ class _Run:
             reporter.end("cached" if cached else "computed")
             return True
         error = state.result(raise_on_failure=False)
+        if _was_interrupted(error):
+            raise KeyboardInterrupt
         cause = str(error) if isinstance(error, EftError) else f"{type(error).__name__}: {error}"
         self.summary.failures.append(Failure(label, cause))
         reporter.end("failed")
@@ -234,6 +236,15 @@ class _Listing(_Run):
         there = self.store.is_intact(digest) if intact is None else intact
         self.tasks.append(Planned(label, work, there))
         return True
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it; compiled code wraps what reaches it in an error of its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _about(spec: EnsembleSpec) -> str:

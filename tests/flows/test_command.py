@@ -68,7 +68,7 @@ def test_no_server_outlives_a_command_that_is_stopped(environment: dict[str, str
     with open_pid(server) as gone:
         assert gone.wait(30)
     if how is signal.SIGINT:
-        assert code == 130
+        assert code == 130, rest
         assert "finished work is kept" in rest
         assert "Traceback" not in rest
 
