@@ -12,6 +12,10 @@ OFF_DIAGONAL = 1e-8
 """Rotations stop when no off-diagonal entry exceeds this times the trace: the square of the root is then that close to
 the matrix, closer than float32 can tell."""
 
+ROUNDING = 3e-7
+"""Eigenvalues below this times the trace count as 0: sums of float32 products cannot tell them from 0, and their roots
+would drive duplicated inputs apart."""
+
 SWEEPS = 20
 """A bound never met in practice: convergence is quadratic, from a random start after about 6 sweeps."""
 
@@ -22,7 +26,7 @@ def symmetric_roots(
 ) -> None:
     """scale * matrix^(1/2) of symmetric positive semi-definite matrices into ``out`` (N, N, LANES) float32.
 
-    Any rank is fine: eigenvalues that rounding left negative count as 0, and nothing is added to the diagonal.
+    Any rank is fine: eigenvalues within ROUNDING of 0 count as 0, and nothing is added to the diagonal.
 
     Args:
         matrix: (N, N, LANES) float64.
@@ -38,10 +42,16 @@ def symmetric_roots(
         for p in range(n_inputs - 1):
             for q in range(p + 1, n_inputs):
                 _rotate(work, vectors, p, q, scratch[0, 0], scratch[0, 1])
+    floor = out[0, 0]
+    for lane in range(LANES):
+        floor[lane] = np.float32(0)
+    for k in range(n_inputs):
+        for lane in range(LANES):
+            floor[lane] += np.float32(ROUNDING * np.abs(matrix[k, k, lane]))
     for k in range(n_inputs):
         for lane in range(LANES):
             value = work[k, k, lane]
-            scratch[0, k, lane] = scale * np.sqrt(0.0 if value < 0.0 else value)
+            scratch[0, k, lane] = scale * np.sqrt(0.0 if value < floor[lane] else value)
     for a in range(n_inputs):
         for b in range(a, n_inputs):
             for lane in range(LANES):

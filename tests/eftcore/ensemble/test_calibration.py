@@ -3,7 +3,7 @@
 A linear network has exact values at finite width: E[G] = (1 + e)^l K with e = epsilon^2 C_W, so K1 = U1 = 0, and the
 second moments M_{ab,cd} = E[G_ab G_cd] obey M' = (1 + e)^2 M + ((2 e + e^2) / n) (M_{ac,bd} + M_{ad,bc}).
 
-Fifteen Kolmogorov-Smirnov tests at level ALPHA each: over fresh seeds the module would fail with probability 1.5e-2
+Fourteen Kolmogorov-Smirnov tests at level ALPHA each: over fresh seeds the module would fail with probability 1.4e-2
 at most; the seed is fixed.
 """
 
