@@ -74,8 +74,12 @@ class Spec(BaseModel):
 def describe_validation_error(owner: str, error: ValidationError) -> str:
     """One line per wrong field: owner.field = value: what is wrong and what is allowed."""
     lines = []
-    for item in error.errors(include_url=False):
-        field = ".".join(str(part) for part in item["loc"]) or owner
+    items = error.errors(include_url=False)
+    places = [tuple(item["loc"]) for item in items]
+    for item, place in zip(items, places, strict=True):
+        if item["type"] == "too_short" and any(len(p) > len(place) and p[: len(place)] == place for p in places):
+            continue  # a list counts as too short because its wrong entries were dropped
+        field = ".".join(str(part) for part in place) or owner
         shown = repr(item.get("input"))
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         message = item["msg"].removeprefix("Value error, ")

@@ -138,7 +138,15 @@ class DataFile(_RealInputs):
         return (self._kernel(data, self.label or Path(self.path).stem),)
 
 
-KernelSection = Annotated[Equicorrelated | Explicit | Digits | DataFile, Field(discriminator="kind")]
+def _has_kind(section: Any) -> Any:
+    if isinstance(section, dict) and "kind" not in section:
+        raise ValueError("kind is missing; add kind = 'equicorrelated', 'explicit', 'digits' or 'file'")
+    return section
+
+
+KernelSection = Annotated[
+    Equicorrelated | Explicit | Digits | DataFile, Field(discriminator="kind"), BeforeValidator(_has_kind)
+]
 
 
 def read_table(path: Path) -> np.ndarray:

@@ -172,6 +172,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("unknown closure", changed(closures=["g-only"]), ["closures", "g-only", "g_only"]),
     ("order without wick", changed(closures=[{"name": "mean", "order": 3}]), ["order", "3", "wick"]),
     ("unknown kernel", changed(kernel=[{"kind": "random"}]), ["kernel", "random", "equicorrelated"]),
+    ("kernel of no kind", changed(kernel=[{"matrix": [[1.0]]}]), ["kernel.0", "kind is missing", "'explicit'"]),
     (
         "asymmetric matrix",
         changed(kernel=[{"kind": "explicit", "matrix": [[1.0, 0.5], [0.4, 1.0]]}]),
@@ -199,6 +200,12 @@ def test_wrong_content_names_field_value_and_remedy(content: dict[str, Any], par
         expand_study(content)
     message = str(caught.value)
     assert [part for part in parts if part not in message] == [], message
+
+
+def test_a_list_with_a_wrong_entry_is_not_called_too_short():
+    with pytest.raises(InputError) as caught:
+        expand_study(changed(kernel=[{"matrix": [[1.0]]}]))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_file_that_does_not_parse_is_named(tmp_path: Path):
