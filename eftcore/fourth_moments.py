@@ -1,4 +1,4 @@
-"""Cov(sigma sigma, sigma sigma) = E4 - E2 E2 over pair space: up to four different inputs at once.
+"""Cov(sigma sigma, sigma sigma) = E4 - E2 E2 over pair space: up to four inputs at once (docs/theory.md, section 5).
 
 One or two different inputs: one-dimensional integrals and Mehler series. Three and four: the Wick series for few
 inputs, randomised quasi-Monte Carlo for many, where only what is left after the exact second Wick order is sampled.
@@ -22,7 +22,7 @@ SERIES_INPUTS = 5
 def sigma_covariance(
     engine: MehlerExpectations, kernel: np.ndarray, moments: PairMoments, functions: PairFunctions, basis: Components
 ) -> np.ndarray:
-    """(R, P, P) Cov(xi^S, xi^S) at a stack of kernels.
+    """(R, P, P) Cov(xi^S, xi^S) at a stack of kernels (eq. 4.19, 5.7).
 
     ``basis`` truncates the Wick series; for more than SERIES_INPUTS inputs the sampling error shows as the change
     between two resolutions of the engine, which use independent points.
@@ -43,7 +43,7 @@ def sigma_covariance(
 
 
 def _sampled(engine: MehlerExpectations, kernel: np.ndarray, moments: PairMoments) -> np.ndarray:
-    """Exact second Wick order plus the sampled covariance of the rest, at points common to all depths."""
+    """Exact second Wick order plus the sampled covariance of the rest, at points common to all depths (eq. 5.8)."""
     first, second = pair_indices(kernel.shape[-1])
     table = pair_table(kernel.shape[-1])
     neighbours = np.stack([table[first, first], np.arange(len(first)), table[second, second]], axis=-1)

@@ -1,4 +1,4 @@
-"""predict: one closure's kernel trajectories, with an estimate of the numerics' own error."""
+"""predict: one closure's kernel trajectories, with an estimate of the numerics' own error (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def predict_spec(spec: PredictionSpec) -> Theory:
 def _raise_order(spec: PredictionSpec) -> Solution:
     """Raise the Wick order until the estimated rest of the series is below ``spec.truncation`` for V4 and K1.
 
-    Orders contribute like exp(-c sqrt(k)) (theory: section 4): between steps of fixed ratio the changes fall faster and
+    Orders contribute like exp(-c sqrt(k)) (eq. 4.23): between steps of fixed ratio the changes fall faster and
     faster, so the last two changes d', d bound what is left by d / (d' / d - 1). Each step solves for the new orders
     alone; the numerical error is estimated on the lowest ones, which carry almost everything.
     """

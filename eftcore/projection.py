@@ -1,4 +1,4 @@
-"""The local projection of the sigma-kernel closure (theory: section 5).
+"""The local projection of the sigma-kernel closure (docs/theory.md, section 5).
 
 D_r f_p - <D_r f_p> is replaced by its best approximation in L2 of N(0, K0) by {phi phi, sigma sigma} at the pairs aa,
 ab, bb of p = (a, b); for p = (a, a) by phi_a^2 and sigma_a^2. Only integrals over two inputs enter.
@@ -31,7 +31,7 @@ def project(
     sigma_sigma: np.ndarray,
     neighbours: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(R, P, 3, 3) coefficients A[p, r, s] on phi phi_s and B[p, r, s] on sigma sigma_s, r and s over aa, ab, bb of p.
+    """(R, P, 3, 3) coefficients A[p, r, s] on phi phi_s and B[p, r, s] on sigma sigma_s; r, s = aa, ab, bb (eq. 5.3).
 
     Args:
         wishart: (R, P, P) Cov(xi^G, xi^G).
@@ -73,7 +73,7 @@ def project(
 
 
 def _least_squares(gram: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(..., 3, 6) target times the pseudo-inverse of the (..., 6, 6) Gram matrix, features scaled to variance 1."""
+    """(..., 3, 6) target times the pseudo-inverse of the (..., 6, 6) Gram matrix, scaled to variance 1 (eq. 5.4)."""
     scale = np.sqrt(np.maximum(np.diagonal(gram, axis1=-2, axis2=-1), 0.0))
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
     normal = gram * inverse[..., :, None] * inverse[..., None, :]

@@ -1,4 +1,7 @@
-"""Carry a closure through depth: layer by layer, or as the epsilon -> 0 ordinary differential equation."""
+"""Carry a closure through depth: layer by layer, or as the epsilon -> 0 ordinary differential equation.
+
+Equation numbers are those of docs/theory.md.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from eftcore.specs import ResNet
 def step_through(
     closure: Closure, path: MeanField, depths: Sequence[int], *, exact: bool, rtol: float
 ) -> tuple[list[Observed], float]:
-    """Layer by layer along K0; observations at ``depths``. ``exact`` keeps every power of epsilon.
+    """Layer by layer along K0; observations at ``depths``. ``exact`` keeps every power of epsilon (eq. 3.6).
 
     Ingredients are smooth in depth, so deep networks compute them at Chebyshev points only and interpolate. Returns the
     observations and the largest relative interpolation error seen (0 where every layer was computed).
@@ -41,7 +44,7 @@ def step_through(
 
 
 class MeanFlow:
-    """K0 of the continuous equation K0' = C_b + C_W E2(K0), by an adaptive Runge-Kutta method of order 8.
+    """K0 of the continuous equation K0' = C_b + C_W E2(K0), by an adaptive Runge-Kutta method of order 8 (eq. 3.8).
 
     Raises InputError where the solution leaves the range of floating-point numbers.
     """
@@ -65,7 +68,7 @@ class MeanFlow:
 def flow(
     closure: Closure, mean: MeanFlow, engine: Expectations, times: np.ndarray, rtol: float
 ) -> tuple[list[Observed], float]:
-    """The limit epsilon -> 0 at fixed t along ``mean``; observations at ``times`` and the interpolation error.
+    """The limit epsilon -> 0 at fixed t along ``mean``; observations at ``times``, interpolation error (eq. 3.8).
 
     Raises InputError where the solution leaves the range of floating-point numbers.
     """

@@ -1,4 +1,4 @@
-"""Solve one closure at two resolutions; their difference is the error estimate."""
+"""Solve one closure at two resolutions; their difference is the error estimate (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def settled(spec: PredictionSpec) -> Expectations:
 
 
 def solve(spec: PredictionSpec) -> Solution:
-    """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is."""
+    """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is (eq. 6.15)."""
     if spec.closure == "particle":
         return _solve_by_paths(spec)
     engine = settled(spec)
@@ -116,7 +116,7 @@ def _solve_by_paths(spec: PredictionSpec) -> Solution:
 
 
 def relative_change(one: Solution, two: Solution) -> dict[str, float]:
-    """Largest relative change over depth (Frobenius) of each quantity.
+    """Largest relative change over depth (Frobenius) of each quantity (eq. 6.15).
 
     K1 starts at 0 and may vanish by cancellation; its change is taken relative to at least 1e-3 of its largest value,
     and to at least TINY of its natural size |V4| / |K0|.

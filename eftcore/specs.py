@@ -1,7 +1,7 @@
 """What to compute: validated, frozen descriptions, and the digest that is a result's identity.
 
 A result's identity is the sha256 of the canonical JSON of its spec (architecture: "Identity, caching,
-resume"). Time is ``t = epsilon**2 * layer`` throughout.
+resume"). Time is ``t = epsilon**2 * layer`` throughout. Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ResNet(Spec):
     """A pre-activation ResNet at initialisation.
 
     phi^{l+1} = phi^l + epsilon (W sigma(phi^l) + b),  W_ij ~ N(0, weight_variance / n),
-    b_i ~ N(0, bias_variance); layers l = 0 .. depth.
+    b_i ~ N(0, bias_variance); layers l = 0 .. depth (eq. 1.1).
 
     >>> ResNet(activation="tanh", weight_variance=2.0, epsilon=0.05, depth=800).total_time
     2.0
@@ -116,7 +116,7 @@ class ResNet(Spec):
 
     @property
     def total_time(self) -> float:
-        """T = epsilon^2 L (rounded to 12 digits, so that 0.05^2 * 800 reads 2.0)."""
+        """T = epsilon^2 L (eq. 1.2; rounded to 12 digits, so that 0.05^2 * 800 reads 2.0)."""
         return round(self.epsilon**2 * self.depth, 12)
 
     def identity(self) -> dict[str, Any]:

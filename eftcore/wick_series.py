@@ -1,11 +1,11 @@
-"""Wick expansion of f_p = sigma(phi_a) sigma(phi_b), and covariances of Wick powers (theory: section 4).
+"""Wick expansion of f_p = sigma(phi_a) sigma(phi_b), and covariances of Wick powers (docs/theory.md, section 4.3).
 
 Each pair p = (a, b) has its own orthonormal variables: phi_a = C_11 z_1, phi_b = C_21 z_1 + C_22 z_2 with C the
 Cholesky factor of the pair's 2 x 2 kernel. The basis h_i(z_1) h_j(z_2) is orthonormal, so coefficients are bounded
 (Parseval) and covariances between pairs are contractions: high orders and strong correlations lose no digits. With
 s_l = <sigma(phi_b) h_l(x_b)>, x_b = phi_b / sqrt(K_bb) = rho z_1 + w z_2, w = sqrt(1 - rho^2),
 
-    <f_p h_i(z_1) h_j(z_2)> = sum_r <sigma(phi_a) h_i h_r> rho^r w^j sqrt(C(r+j, j)) s_{r+j}.
+    <f_p h_i(z_1) h_j(z_2)> = sum_r <sigma(phi_a) h_i h_r> rho^r w^j sqrt(C(r+j, j)) s_{r+j} (eq. 4.12).
 
 Components are flattened over (order k, power i of z_1), j = k - i.
 """
@@ -60,7 +60,7 @@ def components(order: int, *, even_only: bool, above: int = 0, single: bool = Fa
 
 
 class Whitening:
-    """Orthonormal variables of each pair, for a stack of kernels.
+    """Orthonormal variables of each pair, for a stack of kernels (eq. 4.10).
 
     Attributes:
         factor: (R, P, 2, 2) lower-triangular C; a diagonal or proportional pair has C_22 = 0 and one variable.
@@ -89,7 +89,7 @@ def _matrix(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.nd
 
 
 class WickSeries:
-    """Coefficients of f_p and of D_q f_p for a stack of kernels, at one resolution."""
+    """Coefficients of f_p and of D_q f_p for a stack of kernels, at one resolution (eq. 4.11)."""
 
     def __init__(self, engine: MehlerExpectations, kernel: np.ndarray, basis: Components) -> None:
         self.basis = basis
@@ -109,7 +109,7 @@ class WickSeries:
         """(R, P, 3, I) coefficients of D_q f_p for q = aa, ab, bb of p; a diagonal pair uses column 0 alone.
 
         Derivatives in z shift indices, <d_z1 f h_i h_j> = sqrt(i + 1) <f h_{i+1} h_j>, and grad_phi = C^-T grad_z: no
-        derivative of sigma is needed, and kinks do no harm.
+        derivative of sigma is needed, and kinks do no harm (eq. 4.13).
         """
         i, j = self.basis.first, self.basis.second
         zz = [
@@ -184,7 +184,7 @@ class WickSeries:
 
 
 def contract(series: np.ndarray, kernel: np.ndarray, white: Whitening, basis: Components) -> np.ndarray:
-    """(R, P, P, I): Cov( f_q, h_i(z_1) h_j(z_2) of pair p ) for f_q given by its coefficients ``series`` (R, P, I).
+    """(R, P, P, I): Cov( f_q, h_i(z_1) h_j(z_2) of pair p ) (eq. 4.14), f_q given by ``series`` (R, P, I).
 
     Order by order f_q is a homogeneous polynomial in its two variables; contracting each factor with a variable of p is
     the substitution z_q -> R z_p with the 2 x 2 correlations R between their variables, done by Horner's rule.
@@ -224,7 +224,7 @@ def _times_linear(polynomial: np.ndarray, degree: int, x: np.ndarray, y: np.ndar
 
 
 def transport(before: np.ndarray, after: np.ndarray, basis: Components) -> list[np.ndarray]:
-    """For each order, (R, P, k+1, k+1) matrices that carry Cov(u, h_i h_j) from one layer's variables to the next.
+    """For each order, (R, P, k+1, k+1) matrices that carry Cov(u, h_i h_j) to the next layer (eq. 4.15, 4.16).
 
     Wick powers of phi are martingales; only the variables they are written in change: z' = T z, T = C'^-1 C lower
     triangular, so :z1'^i z2'^j: is a sum of :z1^{i+j-s} z2^s: with binomial weights, and nothing cancels.

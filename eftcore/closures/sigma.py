@@ -1,4 +1,4 @@
-"""The (G, sigma-kernel) closure: the smallest state that carries the sigma-kernel (theory: section 5).
+"""The (G, sigma-kernel) closure: the smallest state that carries the sigma-kernel (docs/theory.md, section 5).
 
 Variables: U = Cov(u), X_G = Cov(u, xi^G), X_S = Cov(u, xi^S), K1. xi^G is a martingale; xi^S drifts with the
 generator sum_r Q_r D_r, closed by local projection.
@@ -24,7 +24,7 @@ from eftcore.wick_series import components
 
 class Sigma(GOnly):
     """U' = chi U + U chi^T + C_W (X_S + X_S^T);  X_G' = chi X_G + C_W Cov(xi^S, xi^G);
-    X_S' = chi X_S + C_W Cov(xi^S, xi^S) + sum_r Q_r Cov(u, xi^{D_r f})."""
+    X_S' = chi X_S + C_W Cov(xi^S, xi^S) + sum_r Q_r Cov(u, xi^{D_r f}) (eq. 5.1, 5.2 and 5.6)."""
 
     needs_series: ClassVar = True
     powers: ClassVar = {"U": 2, "XG": 2, "XS": 2, "K1": 1}
@@ -65,7 +65,7 @@ class Sigma(GOnly):
         }
 
     def source(self, at: Ingredients, state: State) -> np.ndarray:
-        """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q), the last one projected."""
+        """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q), the last projected (eq. 4.5, 5.5)."""
         q, s = self.neighbours[:, :, None], self.neighbours[:, None, :]
         mixed = np.einsum("pqs,pqs->p", at["on_kernel"], state["XG"][q, s])
         mixed += np.einsum("pqs,pqs->p", at["on_sigma"], state["XS"][q, s])

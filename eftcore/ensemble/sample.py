@@ -1,4 +1,7 @@
-"""The result of a simulation: additive sums of an ensemble's networks, and the estimates they give."""
+"""The result of a simulation: additive sums of an ensemble's networks, and the estimates they give.
+
+Equation numbers are those of docs/theory.md.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,7 @@ class Sample:
 
     @property
     def covariance(self) -> np.ndarray:
-        """(R, P, P) V4 = n Cov(G_ab, G_cd), O(1)."""
+        """(R, P, P) V4 = n Cov(G_ab, G_cd), O(1) (eq. 7.6, 7.7)."""
         return self._covariance[0]
 
     @property
@@ -87,7 +90,7 @@ class Sample:
 
     @property
     def correction(self) -> np.ndarray:
-        """(R, N, N) K1 = n (E[G] - K0), O(1), with K0 converged."""
+        """(R, N, N) K1 = n (E[G] - K0), O(1), with K0 converged (eq. 7.5)."""
         return to_matrix(self.spec.width * self._residual[0])
 
     @property
@@ -97,7 +100,7 @@ class Sample:
 
     @property
     def source(self) -> np.ndarray:
-        """(R, N, N) U1 = n (E[S] - E2(K0)), O(1)."""
+        """(R, N, N) U1 = n (E[S] - E2(K0)), O(1) (eq. 7.5)."""
         return to_matrix(self.spec.width * self._source[0])
 
     @property
@@ -117,7 +120,7 @@ class Sample:
 
     @property
     def increment_covariance(self) -> np.ndarray:
-        """(R, P, P) Sigma_mic = E[G_ac Q_bd + G_ad Q_bc + G_bc Q_ad + G_bd Q_ac]."""
+        """(R, P, P) Sigma_mic = E[G_ac Q_bd + G_ad Q_bc + G_bc Q_ad + G_bd Q_ac] (eq. 7.10)."""
         return self._increment[0]
 
     @property
@@ -127,7 +130,7 @@ class Sample:
 
     @property
     def third_cumulant(self) -> np.ndarray:
-        """(R, N) n^2 times the third cumulant of G_aa, O(1)."""
+        """(R, N) n^2 times the third cumulant of G_aa, O(1) (eq. 7.11)."""
         return self.spec.width**2 * self._cumulants.third
 
     @property
@@ -137,7 +140,7 @@ class Sample:
 
     @property
     def fourth_cumulant(self) -> np.ndarray:
-        """(R, N) n^3 times the fourth cumulant of G_aa, O(1)."""
+        """(R, N) n^3 times the fourth cumulant of G_aa, O(1) (eq. 7.11)."""
         return self.spec.width**3 * self._cumulants.fourth
 
     @property

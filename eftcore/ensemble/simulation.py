@@ -1,4 +1,4 @@
-"""simulate: one shard of an ensemble."""
+"""simulate: one shard of an ensemble (docs/theory.md, section 7)."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def simulate(
         width: neurons n.
         samples: networks in this shard.
         seed: with the ensemble and ``shard`` it fixes every random number.
-        estimator: "paired" subtracts a mean-field twin with known mean (theory: section 6); "plain" does not.
-        sampler: "block" draws increments from their exact law; "weights" draws n x n weight matrices (slow; a check).
+        estimator: "paired" subtracts a mean-field twin with known mean (eq. 7.3, 7.4); "plain" does not.
+        sampler: "block" draws increments from their exact law (eq. 7.1); "weights" draws n x n weight matrices
+            (eq. 7.2; slow, a check).
         shard: index of an independent stream; samples of different shards add up.
         depths: recorded layers; default about 100 including 0 and L.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".

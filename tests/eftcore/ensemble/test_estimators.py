@@ -57,7 +57,7 @@ def test_the_fused_pass_and_torch_agree(activation, lowest_p):
 @pytest.mark.parametrize("engine", ["cpu", "torch"])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu", "erf", "softplus(beta=2)"])
 def test_the_mean_kernel_recursion_is_exact_at_every_depth(activation, engine, lowest_p, observe):
-    """E[G'] = E[G] + epsilon^2 (C_b + C_W E[S]) (theory: section 2.2), for G itself and for its paired residual."""
+    """E[G'] = E[G] + epsilon^2 (C_b + C_W E[S]) (eq. 2.4), for G itself and for its paired residual."""
     model = eft.ResNet(activation=activation, weight_variance=1.7, bias_variance=0.3, epsilon=0.5, depth=8)
     kernel = eft.InputKernel.explicit([[1.0, 0.4], [0.4, 2.0]])
     spec = eft.EnsembleSpec(model=model, kernel=kernel, width=6)
@@ -84,7 +84,7 @@ def test_the_source_vanishes_at_initialisation(lowest_p):
     ("width", "n_inputs", "gain"), [(16, 1, 135), (64, 1, 550), (64, 4, 55)], ids=["16x1", "64x1", "64x4"]
 )
 def test_first_correction_of_the_paper_setting_and_its_variance_gain(width, n_inputs, gain):
-    """K1_00 and the gain of theory: section 6, at epsilon = 0.1 and T = 2."""
+    """K1_00 and the gain in variance of the paired estimator, at epsilon = 0.1 and T = 2."""
     model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=200)
     kernel = eft.InputKernel.equicorrelated(n_inputs=n_inputs, variance=2.0, correlation=0.3 if n_inputs > 1 else 0.0)
     paired, plain = (
@@ -97,7 +97,7 @@ def test_first_correction_of_the_paper_setting_and_its_variance_gain(width, n_in
 
 
 def test_published_simulated_values_from_20000_paired_networks():
-    """Theory: section 8; the published ensemble had 5 000 000 networks, so only this sample's error counts for V4."""
+    """The published ensemble had 5 000 000 networks, so only this sample's error counts for V4."""
     model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.05, depth=800)
     kernel = eft.InputKernel.explicit([[2.0]])
     sample = eft.simulate(model, kernel, width=64, samples=20_000, depths=range(0, 801, 200), device="cpu")
