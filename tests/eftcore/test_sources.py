@@ -88,6 +88,8 @@ def test_a_sample_as_reference_brings_its_errors() -> None:
     assert (rows.loc[0, ["model", "exact"]] == 0).all(axis=None)
     wrong = found[(found["closure"] == "g_only") & (found["component"] == "00")]
     assert wrong["depth"].tolist() == [0, 20, 30]
+    assert wrong["exact"].tolist() == sample.source[[0, 2, 3], 0, 0].tolist()
+    assert wrong["exact_se"].tolist() == sample.source_se[[0, 2, 3], 0, 0].tolist()
     moving = wrong[wrong["exact_se"] > 0]
     assert (moving["difference"].abs() / moving["exact_se"]).min() > 5
 

@@ -75,6 +75,7 @@ def test_without_parity_the_mean_over_neurons_carries_most_of_what_is_missing(ac
     found = eft.wick_contributions(model, eft.InputKernel.explicit([[1.0]]), order=8, depths=(25,))
     frame = found.frame()
     share = frame[frame["quantity"] == "V4"].set_index("order")["share"]
+    assert share.sum() == pytest.approx(1.0, rel=1e-12)
     assert share.idxmax() == 1
     assert share[1] > 0.8
 
