@@ -47,7 +47,7 @@ def sigma_covariance(
 
 
 def _highest_order(terms: int, n_inputs: int) -> int:
-    """The Wick order that goes with a number of Mehler terms: more terms, more orders, whatever the number of inputs."""
+    """The Wick order that goes with a number of Mehler terms: more terms, more orders, for any number of inputs."""
     order = 8 + terms // 4 if terms <= 256 else 72 + 32 * int(np.log2(terms / 256))
     # orders up to m cost 2 m^3 / 3 for each set of three or four inputs
     sets = comb(n_inputs, 4) + n_inputs * comb(n_inputs - 1, 2)

@@ -25,6 +25,9 @@ TINY = 1e-4
 SAFETY = 2.0
 """The change between two resolutions, times this, is the estimate for the finer one."""
 
+SOLVER = 0.1
+"""Tolerance of the ODE solver as a fraction of the requested one."""
+
 ATTEMPTS = 4
 """Refinements of the whole solution that are tried when the first does not meet the tolerance."""
 
@@ -75,14 +78,16 @@ def solve(spec: PredictionSpec) -> Solution:
     build = builder(spec)
     coarse = at_resolution(spec, engine, build, loosen=30.0)
     for _ in range(ATTEMPTS):
-        finer = engine.refined(nodes=True, terms=True)
-        fine = at_resolution(spec, finer or engine, build)
+        finer = engine.refined(nodes=True, terms=True) or engine
+        fine = at_resolution(spec, finer, build)
         error = {
-            name: SAFETY * change + _rounding(name, fine) + (0.0 if name == "K0" else 10 * fine.interpolation)
+            name: SAFETY * change + _rounding(name, fine) + _tolerated(name, fine, spec)
             for name, change in relative_change(coarse, fine).items()
         }
-        fine = replace(fine, error=error, details=(finer or engine).describe())
-        if finer is None or all(value <= spec.numerics.rtol for value in error.values()):
+        fine = replace(fine, error=error, details=finer.describe())
+        if finer.refined(nodes=True, terms=True) is None or all(
+            value <= spec.numerics.rtol for value in error.values()
+        ):
             break
         engine, coarse = finer, fine
     return fine
@@ -153,10 +158,10 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
     assert spec.depths is not None
     rtol = spec.numerics.rtol * loosen
     if spec.continuous:
-        flowing = MeanFlow(spec.model, start, engine, float(spec.time[-1]), 0.1 * rtol)
+        flowing = MeanFlow(spec.model, start, engine, float(spec.time[-1]), SOLVER * rtol)
         mean = flowing(spec.time)
         closure = build(start, mean[-1])
-        observed, interpolation = flow(closure, flowing, engine, spec.time, 0.1 * rtol)
+        observed, interpolation = flow(closure, flowing, engine, spec.time, SOLVER * rtol)
     else:
         path = mean_path(spec.model, start, engine)
         closure = build(start, path.kernel[-1])
@@ -164,6 +169,12 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
         observed, interpolation = step_through(closure, path, spec.depths, exact=exact, rtol=0.01 * rtol)
         mean = path.kernel[list(spec.depths)]
     return Solution(mean, *_collect(observed, len(mean)), interpolation=interpolation)
+
+
+def _tolerated(name: str, fine: Solution, spec: PredictionSpec) -> float:
+    """Interpolation error and the tolerance of the ODE solver, which two resolutions may share."""
+    interpolated = 0.0 if name == "K0" else 10 * fine.interpolation
+    return interpolated + (SOLVER * spec.numerics.rtol if spec.continuous else 0.0)
 
 
 def _rounding(name: str, fine: Solution) -> float:
@@ -175,7 +186,9 @@ def _rounding(name: str, fine: Solution) -> float:
     return ROUNDING * (1.0 + (0.1 * natural / largest if largest > 0 else 0.0))
 
 
-def _collect(observed: Iterable[Observed], count: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+def _collect(
+    observed: Iterable[Observed], count: int
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """V4, K1 and U1 over depth, each written where it stays: V4 may fill most of the memory."""
     arrays: dict[str, np.ndarray] = {}
     for row, found in enumerate(observed):

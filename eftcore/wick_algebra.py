@@ -1,8 +1,8 @@
 """Linear maps of two variables acting on their Wick powers h_i(z_1) h_j(z_2) of one order k = i + j.
 
-Substituting z -> M z mixes the k + 1 powers of one order alone. A rotation is diagonal in the circular basis (eigenvectors
-of the angular momentum), a diagonal M in the powers themselves; so a general M, by its singular values, costs two products
-with fixed matrices, the same for all pairs: no polynomial is multiplied out, and nothing cancels.
+Substituting z -> M z mixes the k + 1 powers of one order alone. A rotation is diagonal in the circular basis
+(eigenvectors of the angular momentum), a diagonal M in the powers themselves; so a general M, by its singular values,
+costs two products with fixed matrices, the same for all pairs: no polynomial is multiplied out, and nothing cancels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
+
 
 @dataclass(frozen=True, eq=False)
 class Circular:

@@ -222,7 +222,7 @@ def covariances(
     With s the largest canonical correlation between the variables of q and p, orders k and above contribute at most
     s^k times the norms of what f_q and f_p hold there; each covariance stops where that falls below NEGLIGIBLE.
     """
-    rows, pairs, _ = series.shape
+    rows = len(series)
     left, right = (np.broadcast_to(index, (rows, index.shape[-1])) for index in (left, right))
     orders, top = np.array(basis.orders), basis.orders[-1]
     size = np.stack([(series[..., basis.where(k)] ** 2).sum(-1) for k in basis.orders], axis=-1)
@@ -261,9 +261,7 @@ def cross_correlations(kernel: np.ndarray, white: Whitening, left: np.ndarray, r
     return found.reshape(rows, len(left), 2, 2)
 
 
-def _cross(
-    kernel: np.ndarray, white: Whitening, row: np.ndarray, left: np.ndarray, right: np.ndarray
-) -> np.ndarray:
+def _cross(kernel: np.ndarray, white: Whitening, row: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     inputs = np.stack(pair_indices(kernel.shape[-1]), axis=-1)
     raw = kernel[row[:, None, None], inputs[left][:, :, None], inputs[right][:, None, :]]
     return white.inverse[row, left] @ raw @ np.swapaxes(white.inverse[row, right], -1, -2)
