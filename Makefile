@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format ui figures pre-commit clean
+.PHONY: help run test lint format ui bench figures pre-commit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ format: $(VENV)/.installed-test ## format the code
 
 ui: $(VENV)/.installed ## open the explorer on the results
 	$(BIN)/eft ui
+
+bench: $(VENV)/.installed-test ## measure time and memory of the theory and the simulation
+	$(BIN)/python -m benchmarks.theory
+	$(BIN)/python -m benchmarks.simulation
 
 figures: $(VENV)/.installed-test ## draw the picture of the README from the results of `make run`
 	$(BIN)/python docs/readme_figure.py

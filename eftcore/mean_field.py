@@ -66,8 +66,8 @@ def settle(
 ) -> Expectations:
     """Refine the integrals until, at a few kernels on the path, moments up to ``order`` change by < rtol (eq. 6.14).
 
-    Where even the finest rule does not meet rtol it is returned; comparing whole solutions then says so. ``series``
-    asks for Hermite coefficients.
+    A rule that does not meet rtol is returned where the finest one is needed: comparing whole solutions at both then
+    says so. ``series`` asks for Hermite coefficients.
     """
     engine = expectations(get_activation(model.activation), numerics, series=series)
     strides = min(model.depth, 40)
@@ -78,7 +78,9 @@ def settle(
         refinements = [
             (finer, change)
             for finer in (engine.refined(nodes=True, terms=False), engine.refined(nodes=False, terms=True))
-            if finer is not None and (change := _change(probes, here, finer.moments(probes, order))) > numerics.rtol
+            if finer is not None
+            and finer.refined(nodes=True, terms=True) is not None
+            and (change := _change(probes, here, finer.moments(probes, order))) > numerics.rtol
         ]
         if not refinements:
             return engine

@@ -59,5 +59,7 @@ def product_covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     With A = B = K it is the Wishart covariance n Cov(G) of Gaussian neurons (eq. 2.6).
     """
     first, second = pair_indices(a.shape[-1])
-    i, j, k, m = first[:, None], second[:, None], first[None, :], second[None, :]
-    return a[..., i, k] * b[..., j, m] + a[..., i, m] * b[..., j, k]
+    a_first, b_second = np.take(a, first, axis=-2), np.take(b, second, axis=-2)
+    result = np.take(a_first, first, axis=-1) * np.take(b_second, second, axis=-1)
+    result += np.take(a_first, second, axis=-1) * np.take(b_second, first, axis=-1)
+    return result

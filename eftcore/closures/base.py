@@ -47,11 +47,6 @@ class Closure:
     powers: ClassVar[dict[str, int]] = {}
     """Power of the kernel's scale that each variable carries, for absolute tolerances."""
 
-    @property
-    def sampled(self) -> bool:
-        """Whether ingredients carry a sampling error, which refining the integrals does not remove quickly."""
-        return False
-
     def __init__(self, model: ResNet, kernel: np.ndarray, final_kernel: np.ndarray) -> None:
         self.model = model
         self.start = kernel
@@ -95,8 +90,11 @@ class Closure:
         """chi x for x of shape (P, ...): at most three entries per row (eq. 1.10)."""
         aa, _, bb = self.neighbours.T
         shape = (-1,) + (1,) * (x.ndim - 1)
-        g = gradient.T
-        return g[0].reshape(shape) * x[aa] + g[1].reshape(shape) * x + g[2].reshape(shape) * x[bb]
+        own, cross, other = (column.reshape(shape) for column in gradient.T)
+        result = own * x[aa]
+        result += cross * x
+        result += other * x[bb]
+        return result
 
     def respond_both(self, gradient: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         """chi C + C chi^T for a symmetric (P, P) C (eq. 1.10)."""

@@ -34,18 +34,17 @@ class SourceOnly(Closure):
         return {"V4": wishart(self.start)}
 
     def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
-        increment = self.increment(engine.moments(kernel).value)
-        return {"sigma": noise_source(kernel, increment), "noise": wishart(increment)}
+        return {"kernel": kernel, "increment": self.increment(engine.moments(kernel).value)}
 
     def increment(self, second_moment: np.ndarray) -> np.ndarray:
         """(..., P) E2 to (..., N, N) Q = C_b + C_W E2 (eq. 1.4)."""
         return to_matrix(self.model.bias_variance + self.model.weight_variance * second_moment)
 
     def rates(self, at: Ingredients, state: State) -> State:
-        return {"V4": at["sigma"]}
+        return {"V4": noise_source(at["kernel"], at["increment"])}
 
     def second_order(self, at: Ingredients, state: State) -> State:
-        return {"V4": at["noise"]}
+        return {"V4": wishart(at["increment"])}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
         return Observed(covariance=state["V4"])
@@ -64,10 +63,9 @@ class GOnly(SourceOnly):
         moments = engine.moments(kernel, 2)
         assert moments.gradient is not None
         assert moments.hessian is not None
-        increment = self.increment(moments.value)
         return {
-            "sigma": noise_source(kernel, increment),
-            "noise": wishart(increment),
+            "kernel": kernel,
+            "increment": self.increment(moments.value),
             "chi": self.model.weight_variance * moments.gradient,
             "hessian": moments.hessian,
         }
@@ -80,13 +78,13 @@ class GOnly(SourceOnly):
 
     def rates(self, at: Ingredients, state: State) -> State:
         return {
-            "V4": self.respond_both(at["chi"], state["V4"]) + at["sigma"],
+            "V4": self.respond_both(at["chi"], state["V4"]) + super().rates(at, state)["V4"],
             "K1": self.model.weight_variance * self.source(at, state),
         }
 
     def second_order(self, at: Ingredients, state: State) -> State:
         transported = self.respond(at["chi"], self.respond(at["chi"], state["V4"]).T)
-        return {"V4": transported + at["noise"]}
+        return {"V4": transported + wishart(at["increment"])}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
         return Observed(state["V4"], state["K1"], self.source(at, state))

@@ -10,16 +10,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from eftcore.activations import get_activation
 from eftcore.closures.base import Ingredients, Observed, State
 from eftcore.closures.g_only import GOnly, wishart
 from eftcore.errors import InputError
 from eftcore.expectations import Expectations, MehlerExpectations
-from eftcore.fourth_moments import SERIES_INPUTS, sigma_covariance
+from eftcore.fourth_moments import sigma_covariance
 from eftcore.pair_functions import PairFunctions
 from eftcore.pairs import to_pairs
 from eftcore.projection import project
-from eftcore.wick_series import components
 
 
 class Sigma(GOnly):
@@ -28,10 +26,6 @@ class Sigma(GOnly):
 
     needs_series: ClassVar = True
     powers: ClassVar = {"U": 2, "XG": 2, "XS": 2, "K1": 1}
-
-    @property
-    def sampled(self) -> bool:
-        return self.n_inputs > SERIES_INPUTS
 
     def initial(self) -> State:
         pairs = len(self.neighbours)
@@ -44,18 +38,13 @@ class Sigma(GOnly):
         assert moments.gradient is not None
         assert moments.hessian is not None
         functions = PairFunctions(engine, kernel)
-        even_only = get_activation(self.model.activation).parity is not None
-        basis = components(8 + engine.terms // 4, even_only=even_only, single=self.n_inputs == 1)
-        gaussian = wishart(kernel)
-        kernel_sigma = np.stack([self.respond(g, w) for g, w in zip(moments.gradient, gaussian, strict=True)])
-        sigma_sigma = sigma_covariance(engine, kernel, moments, functions, basis)
-        on_kernel, on_sigma = project(functions, moments, gaussian, kernel_sigma, sigma_sigma, self.neighbours)
+        sigma_sigma = sigma_covariance(engine, kernel, moments, functions)
+        on_kernel, on_sigma = project(functions, moments, kernel, sigma_sigma, self.neighbours)
         increment = to_pairs(self.increment(moments.value))[:, self.neighbours]
         return {
-            "wishart": gaussian,
+            "kernel": kernel,
             "chi": self.model.weight_variance * moments.gradient,
             "hessian": moments.hessian,
-            "kernel_sigma": kernel_sigma,
             "sigma_sigma": sigma_sigma,
             "on_kernel": on_kernel,
             "on_sigma": on_sigma,
@@ -74,10 +63,12 @@ class Sigma(GOnly):
 
     def rates(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]
+        # C_W Cov(xi^S, xi^G) is the second Wick order, chi times the Wishart covariance
+        linear = self.respond(chi, wishart(at["kernel"]))
         drift = self.respond(at["drift_kernel"], state["XG"].T) + self.respond(at["drift_sigma"], state["XS"].T)
         return {
             "U": self.respond_both(chi, state["U"]) + c_w * (state["XS"] + state["XS"].T),
-            "XG": self.respond(chi, state["XG"]) + c_w * at["kernel_sigma"],
+            "XG": self.respond(chi, state["XG"]) + linear,
             "XS": self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"] + drift.T,
             "K1": c_w * self.source(at, state),
         }
@@ -89,5 +80,5 @@ class Sigma(GOnly):
         return {"U": transported + c_w * (carried + carried.T) + c_w**2 * at["sigma_sigma"]}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
-        covariance = at["wishart"] + state["XG"] + state["XG"].T + state["U"]
+        covariance = wishart(at["kernel"]) + state["XG"] + state["XG"].T + state["U"]
         return Observed(covariance, state["K1"], self.source(at, state))

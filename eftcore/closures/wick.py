@@ -20,7 +20,8 @@ from eftcore.errors import InputError
 from eftcore.expectations import Expectations, MehlerExpectations
 from eftcore.pairs import pair_indices
 from eftcore.specs import ResNet
-from eftcore.wick_series import Whitening, WickSeries, components, contract, transport
+from eftcore.wick_algebra import shear
+from eftcore.wick_series import Whitening, WickSeries, components, contract
 
 
 class Wick(GOnly):
@@ -57,21 +58,19 @@ class Wick(GOnly):
         drive = contract(products, kernel, series.white, self.basis)
         increment = self.increment(moments.value)
         after = Whitening(kernel + self.model.epsilon**2 * increment)
-        matrices = transport(series.white.factor, after.inverse, self.basis)
         first, second = pair_indices(self.n_inputs)
         inputs = np.stack([first, second], axis=-1)
         noise = increment[:, inputs[:, :, None], inputs[:, None, :]]
         return {
-            "wishart": wishart(kernel),
+            "kernel": kernel,
             "chi": self.model.weight_variance * moments.gradient,
             "hessian": moments.hessian,
             "drive": drive,
             "products": products,
             "derivatives": series.derivatives(),
-            "noise": np.einsum("rqpi,rpi->rqp", drive, products),
             "factor": series.white.factor,
+            "turn": after.inverse @ series.white.factor,
             "spread": series.white.inverse @ noise @ np.swapaxes(series.white.inverse, -1, -2),
-            **{f"transport{k}": matrix for k, matrix in zip(self.basis.orders, matrices, strict=True)},
         }
 
     def _response_noise(self, at: Ingredients, state: State) -> np.ndarray:
@@ -108,25 +107,22 @@ class Wick(GOnly):
         c_w, chi = self.model.weight_variance, at["chi"]
         carried = self.respond(chi, self._response_noise(at, state))
         transported = self.respond(chi, self.respond(chi, state["U"]).T)
-        return {"U": transported + c_w * (carried + carried.T) + c_w**2 * at["noise"]}
+        noise = np.einsum("qpi,pi->qp", at["drive"], at["products"])
+        return {"U": transported + c_w * (carried + carried.T) + c_w**2 * noise}
 
     def step(self, at: Ingredients, state: State, h: float, *, exact: bool) -> State:
         after = super().step(at, state, h, exact=exact)
         if exact:
             c_w = self.model.weight_variance
             here = state["Z"] + h * (self.respond(at["chi"], state["Z"]) + c_w * at["drive"])
-            pieces = [
-                np.matmul(here.transpose(1, 0, 2)[..., self.basis.where(k)], at[f"transport{k}"])
-                for k in self.basis.orders
-            ]
-            after["Z"] = np.concatenate(pieces, axis=-1).transpose(1, 0, 2)
+            after["Z"] = shear(here, at["turn"], self.basis.first, self.basis.second)
         return after
 
     def observe(self, at: Ingredients, state: State) -> Observed:
         covariance = state["U"]
         if 2 in self.basis.orders:
             mixed = self._response_kernel(at["factor"], state["Z"])
-            covariance = at["wishart"] + mixed + mixed.T + covariance
+            covariance = wishart(at["kernel"]) + mixed + mixed.T + covariance
         return Observed(covariance, state["K1"], self.source(at, state))
 
     def _response_kernel(self, factor: np.ndarray, z: np.ndarray) -> np.ndarray:
