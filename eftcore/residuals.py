@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from eftcore.closures.base import Ingredients
-from eftcore.closures.g_only import GOnly
+from eftcore.closures.g_only import GOnly, SourceOnly
 from eftcore.errors import InputError
 from eftcore.mean_field import mean_path, settle
 from eftcore.pairs import inputs_of, pair_indices
@@ -182,11 +182,11 @@ class _Equation:
         assert reference.covariance is not None
         v4 = reference.covariance
         change = np.diff(v4, axis=0) / (self.h * self.layers)[:, None, None]
-        residual = change - self.average(self.transported(v4) + self.at["sigma"])
+        residual = change - self.average(self.transported(v4) + self.noise)
         second = np.stack([self.closure.second_order(at, {"V4": v})["V4"] for at, v in zip(self.rows, v4, strict=True)])
         step = np.zeros_like(change) if self.continuous or self.stepped else self.h * self.average(second)
         increment = getattr(reference, "increment_covariance", None)
-        source = np.zeros_like(change) if increment is None else self.average(increment - self.at["sigma"])
+        source = np.zeros_like(change) if increment is None else self.average(increment - self.noise)
         return {
             "change": change,
             "residual": residual,
@@ -199,6 +199,11 @@ class _Equation:
         """(R, P, P) chi V4 + V4 chi^T."""
         chi = self.at["chi"] if chi is None else chi
         return np.stack([self.closure.respond_both(g, v) for g, v in zip(chi, v4, strict=True)])
+
+    @cached_property
+    def noise(self) -> np.ndarray:
+        """(R, P, P) Sigma(K0), the source of V4."""
+        return np.stack([SourceOnly.rates(self.closure, at, {})["V4"] for at in self.rows])
 
     @cached_property
     def rows(self) -> list[Ingredients]:
@@ -217,7 +222,7 @@ class _Equation:
             return np.zeros(len(self.layers))
         length = self.h * self.layers
         time = self.h * self.depth
-        side = self.transported(v4) + self.at["sigma"]
+        side = self.transported(v4) + self.noise
         slope = np.diff(side, axis=0) / np.diff(time)[:, None, None]
         bend = 2 * np.diff(slope, axis=0) / (time[2:] - time[:-2])[:, None, None]
         size = np.pad(np.sqrt((bend**2).sum((1, 2))), 1, mode="edge")
