@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from eftcore.closures.wick import Wick
 from eftcore.errors import InputError, NumericsWarning
@@ -71,9 +72,16 @@ def predict(
     )
 
 
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 def predict_spec(spec: PredictionSpec) -> Theory:
     """predict, from its spec."""
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    # many small matrix products: threads inside each only wait for one another
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    with quiet, _libraries().limit(limits=1, user_api="blas"):
         solution = _raise_order(spec) if spec.order == "auto" else solve(spec)
     _check_finite(spec, solution)
     fixed = spec.numerics.quadrature == "gauss_hermite"
