@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from eftcore.activations import get_activation
-from eftcore.ensemble.cpu_kernel import KINDS, simulate_bundles
+from eftcore.ensemble.cpu_kernel import simulate_bundles
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.streams import stream_key
 from eftcore.ensemble.sums import LANES
+from eftcore.ensemble.threads import in_threads
+from eftcore.ensemble.tile_pass import ACTIVATIONS
+from eftcore.pairs import pair_table
 from eftcore.specs import EnsembleSpec
 
 _CHUNK_NUMBERS = 1 << 23
@@ -27,9 +30,9 @@ def _activation(spec: EnsembleSpec) -> tuple[int, float] | None:
     """The kernel's number for the activation, and its parameter."""
     activation = get_activation(spec.model.activation)
     family = {"relu": "leaky_relu", "swish": "silu"}.get(activation.family, activation.family)
-    if not activation.builtin or family not in KINDS:
+    if not activation.builtin or family not in ACTIVATIONS:
         return None
-    return KINDS[family], next(iter(activation.parameters.values()), 0.0)
+    return list(ACTIVATIONS).index(family), next(iter(activation.parameters.values()), 0.0)
 
 
 class CpuEngine:
@@ -52,7 +55,7 @@ class CpuEngine:
         else:
             follow = (np.zeros((0, 1, 1)), np.zeros((0, 1)), np.zeros((0, 1, 3)), np.zeros((0, 3), np.int64))
         constants = np.array([model.weight_variance, model.bias_variance, model.epsilon])
-        arrays = (constants, path.start, reference, *follow)
+        arrays = (constants, path.start[None], pair_table(n_inputs), reference, *follow)
         self._arguments: tuple[Any, ...] = (
             rows,
             *activation,
@@ -66,7 +69,13 @@ class CpuEngine:
         chunk = max(1, min(_CHUNK_BUNDLES, _CHUNK_NUMBERS // int(np.prod(self._shape))))
         for first in range(0, bundles, chunk):
             observed = np.empty((min(chunk, bundles - first), *self._shape))
-            simulate_bundles(self._key, first, observed, *self._arguments)
+            self._simulate(first, observed)
             if first + chunk >= bundles and samples % LANES:
                 observed[-1, ..., samples % LANES :] = 0.0
             yield observed
+
+    def _simulate(self, first: int, observed: np.ndarray) -> None:
+        def part(begin: int, end: int) -> None:
+            simulate_bundles(self._key, first + begin, observed[begin:end], *self._arguments)
+
+        in_threads(part, len(observed))
