@@ -9,6 +9,7 @@ import numpy as np
 
 from eftcore.activations import get_activation
 from eftcore.ensemble.cpu_kernel import simulate_bundles
+from eftcore.ensemble.moments import GROUP
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.streams import stream_key
 from eftcore.ensemble.sums import LANES
@@ -17,8 +18,8 @@ from eftcore.ensemble.tile_pass import ACTIVATIONS
 from eftcore.pairs import pair_table
 from eftcore.specs import EnsembleSpec
 
-_CHUNK_NUMBERS = 1 << 23
-_CHUNK_BUNDLES = 256
+_CHUNK_NUMBERS = 1 << 21
+_CHUNK_GROUPS = 32
 
 
 def covers(spec: EnsembleSpec) -> bool:
@@ -66,7 +67,7 @@ class CpuEngine:
     def observations(self, samples: int) -> Iterator[np.ndarray]:
         """(bundles, R, 2 or 4, P, LANES) float64 at a time, ``samples`` networks in all; unused lanes are zero."""
         bundles = -(-samples // LANES)
-        chunk = max(1, min(_CHUNK_BUNDLES, _CHUNK_NUMBERS // int(np.prod(self._shape))))
+        chunk = GROUP * max(1, min(_CHUNK_GROUPS, _CHUNK_NUMBERS // (GROUP * int(np.prod(self._shape)))))
         for first in range(0, bundles, chunk):
             observed = np.empty((min(chunk, bundles - first), *self._shape))
             self._simulate(first, observed)

@@ -128,6 +128,12 @@ class Lanes:
         """Square root."""
         return self.call("sqrt")
 
+    def total(self) -> ir.Value:
+        """Sum over the lanes of float64, in a fixed order."""
+        kind = ir.FunctionType(_DOUBLE.element, [_DOUBLE.element, _DOUBLE])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.vector.reduce.fadd.v{LANES}f64")
+        return self.builder.call(function, (ir.Constant(_DOUBLE.element, 0.0), self.value), fastmath=("reassoc",))
+
     def where(self, relation: str, limit: Lanes | float, yes: Lanes | float, no: Lanes | float) -> Lanes:
         """``yes`` in lanes where ``self relation limit``, else ``no``; a NaN satisfies no relation."""
         condition = self.builder.fcmp_ordered(relation, self.value, self.like(limit))
@@ -174,6 +180,11 @@ class Array:
     def entry(self, *index: Any) -> ir.Value:
         """One number, such as an index."""
         return self._builder.load(self._builder.gep(self._data, [self._flat(index)]))
+
+    def increase(self, number: ir.Value, *index: Any) -> None:
+        """Add to one float64 number."""
+        place = self._builder.gep(self._data, [self._flat(index)])
+        self._builder.store(self._builder.fadd(self._builder.load(place), number), place)
 
     def copies(self, *index: Any) -> Lanes:
         """LANES copies of one number."""
@@ -223,9 +234,19 @@ class Code:
         with self._builder.if_then(self._builder.icmp_signed("==", index, _index(value))):
             yield
 
+    def unless(self, index: ir.Value, other: ir.Value) -> Iterator[None]:
+        """``for _ in unless(index, other)`` as ``if index != other``."""
+        with self._builder.if_then(self._builder.icmp_signed("!=", index, other)):
+            yield
+
     def add(self, *indices: Any) -> ir.Value:
         """Sum of indices."""
         return _sum(self._builder, *indices)
+
+    def minimum(self, one: Any, other: Any) -> ir.Value:
+        """The smaller of two indices."""
+        one, other = _index(one), _index(other)
+        return self._builder.select(self._builder.icmp_signed("<", one, other), one, other)
 
     def zero(self, dtype: str) -> Lanes:
         """LANES zeros, "float32" or "float64"."""

@@ -68,9 +68,9 @@ def test_results_do_not_depend_on_threads(estimator, dtype, monkeypatch):
 
 
 def test_results_do_not_depend_on_how_many_bundles_come_at_once(monkeypatch):
-    many = simulate("paired", "float32", samples=100)
-    monkeypatch.setattr(cpu_engine, "_CHUNK_BUNDLES", 2)
-    assert same(simulate("paired", "float32", samples=100), many)
+    many = simulate("paired", "float32", samples=1000)
+    monkeypatch.setattr(cpu_engine, "_CHUNK_GROUPS", 2)
+    assert same(simulate("paired", "float32", samples=1000), many)
 
 
 @pytest.mark.parametrize("engine", ["cpu", "torch"])
