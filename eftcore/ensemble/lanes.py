@@ -89,12 +89,11 @@ class Lanes:
     def __and__(self, other: Lanes | int) -> Lanes:
         return self.new(self.builder.and_(self.value, self.like(other)))
 
+    def __or__(self, other: Lanes | int) -> Lanes:
+        return self.new(self.builder.or_(self.value, self.like(other)))
+
     def __lshift__(self, bits: int) -> Lanes:
         return self.new(self.builder.shl(self.value, self.like(bits)))
-
-    def __rshift__(self, bits: int) -> Lanes:
-        """Unsigned."""
-        return self.new(self.builder.lshr(self.value, self.like(bits)))
 
     def signed_shift(self, bits: int) -> Lanes:
         """Shift of a signed word to the right."""

@@ -73,8 +73,10 @@ def test_activations_are_accurate_to_float32_rounding(name):
 
 
 def test_logarithm_is_accurate_to_float32_rounding():
-    x = np.exp(np.linspace(-30, 30, 100_001)).astype(np.float32).astype(float)
-    assert (np.abs(each(vector_math.log)(x) - np.log(x)) <= 2e-7 * np.abs(np.log(x))).all()
+    x = np.concatenate([np.exp(np.linspace(0, 31 * np.log(2), 100_001)), 2.0**31 - 2.0**7 * np.arange(1000)])
+    x = x.astype(np.float32).astype(float)
+    exact = -2 * np.log(x / 2**31)
+    assert (np.abs(each(vector_math.minus_two_log)(x) - exact) <= 4e-7 * exact).all()
 
 
 @pytest.fixture(scope="module")
