@@ -16,7 +16,7 @@ from eftcore.ensemble.sums import LANES
 from eftcore.ensemble.tile_pass import activate, add_products, advance, advance_lower, fill_normals
 from eftcore.ensemble.vector_math import STRICT, seed_generators
 
-TILE, LEAST_TILE = 64, 16
+TILE, LEAST_TILE = 128, 16
 """A tile has about TILE numbers of a network, and at least LEAST_TILE neurons. Their products are added in float32,
 those of tiles in float64."""
 
