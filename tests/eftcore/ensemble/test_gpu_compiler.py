@@ -50,7 +50,7 @@ def ensemble(estimator, inputs, width=64, activation="tanh"):
 def test_the_papers_ensemble_stays_in_registers_and_needs_no_barrier(built):
     spec = ensemble("plain", 4)
     used, code = built(simulate_block, gpu_engine.compile_constants(spec), **gpu_engine.launch_options(spec))
-    # 12 blocks of one warp share the 65536 registers of a multiprocessor
+    # at least 12 blocks of one warp share the 65536 registers of a multiprocessor
     assert used["REG"] <= 168
     assert used["STACK"] == used["SHARED"] == 0
     assert "bar.sync" not in code
