@@ -129,7 +129,12 @@ def engine_of(spec: EnsembleSpec, device: str) -> tuple[str, str]:
 
 
 def _has_triton() -> bool:
-    return find_spec("triton") is not None
+    """Whether the graphics kernels can be compiled: they need Triton 3.5."""
+    if find_spec("triton") is None:
+        return False
+    import triton
+
+    return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 5)
 
 
 def resolve_device(device: str) -> str:
