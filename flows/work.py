@@ -13,7 +13,7 @@ import pandas as pd
 
 import eftcore as eft
 from eftcore.ensemble import Sample, sample_digest
-from eftcore.ensemble.simulation import resolve_device
+from eftcore.ensemble.simulation import engine_of, resolve_device
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
 from eftcore.windows import Comparison
@@ -60,7 +60,9 @@ def load_theory(store: ResultStore, digest: str) -> tuple[Theory, dict[str, Any]
 def simulate(store: ResultStore, spec: EnsembleSpec, *, shard: int, samples: int, device: str) -> str:
     """Simulate one shard and store its sums."""
     reporter = current()
-    with timed(device=resolve_device(device), seed=spec.seed) as provenance:
+    place = resolve_device(device)
+    engine, stream = engine_of(spec, place)
+    with timed(device=f"{place} ({engine}, {stream})", seed=spec.seed) as provenance:
         sample = eft.simulate(
             **{name: getattr(spec, name) for name in type(spec).model_fields},
             samples=samples,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,10 +12,6 @@ from eftcore.ensemble.reference import Path
 from eftcore.ensemble.sample import Sample
 from eftcore.errors import EnvironmentProblem, InputError
 from eftcore.specs import EnsembleSpec, InputKernel, ResNet
-
-if TYPE_CHECKING:
-    from eftcore.ensemble.cpu_engine import CpuEngine
-    from eftcore.ensemble.torch_engine import TorchEngine
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -73,12 +70,9 @@ def simulate(
     _check_count("shard", shard, 0)
     place = resolve_device(device)
 
-    from eftcore.ensemble.moments import Moments
-
     path = Path(spec)
-    moments = Moments(spec, path.reference)
     done = 0
-    engine = _engine(spec, path, shard=shard, device=place)
+    engine, moments = _engine(spec, path, shard=shard, device=place)
     for observed in engine.observations(samples):
         moments.add(observed)
         done = min(samples, done + observed.shape[0] * observed.shape[-1])
@@ -89,15 +83,58 @@ def simulate(
     return Sample(spec=spec, shards=((shard, samples),), reference=path.reference, sums=moments.finished())
 
 
-def _engine(spec: EnsembleSpec, path: Path, *, shard: int, device: str) -> CpuEngine | TorchEngine:
+def _engine(spec: EnsembleSpec, path: Path, *, shard: int, device: str) -> tuple[Any, Any]:
+    """What makes the observations, and what adds them up; on a graphics processor observations stay there."""
+    name, _ = engine_of(spec, device)
+    engine: Any
+    if name == "fused":
+        from eftcore.ensemble.cpu_engine import CpuEngine
+
+        engine = CpuEngine(spec, path, shard=shard)
+    elif name == "triton":
+        from eftcore.ensemble.gpu_engine import GpuEngine
+
+        engine = GpuEngine(spec, path, shard=shard, device=device)
+    else:
+        from eftcore.ensemble.torch_engine import TorchEngine
+
+        engine = TorchEngine(spec, path, shard=shard, device=device, keep=device == "cuda" and _has_triton())
+    if device == "cuda" and _has_triton():
+        from eftcore.ensemble.gpu_moments import DeviceMoments
+
+        return engine, DeviceMoments(spec, path.reference, device=device)
+    from eftcore.ensemble.moments import Moments
+
+    return engine, Moments(spec, path.reference)
+
+
+def engine_of(spec: EnsembleSpec, device: str) -> tuple[str, str]:
+    """Which engine simulates this ensemble on "cpu" or "cuda", and its kind of random stream.
+
+    >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=10)
+    >>> spec = EnsembleSpec(model=model, kernel=InputKernel.explicit([[1.0]]), width=16)
+    >>> engine_of(spec, "cpu"), engine_of(spec, "cuda")[0]
+    (('fused', 'xoshiro128++'), 'triton')
+    """
     if device == "cpu":
-        from eftcore.ensemble.cpu_engine import CpuEngine, covers
+        from eftcore.ensemble.cpu_engine import covers as fused
 
-        if covers(spec):
-            return CpuEngine(spec, path, shard=shard)
-    from eftcore.ensemble.torch_engine import TorchEngine
+        return ("fused", "xoshiro128++") if fused(spec) else ("torch", "mt19937")
+    if _has_triton():
+        from eftcore.ensemble.gpu_engine import covers as persistent
 
-    return TorchEngine(spec, path, shard=shard, device=device)
+        if persistent(spec):
+            return "triton", "philox4x32-10"
+    return "torch", "philox4x32-10"
+
+
+def _has_triton() -> bool:
+    """Whether the graphics kernels can be compiled: they need Triton 3.5."""
+    if find_spec("triton") is None:
+        return False
+    import triton
+
+    return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 5)
 
 
 def resolve_device(device: str) -> str:

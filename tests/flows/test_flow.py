@@ -83,6 +83,10 @@ def test_a_second_run_computes_nothing_and_adds_no_row(calls: list[str], tiny: P
     assert rows["v_runs"] == 2 + widths
     assert rows["v_windows"] == widths * mean_and_g_only * tolerances
     assert rows["v_errors"] == widths * mean_and_g_only * layers
+    db = Database(default_url(), read_only=True)
+    devices = queries.select(db, "SELECT device FROM v_runs WHERE kind = 'simulation'")["device"]
+    db.dispose()
+    assert set(devices) == {"cpu (fused, xoshiro128++)"}
 
     calls.clear()
     second = run(tiny)
