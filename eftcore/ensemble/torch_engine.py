@@ -48,6 +48,12 @@ class TorchEngine:
         per_network = max(per_network, 4 * len(first) * len(spec.depths))
         self.chunk = LANES * max(1, min(_CHUNK_NETWORKS, _CHUNK_NUMBERS // per_network) // LANES)
 
+    @property
+    def stream(self) -> str:
+        """The kind of random stream, for provenance."""
+        kind = "Philox4x32-10" if self._device.type == "cuda" else "mt19937"
+        return f"torch {kind}, keyed by sha256 of (ensemble, shard, chunk of {self.chunk} networks)"
+
     def observations(self, samples: int) -> Iterator[np.ndarray]:
         """(bundles, R, 2 or 4, P, LANES) float64 at a time, ``samples`` networks in all; unused lanes are zero."""
         for index, start in enumerate(range(0, samples, self.chunk)):

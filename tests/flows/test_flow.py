@@ -163,7 +163,7 @@ def test_a_dry_run_says_how_long_judging_by_earlier_runs(
 
 
 def test_more_samples_keep_the_full_shards(calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("flows.study.SHARD_WORK", 1)
+    monkeypatch.setattr("eftcore.ensemble.shards.SHARD_WORK", 1)
     tiny.write_text(TINY.replace("samples = 4096", "samples = 160").replace("[8, 16]", "[8]"))
     run(tiny)
     assert calls.count("simulate") == 3

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eftcore.ensemble.shards import shard_size
 from eftcore.errors import InputError
-from flows.study import Simulation, bundled_studies, expand_study, find_study, layers_for, load_study, shard_size
+from flows.study import Simulation, bundled_studies, expand_study, find_study, layers_for, load_study
 
 BASE: dict[str, Any] = {
     "name": "tiny",
@@ -105,7 +106,7 @@ def test_digest_changes_with_the_work_and_not_with_the_description():
 def test_more_samples_keep_every_full_shard():
     spec = next(iter(expand_study(BASE).simulations.values())).spec
     size = shard_size(spec)
-    few, many = (Simulation(spec=spec, samples=samples).shards for samples in (2 * size + 5, 5 * size))
+    few, many = (Simulation(spec=spec, samples=samples).all_shards for samples in (2 * size + 5, 5 * size))
     assert few == ((0, size), (1, size), (2, 5))
     assert many[:2] == few[:2]
     assert [index for index, _ in many] == [0, 1, 2, 3, 4]
