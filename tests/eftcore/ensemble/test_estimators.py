@@ -152,6 +152,17 @@ def test_published_simulated_values_from_20000_paired_networks():
     assert error < 0.025
 
 
+def test_published_increment_covariance(lowest_p):
+    """Theory: section 8, Sigma_mic[00,00] at n = 256; printed to 0.001."""
+    model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.05, depth=800)
+    kernel = eft.InputKernel.explicit([[2.0]])
+    sample = eft.simulate(model, kernel, width=256, samples=2000, depths=range(0, 801, 200), device="cpu")
+    published = np.array([8.342, 11.445, 14.903, 18.665, 22.688])
+    error = np.hypot(sample.increment_covariance_se[:, 0, 0], 0.001 / 12**0.5)
+    assert lowest_p(sample.increment_covariance[:, 0, 0] - published, error) > ALPHA
+    assert (error < 2e-4 * published).all()
+
+
 @pytest.mark.parametrize(
     ("activation", "kernel", "bias_variance", "dtype", "estimator"),
     [
