@@ -5,8 +5,9 @@ second moments M_{ab,cd} = E[G_ab G_cd] obey M' = (1 + e)^2 M + ((2 e + e^2) / n
 G is a product of independent factors, G^0 and (e / n) times noncentral chi-squares chi^2_n(n / e), so that all its
 cumulants are known.
 
-Kolmogorov-Smirnov tests at level ALPHA each, 26 of two estimators (K0, K1, U1, Sigma_mic and V4 of two inputs), and two
-more tests of cumulants: over fresh seeds the module would fail with probability 2.8e-2 at most; the seed is fixed.
+Each set of scores goes through two tests, Kolmogorov-Smirnov and a chi-square test of the sum of squares, which alone
+sees an error that is wrong by 10 %. A set of p-values fails where Holm's method rejects one at level ALPHA; over fresh
+seeds the module would fail with probability 4e-2 at most. The seed is fixed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from scipy import stats
 import eftcore as eft
 from eftcore.pairs import pair_indices
 
-ALPHA = 1e-3
+ALPHA = 1e-2
 ENSEMBLES = 1000
 NETWORKS = 3000
 WIDTH = 24
@@ -77,10 +78,16 @@ def scores(request):
     return {name: np.array(z) for name, z in out.items()}
 
 
+def p_values(scores: np.ndarray) -> list[float]:
+    """That scores are N(0, 1): by their distribution, and by their size alone."""
+    size = stats.chi2.cdf((np.asarray(scores) ** 2).sum(), len(scores))
+    return [float(stats.kstest(scores, "norm").pvalue), float(2 * min(size, 1 - size))]
+
+
 def test_scores_are_standard_normal(scores):
-    p = {name: stats.kstest(z, "norm").pvalue for name, z in scores.items()}
+    p = {name: p_values(z) for name, z in scores.items()}
     assert len(p) == 13
-    assert min(p.values()) > ALPHA, p
+    assert min(min(pair) for pair in p.values()) * 2 * len(p) > ALPHA, p
 
 
 def exact_cumulants(width: int, variance: float) -> tuple[float, float]:
@@ -104,7 +111,7 @@ def test_cumulants():
         for k in range(ENSEMBLES)
     ]
     z = [(part.third_cumulant[0, 0] - third) / part.third_cumulant_se[0, 0] for part in shards]
-    assert stats.kstest(z, "norm").pvalue > ALPHA
+    assert min(p_values(z)) * 2 > ALPHA
     total = reduce(lambda a, b: a + b, shards)
     z = (total.fourth_cumulant[0, 0] - fourth) / total.fourth_cumulant_se[0, 0]
     assert 2 * stats.norm.sf(abs(z)) > ALPHA
