@@ -6,7 +6,7 @@ G is a product of independent factors, G^0 and (e / n) times noncentral chi-squa
 cumulants are known.
 
 Each set of scores goes through two tests, Kolmogorov-Smirnov and a chi-square test of the sum of squares, which alone
-sees an error that is wrong by 10 %. A set of p-values fails where Holm's method rejects one at level ALPHA; over fresh
+sees an error wrong by 10 to 15 %. A set of p-values fails where Holm's method rejects one at level ALPHA; over fresh
 seeds the module would fail with probability 4e-2 at most. The seed is fixed.
 """
 
