@@ -1,7 +1,7 @@
 """V4 of the paired estimator's control, n Cov(G~ + u): the exact leading order, summed up as far as a sample needs.
 
-The Wick series (theory: section 4) has every power of epsilon, as the sampled control has: only the rest of the series
-and the integrals lie between the two.
+The Wick series (docs/theory.md, section 4) has every power of epsilon, as the sampled control has: only the rest of the
+series and the integrals lie between the two.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def test_the_source_vanishes_at_initialisation(lowest_p):
 
 @pytest.fixture(scope="module")
 def exact_correction():
-    """K1_00 at epsilon = 0.1 and T = 2: minus 0.449 (theory: section 8)."""
+    """K1_00 at epsilon = 0.1 and T = 2: minus 0.449."""
     theory = eft.predict(
         paper_model(), paper_kernel(1), "wick", order="auto", truncation=1e-3, depths=(0, paper_model().depth)
     )
@@ -107,7 +107,8 @@ def paper_kernel(n_inputs):
 def test_first_correction_of_the_paper_setting_and_its_variance_gain(
     width, n_inputs, correction_gain, covariance_gain, exact_correction
 ):
-    """Theory: section 6; the gain at n = 256 and N = 4, not given there, is that of n = 64 times 4: gains grow like n.
+    """Gains in variance were measured apart from this code; at n = 256, N = 4 it is 4 times that of n = 64: they grow
+    like n.
 
     K1 at finite width differs from the leading order by O(1 / n): -0.008 at n = 64 (150 000 networks, +-0.006), a fifth
     of this test's standard error. Each case fails for fresh seeds with probability 0.003.
@@ -136,7 +137,7 @@ def test_first_correction_of_the_paper_setting_and_its_variance_gain(
 
 
 def test_published_simulated_values_from_20000_paired_networks():
-    """Theory: section 8. The published error of V4 is that of the plain estimator with 5 000 000 networks."""
+    """The published error of V4 is that of the plain estimator with 5 000 000 networks."""
     model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.05, depth=800)
     kernel = eft.InputKernel.explicit([[2.0]])
     options = {"width": 64, "depths": range(0, 801, 200), "device": "cpu"}
@@ -153,7 +154,7 @@ def test_published_simulated_values_from_20000_paired_networks():
 
 
 def test_published_increment_covariance(lowest_p):
-    """Theory: section 8, Sigma_mic[00,00] at n = 256; printed to 0.001."""
+    """Published Sigma_mic[00,00] at n = 256; printed to 0.001."""
     model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.05, depth=800)
     kernel = eft.InputKernel.explicit([[2.0]])
     sample = eft.simulate(model, kernel, width=256, samples=2000, depths=range(0, 801, 200), device="cpu")
