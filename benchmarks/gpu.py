@@ -29,7 +29,7 @@ import time
 import torch
 
 import eftcore as eft
-from eftcore.ensemble.simulation import engine_of
+from eftcore.ensemble.engines import engine_name
 
 WIDTH, INPUTS, EPSILON, DEPTH = 64, 4, 0.05, 800
 OPERATIONS = {"float32": (35.0, 128), "integer": (22.0, 64), "special": (1.5, 16), "conversions": (1.0, 64)}
@@ -83,7 +83,7 @@ def main() -> None:
         spec = ensemble(estimator)
         taken = seconds(spec, networks)
         each = taken / (networks * DEPTH * WIDTH * INPUTS)
-        engine, _ = engine_of(spec, "cuda")
+        engine = engine_name(spec, "cuda")
         print(f"{estimator:7} {engine:7} {taken:8.2f} s  {each * 1e12:8.3f} ps / neuron-input-layer")
         if estimator == "plain":
             verdict = "met" if taken <= TARGET * networks / 5_000_000 else "missed"

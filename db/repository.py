@@ -84,18 +84,35 @@ def record_prediction(
 
 
 def record_simulation(
-    db: Database, sample: Sample, *, provenance: Mapping[str, Any], study_id: int | None = None
+    db: Database,
+    sample: Sample,
+    *,
+    provenance: Mapping[str, Any],
+    study_id: int | None = None,
+    details: Mapping[str, Any] | None = None,
+    answers: str | None = None,
 ) -> int:
-    """Record a merged simulation with its trajectories and standard errors. As record_prediction."""
+    """Record a merged simulation with its trajectories and standard errors. As record_prediction.
+
+    Args:
+        details: more about it, JSON-able, such as the precision reached.
+        answers: digest under which a failure to simulate this may be recorded (see mark_failed); that record goes.
+    """
     shards = [[int(index), int(count)] for index, count in sample.shards]
     fields = simulation_fields(sample.spec, sample.digest, int(sample.samples)) | {"shards": shards}
+    if details is not None:
+        fields["details"] = plain_json(dict(details))
     trajectories = [
         Trajectory("K0", sample.mean, sample.mean_se),
         Trajectory("V4", sample.covariance, sample.covariance_se),
         Trajectory("K1", sample.correction, sample.correction_se),
         Trajectory("U1", sample.source, sample.source_se),
     ]
-    return _record_run(db, sample.spec, fields, trajectories, provenance, study_id)
+    run_id = _record_run(db, sample.spec, fields, trajectories, provenance, study_id)
+    if answers is not None:
+        with db.session() as session:
+            session.execute(sa.delete(Run).where(Run.digest == answers, Run.status == "failed"))
+    return run_id
 
 
 def mark_failed(
@@ -112,8 +129,9 @@ def mark_failed(
 
     Args:
         error: what went wrong, for people.
-        digest: identity of the simulation that was wanted, with its shards (Sample.digest), so that its later
-            success replaces the failure; a prediction has its own.
+        digest: identity of the simulation that was wanted: Sample.digest, so that its later success replaces the
+            failure, or, where the shards are not known beforehand, what record_simulation will be told as ``answers``;
+            a prediction has its own.
         samples: networks wanted, for a simulation.
     """
     if isinstance(spec, PredictionSpec):

@@ -13,7 +13,7 @@ from eftcore.errors import EftError, EnvironmentProblem, InputError, NumericsWar
 from eftcore.mean_field import mean_field
 from eftcore.prediction import predict, predict_spec
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, InputKernel, Numerics, PredictionSpec, ResNet
+from eftcore.specs import EnsembleSpec, InputKernel, Numerics, Precision, PredictionSpec, ResNet
 
 if TYPE_CHECKING:
     from eftcore.checks import TheoremCheck, same_law, theorem_table
@@ -59,6 +59,7 @@ __all__ = [
     "InputKernel",
     "Numerics",
     "NumericsWarning",
+    "Precision",
     "PredictionSpec",
     "ResNet",
     "Sample",

@@ -37,7 +37,9 @@ def _activation(spec: EnsembleSpec) -> tuple[int, float] | None:
 
 
 class CpuEngine:
-    """Observations of one shard. Each bundle has its own random numbers, so neither threads nor chunks matter."""
+    """Observations of one shard. Each network has its own random numbers, so neither threads nor chunks matter."""
+
+    stream = "xoshiro128++, keyed by sha256 of (ensemble, shard), then network; Box-Muller"
 
     def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int) -> None:
         assert spec.depths is not None

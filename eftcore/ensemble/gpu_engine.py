@@ -77,6 +77,8 @@ def _activation(spec: EnsembleSpec) -> tuple[int, float] | None:
 class GpuEngine:
     """Observations of one shard, which stay on the device. Random numbers belong to networks, not to blocks."""
 
+    stream = "Philox4x32-10, keyed by sha256 of (ensemble, shard), counted by (network, layer, neuron); Box-Muller"
+
     def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int, device: str) -> None:
         assert spec.depths is not None
         activation = _activation(spec)

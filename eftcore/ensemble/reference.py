@@ -22,14 +22,10 @@ class Reference:
     Attributes:
         kernel: (R, P) K0.
         second_moment: (R, P) E2(K0).
-        covariance: (R, P, P) exact leading-order V4, of which the paired estimator measures the rest; None for plain.
-        covariance_error: estimated relative error of ``covariance``; 0 for plain.
     """
 
     kernel: np.ndarray
     second_moment: np.ndarray
-    covariance: np.ndarray | None = None
-    covariance_error: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,6 +56,12 @@ class TorchEngine:
         per_network = max(per_network, 4 * len(first) * len(spec.depths))
         self.chunk = LANES * max(1, min(_CHUNK_NETWORKS[device], _CHUNK_NUMBERS[device] // per_network) // LANES)
 
+    @property
+    def stream(self) -> str:
+        """The kind of random stream, for provenance."""
+        kind = "Philox4x32-10" if self._device.type == "cuda" else "mt19937"
+        return f"torch {kind}, keyed by sha256 of (ensemble, shard, chunk of {self.chunk} networks)"
+
     def observations(self, samples: int) -> Iterator[Any]:
         """``samples`` networks in all: (bundles, R, 2 or 4, P, LANES) float64 arrays with zeros in unused lanes, or
         with ``keep`` (1, R, 2 or 4, P, networks) float64 tensors."""
