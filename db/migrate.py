@@ -29,6 +29,7 @@ from db.errors import (
 from db.lifecycle import register_version
 from db.models import AlgorithmVersion, Base
 from db.session import Database, default_url, make_engine, parse_url, sqlite_path
+from eftcore.errors import InputError
 from eftcore.specs import ALGORITHM_VERSION
 
 __all__ = [
@@ -138,8 +139,17 @@ def _register_versions(url: sa.URL) -> None:
 
 
 def downgrade(url: str | sa.URL, revision: str) -> None:
-    """Go back to an older revision ("base" removes every table and its rows)."""
-    with locked_connection(parse_url(url)) as connection:
+    """Go back to an older revision ("base" removes every table and its rows).
+
+    Raises InputError (no such revision) and as current().
+    """
+    parsed = parse_url(url)
+    known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
+    if revision not in (*known, "base"):
+        raise InputError(f"revision = {revision!r}: no such revision; use {', '.join(reversed(known))} or base")
+    found = current(parsed)
+    _refuse_unknown(parsed, found)
+    with locked_connection(parsed) as connection:
         command.downgrade(_config(connection=connection), revision)
 
 

@@ -30,6 +30,7 @@ DatabaseOption = Annotated[
     typer.Option("--db", metavar="URL", help="Results database; EFT_DATABASE_URL, else SQLite in ./eft-data."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many rows.")]
 
 _ACTIVATIONS = (
@@ -230,6 +231,57 @@ def db_upgrade(db: DatabaseOption = None) -> None:
     migrate.upgrade(url)
     done = "is up to date" if before == migrate.head() else "created" if before is None else "upgraded"
     print(f"database {migrate.info(url)['url']} {done}, revision {migrate.head()}")
+
+
+@db_app.command("downgrade")
+def db_downgrade(
+    revision: Annotated[str, typer.Argument(help="Such as 0001_first_tables; base removes every table.")],
+    db: DatabaseOption = None,
+    yes: YesOption = False,
+) -> None:
+    """Take the database back to an older revision. What the older tables cannot hold is lost."""
+    from db import migrate
+
+    url = _use_database(db)
+    shown = f"{migrate.info(url)['url']} from {migrate.current(url)} to {revision}"
+    if not yes:
+        typer.confirm(f"Take database {shown}? `eft db backup` first", abort=True)
+    migrate.downgrade(url, revision)
+    print(f"database {shown}: done")
+
+
+@db_app.command("current")
+def db_current(db: DatabaseOption = None) -> None:
+    """Print the revision of the database, and whether this version of the program uses it."""
+    from db import migrate
+
+    url = _use_database(db)
+    print(f"{migrate.current(url) or 'no tables yet'} (this program: {migrate.head()})")
+
+
+@db_app.command("check")
+def db_check(db: DatabaseOption = None) -> None:
+    """Look for damage: revision, tables, views, the file itself, runs without results. Changes nothing."""
+    from db import maintenance
+
+    problems = maintenance.check(_use_database(db))
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise typer.Exit(1)
+    print("the database is sound")
+
+
+@db_app.command("backup")
+def db_backup(
+    path: Annotated[Path, typer.Argument(help="A new file: SQLite, or for PostgreSQL an archive of pg_dump.")],
+    db: DatabaseOption = None,
+) -> None:
+    """Copy the database while it may be in use."""
+    from db import maintenance
+
+    written = maintenance.backup(path, _use_database(db))
+    print(f"backup {written}, {written.stat().st_size / 1e6:.1f} MB")
 
 
 @db_app.command("info")

@@ -24,7 +24,7 @@ import eftcore as eft
 from db import migrate
 from db.repository import record_comparison, record_prediction, record_simulation, record_study
 from db.session import Database, parse_url
-from eftcore.specs import digest_of
+from tests.db.workers import MadeSample
 
 PROVENANCE = {
     "git_commit": "0" * 40,
@@ -173,32 +173,6 @@ def make_theory() -> MakeTheory:
         return replace(eft.predict(model, kernel, closure=closure, **options), **(changes or {}))
 
     return make
-
-
-@dataclass(frozen=True)
-class MadeSample:
-    """The public attributes of eftcore's Sample, with numbers of our choice."""
-
-    spec: eft.EnsembleSpec
-    shards: tuple[tuple[int, int], ...]
-    depth: np.ndarray
-    time: np.ndarray
-    mean: np.ndarray
-    mean_se: np.ndarray
-    covariance: np.ndarray
-    covariance_se: np.ndarray
-    correction: np.ndarray
-    correction_se: np.ndarray
-    source: np.ndarray
-    source_se: np.ndarray
-
-    @property
-    def samples(self) -> int:
-        return sum(count for _, count in self.shards)
-
-    @property
-    def digest(self) -> str:
-        return digest_of({"ensemble": self.spec.digest, "shards": sorted(self.shards)})
 
 
 @pytest.fixture(scope="session")
