@@ -64,13 +64,13 @@ def postgresql_server() -> Iterator[sa.URL]:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _create_database(server: sa.URL, template: str | None = None) -> sa.URL:
+def create_database(server: sa.URL, template: str | None = None) -> sa.URL:
     name = f"eft_{uuid.uuid4().hex}"
     _on_server(server, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
     return server.set(database=name)
 
 
-def _drop_database(server: sa.URL, url: sa.URL) -> None:
+def drop_database(server: sa.URL, url: sa.URL) -> None:
     _on_server(server, f"DROP DATABASE {url.database} WITH (FORCE)")
 
 
@@ -83,10 +83,10 @@ def _on_server(server: sa.URL, statement: str) -> None:
 
 @pytest.fixture(scope="session")
 def postgresql_template(postgresql_server: sa.URL) -> Iterator[sa.URL]:
-    url = _create_database(postgresql_server)
+    url = create_database(postgresql_server)
     migrate.upgrade(url)
     yield url
-    _drop_database(postgresql_server, url)
+    drop_database(postgresql_server, url)
 
 
 @pytest.fixture(scope="session")
@@ -108,9 +108,9 @@ def empty_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> I
         yield parse_url(f"sqlite:///{tmp_path / 'results.db'}")
         return
     server = request.getfixturevalue("postgresql_server")
-    url = _create_database(server)
+    url = create_database(server)
     yield url
-    _drop_database(server, url)
+    drop_database(server, url)
 
 
 @pytest.fixture
@@ -122,9 +122,9 @@ def url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
         yield parse_url(f"sqlite:///{path}")
         return
     server = request.getfixturevalue("postgresql_server")
-    made = _create_database(server, request.getfixturevalue("postgresql_template").database)
+    made = create_database(server, request.getfixturevalue("postgresql_template").database)
     yield made
-    _drop_database(server, made)
+    drop_database(server, made)
 
 
 @pytest.fixture
