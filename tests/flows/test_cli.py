@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -102,13 +103,14 @@ def test_database_commands(eft: Eft, home: Path):
         assert json.loads(eft(command, "--json").out) == []
 
 
-def test_database_is_looked_after(eft: Eft, home: Path, tmp_path: Path):
+def test_database_is_looked_after(eft: Eft, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     eft("db", "upgrade")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert eft("db", "check").out == "the database is sound\n"
     assert eft("db", "backup", str(tmp_path / "copy.db")).code == 0
     assert eft("db", "backup", str(tmp_path / "copy.db")).code == 2
     assert eft("db", "check", "--db", f"sqlite:///{tmp_path}/copy.db").code == 0
-    assert eft("db", "downgrade", "0001_first_tables").code == 1, "nobody is there to confirm"
+    assert eft("db", "downgrade", "0001_first_tables").code == 1, "the answer was no"
     assert eft("db", "downgrade", "0001_first_tables", "--yes").code == 0
     assert eft("db", "current").out.startswith("0001_first_tables (this program: ")
     unsound = eft("db", "check")
