@@ -153,7 +153,7 @@ def runs(
     db: DatabaseOption = None,
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     kind: Annotated[str | None, typer.Option(help="simulation or prediction.")] = None,
-    status: Annotated[str | None, typer.Option(help="succeeded or failed.")] = None,
+    status: Annotated[str | None, typer.Option(help="pending, running, succeeded, failed or stale.")] = None,
     activation: Annotated[str | None, typer.Option(help="Only this activation.")] = None,
     limit: LimitOption = 50,
     json: JsonOption = False,
