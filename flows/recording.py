@@ -65,7 +65,7 @@ def record(
             provenance=provenance,
             study_id=study_id,
             details=simulation_details(sample, precision),
-            answers=wanted,
+            announced=wanted,
         )
         for prediction, digest in comparisons.items():
             repository.record_comparison(
