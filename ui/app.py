@@ -24,6 +24,7 @@ st.html(
 st.navigation(
     [
         st.Page("views/windows.py", title="Windows", url_path="windows", default=True),
+        st.Page("views/compare.py", title="Compare", url_path="compare"),
         st.Page("views/run.py", title="Run", url_path="run"),
     ],
     position="top",
