@@ -26,6 +26,7 @@ st.navigation(
         st.Page("views/windows.py", title="Windows", url_path="windows", default=True),
         st.Page("views/compare.py", title="Compare", url_path="compare"),
         st.Page("views/run.py", title="Run", url_path="run"),
+        st.Page("views/predict.py", title="Predict", url_path="predict"),
     ],
     position="top",
 ).run()
