@@ -1,31 +1,27 @@
 """Why a closure fails on a configuration: the equation's residual, Wick orders, the exact statements as checks.
 
-Each takes seconds and is computed when asked for. What the installed eftcore does not offer is not offered here.
+Each takes seconds and is computed when asked for.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
+from typing import cast
 
 import pandas as pd
 
 from db.stored_results import StoredSample
+from eftcore.residuals import equation_residual
 from eftcore.results import Theory
 from eftcore.specs import InputKernel, ResNet, default_depths
+from eftcore.wick_orders import wick_contributions
 from ui.notation import TIME, number
 
 RESIDUAL, ORDERS, CHECKS = "equation residual", "Wick orders", "exact statements"
-_MODULES = {RESIDUAL: "eftcore.residuals", ORDERS: "eftcore.wick_orders", CHECKS: "eftcore.theorems"}
+DIAGNOSTICS = (RESIDUAL, ORDERS, CHECKS)
 
 NORM = "Frobenius norm, per unit t"
 HIGHEST_ORDER = 24
 _LAYERS = 20
-
-
-def available() -> list[str]:
-    """The diagnostics at hand, in reading order."""
-    return [name for name, module in _MODULES.items() if find_spec(module) is not None]
 
 
 def residual_frame(reference: Theory | StoredSample) -> pd.DataFrame:
@@ -34,7 +30,7 @@ def residual_frame(reference: Theory | StoredSample) -> pd.DataFrame:
     Columns TIME, NORM and part. A recorded simulation lacks the increments' covariance, so that its source and
     transport errors cannot be told apart; a better theory has no source error at leading order.
     """
-    norms = import_module("eftcore.residuals").equation_residual(reference).norms()
+    norms = equation_residual(cast("Theory", reference)).norms()  # it reads what both have
     parts = {"change": "change of V4", "residual": "residual"}
     if isinstance(reference, StoredSample):
         parts |= {"step": "step", "transport": "source and transport"}
@@ -47,16 +43,16 @@ def residual_frame(reference: Theory | StoredSample) -> pd.DataFrame:
 
 def orders_frame(model: ResNet, kernel: InputKernel) -> pd.DataFrame:
     """What each Wick order adds at T: columns quantity, order, size (Frobenius), share of what G-only misses."""
-    contributions = import_module("eftcore.wick_orders").wick_contributions(
-        model, kernel, order=HIGHEST_ORDER, depths=default_depths(model.depth, _LAYERS)
-    )
-    frame = contributions.frame()
+    depths = default_depths(model.depth, _LAYERS)
+    frame = wick_contributions(model, kernel, order=HIGHEST_ORDER, depths=depths).frame()
     return frame.loc[frame["depth"] == frame["depth"].max(), ["quantity", "order", "size", "share"]]
 
 
 def checks_frame(model: ResNet, kernel: InputKernel) -> pd.DataFrame:
     """The exact statements on this configuration, each with its statistic, law and verdict; texts."""
-    found = import_module("eftcore.theorems").check_theorems(model, kernel)
+    from eftcore.theorems import check_theorems  # it simulates: heavy to import
+
+    found = check_theorems(model, kernel)
     return pd.DataFrame(
         {
             "statement": [check.name for check in found],

@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 import eftcore as eft
 from db import queries
 from db.session import Database
+from ui.diagnostics_data import CHECKS, DIAGNOSTICS
 from ui.sql_data import EXAMPLES
 
 OpenPage = Callable[..., AppTest]
@@ -174,6 +175,15 @@ def test_entries_can_be_chosen_and_left_out(open_page: OpenPage, results: Databa
     app.multiselect[0].set_value([]).run()
     app.multiselect[1].set_value([]).run()
     assert "Choose at least one entry" in _said(app)
+
+
+@pytest.mark.parametrize("chosen", DIAGNOSTICS)
+def test_diagnostics_are_computed_when_chosen(open_page: OpenPage, results: Database, chosen: str) -> None:
+    app = open_page(results.url, "run", diagnostic=chosen)
+    assert not app.exception
+    assert len(app.get("plotly_chart")) == (2 if chosen == CHECKS else 3)
+    if chosen == CHECKS:
+        assert set(app.table[2].value["verdict"]) == {"holds"}
 
 
 def test_simulation_without_theory_says_so(open_page: OpenPage, fresh: Database, put: Callable[..., int]) -> None:

@@ -11,10 +11,10 @@ from eftcore.errors import EftError
 from ui.compare_data import build_results
 from ui.diagnostics_data import (
     CHECKS,
+    DIAGNOSTICS,
     NORM,
     ORDERS,
     RESIDUAL,
-    available,
     checks_frame,
     orders_frame,
     residual_frame,
@@ -177,14 +177,13 @@ def _show_diagnosis(chosen: str) -> None:
         )
 
 
-if available():
-    st.subheader("Diagnostics", divider="gray")
-    diagnostic = st.segmented_control("compute", available(), key="diagnostic", bind="query-params")
-    if diagnostic is not None:
-        try:
-            _show_diagnosis(str(diagnostic))
-        except EftError as problem:
-            st.text(str(problem))
+st.subheader("Diagnostics", divider="gray")
+diagnostic = st.segmented_control("compute", DIAGNOSTICS, key="diagnostic", bind="query-params")
+if diagnostic is not None:
+    try:
+        _show_diagnosis(str(diagnostic))
+    except EftError as problem:
+        st.text(str(problem))
 
 st.subheader("Precision reached", divider="gray")
 st.table(literal(build_precision(db, errors)), border="horizontal", hide_index=True)
