@@ -1,23 +1,27 @@
 """How fast the explorer answers with 1000 runs in its database: `python -m benchmarks.explorer [DATABASE_URL]`.
 
-Every page is opened in a real Chromium (needs the test extra), warm and on this machine: seconds from the address to
-the last chart drawn, and SQL statements aside from the two that look up the schema. Without a database, a temporary
+First the processor time of the server for one interaction; then every page is opened in a real Chromium (needs the
+test extra), on this machine: seconds from the address to the last chart drawn. Without a database, a temporary
 SQLite file is filled with small real results first, which takes some minutes.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
+from streamlit.testing.v1 import AppTest
+
 import eftcore as eft
 from db import migrate
 from db.repository import record_comparison, record_prediction, record_simulation
 from db.session import Database
+from ui.launch import APP
 from ui.screenshots import PAGES, chromium, explorer, wait_until_drawn
 
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu")
@@ -50,6 +54,20 @@ def fill(database: Database) -> None:
                 )
 
 
+def count_work(url: str) -> None:
+    """Print processor seconds of the server for one interaction with each page, which other load hardly changes."""
+    os.environ["EFT_DATABASE_URL"] = url
+    for name in PAGES:
+        app = AppTest.from_file(str(APP), default_timeout=600)
+        app.switch_page(f"views/{name}.py").run()
+        seconds = []
+        for _ in range(REPEATS):
+            start = time.process_time()
+            app.run()
+            seconds.append(time.process_time() - start)
+        print(f"{name:10s} {sorted(seconds)[REPEATS // 2]:6.2f} s of processor time")
+
+
 def time_pages(url: str) -> None:
     """Print the median over repeats of each page's time to be drawn."""
     with explorer(url) as address, chromium() as browser:
@@ -70,6 +88,7 @@ def time_pages(url: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
+        count_work(sys.argv[1])
         time_pages(sys.argv[1])
     else:
         with tempfile.TemporaryDirectory() as folder:
@@ -77,4 +96,5 @@ if __name__ == "__main__":
             migrate.upgrade(filled)
             with warnings.catch_warnings(action="ignore"):
                 fill(Database(filled))
+            count_work(filled)
             time_pages(filled)

@@ -191,11 +191,9 @@ def build_provenance(db: Database, simulation_run_id: int, prediction_run_ids: l
 
 
 def _packages(versions: str | dict[str, str] | None) -> str | None:
-    """SQLite gives JSON as text, PostgreSQL as an object."""
-    if versions is None:
-        return None
+    """SQLite gives JSON as text, PostgreSQL as an object; without a value it is a null of SQL or of JSON."""
     named = json.loads(versions) if isinstance(versions, str) else versions
-    return ", ".join(f"{name} {version}" for name, version in sorted(named.items()))
+    return None if named is None else ", ".join(f"{name} {version}" for name, version in sorted(named.items()))
 
 
 def _fact(value: Any) -> str:
