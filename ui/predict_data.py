@@ -36,6 +36,9 @@ MOST_LAYERS = 20_000
 AT_ONCE = ("source_only", "g_only", "sigma")
 """Closures solved while the user waits; the mean closure shares K0 with the others."""
 
+FEW_INPUTS = 4
+"""Inputs up to which the sigma closure is one of them: Cov(S, S) of many takes seconds."""
+
 _ATTRIBUTES = {"K0": "mean", "V4": "covariance", "K1": "correction", "U1": "source"}
 
 
@@ -94,7 +97,7 @@ def spec_of(model: eft.ResNet, kernel: eft.InputKernel, closure: str, **options:
 
 def predict_at_once(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
     """The closures that need no more than a moment, by name. Raises InputError where a kernel overflows."""
-    closures = AT_ONCE if kernel.n_inputs <= 2 else AT_ONCE[:2]  # Cov(S, S) of more inputs takes seconds
+    closures = AT_ONCE if kernel.n_inputs <= FEW_INPUTS else AT_ONCE[:2]
     found = {name: _predict(spec_of(model, kernel, name)) for name in closures}
     crude = found["source_only"]
     mean = replace(
@@ -105,7 +108,7 @@ def predict_at_once(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, The
 
 def predict_slowly(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
     """The others, by name: above all the Wick hierarchy, raised until it is the exact leading order."""
-    found = {} if kernel.n_inputs <= 2 else {"sigma": _predict(spec_of(model, kernel, "sigma"))}
+    found = {} if kernel.n_inputs <= FEW_INPUTS else {"sigma": _predict(spec_of(model, kernel, "sigma"))}
     exact = _predict(spec_of(model, kernel, "wick", order="auto", truncation=TRUNCATION))
     return {**found, "wick": exact}
 
