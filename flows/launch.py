@@ -108,14 +108,14 @@ def report(summary: Summary, *, as_json: bool) -> None:
                 "study": summary.study,
                 "tasks": counts,
                 "failures": failures,
-                "precision": tables.records(tables.precision_table(summary.precision)),
+                "precision": tables.records(tables.precision_table(summary.precision.values())),
                 "windows": tables.records(frame),
             }
         )
         return
     tables.print_windows(frame)
     if summary.precision:
-        tables.print_precision(summary.precision)
+        tables.print_precision(summary.precision.values())
     print(f"Study {summary.study}: {summary}.")
     for failure in summary.failures:
         print(f"failed: {failure.label}: {failure.cause}", file=sys.stderr)

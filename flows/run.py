@@ -47,7 +47,7 @@ class Planned:
 class Summary:
     """What became of a study's tasks. ``skipped`` ones needed the result of a failed one.
 
-    ``precision`` holds what each simulation that aimed at a precision attained, by its label.
+    ``precision`` holds what each simulation that aimed at a precision attained, by the ensemble's digest.
     """
 
     study: str
@@ -183,7 +183,7 @@ class _Run:
             return (), ""
         sample, _ = work.load_sample(self.store, sample_digest(simulation.spec, shards))
         now = attained(sample, target)
-        self.summary.precision[_about(simulation.spec)] = now
+        self.summary.precision[simulation.spec.digest] = now
         return next_round(sample, target), f" for {target}, now {target.shown(now.error)}"
 
     def _compare(self, simulation: Simulation, shards: Shards, predictions: list[str]) -> dict[str, str]:

@@ -260,6 +260,18 @@ def test_a_tighter_target_reuses_shards_and_a_cap_is_told(
 
 
 @pytest.mark.usefixtures("small_shards")
+def test_precision_is_told_for_every_point_of_a_grid(calls: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]):
+    from flows import launch
+
+    tiny.write_text(TARGET.replace("epsilon = 0.5", "epsilon = [0.5, 0.25]"))
+    summary = run(tiny)
+    launch.report(summary, as_json=True)
+    told = json.loads(capsys.readouterr().out)["precision"]
+    assert [row["epsilon"] for row in told] == [0.5, 0.25]
+    assert [row["samples"] for row in told] == [row["samples"] for row in told if row["stopped"] == "target met"]
+
+
+@pytest.mark.usefixtures("small_shards")
 def test_a_failed_round_is_taken_up_again(calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch):
     real = work.simulate
 
