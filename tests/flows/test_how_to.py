@@ -6,9 +6,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from flows.server import LocalServer
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "how-to"
@@ -21,13 +24,14 @@ def _blocks(text: str, language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory with the study file and prefect.yaml; the pages run in it one after another."""
     made = tmp_path_factory.mktemp("how-to")
     (study,) = _blocks(INDEX, "toml")
     (made / "my-study.toml").write_text(study)
     (made / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
-    return made
+    yield made
+    LocalServer(made / "prefect").stop(force=True)  # where a page failed before its own command to stop it
 
 
 def test_every_page_is_listed_and_every_link_leads_somewhere():
