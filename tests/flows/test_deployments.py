@@ -88,9 +88,10 @@ def test_flows_are_triggered_with_a_checked_form(
     assert schedule["schedule"]["interval"] == 600
 
     # as the explorer's button does
-    assert trigger(str(served.base_url), str(tiny)) == "tiny"
-    (run,) = served.post("flow_runs/filter", json={"flow_runs": {"name": {"any_": ["tiny"]}}}).json()
-    assert _ended(served, run["id"])["state_type"] == "COMPLETED"
+    name = trigger(str(served.base_url), str(tiny))
+    (run,) = served.post("flow_runs/filter", json={"flow_runs": {"name": {"any_": [name, "tiny"]}}}).json()
+    ended = _ended(served, run["id"])
+    assert (ended["state_type"], ended["name"]) == ("COMPLETED", "tiny")
 
     # the same flows from prefect.yaml, carried out by a worker
     with_api = {**environment, "PREFECT_API_URL": str(served.base_url).rstrip("/"), "PREFECT_HOME": str(tmp_path / "p")}
