@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from eftcore.closures.g_only import noise_source
 from eftcore.mean_field import mean_field
 from eftcore.published import PublishedValue, published
@@ -53,7 +55,9 @@ def _line(results: Results, value: PublishedValue) -> Line:
     model = published().model
     layer = round(value.time / model.epsilon**2)
     what = f"{value.quantity}[{value.component}] at t = {value.time:g}, " + (
-        "theory" if value.by == "g_only" else f"{value.samples or ''} networks, n = {value.width}".strip()
+        "theory"
+        if value.by == "g_only"
+        else (f"{value.samples} networks" if value.samples else "simulation") + f", n = {value.width}"
     )
     shown = value.value + (f" ± {value.standard_error}" if value.standard_error else "")
     source = published().sources[value.where] + (f"; {value.note}" if value.note else "")
@@ -64,7 +68,7 @@ def _line(results: Results, value: PublishedValue) -> Line:
         theirs = reproduced if value.by == "g_only" else "—"
         return Line(what, shown, theirs, converged, "—", with_error(ours), source, (ours.sql,))
     if value.quantity == "K1 from U1":
-        return Line(what, shown, "—", "—", "—", "see figure 3", source, ())
+        return Line(what, shown, "—", "—", "—", value.printed(_summed_source(results, width)), source, ())
     rest = {"layer": layer, "epsilon": model.epsilon, "width": width}
     numbers = [
         results.number(value.quantity, value.component, **rest, theory=theory)
@@ -92,6 +96,15 @@ def _sigma(numerics: Numerics, layer: int) -> float:
     """Sigma(K0)[00,00] of the paper's setting."""
     path = _path(numerics)
     return float(noise_source(path.kernel[layer], path.increment[layer])[0, 0])
+
+
+def _summed_source(results: Results, width: int) -> float:
+    """C_W eps^2 times the sum over layers of the simulated U1[00], from recorded layers by Euler and Maclaurin."""
+    model = published().model
+    curves = results.simulated(model.epsilon, width)
+    time, source = curves["time"], curves["U1"][:, 0, 0]
+    integral = float(np.trapezoid(source, time)) - model.epsilon**2 * (source[-1] - source[0]) / 2
+    return model.weight_variance * integral
 
 
 def findings(results: Results) -> tuple[Finding, ...]:

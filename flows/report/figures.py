@@ -173,5 +173,3 @@ def _drawn(figure: Figure, axes: np.ndarray, name: str, caption: str) -> Drawn:
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return Drawn(name, caption, text.getvalue())
-
-

@@ -64,8 +64,10 @@ class Results:
     @cached_property
     def simulations(self) -> pd.DataFrame:
         """The study's largest simulation of each epsilon and width: epsilon, width, samples, run_id, depth."""
-        rows = self._runs[self._runs["kind"] == "simulation"].sort_values("samples").drop_duplicates(
-            ["epsilon", "width"], keep="last"
+        rows = (
+            self._runs[self._runs["kind"] == "simulation"]
+            .sort_values("samples")
+            .drop_duplicates(["epsilon", "width"], keep="last")
         )
         return rows.sort_values(["epsilon", "width"])[["epsilon", "width", "samples", "run_id", "depth"]]
 
