@@ -6,8 +6,8 @@ Points with bars are simulations (two standard errors); lines are theories, the 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -137,14 +137,14 @@ def figure_4(results: Results) -> Drawn:
     )
 
 
-def _axes(rows: int, columns: int, **options: object) -> tuple[Figure, np.ndarray]:
+def _axes(rows: int, columns: int, **options: Any) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(9.5, 0.7 + 2.7 * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, sharex=True, squeeze=False, **options)
 
 
 def _points(axis: Axes, curves: Curves, quantity: str, i: int, j: int) -> None:
     value, noise = curves[quantity][::EVERY, i, j], curves[f"{quantity}_se"][::EVERY, i, j]
-    style = {"fmt": "o", "ms": 2.5, "lw": 0.8, "color": "0.25", "zorder": 3}
+    style: dict[str, Any] = {"fmt": "o", "ms": 2.5, "lw": 0.8, "color": "0.25", "zorder": 3}
     axis.errorbar(curves["time"][::EVERY], value, 2 * noise, label="simulation, 2 s.e.", **style)
 
 
@@ -164,11 +164,11 @@ def _drawn(figure: Figure, axes: np.ndarray, name: str, caption: str) -> Drawn:
         axis.grid(alpha=0.3, lw=0.5)
     for axis in axes[-1]:
         axis.set_xlabel("$t = \\epsilon^2 \\ell$")
-    entries: dict[str, object] = {}
+    entries: dict[str, Any] = {}
     for axis in axes.flat:
         handles, labels = axis.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})

@@ -19,13 +19,13 @@ COLUMNS = ("value", "published", "32 nodes", "converged", "exact leading order",
 
 INTRODUCTION = (
     "The numbers of Kawase & Ota (arXiv:2604.15742): as published; computed again with the published quadrature, 32"
-    " Gauss-Hermite nodes; with converged integrals; from the exact leading-order theory; and from simulations"
-    " with the paired estimator. Units: t = epsilon^2 * layer, V4 = n Cov(G), K1 = n (E[G] - K0), U1 = n (E[S] - E2(K0))."
+    " Gauss-Hermite nodes; with converged integrals; from the exact leading-order theory; and from simulations with the"
+    " paired estimator. Units: t = epsilon^2 * layer, V4 = n Cov(G), K1 = n (E[G] - K0), U1 = n (E[S] - E2(K0))."
 )
 
 LEGEND = (
-    "A dash: does not apply (a simulation is not reproduced digit for digit). Theories are printed with as many digits as"
-    " the published value, simulations with their standard error. K1 is relative to the K0 of its own column."
+    "A dash: does not apply (a simulation is not reproduced digit for digit). Theories are printed with as many digits"
+    " as the published value, simulations with their standard error. K1 is relative to the K0 of its own column."
 )
 
 
