@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="A study file, or a bundled study by name: quick, digits, paper.")],
+    study: Annotated[str, typer.Argument(help="A study file, or a bundled study by name: quick, digits, paper, paper-quick.")],
     db: DatabaseOption = None,
     device: Annotated[str, typer.Option(help="Where to simulate: auto, cpu or cuda.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be computed, and how long.")] = False,
