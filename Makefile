@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format ui paper paper-quick docs figures pre-commit clean
+.PHONY: help run test lint format ui paper paper-quick bench docs figures pre-commit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ paper-quick: $(VENV)/.installed ## the same with fewer networks, within two minu
 
 docs: $(VENV)/.installed-test ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.installed-test ## measure time and memory of the theory and the simulation
+	$(BIN)/python -m benchmarks.theory
+	$(BIN)/python -m benchmarks.simulation
 
 figures: $(VENV)/.installed-test ## draw the picture of the README from the results of `make run`
 	$(BIN)/python docs/readme_figure.py

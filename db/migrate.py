@@ -26,8 +26,11 @@ from db.errors import (
     problem_from,
     shown,
 )
-from db.models import Base
-from db.session import default_url, make_engine, parse_url, sqlite_path
+from db.lifecycle import register_version
+from db.models import AlgorithmVersion, Base
+from db.session import Database, default_url, make_engine, parse_url, sqlite_path
+from eftcore.errors import InputError
+from eftcore.specs import ALGORITHM_VERSION
 
 __all__ = [
     "DatabaseMissing",
@@ -113,12 +116,40 @@ def upgrade(url: str | sa.URL | None = None, revision: str = "head") -> str:
     if found != target:
         with locked_connection(parsed) as connection:
             command.upgrade(_config(connection=connection), revision)
+    if target == head():
+        _register_versions(parsed)
     return target
 
 
+def _register_versions(url: sa.URL) -> None:
+    """From now on results of older algorithms are shown as superseded."""
+    with _peek(url) as connection:
+        rows = connection.execute(sa.select(AlgorithmVersion.algorithm, AlgorithmVersion.version))
+        known = {row.algorithm: row.version for row in rows}
+    newer = {name: version for name, version in ALGORITHM_VERSION.items() if known.get(name, 0) < version}
+    if not newer:
+        return
+    db = Database(url)
+    try:
+        with db.session() as session:
+            for name, version in newer.items():
+                register_version(session, name, version)
+    finally:
+        db.dispose()
+
+
 def downgrade(url: str | sa.URL, revision: str) -> None:
-    """Go back to an older revision ("base" removes every table and its rows)."""
-    with locked_connection(parse_url(url)) as connection:
+    """Go back to an older revision ("base" removes every table and its rows).
+
+    Raises InputError (no such revision) and as current().
+    """
+    parsed = parse_url(url)
+    known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
+    if revision not in (*known, "base"):
+        raise InputError(f"revision = {revision!r}: no such revision; use {', '.join(reversed(known))} or base")
+    found = current(parsed)
+    _refuse_unknown(parsed, found)
+    with locked_connection(parsed) as connection:
         command.downgrade(_config(connection=connection), revision)
 
 

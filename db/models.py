@@ -1,7 +1,7 @@
 """Tables of the results database (columns explained in docs/data-dictionary.md).
 
 Numbers that may be NaN or infinite come in two columns: ``x`` holds a finite number or NULL, ``x_nonfinite`` is NULL or
-one of 'nan', 'inf', '-inf'. Finished runs are never changed; a comparison is derived from two of them and may be
+one of 'nan', 'inf', '-inf'. Runs that succeeded are never changed; a comparison is derived from two of them and may be
 renewed.
 """
 
@@ -17,7 +17,8 @@ from db.types import NONFINITE, Json, UTCDateTime, is_finite, utc_now
 
 QUANTITIES = ("K0", "V4", "K1", "U1")
 KINDS = ("simulation", "prediction")
-RUN_STATUSES = ("succeeded", "failed")
+RUN_STATUSES = ("pending", "running", "succeeded", "failed", "stale")
+STOP_REASONS = ("met", "cap", "count")
 WINDOW_STATUSES = ("bounded", "beyond", "undecided", "too_noisy")
 
 
@@ -129,7 +130,10 @@ class Configuration(Base):
 
 
 class Run(Base):
-    """One simulation or one prediction: what was computed, how it went and where it came from."""
+    """One simulation or one prediction: what was computed, how it went and where it came from.
+
+    Its status moves as db/lifecycle.py says. ``extends_run_id`` is the simulation whose shards are all in this one too.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (
@@ -147,7 +151,7 @@ class Run(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(_choice("kind", KINDS))
-    status: Mapped[str] = mapped_column(_choice("status", RUN_STATUSES))
+    status: Mapped[str] = mapped_column(_choice("status", RUN_STATUSES), index=True)
     digest: Mapped[str] = mapped_column(sa.String(64), unique=True)
     configuration_id: Mapped[int] = _reference("model_configurations.id", owner=False, index=True)
     algorithm_version: Mapped[int]
@@ -171,6 +175,8 @@ class Run(Base):
     estimator: Mapped[str | None]
     sampler: Mapped[str | None]
     dtype: Mapped[str | None]
+    extends_run_id: Mapped[int | None] = mapped_column(sa.ForeignKey("runs.id", ondelete="SET NULL"), index=True)
+    stopped_because: Mapped[str | None] = mapped_column(_choice("stopped_because", STOP_REASONS))
 
     error_message: Mapped[str | None]
     git_commit: Mapped[str | None]
@@ -179,6 +185,8 @@ class Run(Base):
     host: Mapped[str | None]
     device: Mapped[str | None]
     python: Mapped[str | None]
+    flow_run_id: Mapped[str | None]
+    task_run_id: Mapped[str | None]
     started_at: Mapped[datetime | None]
     wall_seconds: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
@@ -237,6 +245,58 @@ class TrajectoryValue(Base):
     se_nonfinite: Mapped[str | None] = mapped_column(_marker("se_nonfinite"))
 
 
+class SimulationPrecision(Base):
+    """How well a simulation knows one quantity, and the target that it was run for, if any.
+
+    ``relative_se`` is ||se|| / ||estimate|| (Frobenius) at the last recorded layer, ``largest_relative_se`` the
+    largest over the layers where the estimate exceeds twice its error.
+    """
+
+    __tablename__ = "simulation_precision"
+    __table_args__ = (
+        *_one_form("relative_se", required=False),
+        *_one_form("largest_relative_se", required=False),
+        *_one_form("reached", required=False),
+        _finite("target"),
+        sa.CheckConstraint("(target IS NULL) = (target_kind IS NULL)", name="target_has_kind"),
+    )
+
+    run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
+    relative_se: Mapped[float | None]
+    largest_relative_se: Mapped[float | None]
+    target_kind: Mapped[str | None]
+    target: Mapped[float | None]
+    reached: Mapped[float | None]
+    relative_se_nonfinite: Mapped[str | None] = mapped_column(_marker("relative_se_nonfinite"))
+    largest_relative_se_nonfinite: Mapped[str | None] = mapped_column(_marker("largest_relative_se_nonfinite"))
+    reached_nonfinite: Mapped[str | None] = mapped_column(_marker("reached_nonfinite"))
+
+
+class Claim(Base):
+    """Work that somebody is doing now, by the digest of its result; free again once it expires without a heartbeat."""
+
+    __tablename__ = "claims"
+
+    digest: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    task: Mapped[str]
+    holder: Mapped[str] = mapped_column(index=True)
+    flow_run_id: Mapped[str | None]
+    task_run_id: Mapped[str | None]
+    claimed_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+    expires_at: Mapped[datetime]
+
+
+class AlgorithmVersion(Base):
+    """The newest version of each algorithm that has written here; runs made by an older one are superseded."""
+
+    __tablename__ = "algorithm_versions"
+
+    algorithm: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int]
+
+
 class ComparisonRow(Base):
     """A prediction held against a simulation of the same configuration."""
 
@@ -292,6 +352,7 @@ class ValidityWindow(Base):
             "(status = 'too_noisy') = (certified_until IS NULL) AND (status = 'bounded') = (refuted_from IS NOT NULL)",
             name="ends_of_its_status",
         ),
+        sa.Index(None, "quantity", "tolerance"),
         {"sqlite_with_rowid": False},
     )
 

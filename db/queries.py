@@ -18,10 +18,20 @@ from db.models import KernelTrajectory, Run, Study, StudyRun
 from db.session import Database
 from db.types import UTCDateTime, unpack
 from db.user_sql import select
-from db.views import v_errors, v_runs, v_trajectories, v_windows
+from db.views import v_best_closures, v_errors, v_precision, v_runs, v_trajectories, v_windows
 from eftcore.errors import InputError
 
-__all__ = ["arrays", "errors", "runs", "select", "studies", "trajectories", "windows"]
+__all__ = [
+    "arrays",
+    "best_closures",
+    "errors",
+    "precision",
+    "runs",
+    "select",
+    "studies",
+    "trajectories",
+    "windows",
+]
 
 T = TypeVar("T")
 OneOrMany: TypeAlias = T | Sequence[T] | None
@@ -165,6 +175,64 @@ def trajectories(
     )
     order = ("simulation_run_id", "prediction_run_id", "quantity", "component", "layer")
     return _frame(db, query.order_by(*(v_trajectories.c[name] for name in order)))
+
+
+def best_closures(
+    db: Database,
+    *,
+    study: str | None = None,
+    activation: OneOrMany[str] = None,
+    quantity: OneOrMany[str] = None,
+    tolerance: OneOrMany[float] = None,
+    width: OneOrMany[int] = None,
+    configuration_id: OneOrMany[int] = None,
+) -> pd.DataFrame:
+    """Columns of the view v_best_closures: the closure that can be trusted deepest, for each configuration and width.
+
+    Args:
+        study: name or digest of a study; answers that rest on runs of that study.
+    """
+    query = _filtered(
+        v_best_closures,
+        activation=activation,
+        quantity=quantity,
+        tolerance=tolerance,
+        width=width,
+        configuration_id=configuration_id,
+    )
+    query = _in_study(query, study, v_best_closures.c.prediction_run_id, v_best_closures.c.simulation_run_id)
+    order = ("activation", "configuration_id", "width", "quantity", "tolerance")
+    return _frame(db, query.order_by(*(v_best_closures.c[name] for name in order)))
+
+
+def precision(
+    db: Database,
+    *,
+    study: str | None = None,
+    activation: OneOrMany[str] = None,
+    quantity: OneOrMany[str] = None,
+    width: OneOrMany[int] = None,
+    met: bool | None = None,
+    configuration_id: OneOrMany[int] = None,
+    simulation_run_id: OneOrMany[int] = None,
+) -> pd.DataFrame:
+    """Columns of the view v_precision: how well each simulation knows each quantity, and the target it was run for.
+
+    Args:
+        study: name or digest of a study.
+        met: only simulations that reached their target, or only those that did not.
+    """
+    query = _filtered(
+        v_precision,
+        activation=activation,
+        quantity=quantity,
+        width=width,
+        met=met,
+        configuration_id=configuration_id,
+        simulation_run_id=simulation_run_id,
+    )
+    query = _in_study(query, study, v_precision.c.simulation_run_id)
+    return _frame(db, query.order_by(v_precision.c.simulation_run_id, v_precision.c.quantity))
 
 
 def arrays(db: Database, run_id: int) -> dict[str, np.ndarray]:

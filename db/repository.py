@@ -6,30 +6,33 @@ IMMEDIATE; PostgreSQL: the unique digest) and then finds the row there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from db import claims
+from db.lifecycle import enter, extended_run
 from db.models import (
-    Base,
+    QUANTITIES,
+    STOP_REASONS,
+    Claim,
     ComparisonRow,
-    Configuration,
     ErrorMetric,
-    Kernel,
     KernelTrajectory,
     Run,
+    SimulationPrecision,
     Study,
-    StudyRun,
     TrajectoryValue,
     ValidityWindow,
 )
 from db.rows import (
+    PrecisionTarget,
     Trajectory,
     blob_row,
     error_rows,
+    precision_row,
     prediction_fields,
     provenance_fields,
     simulation_fields,
@@ -37,20 +40,33 @@ from db.rows import (
     window_rows,
 )
 from db.session import Database
+from db.statements import get_or_create, insert, table_of, upsert
 from db.types import plain_json, utc_now
 from eftcore.errors import InputError
 from eftcore.results import Theory
-from eftcore.specs import ALGORITHM_VERSION, EnsembleSpec, InputKernel, PredictionSpec, ResNet, digest_of
+from eftcore.specs import ALGORITHM_VERSION, EnsembleSpec, PredictionSpec
 
 if TYPE_CHECKING:
     from eftcore.ensemble.sample import Sample
     from eftcore.windows import Comparison
 
+__all__ = [
+    "PrecisionTarget",
+    "find_run",
+    "mark_failed",
+    "mark_pending",
+    "mark_running",
+    "record_comparison",
+    "record_prediction",
+    "record_simulation",
+    "record_study",
+]
+
 
 def record_study(db: Database, *, name: str, digest: str, spec: Mapping[str, Any]) -> int:
     """Record a study file as it is run; returns its id (the same one for the same digest)."""
     with db.session() as session:
-        return _get_or_create(session, Study, {"name": name, "digest": digest, "spec": plain_json(dict(spec))})
+        return get_or_create(session, Study, {"name": name, "digest": digest, "spec": plain_json(dict(spec))})
 
 
 def record_prediction(
@@ -80,22 +96,124 @@ def record_prediction(
         for quantity, values in quantities
         if values is not None
     ]
-    return _record_run(db, theory.spec, fields, trajectories, provenance, study_id)
+    row = _row(theory.spec, fields, provenance)
+    blobs = _blobs_and_values(theory.spec, trajectories)
+    with db.session() as session:
+        run_id, entered = enter(session, theory.spec, row, study_id)
+        if entered:
+            _insert_trajectories(session, run_id, *blobs)
+        return run_id
 
 
 def record_simulation(
-    db: Database, sample: Sample, *, provenance: Mapping[str, Any], study_id: int | None = None
+    db: Database,
+    sample: Sample,
+    *,
+    provenance: Mapping[str, Any],
+    study_id: int | None = None,
+    details: Mapping[str, Any] | None = None,
+    targets: Sequence[PrecisionTarget] = (),
+    stopped_because: str | None = None,
+    announced: str | None = None,
 ) -> int:
-    """Record a merged simulation with its trajectories and standard errors. As record_prediction."""
+    """Record a merged simulation with its trajectories and standard errors. As record_prediction.
+
+    When an earlier simulation of the same ensemble is part of this one (a top-up), the run says which it extends.
+
+    Args:
+        details: more about it, JSON-able, such as the precision reached.
+        targets: the precision it was run for, at most one for each quantity.
+        stopped_because: "met", "cap" or "count".
+        announced: the digest it was marked pending or running with, when its shards were not known then.
+    """
     shards = [[int(index), int(count)] for index, count in sample.shards]
     fields = simulation_fields(sample.spec, sample.digest, int(sample.samples)) | {"shards": shards}
+    if details is not None:
+        fields["details"] = plain_json(dict(details))
     trajectories = [
         Trajectory("K0", sample.mean, sample.mean_se),
         Trajectory("V4", sample.covariance, sample.covariance_se),
         Trajectory("K1", sample.correction, sample.correction_se),
         Trajectory("U1", sample.source, sample.source_se),
     ]
-    return _record_run(db, sample.spec, fields, trajectories, provenance, study_id)
+    if stopped_because is not None and stopped_because not in STOP_REASONS:
+        raise InputError(f"stopped_because = {stopped_because!r}: must be one of {', '.join(STOP_REASONS)}")
+    named = [target.quantity for target in targets]
+    if len(set(named)) < len(named) or not set(named) <= set(QUANTITIES):
+        raise InputError(f"targets for {', '.join(named)}: at most one for each of {', '.join(QUANTITIES)}")
+    row = _row(sample.spec, fields, provenance)
+    blobs = _blobs_and_values(sample.spec, trajectories)
+    precision = [precision_row(item) for item in trajectories]
+    with db.session() as session:
+        run_id, entered = enter(session, sample.spec, row, study_id, announced=announced)
+        if entered:
+            extends = extended_run(session, row, run_id)
+            session.execute(sa.update(Run).where(Run.id == run_id).values(extends_run_id=extends))
+            _insert_trajectories(session, run_id, *blobs)
+            session.execute(
+                sa.insert(table_of(SimulationPrecision)), [{"run_id": run_id, **item} for item in precision]
+            )
+        # what it was run for is no part of the result: a finished run that meets another target says so too
+        for target in targets:
+            aimed = sa.update(SimulationPrecision).where(
+                SimulationPrecision.run_id == run_id, SimulationPrecision.quantity == target.quantity
+            )
+            session.execute(aimed.values(target.row()))
+        if stopped_because is not None:
+            session.execute(sa.update(Run).where(Run.id == run_id).values(stopped_because=stopped_because))
+        return run_id
+
+
+def mark_pending(
+    db: Database,
+    spec: PredictionSpec | EnsembleSpec,
+    *,
+    study_id: int | None = None,
+    digest: str | None = None,
+    samples: int | None = None,
+) -> int:
+    """Record that a run is going to be computed; returns its id. One that is running or succeeded stays as it is.
+
+    Args:
+        digest: identity of the simulation that is wanted, with its shards (Sample.digest); a prediction has its own.
+            Where the shards are not known yet, any digest of the request: see ``announced`` of record_simulation.
+        samples: networks wanted, for a simulation (the most, when their number is not known).
+    """
+    row = _row(spec, _wanted_fields(spec, digest, samples) | {"status": "pending"}, {})
+    with db.session() as session:
+        return enter(session, spec, row, study_id)[0]
+
+
+def mark_running(
+    db: Database,
+    spec: PredictionSpec | EnsembleSpec,
+    *,
+    holder: str,
+    provenance: Mapping[str, Any],
+    study_id: int | None = None,
+    digest: str | None = None,
+    samples: int | None = None,
+    lease_seconds: float = claims.LEASE_SECONDS,
+) -> int | None:
+    """Claim a run and record that it is being computed; its id, or None when it succeeded or somebody else computes it.
+
+    Keep it alive with claims.heartbeat(); a run without a living claim becomes stale (claims.sweep_stale).
+
+    Args:
+        holder: who computes it: claims.new_holder().
+        digest, samples: as in mark_pending.
+    """
+    fields = _wanted_fields(spec, digest, samples) | {"status": "running"}
+    row = _row(spec, fields, provenance)
+    with db.session() as session:
+        claim = {"task": row["kind"], "holder": holder, "lease_seconds": lease_seconds}
+        claim |= {name: row[name] for name in ("flow_run_id", "task_run_id")}
+        if not claims.take(session, row["digest"], **claim):
+            return None
+        run_id, entered = enter(session, spec, row, study_id)
+        if not entered:
+            session.execute(sa.delete(Claim).where(Claim.digest == row["digest"]))
+        return run_id if entered else None
 
 
 def mark_failed(
@@ -112,18 +230,12 @@ def mark_failed(
 
     Args:
         error: what went wrong, for people.
-        digest: identity of the simulation that was wanted, with its shards (Sample.digest), so that its later
-            success replaces the failure; a prediction has its own.
-        samples: networks wanted, for a simulation.
+        digest, samples: as in mark_pending; a later success of the same digest replaces the failure.
     """
-    if isinstance(spec, PredictionSpec):
-        fields = prediction_fields(spec)
-    elif digest is None or samples is None:
-        raise InputError("mark_failed: a failed simulation needs digest (Sample.digest of what was wanted) and samples")
-    else:
-        fields = simulation_fields(spec, digest, samples)
-    fields |= {"status": "failed", "error_message": error or "no message"}
-    return _record_run(db, spec, fields, [], provenance, study_id)
+    failure = {"status": "failed", "error_message": error or "no message"}
+    row = _row(spec, _wanted_fields(spec, digest, samples) | failure, provenance)
+    with db.session() as session:
+        return enter(session, spec, row, study_id)[0]
 
 
 def record_comparison(db: Database, *, prediction_run_id: int, simulation_run_id: int, comparison: Comparison) -> int:
@@ -139,93 +251,50 @@ def record_comparison(db: Database, *, prediction_run_id: int, simulation_run_id
     pair = {"prediction_run_id": int(prediction_run_id), "simulation_run_id": int(simulation_run_id)}
     with db.session() as session:
         _check_pair(session, **pair)
-        statement = _insert(session, ComparisonRow).values(pair)
+        statement = insert(session, ComparisonRow).values(pair)
         statement = statement.on_conflict_do_update(index_elements=list(pair), set_={"updated_at": utc_now()})
         comparison_id = int(session.execute(statement.returning(ComparisonRow.id)).scalar_one())
-        _upsert(session, ErrorMetric, error_rows(comparison_id, comparison))
-        _upsert(session, ValidityWindow, window_rows(comparison_id, comparison))
+        upsert(session, ErrorMetric, error_rows(comparison_id, comparison))
+        upsert(session, ValidityWindow, window_rows(comparison_id, comparison))
         return comparison_id
 
 
 def find_run(db: Database, digest: str) -> Run | None:
-    """The run with this identity, finished or failed; None when there is none."""
+    """The run with this identity, whatever its status; None when there is none."""
     with db.reading() as session:
         return session.scalar(sa.select(Run).where(Run.digest == digest))
 
 
-def _record_run(
-    db: Database,
-    spec: PredictionSpec | EnsembleSpec,
-    fields: dict[str, Any],
-    trajectories: list[Trajectory],
-    provenance: Mapping[str, Any],
-    study_id: int | None,
-) -> int:
-    # everything that can be refused or takes time happens before the transaction starts
-    row = {"status": "succeeded"} | provenance_fields(provenance) | fields
+def _wanted_fields(spec: PredictionSpec | EnsembleSpec, digest: str | None, samples: int | None) -> dict[str, Any]:
+    if isinstance(spec, PredictionSpec):
+        return prediction_fields(spec)
+    if digest is None or samples is None:
+        raise InputError("a simulation without results needs digest (Sample.digest of what is wanted) and samples")
+    return simulation_fields(spec, digest, samples)
+
+
+def _row(
+    spec: PredictionSpec | EnsembleSpec, fields: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    row = {"status": "succeeded"} | provenance_fields(provenance) | dict(fields)
     row["spec"] = spec.model_dump(mode="json", exclude={"model", "kernel"})
-    row["algorithm_version"] = ALGORITHM_VERSION[fields["kind"]]
+    row["algorithm_version"] = ALGORITHM_VERSION[row["kind"]]
+    return row
+
+
+Rows = list[dict[str, Any]]
+
+
+def _blobs_and_values(spec: PredictionSpec | EnsembleSpec, trajectories: list[Trajectory]) -> tuple[Rows, Rows]:
+    """Rows of the two trajectory tables, made before the transaction starts."""
     layers = list(spec.depths or ())
-    blobs = [blob_row(item) for item in trajectories]
-    values = [tidy for item in trajectories for tidy in value_rows(item, layers, spec.kernel.n_inputs)]
-    with db.session() as session:
-        row["configuration_id"] = _configuration_id(session, spec.model, spec.kernel)
-        run_id, is_new = _claim_run(session, row)
-        if is_new and blobs:
-            session.execute(sa.insert(_table(KernelTrajectory)), [{"run_id": run_id, **blob} for blob in blobs])
-            session.execute(sa.insert(_table(TrajectoryValue)), [{"run_id": run_id, **value} for value in values])
-        if study_id is not None:
-            if session.get(Study, study_id) is None:
-                raise InputError(f"study_id = {study_id}: there is no such study; record_study gives its id")
-            link = {"study_id": study_id, "run_id": run_id}
-            session.execute(_insert(session, StudyRun).values(link).on_conflict_do_nothing())
-        return run_id
+    values = [row for item in trajectories for row in value_rows(item, layers, spec.kernel.n_inputs)]
+    return [blob_row(item) for item in trajectories], values
 
 
-def _claim_run(session: Session, row: dict[str, Any]) -> tuple[int, bool]:
-    """The only place where a run gets or changes its status: (id, whether the results are ours to write).
-
-    A failed run may fail again or succeed; a succeeded one is never touched.
-    """
-    statement = _insert(session, Run).values(row).on_conflict_do_nothing(index_elements=["digest"]).returning(Run.id)
-    run_id = session.execute(statement).scalar()
-    if run_id is None:
-        retry = sa.update(Run).where(Run.digest == row["digest"], Run.status == "failed")
-        changes = {"error_message": None, "updated_at": utc_now()} | row
-        run_id = session.execute(retry.values(changes).returning(Run.id)).scalar()
-    if run_id is not None:
-        return int(run_id), True
-    return int(session.execute(sa.select(Run.id).where(Run.digest == row["digest"])).scalar_one()), False
-
-
-def _configuration_id(session: Session, model: ResNet, kernel: InputKernel) -> int:
-    identity = kernel.identity()
-    kernel_id = _get_or_create(
-        session,
-        Kernel,
-        {
-            "digest": digest_of(identity),
-            "label": kernel.label,
-            "n_inputs": kernel.n_inputs,
-            "variance": kernel.variance,
-            "correlation": kernel.correlation,
-            "matrix": identity["matrix"],
-        },
-    )
-    return _get_or_create(
-        session,
-        Configuration,
-        {
-            "digest": digest_of({"model": model.identity(), "kernel": identity}),
-            "kernel_id": kernel_id,
-            "activation": model.activation,
-            "weight_variance": model.weight_variance,
-            "bias_variance": model.bias_variance,
-            "epsilon": model.epsilon,
-            "depth": model.depth,
-            "total_time": model.total_time,
-        },
-    )
+def _insert_trajectories(session: Session, run_id: int, blobs: Rows, values: Rows) -> None:
+    session.execute(sa.insert(table_of(KernelTrajectory)), [{"run_id": run_id, **blob} for blob in blobs])
+    session.execute(sa.insert(table_of(TrajectoryValue)), [{"run_id": run_id, **value} for value in values])
 
 
 def _check_pair(session: Session, prediction_run_id: int, simulation_run_id: int) -> None:
@@ -242,31 +311,3 @@ def _check_pair(session: Session, prediction_run_id: int, simulation_run_id: int
             f"runs {prediction_run_id} and {simulation_run_id} belong to different configurations;"
             " compare like with like"
         )
-
-
-def _get_or_create(session: Session, table: type[Study | Kernel | Configuration], row: dict[str, Any]) -> int:
-    statement = _insert(session, table).values(row).on_conflict_do_nothing(index_elements=["digest"])
-    created = session.execute(statement.returning(table.id)).scalar()
-    if created is not None:
-        return int(created)
-    return int(session.execute(sa.select(table.id).where(table.digest == row["digest"])).scalar_one())
-
-
-def _upsert(session: Session, table: type[Base], rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    statement = _insert(session, table)
-    keys = [column.name for column in _table(table).primary_key]
-    renewed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    session.execute(statement.on_conflict_do_update(index_elements=keys, set_=renewed), rows)
-
-
-def _insert(session: Session, table: type[Base]) -> Any:
-    """INSERT with ON CONFLICT, which both databases have in the same form but SQLAlchemy keeps per dialect."""
-    maker = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[session.get_bind().dialect.name]
-    return maker(_table(table))
-
-
-def _table(model: type[Base]) -> sa.Table:
-    assert isinstance(model.__table__, sa.Table)
-    return model.__table__

@@ -27,6 +27,8 @@ PROVENANCE_KEYS = (
     "wall_seconds",
     "started_at",
     "seed",
+    "flow_run_id",
+    "task_run_id",
 )
 
 
@@ -38,6 +40,21 @@ class Trajectory:
     values: np.ndarray
     se: np.ndarray | None = None
     numerical_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionTarget:
+    """What a simulation was run for: ``kind`` of precision of a quantity, its target, and how far it got."""
+
+    quantity: str
+    kind: str
+    target: float
+    reached: float
+
+    def row(self) -> dict[str, Any]:
+        """Columns of simulation_precision."""
+        (number,), (marker,) = split_nonfinite([self.reached])
+        return {"target_kind": self.kind, "target": self.target, "reached": number, "reached_nonfinite": marker}
 
 
 def prediction_fields(spec: PredictionSpec) -> dict[str, Any]:
@@ -102,6 +119,27 @@ def blob_row(item: Trajectory) -> dict[str, Any]:
         "data": pack(item.values),
         "se": None if item.se is None else pack(item.se),
     }
+
+
+def precision_row(item: Trajectory) -> dict[str, Any]:
+    """Row of simulation_precision: ||se|| / ||value|| (Frobenius, over pairs a <= b; all of V4).
+
+    At the last layer, and the largest over layers where the value exceeds twice its error; absent where there is none.
+    """
+    assert item.se is not None
+    value, error = item.values, item.se
+    if item.quantity != "V4":
+        upper = np.triu_indices(value.shape[1])
+        value, error = value[:, *upper], error[:, *upper]
+    size, noise = (np.linalg.norm(part.reshape(len(part), -1), axis=1) for part in (value, error))
+    resolved = size > 2 * noise
+    row: dict[str, Any] = {"quantity": item.quantity}
+    for name, where in (("relative_se", size[-1:] != 0), ("largest_relative_se", resolved)):
+        last_or_all = slice(-1, None) if name == "relative_se" else slice(None)
+        ratios = noise[last_or_all][where] / size[last_or_all][where]
+        numbers, markers = split_nonfinite([ratios.max()] if ratios.size else [])
+        row |= {name: numbers[0] if numbers else None, f"{name}_nonfinite": markers[0] if markers else None}
+    return row
 
 
 def value_rows(item: Trajectory, layers: Sequence[int], n_inputs: int) -> list[dict[str, Any]]:

@@ -115,11 +115,22 @@ def _postgresql_engine(url: sa.URL, mode: Mode, options: dict[str, Any]) -> sa.E
         "options": " ".join([*([given] if isinstance(given, str) else given), *settings]),
     }
     try:
-        return sa.create_engine(url, connect_args=connect_args, pool_pre_ping=True, **options)
+        engine = sa.create_engine(url, connect_args=connect_args, pool_pre_ping=True, **options)
     except ModuleNotFoundError as missing:
         raise EnvironmentProblem(
             f"database {shown(url)} needs the Python package {missing.name}; pip install 'resnet-eft[postgres]'"
         ) from None
+    if mode == "ro":
+        event.listen(engine, "begin", _lay_down_rights)
+    return engine
+
+
+def _lay_down_rights(connection: sa.Connection) -> None:
+    """A superuser's SELECT could read files of the server; for this transaction it is one who reads tables only."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    if driver.info.parameter_status("is_superuser") == "on":
+        driver.execute("SET LOCAL ROLE pg_read_all_data")
 
 
 class Database:

@@ -34,16 +34,18 @@ v_runs = _view(
     "run_id:integer kind:text status:text digest:text",
     _CONFIGURATION,
     "width:integer samples:integer seed:integer estimator:text sampler:text dtype:text",
+    "extends_run_id:integer stopped_because:text",
     "closure:text closure_order:integer quadrature:text nodes:integer rtol:number step:text continuous:flag",
-    "converged:flag algorithm_version:integer git_commit:text git_dirty:flag host:text device:text python:text",
-    "started_at:time wall_seconds:number created_at:time updated_at:time error_message:text",
+    "converged:flag algorithm_version:integer superseded:flag git_commit:text git_dirty:flag host:text device:text",
+    "python:text flow_run_id:text task_run_id:text started_at:time wall_seconds:number created_at:time",
+    "updated_at:time heartbeat_at:time error_message:text",
 )
 
 v_windows = _view(
     "v_windows",
     _CONFIGURATION,
     _COMPARED,
-    "quantity:text tolerance:number certified_until:number refuted_from:number status:text",
+    "quantity:text tolerance:number certified_until:number refuted_from:number status:text superseded:flag",
     _RUN_IDS,
 )
 
@@ -66,4 +68,22 @@ v_trajectories = _view(
     _RUN_IDS,
 )
 
-VIEWS = (v_runs, v_windows, v_errors, v_trajectories)
+v_best_closures = _view(
+    "v_best_closures",
+    _CONFIGURATION,
+    _COMPARED,
+    "quantity:text tolerance:number certified_until:number refuted_from:number status:text closures:integer",
+    "as_good:integer",
+    _RUN_IDS,
+)
+
+v_precision = _view(
+    "v_precision",
+    _CONFIGURATION,
+    "width:integer samples:integer estimator:text quantity:text relative_se:number largest_relative_se:number",
+    "target_kind:text target:number reached:number met:flag stopped_because:text wall_seconds:number",
+    "relative_se_nonfinite:text largest_relative_se_nonfinite:text reached_nonfinite:text",
+    "simulation_run_id:integer",
+)
+
+VIEWS = (v_runs, v_windows, v_errors, v_trajectories, v_best_closures, v_precision)

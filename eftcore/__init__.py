@@ -13,40 +13,79 @@ from eftcore.errors import EftError, EnvironmentProblem, InputError, NumericsWar
 from eftcore.mean_field import mean_field
 from eftcore.prediction import predict, predict_spec
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, InputKernel, Numerics, PredictionSpec, ResNet
+from eftcore.specs import EnsembleSpec, InputKernel, Numerics, Precision, PredictionSpec, ResNet
 
 if TYPE_CHECKING:
+    from eftcore.checks import TheoremCheck, same_law, theorem_table
     from eftcore.ensemble import Sample, simulate
+    from eftcore.residuals import EquationResidual, equation_residual
+    from eftcore.sources import compare_sources, sources_on
+    from eftcore.theorems import (
+        block_law,
+        check_theorems,
+        ghost_free,
+        initialisation,
+        marginal_consistency,
+        stochastic_recursion,
+    )
+    from eftcore.wick_orders import WickContributions, wick_contributions
     from eftcore.windows import Comparison, compare
 
-_LAZY = {
-    "Sample": "eftcore.ensemble",
-    "simulate": "eftcore.ensemble",
-    "Comparison": "eftcore.windows",
-    "compare": "eftcore.windows",
+_MODULES = {
+    "checks": ("TheoremCheck", "same_law", "theorem_table"),
+    "ensemble": ("Sample", "simulate"),
+    "residuals": ("EquationResidual", "equation_residual"),
+    "sources": ("compare_sources", "sources_on"),
+    "theorems": (
+        "block_law",
+        "check_theorems",
+        "ghost_free",
+        "initialisation",
+        "marginal_consistency",
+        "stochastic_recursion",
+    ),
+    "wick_orders": ("WickContributions", "wick_contributions"),
+    "windows": ("Comparison", "compare"),
 }
+_LAZY = {name: f"eftcore.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Comparison",
     "EftError",
     "EnsembleSpec",
     "EnvironmentProblem",
+    "EquationResidual",
     "InputError",
     "InputKernel",
     "Numerics",
     "NumericsWarning",
+    "Precision",
     "PredictionSpec",
     "ResNet",
     "Sample",
+    "TheoremCheck",
     "Theory",
+    "WickContributions",
     "activation_names",
+    "block_law",
+    "check_theorems",
     "compare",
+    "compare_sources",
+    "equation_residual",
     "get_activation",
+    "ghost_free",
+    "initialisation",
+    "marginal_consistency",
     "mean_field",
     "predict",
     "predict_spec",
     "register_activation",
+    "same_law",
     "simulate",
+    "sources_on",
+    "stochastic_recursion",
+    "theorem_table",
+    "wick_contributions",
 ]
 
 

@@ -2,6 +2,7 @@
 
 Sources: ReLU family, Cho & Saul 2009 (arc-cosine kernel of order 1); erf, Williams 1996; GELU, Tsuchida et al. 2020
 (arXiv:2002.08517), rederived here with Stein's identity; sin, cos and linear are elementary.
+Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ClosedForm = Callable[[np.ndarray, np.ndarray, np.ndarray], Jet]
 
 
 def closed_form(activation: Activation) -> ClosedForm | None:
-    """(K_aa, K_ab, K_bb), each (...), to the jet of E2; None where the literature has no closed form.
+    """(K_aa, K_ab, K_bb), each (...), to the jet of E2; None where the literature has no closed form (eq. 6.8-6.12).
 
     >>> from eftcore.activations import get_activation
     >>> form = closed_form(get_activation("relu"))
@@ -46,7 +47,7 @@ def _leaky_relu(slope: float = 0.0) -> ClosedForm:
 
 
 def _arc_cosine(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> Jet:
-    """<relu relu> = (D + K_ab (pi - theta)) / (2 pi), D = sqrt(K_aa K_bb - K_ab^2), theta = atan2(D, K_ab).
+    """<relu relu> = (D + K_ab (pi - theta)) / (2 pi), D = sqrt(K_aa K_bb - K_ab^2), theta = atan2(D, K_ab) (eq. 6.9).
 
     With d theta = -(dK_ab - ...) / D all first derivatives are finite; the second ones diverge as 1/D where
     the two inputs are proportional. There the kernels stay on D = 0, E2 is linear along it, and the
@@ -82,7 +83,7 @@ def _erf(scale: float) -> ClosedForm:
 
 
 def _arcsine(a: Jet, c: Jet, b: Jet) -> Jet:
-    """arcsin(c / sqrt((1 + a)(1 + b))) as an atan2, without loss near +-1."""
+    """arcsin(c / sqrt((1 + a)(1 + b))) as an atan2, without loss near +-1 (eq. 6.10, 6.11)."""
     return c.arctan2(((a + 1.0) * (b + 1.0) - c * c).sqrt())
 
 

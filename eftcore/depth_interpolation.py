@@ -1,4 +1,4 @@
-"""Ingredients of a closure at any depth: computed at few, interpolated between them where that is accurate."""
+"""Ingredients of a closure at any depth: computed at few, interpolated where that is accurate (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORTHWHILE = 3
 
 
 def chebyshev_points(count: int, end: float) -> np.ndarray:
-    """(count,) Chebyshev points of the second kind on 0 .. end."""
+    """(count,) Chebyshev points of the second kind on 0 .. end (eq. 6.16)."""
     return end * (1 - np.cos(np.pi * np.arange(count) / (count - 1))) / 2
 
 
@@ -33,7 +33,7 @@ def chebyshev_layers(count: int, depth: int) -> np.ndarray:
 
 
 def barycentric_matrix(nodes: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(M, J) matrix from values at the nodes to values of the interpolating polynomial at the targets.
+    """(M, J) matrix from values at the nodes to values of the interpolating polynomial at the targets (eq. 6.16).
 
     >>> barycentric_matrix(np.array([0.0, 1.0, 2.0]), np.array([1.5])).round(12).tolist()
     [[-0.125, 0.75, 0.375]]

@@ -6,6 +6,7 @@ the fixed tensor Gauss-Hermite rule of the published figures. By Mehler's formul
     <sigma^(i)(phi_a) sigma^(j)(phi_b)> = sum_k s^(i)_k(K_aa) s^(j)_k(K_bb) rho^k,
 
 so every two-dimensional integral becomes one-dimensional ones; where |rho| = 1 it is a single one-dimensional integral.
+Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PROPORTIONAL = 1e-13
 
 _CHUNK = 4_000_000
 
-# D_q f for q = aa, ab, bb as (factor, i, j) of <sigma^(i)_a sigma^(j)_b>, and D_q D_r f likewise (theory: section 1)
+# D_q f for q = aa, ab, bb as (factor, i, j) of <sigma^(i)_a sigma^(j)_b>, and D_q D_r f likewise (eq. 1.12)
 _GRADIENT = ((0.5, 2, 0), (1.0, 1, 1), (0.5, 0, 2))
 _HESSIAN = (
     ((0.25, 4, 0), (0.5, 3, 1), (0.25, 2, 2)),
@@ -43,9 +44,9 @@ class PairMoments:
     """Expectations for a stack of kernels; column order of q is aa, ab, bb of the pair p = (a, b).
 
     Attributes:
-        value: (..., P) E2 = <f_p>, f_p = sigma(phi_a) sigma(phi_b).
-        gradient: (..., P, 3) <D_q f_p>; a diagonal pair uses column 0 alone.
-        hessian: (..., P, 3, 3) <D_q D_r f_p>; a diagonal pair uses entry 0, 0 alone.
+        value: (..., P) E2 = <f_p>, f_p = sigma(phi_a) sigma(phi_b) (eq. 1.6).
+        gradient: (..., P, 3) <D_q f_p> (eq. 1.8, 1.9); a diagonal pair uses column 0 alone.
+        hessian: (..., P, 3, 3) <D_q D_r f_p> (eq. 1.9); a diagonal pair uses entry 0, 0 alone.
     """
 
     value: np.ndarray
@@ -98,7 +99,7 @@ def correlations(kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
 
 @dataclass(frozen=True, eq=False)
 class ClosedFormExpectations:
-    """Closed forms; the only error is rounding."""
+    """Closed forms (eq. 6.8-6.12); the only error is rounding."""
 
     activation: Activation
     form: ClosedForm
@@ -131,7 +132,7 @@ class ClosedFormExpectations:
 
 @dataclass(frozen=True, eq=False)
 class MehlerExpectations:
-    """Mehler series on a line rule: two ``level``s halve the node spacing, ``terms`` counts coefficients.
+    """Mehler series on a line rule (eq. 6.1): two ``level``s halve the node spacing, ``terms`` counts coefficients.
 
     ``extra`` coefficients beyond those are at hand for Wick expansions.
     """
@@ -201,7 +202,7 @@ class MehlerExpectations:
 
 
 class LineMoments:
-    """One-dimensional integrals at every distinct diagonal entry of a stack of kernels."""
+    """One-dimensional integrals at every distinct diagonal entry of a stack of kernels (eq. 6.1)."""
 
     def __init__(self, engine: MehlerExpectations, kernel: np.ndarray, highest: int) -> None:
         self.rule, self.terms = engine.rule, engine.terms
@@ -234,7 +235,7 @@ class LineMoments:
         return result[self.where]
 
     def coefficients(self, i: int) -> np.ndarray:
-        """(U, terms + extra): Hermite coefficients of the i-th derivative at each distinct variance."""
+        """(U, terms + extra): Hermite coefficients of the i-th derivative at each distinct variance (eq. 6.2)."""
         if i not in self._coefficients:
             if i == 0 or not self.by_parts:
                 found = self.values[i] @ self.rule.table[:, : self.count]
@@ -249,7 +250,7 @@ class LineMoments:
 
 
 class _CrossMoments:
-    """<sigma^(i)_a sigma^(j)_b> for pairs a < b of a stack of kernels."""
+    """<sigma^(i)_a sigma^(j)_b> for pairs a < b of a stack of kernels (eq. 6.1, 6.3)."""
 
     def __init__(self, line: LineMoments, kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
         self.line = line
@@ -290,7 +291,7 @@ class _CrossMoments:
 
 @dataclass(frozen=True, eq=False)
 class TensorGaussHermite:
-    """The fixed n x n Gauss-Hermite rule behind the published figures (n = 32), to reproduce them."""
+    """The fixed n x n Gauss-Hermite rule behind the published figures (n = 32), to reproduce them (eq. 6.7)."""
 
     activation: Activation
     nodes: int

@@ -1,83 +1,90 @@
-"""Cov(sigma sigma, sigma sigma) = E4 - E2 E2 over pair space: up to four different inputs at once.
+"""Cov(sigma sigma, sigma sigma) = E4 - E2 E2 over pair space: up to four inputs at once (docs/theory.md, section 5).
 
-One or two different inputs: one-dimensional integrals and Mehler series. Three and four: the Wick series for few
-inputs, randomised quasi-Monte Carlo for many, where only what is left after the exact second Wick order is sampled.
+One or two different inputs: one-dimensional integrals and Mehler series. Three and four: Wick series, where E4 of four
+inputs is computed once, as the covariance of those two pairs of them that are the least correlated.
 """
 
 from __future__ import annotations
 
+from itertools import combinations
+from math import comb
+
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import qmc
 
 from eftcore.expectations import MehlerExpectations, PairMoments
 from eftcore.pair_functions import PairFunctions
-from eftcore.pairs import pair_indices, pair_table, product_covariance
-from eftcore.wick_series import Components, WickSeries, contract
+from eftcore.pairs import pair_indices, pair_table
+from eftcore.wick_algebra import largest_correlation
+from eftcore.wick_series import Components, WickSeries, components, covariances, cross_correlations
 
-SERIES_INPUTS = 5
-"""Up to this many inputs the Wick series is used."""
+WORK = 1e8
+"""Multiplications allowed for each Mehler term; it limits the Wick order for very many inputs."""
+
+_GATHERED = 4_000_000
 
 
 def sigma_covariance(
-    engine: MehlerExpectations, kernel: np.ndarray, moments: PairMoments, functions: PairFunctions, basis: Components
+    engine: MehlerExpectations, kernel: np.ndarray, moments: PairMoments, functions: PairFunctions
 ) -> np.ndarray:
-    """(R, P, P) Cov(xi^S, xi^S) at a stack of kernels.
+    """(R, P, P) Cov(xi^S, xi^S) at a stack of kernels (eq. 4.19, 5.7).
 
-    ``basis`` truncates the Wick series; for more than SERIES_INPUTS inputs the sampling error shows as the change
-    between two resolutions of the engine, which use independent points.
+    The truncation of the Wick series shows as the change between two resolutions of the engine.
     """
     n_inputs = kernel.shape[-1]
-    if n_inputs <= 2:
-        covariance = np.empty((*moments.value.shape, moments.value.shape[-1]))
-    elif n_inputs <= SERIES_INPUTS:
-        series = WickSeries(engine, kernel, basis)
-        products = series.products()
-        covariance = np.einsum("rqpi,rpi->rqp", contract(products, kernel, series.white, basis), products)
-    else:
-        covariance = _sampled(engine, kernel, moments)
+    covariance = np.empty((*moments.value.shape, moments.value.shape[-1]))
     if n_inputs > 2:
-        _regroup_three(covariance, moments.value, n_inputs)
+        highest = _highest_order(engine.terms, n_inputs)
+        basis = components(highest, even_only=engine.activation.parity is not None)
+        rows = max(1, _GATHERED // (moments.value.shape[-1] * engine.terms * (highest + 3)))
+        for start in range(0, len(kernel), rows):
+            here = slice(start, start + rows)
+            _series(engine, kernel[here], moments.value[here], basis, covariance[here])
     _set_two(covariance, moments.value, functions, n_inputs)
-    return (covariance + np.swapaxes(covariance, -1, -2)) / 2
+    for matrix in covariance:
+        matrix += matrix.T.copy()
+        matrix /= 2
+    return covariance
 
 
-def _sampled(engine: MehlerExpectations, kernel: np.ndarray, moments: PairMoments) -> np.ndarray:
-    """Exact second Wick order plus the sampled covariance of the rest, at points common to all depths."""
-    first, second = pair_indices(kernel.shape[-1])
+def _highest_order(terms: int, n_inputs: int) -> int:
+    """The Wick order that goes with a number of Mehler terms: more terms, more orders, for any number of inputs."""
+    order = 8 + terms // 4 if terms <= 256 else 72 + 32 * int(np.log2(terms / 256))
+    # orders up to m cost 2 m^3 / 3 for each set of three or four inputs
+    sets = comb(n_inputs, 4) + n_inputs * comb(n_inputs - 1, 2)
+    return min(order, round((1.5 * WORK * terms / sets) ** (1 / 3)))
+
+
+def _series(
+    engine: MehlerExpectations, kernel: np.ndarray, e2: np.ndarray, basis: Components, covariance: np.ndarray
+) -> None:
+    """Entries of ``covariance`` (R, P, P) that touch three and four different inputs (eq. 5.8)."""
     table = pair_table(kernel.shape[-1])
-    neighbours = np.stack([table[first, first], np.arange(len(first)), table[second, second]], axis=-1)
-    count = 2 ** min(11 + engine.level, 15)
-    sobol = qmc.Sobol(kernel.shape[-1], scramble=True, rng=np.random.default_rng([engine.level, engine.terms]))
-    z = ndtri(np.clip(sobol.random(count), 1e-12, 1 - 1e-12))
-    result = np.empty((*moments.value.shape, len(first)))
-    for row, k in enumerate(kernel):
-        assert moments.gradient is not None
-        values, vectors = np.linalg.eigh(k)
-        phi = z @ (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-        sigma = np.asarray(engine.activation.function(phi), dtype=float)
-        gradient = moments.gradient[row]
-        fluctuation = phi[:, first] * phi[:, second] - k[first, second]
-        rest = sigma[:, first] * sigma[:, second] - moments.value[row]
-        for column in range(3):
-            rest -= gradient[:, column] * fluctuation[:, neighbours[:, column]]
-        wishart = product_covariance(k, k)
-        carried = sum(gradient[:, column, None] * wishart[neighbours[:, column]] for column in range(3))
-        linear = sum(gradient[:, column, None] * carried.T[neighbours[:, column]] for column in range(3))
-        result[row] = linear + rest.T @ rest / count
-    return result
+    series = WickSeries(engine, kernel, basis)
+    products, white = series.products(), series.white
+    a, b, c = np.array([(a, *bc) for a in range(len(table)) for bc in _others(a, len(table))]).T
+    # aa with bc is less correlated than ab with ac, which share an input
+    aa, bc, ab, ac = table[a, a], table[b, c], table[a, b], table[a, c]
+    found = covariances(products, kernel, white, basis, aa, bc)
+    covariance[:, aa, bc] = covariance[:, bc, aa] = found
+    covariance[:, ab, ac] = covariance[:, ac, ab] = found + e2[:, aa] * e2[:, bc] - e2[:, ab] * e2[:, ac]
+    if len(table) < 4:
+        return
+    a, b, c, d = np.array(list(combinations(range(len(table)), 4))).T
+    left = np.stack([table[a, b], table[a, c], table[a, d]])
+    right = np.stack([table[c, d], table[b, d], table[b, c]])
+    ties = np.stack(
+        [largest_correlation(cross_correlations(kernel, white, q, p)) for q, p in zip(left, right, strict=True)]
+    )
+    choice, column = np.argmin(ties, axis=0), np.arange(len(a))
+    rows = np.arange(len(kernel))[:, None]
+    q, p = left[choice, column], right[choice, column]
+    fourth = covariances(products, kernel, white, basis, q, p) + e2[rows, q] * e2[rows, p]
+    for q, p in zip(left, right, strict=True):
+        covariance[:, q, p] = covariance[:, p, q] = fourth - e2[:, q] * e2[:, p]
 
 
-def _regroup_three(covariance: np.ndarray, second_moment: np.ndarray, n_inputs: int) -> None:
-    """Cov(ab, ac) from Cov(aa, bc), whose series converges faster: both hold the same E4."""
-    table = pair_table(n_inputs)
-    for a in range(n_inputs):
-        others = np.array([b for b in range(n_inputs) if b != a], dtype=int)
-        b, c = (x.ravel() for x in np.meshgrid(others, others, indexing="ij"))
-        b, c = b[b != c], c[b != c]
-        left, right, aa, bc = table[a, b], table[a, c], table[a, a], table[b, c]
-        own, cross = second_moment[:, [aa]] * second_moment[:, bc], second_moment[:, left] * second_moment[:, right]
-        covariance[:, left, right] = covariance[:, aa, bc] + own - cross
+def _others(a: int, n_inputs: int) -> list[tuple[int, int]]:
+    return list(combinations([b for b in range(n_inputs) if b != a], 2))
 
 
 def _set_two(covariance: np.ndarray, second_moment: np.ndarray, functions: PairFunctions, n_inputs: int) -> None:

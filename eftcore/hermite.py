@@ -1,4 +1,7 @@
-"""Line rules for Gaussian integrals, with normalised Hermite polynomials h_k = He_k / sqrt(k!) on their nodes."""
+"""Line rules for Gaussian integrals, with normalised Hermite polynomials h_k = He_k / sqrt(k!) on their nodes.
+
+Equation numbers are those of docs/theory.md.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class LineRule:
 
 
 def hermite_functions(z: np.ndarray, count: int) -> np.ndarray:
-    """(J, count): h_k(z) times the square root of the Gaussian density, by the stable three-term recursion."""
+    """(J, count): h_k(z) times the square root of the Gaussian density, by the three-term recursion (eq. 6.6)."""
     psi = np.empty((count, len(z)))
     psi[0] = np.exp(-z * z / 4) / (2 * np.pi) ** 0.25
     if count > 1:
@@ -47,7 +50,7 @@ def hermite_functions(z: np.ndarray, count: int) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def trapezoidal_rule(step: float, count: int) -> LineRule:
-    """The truncated trapezoidal rule: error exp(-2 pi d / step) for sigma analytic within d of the real axis.
+    """The truncated trapezoidal rule: error exp(-2 pi d / step) for sigma analytic within d of the real axis (eq. 6.4).
 
     L. N. Trefethen, SIAM Review 64 (2022) 132: it beats Gauss-Hermite where sigma has poles near the axis.
 
@@ -62,7 +65,7 @@ def trapezoidal_rule(step: float, count: int) -> LineRule:
 
 @lru_cache(maxsize=32)
 def panel_rule(panels: int, count: int, points: int = 16) -> LineRule:
-    """Gauss-Legendre on equal panels each side of z = 0: for sigma with a kink at the origin."""
+    """Gauss-Legendre on equal panels each side of z = 0: for sigma with a kink at the origin (eq. 6.5)."""
     x, w = np.polynomial.legendre.leggauss(points)
     width = REACH / panels
     right = (np.arange(panels)[:, None] + (x + 1) / 2) * width
@@ -73,7 +76,7 @@ def panel_rule(panels: int, count: int, points: int = 16) -> LineRule:
 
 @lru_cache(maxsize=8)
 def gauss_hermite_nodes(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of the Gauss-Hermite rule for z ~ N(0, 1)."""
+    """Nodes and weights of the Gauss-Hermite rule for z ~ N(0, 1) (eq. 6.7)."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(count)
     return nodes, weights / np.sqrt(2 * np.pi)
 

@@ -1,6 +1,7 @@
 """Second-order forward automatic differentiation in the three kernel entries (K_aa, K_ab, K_bb) of a pair.
 
 Closed forms state E2 once; its gradient (susceptibility) and Hessian (loop vertex) follow exactly.
+Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Jet:
         )
 
     def apply(self, value: np.ndarray, slope: np.ndarray, curvature: np.ndarray) -> Jet:
-        """f(self), given f, f' and f'' at self.value."""
+        """f(self), given f, f' and f'' at self.value (eq. 6.13)."""
         outer = self.gradient[..., :, None] * self.gradient[..., None, :]
         return Jet(
             value,

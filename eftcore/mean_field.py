@@ -1,4 +1,7 @@
-"""The mean kernel K0 at every layer: the infinite-width theory, and the path along which every closure linearises."""
+"""The mean kernel K0 at every layer: the infinite-width theory, and the path along which every closure linearises.
+
+Equation numbers are those of docs/theory.md.
+"""
 
 from __future__ import annotations
 
@@ -34,19 +37,19 @@ class MeanField:
 
     @property
     def increment(self) -> np.ndarray:
-        """(L+1, N, N) Q = C_b + C_W E2(K0), the increment covariance per unit t."""
+        """(L+1, N, N) Q = C_b + C_W E2(K0), the increment covariance per unit t (eq. 1.4)."""
         return self.model.bias_variance + self.model.weight_variance * self.second_moment
 
     @cached_property
     def susceptibility(self) -> np.ndarray:
-        """(L+1, P, 3) chi_{p,q} = C_W <D_q f_p>, q = aa, ab, bb of p = (a, b); a diagonal pair uses column 0."""
+        """(L+1, P, 3) chi_{p,q} = C_W <D_q f_p>, q = aa, ab, bb of p = (a, b), or column 0 of (a, a) (eq. 1.9)."""
         gradient = self.engine.moments(self.kernel, 1).gradient
         assert gradient is not None
         return self.model.weight_variance * gradient
 
 
 def mean_path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
-    """Solve K0' = K0 + epsilon^2 (C_b + C_W E2(K0)) (theory: GC0) with one resolution of the integrals."""
+    """Solve K0' = K0 + epsilon^2 (C_b + C_W E2(K0)) (eq. 3.1) with one resolution of the integrals."""
     path = np.empty((model.depth + 1, *kernel.shape))
     source = np.empty_like(path)
     path[0] = kernel
@@ -61,10 +64,10 @@ def mean_path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanFi
 def settle(
     model: ResNet, kernel: np.ndarray, numerics: Numerics, *, order: int = 2, series: bool = False
 ) -> Expectations:
-    """Refine the integrals until, at a few kernels along the path, moments up to ``order`` change by less than rtol.
+    """Refine the integrals until, at a few kernels on the path, moments up to ``order`` change by < rtol (eq. 6.14).
 
-    Where even the finest rule does not meet rtol it is returned; comparing whole solutions then says so. ``series``
-    asks for Hermite coefficients.
+    A rule that does not meet rtol is returned where the finest one is needed: comparing whole solutions at both then
+    says so. ``series`` asks for Hermite coefficients.
     """
     engine = expectations(get_activation(model.activation), numerics, series=series)
     strides = min(model.depth, 40)
@@ -75,7 +78,9 @@ def settle(
         refinements = [
             (finer, change)
             for finer in (engine.refined(nodes=True, terms=False), engine.refined(nodes=False, terms=True))
-            if finer is not None and (change := _change(probes, here, finer.moments(probes, order))) > numerics.rtol
+            if finer is not None
+            and finer.refined(nodes=True, terms=True) is not None
+            and (change := _change(probes, here, finer.moments(probes, order))) > numerics.rtol
         ]
         if not refinements:
             return engine
@@ -83,7 +88,7 @@ def settle(
 
 
 def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = None) -> MeanField:
-    """K0, E2(K0) and the susceptibility at every layer, converged to ``numerics.rtol``.
+    """K0, E2(K0) and the susceptibility at every layer, converged to ``numerics.rtol`` (eq. 3.1).
 
     >>> path = mean_field(ResNet(activation="relu", weight_variance=2.0, epsilon=0.1, depth=100),
     ...                   InputKernel.explicit([[1.0]]))

@@ -2,6 +2,7 @@
 
 Functions are named by (power of sigma, derivative structure): see PairFunctions.NAMES. Smooth sigma uses values on the
 nodes; kinked sigma integrates by parts, (sigma^k)^(i) -> Hermite shift, with its pointwise slope where that is regular.
+Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class PairFunctions:
         return values @ self.rule.table[:, : self.terms]
 
     def _shift(self, values: np.ndarray, i: int) -> np.ndarray:
-        """Coefficients of the i-th derivative: <f^(i) h_k> = sqrt((k+1)..(k+i)) <f h_{k+i}> / K^(i/2)."""
+        """Coefficients of the i-th derivative: <f^(i) h_k> = sqrt((k+1)..(k+i)) <f h_{k+i}> / K^(i/2) (eq. 6.2)."""
         k = np.arange(self.terms)
         ratio = np.sqrt(np.prod([k + r for r in range(1, i + 1)], axis=0))
         shifted = values @ self.rule.table[:, i : i + self.terms] * ratio
@@ -86,7 +87,7 @@ class PairFunctions:
         return self.coefficients(name)[:, 0][self.where]
 
     def mean(self, left: str, right: str) -> np.ndarray:
-        """(R, P) <g(phi_a) h(phi_b)> for pairs a < b; entries of pairs (a, a) are 0.
+        """(R, P) <g(phi_a) h(phi_b)> for pairs a < b (eq. 6.1, 6.3); entries of pairs (a, a) are 0.
 
         For proportional inputs of a kinked sigma only regular functions are integrated; the others give 0.
         """

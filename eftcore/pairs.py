@@ -1,4 +1,7 @@
-"""Pair space: symmetric N x N matrices as vectors over pairs p = (a <= b), row-major."""
+"""Pair space: symmetric N x N matrices as vectors over pairs p = (a <= b), row-major.
+
+Equation numbers are those of docs/theory.md.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 
 @lru_cache(maxsize=128)
 def pair_indices(n_inputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """(P,), (P,): first and second input of each pair a <= b in row-major order, P = N (N + 1) / 2.
+    """(P,), (P,): first and second input of each pair a <= b in row-major order, P = N (N + 1) / 2 (eq. 1.7).
 
     >>> [index.tolist() for index in pair_indices(2)]
     [[0, 0, 1], [0, 1, 1]]
@@ -51,10 +54,12 @@ def inputs_of(pairs: int) -> int:
 
 
 def product_covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(..., P, P): A_ac B_bd + A_ad B_bc for symmetric (..., N, N) matrices A, B, at pairs (ab), (cd).
+    """(..., P, P): A_ac B_bd + A_ad B_bc for symmetric (..., N, N) matrices A, B, at pairs (ab), (cd) (eq. 1.11).
 
-    With A = B = K it is the Wishart covariance n Cov(G) of Gaussian neurons (theory: section 2.4).
+    With A = B = K it is the Wishart covariance n Cov(G) of Gaussian neurons (eq. 2.6).
     """
     first, second = pair_indices(a.shape[-1])
-    i, j, k, m = first[:, None], second[:, None], first[None, :], second[None, :]
-    return a[..., i, k] * b[..., j, m] + a[..., i, m] * b[..., j, k]
+    a_first, b_second = np.take(a, first, axis=-2), np.take(b, second, axis=-2)
+    result = np.take(a_first, first, axis=-1) * np.take(b_second, second, axis=-1)
+    result += np.take(a_first, second, axis=-1) * np.take(b_second, first, axis=-1)
+    return result

@@ -1,4 +1,4 @@
-"""The one-particle form of the exact leading order (theory: section 4): an independent check, for any N.
+"""The one-particle form of the exact leading order (docs/theory.md, eq. 4.6): an independent check, for any N.
 
 V4 = Cov[phi_a phi_b + u_ab, phi_c phi_d + u_cd] over one mean-field neuron's Gaussian path, where u is driven by that
 path's own sigma sigma - E2(K0). Paths come from randomised quasi-Monte Carlo: scrambled Sobol points, whose first
@@ -43,7 +43,7 @@ class ParticleEstimate:
 
 
 def sample_paths(spec: PredictionSpec, path: MeanField) -> ParticleEstimate:
-    """Estimates at the recorded layers along the converged mean kernel. Raises InputError for a network too deep."""
+    """Estimates at the recorded layers along the mean kernel (eq. 4.8). Raises InputError for a network too deep."""
     dimensions = (spec.model.depth + 1) * spec.kernel.n_inputs
     if dimensions > MAX_DIMENSIONS:
         raise InputError(
@@ -73,7 +73,7 @@ class _Walkers:
         self.first, self.second = pair_indices(path.kernel.shape[-1])
 
     def run(self, scrambling: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One randomisation: V4, K1, U1 at the recorded layers."""
+        """One randomisation: V4, K1, U1 at the recorded layers (eq. 4.2, 4.6)."""
         model, c_w, h = self.model, self.model.weight_variance, self.model.epsilon**2
         normals = self._normals(scrambling)
         phi = normals[:, 0] @ _root(self.path.kernel[0]).T
@@ -103,7 +103,7 @@ class _Walkers:
         return covariance, corrections, sources
 
     def _normals(self, scrambling: int) -> np.ndarray:
-        """(M, L + 1, N) standard normals, quasi-random; slow modes in depth come from the first Sobol coordinates."""
+        """(M, L + 1, N) standard normals, quasi-random; slow modes in depth have the first coordinates (eq. 4.7)."""
         inputs, layers = self.path.kernel.shape[-1], self.model.depth
         sobol = qmc.Sobol((layers + 1) * inputs, scramble=True, rng=np.random.default_rng(scrambling))
         points = ndtri(np.clip(sobol.random(PATHS), 1e-15, 1 - 1e-15)).reshape(PATHS, layers + 1, inputs)
@@ -126,7 +126,7 @@ class _Walkers:
         return (left * u[:, aa] + other).mean(0)
 
     def _mixed_by_weights(self, layer: int, phi: np.ndarray, u: np.ndarray, increment: np.ndarray) -> np.ndarray:
-        """The same for a sigma with kinks.
+        """The same for a sigma with kinks (eq. 4.9).
 
         u knows nothing of the last increment eta ~ N(0, eps^2 Q), so derivatives move onto its density; the even part
         in eta around the previous layer keeps the variance finite.

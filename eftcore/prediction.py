@@ -1,15 +1,16 @@
-"""predict: one closure's kernel trajectories, with an estimate of the numerics' own error."""
+"""predict: one closure's kernel trajectories, with an estimate of the numerics' own error (docs/theory.md)."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from eftcore.closures.wick import Wick
 from eftcore.errors import InputError, NumericsWarning
@@ -71,9 +72,16 @@ def predict(
     )
 
 
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 def predict_spec(spec: PredictionSpec) -> Theory:
     """predict, from its spec."""
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    # many small matrix products: threads inside each only wait for one another
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    with quiet, _libraries().limit(limits=1, user_api="blas"):
         solution = _raise_order(spec) if spec.order == "auto" else solve(spec)
     _check_finite(spec, solution)
     fixed = spec.numerics.quadrature == "gauss_hermite"
@@ -102,13 +110,27 @@ def predict_spec(spec: PredictionSpec) -> Theory:
 
 
 def _raise_order(spec: PredictionSpec) -> Solution:
-    """Raise the Wick order until the estimated rest of the series is below ``spec.truncation`` for V4 and K1.
+    """Raise the Wick order until the estimated rest of the series is below ``spec.truncation`` for V4 and K1."""
+    assert spec.truncation is not None
+    for solution, _, rest in raised_orders(spec):
+        if max(rest.values()) <= spec.truncation:
+            return solution
+    shown = ", ".join(f"{name} {error:.1e}" for name, error in rest.items())
+    warnings.warn(
+        f"order = 'auto': truncation = {spec.truncation:g} was not met by order {WICK_ORDERS[-1]}; estimated: {shown}",
+        NumericsWarning,
+        stacklevel=4,
+    )
+    return solution
 
-    Orders contribute like exp(-c sqrt(k)) (theory: section 4): between steps of fixed ratio the changes fall faster and
+
+def raised_orders(spec: PredictionSpec) -> Iterator[tuple[Solution, Solution, dict[str, float]]]:
+    """Solutions of rising Wick order, each with the one before and the estimated rest of the series for V4 and K1.
+
+    Orders contribute like exp(-c sqrt(k)) (eq. 4.23): between steps of fixed ratio the changes fall faster and
     faster, so the last two changes d', d bound what is left by d / (d' / d - 1). Each step solves for the new orders
     alone; the numerical error is estimated on the lowest ones, which carry almost everything.
     """
-    assert spec.truncation is not None
     total = solve(spec.model_copy(update={"order": WICK_ORDERS[0]}))
     engine = settled(spec)
     engine = engine.refined(nodes=True, terms=True) or engine
@@ -119,16 +141,8 @@ def _raise_order(spec: PredictionSpec) -> Solution:
         change = relative_change(previous, total)
         rest = {name: _what_is_left(before.get(name), change[name]) for name in ("V4", "K1")}
         before = change
-        if max(rest.values()) <= spec.truncation:
-            break
-    else:
-        shown = ", ".join(f"{name} {error:.1e}" for name, error in rest.items())
-        warnings.warn(
-            f"order = 'auto': truncation = {spec.truncation:g} was not met by order {order}; estimated: {shown}",
-            NumericsWarning,
-            stacklevel=4,
-        )
-    return replace(total, details={**total.details, "wick_order": order, "truncation_error": rest})
+        details = {**total.details, "wick_order": order, "truncation_error": rest}
+        yield replace(total, details=details), previous, rest
 
 
 def _what_is_left(before: float | None, change: float) -> float:

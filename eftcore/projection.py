@@ -1,4 +1,4 @@
-"""The local projection of the sigma-kernel closure (theory: section 5).
+"""The local projection of the sigma-kernel closure (docs/theory.md, section 5).
 
 D_r f_p - <D_r f_p> is replaced by its best approximation in L2 of N(0, K0) by {phi phi, sigma sigma} at the pairs aa,
 ab, bb of p = (a, b); for p = (a, a) by phi_a^2 and sigma_a^2. Only integrals over two inputs enter.
@@ -10,7 +10,7 @@ import numpy as np
 
 from eftcore.expectations import PairMoments
 from eftcore.pair_functions import PairFunctions
-from eftcore.pairs import pair_indices
+from eftcore.pairs import pair_indices, product_covariance
 
 CUTOFF = 1e-10
 """Directions of the normalised Gram matrix below this are dropped: there phi phi and sigma sigma coincide."""
@@ -26,16 +26,14 @@ _PRODUCTS = (
 def project(
     functions: PairFunctions,
     moments: PairMoments,
-    wishart: np.ndarray,
-    kernel_sigma: np.ndarray,
+    kernel: np.ndarray,
     sigma_sigma: np.ndarray,
     neighbours: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(R, P, 3, 3) coefficients A[p, r, s] on phi phi_s and B[p, r, s] on sigma sigma_s, r and s over aa, ab, bb of p.
+    """(R, P, 3, 3) coefficients A[p, r, s] on phi phi_s and B[p, r, s] on sigma sigma_s; r, s = aa, ab, bb (eq. 5.3).
 
     Args:
-        wishart: (R, P, P) Cov(xi^G, xi^G).
-        kernel_sigma: (R, P, P) Cov(xi^S, xi^G), rows the sigma-kernel.
+        kernel: (R, N, N) K0.
         sigma_sigma: (R, P, P) Cov(xi^S, xi^S).
         neighbours: (P, 3) positions of aa, ab, bb.
     """
@@ -43,20 +41,25 @@ def project(
     assert moments.hessian is not None
     rows, pairs = moments.value.shape
     q, r = neighbours[:, :, None], neighbours[:, None, :]
+    inputs = np.stack(pair_indices(kernel.shape[-1]), axis=-1)
+    wishart = product_covariance(*[kernel[:, inputs[:, :, None], inputs[:, None, :]]] * 2)
+    corner = np.zeros((rows, pairs, 3, 3))
+    corner[:, :, 0, 0] = moments.gradient[:, neighbours[:, 0], 0]
+    corner[:, :, 1] = moments.gradient
+    corner[:, :, 2, 2] = moments.gradient[:, neighbours[:, 2], 0]
     gram = np.empty((rows, pairs, 6, 6))
-    gram[..., :3, :3] = wishart[:, q, r]
-    gram[..., 3:, :3] = kernel_sigma[:, q, r]
+    gram[..., :3, :3] = wishart
+    gram[..., 3:, :3] = corner @ wishart
     gram[..., :3, 3:] = np.swapaxes(gram[..., 3:, :3], -1, -2)
     gram[..., 3:, 3:] = sigma_sigma[:, q, r]
     target = np.empty((rows, pairs, 3, 6))
     # Cov(D_r f, phi phi_s) is its second Wick order: H contracted with the Wishart covariance
-    target[..., :3] = moments.hessian @ wishart[:, q, r]
+    target[..., :3] = moments.hessian @ wishart
     for row, products in enumerate(_PRODUCTS):
         for column, (factor, left, right) in enumerate(products):
             disconnected = moments.gradient[:, :, row] * moments.value[:, neighbours[:, column]]
             target[..., row, 3 + column] = factor * functions.mean(left, right) - disconnected
-    n_inputs = len(functions.where[0])
-    first, second = pair_indices(n_inputs)
+    first, second = inputs.T
     own = np.flatnonzero(first == second)
     keep = [0, 3]
     small = np.zeros_like(target[:, own])
@@ -73,7 +76,7 @@ def project(
 
 
 def _least_squares(gram: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(..., 3, 6) target times the pseudo-inverse of the (..., 6, 6) Gram matrix, features scaled to variance 1."""
+    """(..., 3, 6) target times the pseudo-inverse of the (..., 6, 6) Gram matrix, scaled to variance 1 (eq. 5.4)."""
     scale = np.sqrt(np.maximum(np.diagonal(gram, axis1=-2, axis2=-1), 0.0))
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
     normal = gram * inverse[..., :, None] * inverse[..., None, :]

@@ -1,8 +1,11 @@
-"""Carry a closure through depth: layer by layer, or as the epsilon -> 0 ordinary differential equation."""
+"""Carry a closure through depth: layer by layer, or as the epsilon -> 0 ordinary differential equation.
+
+Equation numbers are those of docs/theory.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,29 +22,31 @@ from eftcore.specs import ResNet
 
 def step_through(
     closure: Closure, path: MeanField, depths: Sequence[int], *, exact: bool, rtol: float
-) -> tuple[list[Observed], float]:
-    """Layer by layer along K0; observations at ``depths``. ``exact`` keeps every power of epsilon.
+) -> tuple[Iterator[Observed], float]:
+    """Layer by layer along K0; observations at ``depths``. ``exact`` keeps every power of epsilon (eq. 3.6).
 
     Ingredients are smooth in depth, so deep networks compute them at Chebyshev points only and interpolate. Returns the
     observations and the largest relative interpolation error seen (0 where every layer was computed).
     """
     model, wanted = path.model, set(depths)
     h = model.epsilon**2
-    state = closure.initial()
-    observed: list[Observed] = []
     runs, error = layer_by_layer(lambda rows: closure.ingredients(path.kernel[rows], path.engine), model.depth, rtol)
-    for layers, stack in runs:
-        for row, layer in enumerate(layers):
-            at = {name: value[row] for name, value in stack.items()}
-            if layer in wanted:
-                observed.append(closure.observe(at, state))
-            if layer < model.depth:
-                state = closure.step(at, state, h, exact=exact)
-    return observed, error
+
+    def observations() -> Iterator[Observed]:
+        state = closure.initial()
+        for layers, stack in runs:
+            for row, layer in enumerate(layers):
+                at = {name: value[row] for name, value in stack.items()}
+                if layer in wanted:
+                    yield closure.observe(at, state)
+                if layer < model.depth:
+                    state = closure.step(at, state, h, exact=exact)
+
+    return observations(), error
 
 
 class MeanFlow:
-    """K0 of the continuous equation K0' = C_b + C_W E2(K0), by an adaptive Runge-Kutta method of order 8.
+    """K0 of the continuous equation K0' = C_b + C_W E2(K0), by an adaptive Runge-Kutta method of order 8 (eq. 3.8).
 
     Raises InputError where the solution leaves the range of floating-point numbers.
     """
@@ -64,8 +69,8 @@ class MeanFlow:
 
 def flow(
     closure: Closure, mean: MeanFlow, engine: Expectations, times: np.ndarray, rtol: float
-) -> tuple[list[Observed], float]:
-    """The limit epsilon -> 0 at fixed t along ``mean``; observations at ``times`` and the interpolation error.
+) -> tuple[Iterator[Observed], float]:
+    """The limit epsilon -> 0 at fixed t along ``mean``; observations at ``times``, interpolation error (eq. 3.8).
 
     Raises InputError where the solution leaves the range of floating-point numbers.
     """
@@ -79,7 +84,8 @@ def flow(
     state = closure.initial()
     if not state:
         at = ingredients(times)
-        return [closure.observe({name: value[row] for name, value in at.items()}, {}) for row in range(len(times))], 0.0
+        rows = range(len(times))
+        return (closure.observe({name: value[row] for name, value in at.items()}, {}) for row in rows), 0.0
     names, shapes = list(state), [value.shape for value in state.values()]
     splits = np.cumsum([value.size for value in state.values()])[:-1]
 
@@ -97,7 +103,7 @@ def flow(
     absolute = np.concatenate([np.full(state[name].size, scale ** closure.powers[name]) for name in names])
     start = np.concatenate([value.ravel() for value in state.values()])
     solution = _integrate(slope, end, start, rtol, 1e-2 * rtol * absolute)
-    observed = [closure.observe(at_time(t), unpack(row)) for t, row in zip(times, solution.sol(times).T, strict=True)]
+    observed = (closure.observe(at_time(t), unpack(solution.sol(t))) for t in times)
     return observed, found.error if found else 0.0
 
 

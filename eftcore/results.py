@@ -1,4 +1,4 @@
-"""The result of a prediction: arrays over recorded depths, with the numerics' own error estimate."""
+"""The result of a prediction: arrays over recorded depths, with the numerics' own error estimate (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Theory:
         depth: (R,) recorded layers.
         time: (R,) t = epsilon^2 * layer.
         mean: (R, N, N) mean kernel K0 at infinite width.
-        covariance: (R, P, P) V4 = n Cov(G_ab, G_cd), O(1); None for the mean closure.
+        covariance: (R, P, P) V4 = n Cov(G_ab, G_cd), O(1) (eq. 1.5); None for the mean closure.
         correction: (R, N, N) K1 = n (E[G] - K0), O(1); None where the closure has none.
         source: (R, N, N) U1 with K1' = C_W U1; None where the closure has none.
         covariance_se: (R, P, P) standard error of V4, for the sampled "particle" closure alone.

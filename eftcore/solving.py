@@ -1,8 +1,8 @@
-"""Solve one closure at two resolutions; their difference is the error estimate."""
+"""Solve one closure at two resolutions; their difference is the error estimate (docs/theory.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,6 +25,9 @@ TINY = 1e-4
 SAFETY = 2.0
 """The change between two resolutions, times this, is the estimate for the finer one."""
 
+SOLVER = 0.1
+"""Tolerance of the ODE solver as a fraction of the requested one."""
+
 ATTEMPTS = 4
 """Refinements of the whole solution that are tried when the first does not meet the tolerance."""
 
@@ -38,7 +41,6 @@ class Solution:
     correction: np.ndarray | None
     source: np.ndarray | None
     interpolation: float = 0.0
-    sampled: bool = False
     error: dict[str, float] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
     covariance_se: np.ndarray | None = None
@@ -69,21 +71,23 @@ def settled(spec: PredictionSpec) -> Expectations:
 
 
 def solve(spec: PredictionSpec) -> Solution:
-    """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is."""
+    """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is (eq. 6.15)."""
     if spec.closure == "particle":
         return _solve_by_paths(spec)
     engine = settled(spec)
     build = builder(spec)
     coarse = at_resolution(spec, engine, build, loosen=30.0)
     for _ in range(ATTEMPTS):
-        finer = engine.refined(nodes=True, terms=True)
-        fine = at_resolution(spec, finer or engine, build)
+        finer = engine.refined(nodes=True, terms=True) or engine
+        fine = at_resolution(spec, finer, build)
         error = {
-            name: SAFETY * change + _rounding(name, fine) + (0.0 if name == "K0" else 10 * fine.interpolation)
+            name: SAFETY * change + _rounding(name, fine) + _tolerated(name, fine, spec)
             for name, change in relative_change(coarse, fine).items()
         }
-        fine = replace(fine, error=error, details=(finer or engine).describe())
-        if finer is None or fine.sampled or all(value <= spec.numerics.rtol for value in error.values()):
+        fine = replace(fine, error=error, details=finer.describe())
+        if finer.refined(nodes=True, terms=True) is None or all(
+            value <= spec.numerics.rtol for value in error.values()
+        ):
             break
         engine, coarse = finer, fine
     return fine
@@ -103,7 +107,6 @@ def _solve_by_paths(spec: PredictionSpec) -> Solution:
         found.covariance,
         to_matrix(found.correction),
         to_matrix(found.source),
-        sampled=True,
         error={
             "K0": spec.numerics.rtol,
             "V4": relative(found.covariance_se, found.covariance),
@@ -116,7 +119,7 @@ def _solve_by_paths(spec: PredictionSpec) -> Solution:
 
 
 def relative_change(one: Solution, two: Solution) -> dict[str, float]:
-    """Largest relative change over depth (Frobenius) of each quantity.
+    """Largest relative change over depth (Frobenius) of each quantity (eq. 6.15).
 
     K1 starts at 0 and may vanish by cancellation; its change is taken relative to at least 1e-3 of its largest value,
     and to at least TINY of its natural size |V4| / |K0|.
@@ -135,12 +138,14 @@ def relative_change(one: Solution, two: Solution) -> dict[str, float]:
         scale = _norm(b)
         if name == "K1":
             scale = np.maximum(scale, np.maximum(1e-3 * scale.max(), TINY * natural))
-        found[name] = float(_ratio(_norm(b - a), scale).max())
+        distance = np.array([np.linalg.norm(after - before) for before, after in zip(a, b, strict=True)])
+        found[name] = float(_ratio(distance, scale).max())
     return found
 
 
 def _norm(x: np.ndarray) -> np.ndarray:
-    return np.sqrt((x**2).sum((1, 2)))
+    """(R,) Frobenius norms; one depth at a time, since V4 may fill most of the memory."""
+    return np.array([np.linalg.norm(matrix) for matrix in x])
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -153,17 +158,23 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
     assert spec.depths is not None
     rtol = spec.numerics.rtol * loosen
     if spec.continuous:
-        flowing = MeanFlow(spec.model, start, engine, float(spec.time[-1]), 0.1 * rtol)
+        flowing = MeanFlow(spec.model, start, engine, float(spec.time[-1]), SOLVER * rtol)
         mean = flowing(spec.time)
         closure = build(start, mean[-1])
-        observed, interpolation = flow(closure, flowing, engine, spec.time, 0.1 * rtol)
+        observed, interpolation = flow(closure, flowing, engine, spec.time, SOLVER * rtol)
     else:
         path = mean_path(spec.model, start, engine)
         closure = build(start, path.kernel[-1])
         exact = spec.step == "exact"
         observed, interpolation = step_through(closure, path, spec.depths, exact=exact, rtol=0.01 * rtol)
         mean = path.kernel[list(spec.depths)]
-    return Solution(mean, *_stack(observed), interpolation=interpolation, sampled=closure.sampled)
+    return Solution(mean, *_collect(observed, len(mean)), interpolation=interpolation)
+
+
+def _tolerated(name: str, fine: Solution, spec: PredictionSpec) -> float:
+    """Interpolation error and the tolerance of the ODE solver, which two resolutions may share."""
+    interpolated = 0.0 if name == "K0" else 10 * fine.interpolation
+    return interpolated + (SOLVER * spec.numerics.rtol if spec.continuous else 0.0)
 
 
 def _rounding(name: str, fine: Solution) -> float:
@@ -175,14 +186,18 @@ def _rounding(name: str, fine: Solution) -> float:
     return ROUNDING * (1.0 + (0.1 * natural / largest if largest > 0 else 0.0))
 
 
-def _stack(observed: list[Observed]) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    def collect(name: str) -> np.ndarray | None:
-        values = [getattr(o, name) for o in observed]
-        return None if values[0] is None else np.stack(values)
-
-    correction, source = collect("correction"), collect("source")
+def _collect(
+    observed: Iterable[Observed], count: int
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """V4, K1 and U1 over depth, each written where it stays: V4 may fill most of the memory."""
+    arrays: dict[str, np.ndarray] = {}
+    for row, found in enumerate(observed):
+        for name, value in vars(found).items():
+            if value is not None:
+                arrays.setdefault(name, np.empty((count, *value.shape)))[row] = value
+    correction, source = arrays.get("correction"), arrays.get("source")
     return (
-        collect("covariance"),
+        arrays.get("covariance"),
         None if correction is None else to_matrix(correction),
         None if source is None else to_matrix(source),
     )

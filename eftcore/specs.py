@@ -1,7 +1,7 @@
 """What to compute: validated, frozen descriptions, and the digest that is a result's identity.
 
 A result's identity is the sha256 of the canonical JSON of its spec (architecture: "Identity, caching,
-resume"). Time is ``t = epsilon**2 * layer`` throughout.
+resume"). Time is ``t = epsilon**2 * layer`` throughout. Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
 
-ALGORITHM_VERSION = {"prediction": 1, "simulation": 1}
+ALGORITHM_VERSION = {"prediction": 2, "simulation": 2}
 """Bumped by hand whenever the same spec would give different numbers."""
 
 CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle")
@@ -97,7 +97,7 @@ class ResNet(Spec):
     """A pre-activation ResNet at initialisation.
 
     phi^{l+1} = phi^l + epsilon (W sigma(phi^l) + b),  W_ij ~ N(0, weight_variance / n),
-    b_i ~ N(0, bias_variance); layers l = 0 .. depth.
+    b_i ~ N(0, bias_variance); layers l = 0 .. depth (eq. 1.1).
 
     >>> ResNet(activation="tanh", weight_variance=2.0, epsilon=0.05, depth=800).total_time
     2.0
@@ -116,7 +116,7 @@ class ResNet(Spec):
 
     @property
     def total_time(self) -> float:
-        """T = epsilon^2 L (rounded to 12 digits, so that 0.05^2 * 800 reads 2.0)."""
+        """T = epsilon^2 L (eq. 1.2; rounded to 12 digits, so that 0.05^2 * 800 reads 2.0)."""
         return round(self.epsilon**2 * self.depth, 12)
 
     def identity(self) -> dict[str, Any]:
@@ -342,3 +342,41 @@ class EnsembleSpec(_Recorded):
     def digest(self) -> str:
         """Identity of the ensemble; with a shard index it fixes the random stream."""
         return digest_of({"ensemble": self.identity(), "version": ALGORITHM_VERSION["simulation"]})
+
+
+class Precision(Spec):
+    """How precise a simulation shall be: a bound on the standard error of one quantity, in place of a sample count.
+
+    The error at one depth is sqrt(sum se^2) over pair space, as in eftcore.compare; what counts is the largest over
+    recorded depths. ``absolute`` bounds it as it is; ``relative`` bounds it divided by the Frobenius norm of the
+    quantity at that depth, or, for K1 and U1, which start at 0, by the largest such norm over depth. No more than
+    ``max_samples`` networks are simulated, whether or not the bound is met.
+
+    >>> str(Precision(quantity="V4", relative=0.01))
+    'V4 to 1 % (at most 1000000 networks)'
+    """
+
+    quantity: Literal["K0", "V4", "K1", "U1"]
+    relative: _Finite | None = Field(default=None, gt=0, lt=1)
+    absolute: _Finite | None = Field(default=None, gt=0)
+    max_samples: int = Field(default=1_000_000, ge=2, description="networks after which to stop in any case")
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Precision:
+        if (self.relative is None) == (self.absolute is None):
+            raise ValueError("give either relative (such as 0.01) or absolute, and not both")
+        return self
+
+    @property
+    def bound(self) -> float:
+        """The largest standard error allowed."""
+        bound = self.relative if self.absolute is None else self.absolute
+        assert bound is not None
+        return bound
+
+    def shown(self, error: float) -> str:
+        """An error in the units of the bound, for people."""
+        return f"{error:.3g}" if self.relative is None else f"{100 * error:.3g} %"
+
+    def __str__(self) -> str:
+        return f"{self.quantity} to {self.shown(self.bound)} (at most {self.max_samples} networks)"

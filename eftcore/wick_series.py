@@ -1,17 +1,18 @@
-"""Wick expansion of f_p = sigma(phi_a) sigma(phi_b), and covariances of Wick powers (theory: section 4).
+"""Wick expansion of f_p = sigma(phi_a) sigma(phi_b), and covariances of Wick powers (docs/theory.md, section 4.3).
 
 Each pair p = (a, b) has its own orthonormal variables: phi_a = C_11 z_1, phi_b = C_21 z_1 + C_22 z_2 with C the
 Cholesky factor of the pair's 2 x 2 kernel. The basis h_i(z_1) h_j(z_2) is orthonormal, so coefficients are bounded
 (Parseval) and covariances between pairs are contractions: high orders and strong correlations lose no digits. With
 s_l = <sigma(phi_b) h_l(x_b)>, x_b = phi_b / sqrt(K_bb) = rho z_1 + w z_2, w = sqrt(1 - rho^2),
 
-    <f_p h_i(z_1) h_j(z_2)> = sum_r <sigma(phi_a) h_i h_r> rho^r w^j sqrt(C(r+j, j)) s_{r+j}.
+    <f_p h_i(z_1) h_j(z_2)> = sum_r <sigma(phi_a) h_i h_r> rho^r w^j sqrt(C(r+j, j)) s_{r+j} (eq. 4.12).
 
 Components are flattened over (order k, power i of z_1), j = k - i.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,12 @@ from scipy.special import gammaln
 
 from eftcore.expectations import LineMoments, MehlerExpectations, correlations
 from eftcore.pairs import pair_indices
+from eftcore.wick_algebra import Substitution, Turn, largest_correlation, to_circular
+
+NEGLIGIBLE = 1e-16
+"""Contributions below this fraction of the largest variance are left out."""
+
+_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +67,7 @@ def components(order: int, *, even_only: bool, above: int = 0, single: bool = Fa
 
 
 class Whitening:
-    """Orthonormal variables of each pair, for a stack of kernels.
+    """Orthonormal variables of each pair, for a stack of kernels (eq. 4.10).
 
     Attributes:
         factor: (R, P, 2, 2) lower-triangular C; a diagonal or proportional pair has C_22 = 0 and one variable.
@@ -89,7 +96,7 @@ def _matrix(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.nd
 
 
 class WickSeries:
-    """Coefficients of f_p and of D_q f_p for a stack of kernels, at one resolution."""
+    """Coefficients of f_p and of D_q f_p for a stack of kernels, at one resolution (eq. 4.11)."""
 
     def __init__(self, engine: MehlerExpectations, kernel: np.ndarray, basis: Components) -> None:
         self.basis = basis
@@ -109,7 +116,7 @@ class WickSeries:
         """(R, P, 3, I) coefficients of D_q f_p for q = aa, ab, bb of p; a diagonal pair uses column 0 alone.
 
         Derivatives in z shift indices, <d_z1 f h_i h_j> = sqrt(i + 1) <f h_{i+1} h_j>, and grad_phi = C^-T grad_z: no
-        derivative of sigma is needed, and kinks do no harm.
+        derivative of sigma is needed, and kinks do no harm (eq. 4.13).
         """
         i, j = self.basis.first, self.basis.second
         zz = [
@@ -184,69 +191,82 @@ class WickSeries:
 
 
 def contract(series: np.ndarray, kernel: np.ndarray, white: Whitening, basis: Components) -> np.ndarray:
-    """(R, P, P, I): Cov( f_q, h_i(z_1) h_j(z_2) of pair p ) for f_q given by its coefficients ``series`` (R, P, I).
+    """(R, P, P, I): Cov( f_q, h_i(z_1) h_j(z_2) of pair p ) (eq. 4.14), f_q given by ``series`` (R, P, I).
 
-    Order by order f_q is a homogeneous polynomial in its two variables; contracting each factor with a variable of p is
-    the substitution z_q -> R z_p with the 2 x 2 correlations R between their variables, done by Horner's rule.
+    Contracting each factor of f_q with a variable of p is the substitution z_q -> M z_p with the 2 x 2 correlations M
+    between their variables.
     """
-    first, second = pair_indices(kernel.shape[-1])
-    inputs = np.stack([first, second], axis=-1)
-    raw = kernel[:, inputs[:, None, :, None], inputs[None, :, None, :]]
-    cross = white.inverse[:, :, None] @ raw @ np.swapaxes(white.inverse, -1, -2)[:, None]
-    ac, ad, bc, bd = np.ascontiguousarray(np.moveaxis(cross.reshape(*cross.shape[:-2], 4), -1, 0))
-    result = np.empty((*ac.shape, series.shape[-1]))
-    for k in basis.orders:
-        where = basis.where(k)
-        if basis.single:
-            result[..., where] = series[..., where][:, :, None]
-            continue
-        i = np.arange(k + 1)
-        norm = np.exp(0.5 * (gammaln(i + 1) + gammaln(k - i + 1)))
-        coefficients = np.moveaxis(series[..., where] / norm, -1, 0)[..., None]
-        total = np.zeros((k + 1, *ac.shape))
-        power = np.zeros((k + 1, *ac.shape))
-        total[0] = coefficients[k]
-        power[0] = 1.0
-        for degree, lower in enumerate(range(k - 1, -1, -1)):
-            total = _times_linear(total, degree, ac, ad)
-            power = _times_linear(power, degree, bc, bd)
-            total[: degree + 2] += coefficients[lower] * power[: degree + 2]
-        result[..., where] = np.moveaxis(total, 0, -1) * norm
+    rows, pairs, size = series.shape
+    if basis.single:
+        return series[:, :, None].copy()
+    top = basis.orders[-1]
+    flat = series.reshape(rows * pairs, size)
+    parts = {k: to_circular(k, flat[:, basis.where(k)]) for k in basis.orders}
+    result = np.empty((rows * pairs * pairs, size))
+    for chunk in _chunks(len(result), top):
+        row, left, right = np.unravel_index(np.arange(chunk.start, chunk.stop), (rows, pairs, pairs))
+        change = Substitution(_cross(kernel, white, row, left, right), top)
+        turn = Turn(change.angle, top)
+        source = row * pairs + left
+        for k, (real, imaginary) in parts.items():
+            scaled = change.scaled(k, (real[source], imaginary[source]))
+            result[chunk, basis.where(k)] = turn.powers(k, to_circular(k, scaled))
+    return result.reshape(rows, pairs, pairs, size)
+
+
+def covariances(
+    series: np.ndarray, kernel: np.ndarray, white: Whitening, basis: Components, left: np.ndarray, right: np.ndarray
+) -> np.ndarray:
+    """(R, M) Cov(f_q, f_p) for listed pairs q = ``left``, p = ``right``, (M,) or (R, M) each.
+
+    With s the largest canonical correlation between the variables of q and p, orders k and above contribute at most
+    s^k times the norms of what f_q and f_p hold there; each covariance stops where that falls below NEGLIGIBLE.
+    """
+    rows = len(series)
+    left, right = (np.broadcast_to(index, (rows, index.shape[-1])) for index in (left, right))
+    orders, top = np.array(basis.orders), basis.orders[-1]
+    size = np.stack([(series[..., basis.where(k)] ** 2).sum(-1) for k in basis.orders], axis=-1)
+    rest = np.sqrt(np.cumsum(size[..., ::-1], axis=-1)[..., ::-1])
+    result = np.zeros(left.shape)
+    for row in range(rows):
+        parts = {k: to_circular(k, series[row][:, basis.where(k)]) for k in basis.orders}
+        floor = NEGLIGIBLE * float((rest[row, :, 0] ** 2).max())
+        for chunk in _chunks(left.shape[1], top):
+            q, p = left[row, chunk], right[row, chunk]
+            change = _cross(kernel, white, np.full(len(q), row), q, p)
+            bound = largest_correlation(change)[:, None] ** orders * rest[row, q] * rest[row, p]
+            needed = (bound > floor).sum(1)
+            by_need = np.argsort(-needed)
+            q, p, needed = q[by_need], p[by_need], needed[by_need]
+            substitution = Substitution(change[by_need], top)
+            turn = Turn(-substitution.angle, top)
+            total = np.zeros(len(q))
+            for index, k in enumerate(basis.orders):
+                count = int(np.searchsorted(-needed, -index))
+                if count == 0:
+                    break
+                real, imaginary = parts[k]
+                scaled = substitution.scaled(k, (real[q[:count]], imaginary[q[:count]]))
+                turned = turn.powers(k, (real[p[:count]], imaginary[p[:count]]))
+                total[:count] += np.einsum("mi,mi->m", scaled, turned)
+            result[row, chunk][by_need] = total
     return result
 
 
-def _times_linear(polynomial: np.ndarray, degree: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A homogeneous polynomial of this degree (coefficients over powers of X) times x X + y Y."""
-    product = np.zeros_like(polynomial)
-    product[: degree + 1] = polynomial[: degree + 1] * y
-    product[1 : degree + 2] += polynomial[: degree + 1] * x
-    return product
+def cross_correlations(kernel: np.ndarray, white: Whitening, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(R, M, 2, 2) correlations between the variables of pairs ``left`` and ``right``, (M,) each."""
+    rows = len(kernel)
+    row = np.repeat(np.arange(rows), len(left))
+    found = _cross(kernel, white, row, np.tile(left, rows), np.tile(right, rows))
+    return found.reshape(rows, len(left), 2, 2)
 
 
-def transport(before: np.ndarray, after: np.ndarray, basis: Components) -> list[np.ndarray]:
-    """For each order, (R, P, k+1, k+1) matrices that carry Cov(u, h_i h_j) from one layer's variables to the next.
+def _cross(kernel: np.ndarray, white: Whitening, row: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    inputs = np.stack(pair_indices(kernel.shape[-1]), axis=-1)
+    raw = kernel[row[:, None, None], inputs[left][:, :, None], inputs[right][:, None, :]]
+    return white.inverse[row, left] @ raw @ np.swapaxes(white.inverse[row, right], -1, -2)
 
-    Wick powers of phi are martingales; only the variables they are written in change: z' = T z, T = C'^-1 C lower
-    triangular, so :z1'^i z2'^j: is a sum of :z1^{i+j-s} z2^s: with binomial weights, and nothing cancels.
 
-    Args:
-        before: (R, P, 2, 2) factor C at the layers.
-        after: (R, P, 2, 2) inverse C'^-1 at the next layers.
-    """
-    step = after @ before
-    alpha, gamma, beta = (step[..., i, j][..., None, None] for i, j in ((0, 0), (1, 0), (1, 1)))
-    matrices = []
-    for k in basis.orders:
-        if basis.single:
-            matrices.append(alpha**k)
-            continue
-        i_new = np.arange(k + 1)[None, :]
-        s = k - np.arange(k + 1)[:, None]
-        j_new = k - i_new
-        gap = j_new - s
-        reach = gap >= 0
-        gap = np.maximum(gap, 0)
-        logs = gammaln(j_new + 1) - gammaln(s + 1) - gammaln(gap + 1)
-        logs = logs + 0.5 * (gammaln(k - s + 1) + gammaln(s + 1) - gammaln(i_new + 1) - gammaln(j_new + 1))
-        matrices.append(np.where(reach, np.exp(np.where(reach, logs, 0.0)), 0.0) * alpha**i_new * gamma**gap * beta**s)
-    return matrices
+def _chunks(total: int, order: int) -> Iterator[slice]:
+    size = max(64, _CHUNK // (order + 1))
+    return (slice(start, min(start + size, total)) for start in range(0, total, size))

@@ -1,8 +1,8 @@
-"""Errors of a theory against a reference, and how deep it can be trusted (theory: section 9).
+"""Errors of a theory against a reference, and how deep it can be trusted (docs/theory.md, section 9).
 
 For X in {K0, V4, K1}: e(t) = ||X_theory - X_ref||_F / ||X_ref||_F over pair space. With eta the reference's error and
 ||eta|| about sqrt(sum se^2), the triangle inequality gives |e - e_true| <= ||eta|| / ||X_ref|| whatever the
-correlations between entries, so error_se = sqrt(sum se^2) / ||X_ref|| is a conservative standard error.
+correlations between entries, so error_se = sqrt(sum se^2) / ||X_ref|| is a conservative standard error (eq. 9.1).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
 
 
 def validity_window(errors: pd.DataFrame, tolerance: float) -> dict[str, object]:
-    """t*(tau) as an interval from error, error_se, defined at increasing time (theory: section 9).
+    """t*(tau) as an interval from error, error_se, defined at increasing time (eq. 9.2).
 
     certified_until is the last time with e + 2 se <= tau there and everywhere before; refuted_from the first time with
     e - 2 se > tau. Depths where the relative error is undefined (K1 at 0, or below its own noise) are passed over.

@@ -30,6 +30,7 @@ DatabaseOption = Annotated[
     typer.Option("--db", metavar="URL", help="Results database; EFT_DATABASE_URL, else SQLite in ./eft-data."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many rows.")]
 
 _ACTIVATIONS = (
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="A study file, or a bundled study by name: quick, digits, paper, paper-quick.")],
+    study: Annotated[
+        str, typer.Argument(help="A study file, or a bundled study by name: quick, digits, paper, paper-quick.")
+    ],
     db: DatabaseOption = None,
     device: Annotated[str, typer.Option(help="Where to simulate: auto, cpu or cuda.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be computed, and how long.")] = False,
@@ -152,7 +155,7 @@ def runs(
     db: DatabaseOption = None,
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     kind: Annotated[str | None, typer.Option(help="simulation or prediction.")] = None,
-    status: Annotated[str | None, typer.Option(help="succeeded or failed.")] = None,
+    status: Annotated[str | None, typer.Option(help="pending, running, succeeded, failed or stale.")] = None,
     activation: Annotated[str | None, typer.Option(help="Only this activation.")] = None,
     limit: LimitOption = 50,
     json: JsonOption = False,
@@ -209,6 +212,81 @@ def sql(
     tables.print_frame(queries.select(_reading(db), statement, max_rows=max_rows), as_json=json)
 
 
+@app.command("export")
+def export_(
+    path: Annotated[Path, typer.Argument(help="A new file: .zip for an archive; with --view, .csv or .parquet.")],
+    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    run: Annotated[list[int] | None, typer.Option(help="Only this run; may be repeated.")] = None,
+    view: Annotated[str | None, typer.Option(help="Write this view, such as v_windows, as a table.")] = None,
+    db: DatabaseOption = None,
+) -> None:
+    """Write results to a file: an archive that `eft import` reads, or one view as CSV or Parquet."""
+    database = _reading(db)
+    if view is None:
+        from db.exporting import export_archive
+
+        _print_counts(export_archive(database, path, study=study, run_ids=run))
+        return
+    from db.files import export_view
+
+    if study is not None or run:
+        raise InputError("--view writes the whole view; leave out --study and --run, or filter with `eft sql`")
+    print(f"{export_view(database, path, view)} rows")
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")], db: DatabaseOption = None
+) -> None:
+    """Add the results of an archive to the database; what is there already stays as it is."""
+    from db.importing import import_archive
+
+    _print_counts(import_archive(_writing(db), path), "nothing new")
+
+
+@app.command()
+def delete(
+    study: Annotated[str | None, typer.Option(help="This study, and its runs that no other study uses.")] = None,
+    run: Annotated[list[int] | None, typer.Option(help="This run, with its comparisons; may be repeated.")] = None,
+    db: DatabaseOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete a study or runs from the database."""
+    from db import removal
+
+    if (study is None) == (not run):
+        raise InputError("give either --study NAME or --run ID")
+    database = _writing(db)
+
+    def remove(dry_run: bool) -> dict[str, int]:
+        if study is not None:
+            return removal.delete_study(database, study, dry_run=dry_run)
+        return removal.delete_runs(database, run or [], dry_run=dry_run)
+
+    _print_counts(remove(dry_run=True))
+    if not dry_run and (yes or typer.confirm("Delete these rows?", abort=True)):
+        remove(dry_run=False)
+        print("deleted")
+
+
+@app.command()
+def gc(
+    db: DatabaseOption = None,
+    unsuccessful: Annotated[
+        bool, typer.Option("--unsuccessful", help="Also runs that failed, are stale or long pending.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Tidy up the database: mark dead runs as stale, delete what nothing needs, give free space back."""
+    from db import claims, removal
+
+    database = _writing(db)
+    if not dry_run:
+        print(f"{len(claims.sweep_stale(database))} runs were running without a sign of life and are stale now")
+    _print_counts(removal.collect_garbage(database, unsuccessful=unsuccessful, dry_run=dry_run), "nothing to delete")
+
+
 @app.command()
 def report(
     output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("paper.html"),
@@ -246,6 +324,57 @@ def db_upgrade(db: DatabaseOption = None) -> None:
     print(f"database {migrate.info(url)['url']} {done}, revision {migrate.head()}")
 
 
+@db_app.command("downgrade")
+def db_downgrade(
+    revision: Annotated[str, typer.Argument(help="Such as 0001_first_tables; base removes every table.")],
+    db: DatabaseOption = None,
+    yes: YesOption = False,
+) -> None:
+    """Take the database back to an older revision. What the older tables cannot hold is lost."""
+    from db import migrate
+
+    url = _use_database(db)
+    shown = f"{migrate.info(url)['url']} from {migrate.current(url)} to {revision}"
+    if not yes:
+        typer.confirm(f"Take database {shown}? `eft db backup` first", abort=True)
+    migrate.downgrade(url, revision)
+    print(f"database {shown}: done")
+
+
+@db_app.command("current")
+def db_current(db: DatabaseOption = None) -> None:
+    """Print the revision of the database, and whether this version of the program uses it."""
+    from db import migrate
+
+    url = _use_database(db)
+    print(f"{migrate.current(url) or 'no tables yet'} (this program: {migrate.head()})")
+
+
+@db_app.command("check")
+def db_check(db: DatabaseOption = None) -> None:
+    """Look for damage: revision, tables, views, the file itself, runs without results. Changes nothing."""
+    from db import maintenance
+
+    problems = maintenance.check(_use_database(db))
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise typer.Exit(1)
+    print("the database is sound")
+
+
+@db_app.command("backup")
+def db_backup(
+    path: Annotated[Path, typer.Argument(help="A new file: SQLite, or for PostgreSQL an archive of pg_dump.")],
+    db: DatabaseOption = None,
+) -> None:
+    """Copy the database while it may be in use."""
+    from db import maintenance
+
+    written = maintenance.backup(path, _use_database(db))
+    print(f"backup {written}, {written.stat().st_size / 1e6:.1f} MB")
+
+
 @db_app.command("info")
 def db_info(db: DatabaseOption = None, json: JsonOption = False) -> None:
     """Describe the database: where it is, its revision and what it holds."""
@@ -276,6 +405,20 @@ def _reading(url: str | None) -> Database:
     chosen = _use_database(url)
     migrate.require_current(chosen)
     return Database(chosen, read_only=True)
+
+
+def _writing(url: str | None) -> Database:
+    from db import migrate
+    from db.session import Database
+
+    chosen = _use_database(url)
+    migrate.require_current(chosen)
+    return Database(chosen)
+
+
+def _print_counts(counts: dict[str, int], none: str = "no rows") -> None:
+    rows = [f"{table}: {count} rows" for table, count in counts.items() if count]
+    print("\n".join(rows) or none)
 
 
 def _revision(url: str) -> str | None:

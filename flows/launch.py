@@ -69,21 +69,25 @@ def dry_run(study: str, *, as_json: bool) -> None:
     from flows import run
 
     planned = run.plan_study(study)
-    left = [task for task in planned if not task.cached]
+    certain = [task for task in planned if not task.at_most]
+    left = [task for task in certain if not task.cached]
+    further = [task for task in planned if task.at_most]
     seconds = _expected_seconds(sum(task.work for task in left))
+    at_most = _expected_seconds(sum(task.work for task in (*left, *further)))
     if as_json:
-        rows = [{"task": task.label, "cached": task.cached} for task in planned]
-        tables.print_json({"study": study, "tasks": rows, "expected_seconds": seconds})
+        rows = [{"task": task.label, "cached": task.cached, "at_most": task.at_most} for task in planned]
+        tables.print_json({"study": study, "tasks": rows, "expected_seconds": seconds, "at_most_seconds": at_most})
         return
     for task in planned:
-        print(f"{'cached ' if task.cached else 'compute'}  {task.label}")
+        print(f"{'perhaps' if task.at_most else 'cached ' if task.cached else 'compute'}  {task.label}")
     if not left:
         expectation = "nothing to compute"
-    elif seconds is None:
+    elif seconds is None or at_most is None:
         expectation = "no simulation is recorded yet to judge the time by"
     else:
-        expectation = f"about {seconds:.0f} s of simulation, at the median speed of the simulations recorded here"
-    print(f"Study {study}: {len(planned) - len(left)} tasks cached, {len(left)} to compute; {expectation}.")
+        cap = f" ({at_most:.0f} s if no target is met before its cap)" if further else ""
+        expectation = f"about {seconds:.0f} s{cap} of simulation, at the median speed of the simulations recorded here"
+    print(f"Study {study}: {len(certain) - len(left)} tasks cached, {len(left)} to compute; {expectation}.")
 
 
 def _expected_seconds(work: float) -> float | None:
@@ -100,10 +104,18 @@ def report(summary: Summary, *, as_json: bool) -> None:
         counts = {"cached": summary.cached, "computed": summary.computed, "skipped": summary.skipped}
         failures = [{"task": failure.label, "cause": failure.cause} for failure in summary.failures]
         tables.print_json(
-            {"study": summary.study, "tasks": counts, "failures": failures, "windows": tables.records(frame)}
+            {
+                "study": summary.study,
+                "tasks": counts,
+                "failures": failures,
+                "precision": tables.records(tables.precision_table(summary.precision)),
+                "windows": tables.records(frame),
+            }
         )
         return
     tables.print_windows(frame)
+    if summary.precision:
+        tables.print_precision(summary.precision)
     print(f"Study {summary.study}: {summary}.")
     for failure in summary.failures:
         print(f"failed: {failure.label}: {failure.cause}", file=sys.stderr)

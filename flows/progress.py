@@ -18,6 +18,9 @@ class Reporter(Protocol):
     def start(self, tasks: int, work: float) -> None:
         """The whole study: how many tasks, how much work."""
 
+    def extend(self, tasks: int, work: float) -> None:
+        """There is more to do than was known."""
+
     def begin(self, label: str, work: float) -> None:
         """A task begins."""
 
@@ -32,6 +35,8 @@ class Silent:
     """Says nothing."""
 
     def start(self, tasks: int, work: float) -> None: ...
+
+    def extend(self, tasks: int, work: float) -> None: ...
 
     def begin(self, label: str, work: float) -> None: ...
 
@@ -50,6 +55,9 @@ class Lines(Silent):
 
     def start(self, tasks: int, work: float) -> None:
         self._tasks = tasks
+
+    def extend(self, tasks: int, work: float) -> None:
+        self._tasks += tasks
 
     def begin(self, label: str, work: float) -> None:
         self._label = label
@@ -70,6 +78,10 @@ class Bar:
     def start(self, tasks: int, work: float) -> None:
         self._total = work
         self._progress.update(self._bar, total=work)
+
+    def extend(self, tasks: int, work: float) -> None:
+        self._total += work
+        self._progress.update(self._bar, total=self._total)
 
     def begin(self, label: str, work: float) -> None:
         self._work = work

@@ -9,11 +9,12 @@ from typing import Any
 
 from db import queries, repository
 from db.session import Database, default_url
-from eftcore.ensemble import sample_digest
-from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
+from eftcore.ensemble import Sample, attained, reached, sample_digest
+from eftcore.specs import EnsembleSpec, Precision, PredictionSpec, digest_of
 from flows import work
 from flows.provenance import timed
 from flows.store import ResultStore
+from flows.study import Simulation
 
 
 def record_study(study: Mapping[str, Any]) -> int:
@@ -33,6 +34,8 @@ def record(
     *,
     study: Mapping[str, Any],
     merged: str | None,
+    wanted: str,
+    precision: Precision | None,
     predictions: Sequence[str],
     comparisons: Mapping[str, str],
 ) -> None:
@@ -42,6 +45,8 @@ def record(
         store: where the results lie.
         study: name, digest and spec.
         merged: digest of the stored sample.
+        wanted: Simulation.digest, under which an earlier failure lies.
+        precision: what the simulation aimed at, unless a number of networks was given.
         predictions: digests.
         comparisons: digest of the stored comparison, by digest of the prediction.
     """
@@ -54,7 +59,14 @@ def record(
         if merged is None:
             return
         sample, provenance = work.load_sample(store, merged)
-        simulated = repository.record_simulation(db, sample, provenance=provenance, study_id=study_id)
+        simulated = repository.record_simulation(
+            db,
+            sample,
+            provenance=provenance,
+            study_id=study_id,
+            details=simulation_details(sample, precision),
+            announced=wanted,
+        )
         for prediction, digest in comparisons.items():
             repository.record_comparison(
                 db,
@@ -62,6 +74,16 @@ def record(
                 simulation_run_id=simulated,
                 comparison=work.load_comparison(store, digest),
             )
+
+
+def simulation_details(sample: Sample, target: Precision | None) -> dict[str, Any]:
+    """What the database keeps of a simulation beside its numbers: precision reached, why it ended, random streams."""
+    return {
+        "precision_reached": reached(sample),
+        "precision_target": None if target is None else target.identity(),
+        "stopped": "sample count" if target is None else attained(sample, target).stopped,
+        "random_streams": list(sample.streams),
+    }
 
 
 def is_recorded(
@@ -87,17 +109,12 @@ def is_recorded(
         return found >= set(itertools.product(wanted, tolerances))
 
 
-def record_failure(
-    study: Mapping[str, Any],
-    spec: PredictionSpec | EnsembleSpec,
-    cause: str,
-    *,
-    shards: Sequence[tuple[int, int]] = (),
-) -> None:
-    """Record that a prediction or a simulation failed, and why; ``shards`` are those that a simulation wanted."""
+def record_failure(study: Mapping[str, Any], what: PredictionSpec | Simulation, cause: str) -> None:
+    """Record that a prediction or a simulation failed, and why."""
     simulated: dict[str, Any] = {}
-    if isinstance(spec, EnsembleSpec):
-        simulated = {"digest": sample_digest(spec, shards), "samples": sum(count for _, count in shards)}
+    if isinstance(what, Simulation):
+        simulated = {"digest": what.digest, "samples": what.networks}
+    spec = what.spec if isinstance(what, Simulation) else what
     with timed() as provenance:
         pass
     with _database() as db:

@@ -8,13 +8,15 @@ from typing import Any
 
 from prefect import Task, flow
 
-from eftcore.ensemble import sample_digest
+from eftcore.ensemble import Attained, attained, sample_digest
+from eftcore.ensemble.sample import Shards
+from eftcore.ensemble.shards import SHARD_WORK, next_round
 from eftcore.errors import EftError
 from eftcore.specs import EnsembleSpec
 from flows import recording, tasks, work
 from flows.progress import current
 from flows.store import ResultStore, default_store
-from flows.study import SHARD_WORK, Simulation, Study, find_study, load_study
+from flows.study import Simulation, Study, find_study, load_study
 
 SMALL_WORK = SHARD_WORK / 32
 """What a task that simulates nothing counts for in the progress bar."""
@@ -32,23 +34,28 @@ class Failure:
 class Planned:
     """One task that a run would go through: what it is, its work in neuron-input-layers, whether its result is there.
 
-    ``work`` counts simulation alone.
+    ``work`` counts simulation alone. ``at_most`` marks work of which part may turn out not to be needed.
     """
 
     label: str
     work: float
     cached: bool
+    at_most: bool = False
 
 
 @dataclass
 class Summary:
-    """What became of a study's tasks. ``skipped`` ones needed the result of a failed one."""
+    """What became of a study's tasks. ``skipped`` ones needed the result of a failed one.
+
+    ``precision`` holds what each simulation that aimed at a precision attained, by its label.
+    """
 
     study: str
     cached: int = 0
     computed: int = 0
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
+    precision: dict[str, Attained] = field(default_factory=dict)
 
     def __str__(self) -> str:
         text = f"{self.cached} tasks cached, {self.computed} computed"
@@ -97,21 +104,22 @@ class _Run:
         self.store = store
         self.device = device
         self.summary = Summary(plan.name)
+        self.tasks_in_all = 0
 
     def execute(self) -> None:
         simulations = self.plan.simulations.values()
         small = len(self.plan.predictions) + len(self.plan.comparisons) + 2 * len(simulations)
-        tasks_in_all = small + sum(len(simulation.shards) for simulation in simulations)
-        work_in_all = small * SMALL_WORK + sum(_work_of(item.spec, item.samples) for item in simulations)
-        current().start(tasks_in_all, work_in_all)
+        self.tasks_in_all = small + sum(len(item.first_round) for item in simulations)
+        work_in_all = sum(_work_of(item.spec, item.first_round) for item in simulations)
+        current().start(self.tasks_in_all, small * SMALL_WORK + work_in_all)
         predicted = {digest for digest in self.plan.predictions if self._predict(digest)}
         for ensemble, simulation in self.plan.simulations.items():
             predictions = [p for p, other in self.plan.comparisons if other == ensemble and p in predicted]
-            merged = self._simulate(simulation)
-            comparisons = self._compare(simulation, merged, predictions) if merged else {}
-            self._record(simulation, merged, predictions, comparisons)
+            shards = self._simulate(simulation)
+            comparisons = self._compare(simulation, shards, predictions) if shards else {}
+            self._record(simulation, shards, predictions, comparisons)
         summary = self.summary
-        summary.skipped = tasks_in_all - summary.cached - summary.computed - len(summary.failures)
+        summary.skipped = self.tasks_in_all - summary.cached - summary.computed - len(summary.failures)
 
     def _predict(self, digest: str) -> bool:
         spec = self.plan.predictions[digest]
@@ -124,34 +132,63 @@ class _Run:
             spec=spec.model_dump(mode="json"),
         )
 
-    def _simulate(self, simulation: Simulation) -> str | None:
-        """Digest of the merged sample; None after the first shard that fails, since the sum is then out of reach."""
-        spec, shards = simulation.spec, simulation.shards
+    def _simulate(self, simulation: Simulation) -> Shards:
+        """The shards of the merged sample, round by round where a precision is wanted; none after a failure."""
+        shards, merged = simulation.first_round, 0
+        purpose = "" if simulation.precision is None else f" for {simulation.precision}"
+        while self._simulate_round(simulation, shards, merged, purpose):
+            more, purpose = self._further(simulation, shards)
+            if not more:
+                return shards
+            tasks_more = len(more) - len(shards) + 1
+            self.tasks_in_all += tasks_more
+            current().extend(tasks_more, SMALL_WORK + _work_of(simulation.spec, more[len(shards) :]))
+            shards, merged = more, len(shards)
+        return ()
+
+    def _simulate_round(self, simulation: Simulation, shards: Shards, merged: int, purpose: str) -> bool:
+        """Simulate all shards but the first ``merged``, and add up all; whether that succeeded.
+
+        The first failure ends it, since the sum is then out of reach.
+        """
+        spec = simulation.spec
         shared: dict[str, Any] = {
             "spec": spec.model_dump(mode="json"),
-            "on_failure": lambda cause: recording.record_failure(self.plan.record, spec, cause, shards=shards),
+            "on_failure": lambda cause: recording.record_failure(self.plan.record, simulation, cause),
         }
-        done = all(
+        return all(
             self._do(
                 tasks.simulate,
-                f"simulate shard {index + 1} of {len(shards)}, {count} networks: {_about(spec)}",
-                work=_work_of(spec, count),
+                f"simulate shard {index + 1} of {len(shards)}{purpose}, {count} networks: {_about(spec)}",
+                work=_work_of(spec, ((index, count),)),
                 digest=work.shard_digest(spec.digest, index, count),
                 shard=index,
                 samples=count,
                 device=self.device,
                 **shared,
             )
-            for index, count in shards
+            for index, count in shards[merged:]
+        ) and self._do(
+            tasks.merge,
+            f"merge {len(shards)} shards: {_about(spec)}",
+            digest=sample_digest(spec, shards),
+            shards=shards,
+            **shared,
         )
-        merged = sample_digest(spec, shards)
-        done = done and self._do(
-            tasks.merge, f"merge {len(shards)} shards: {_about(spec)}", digest=merged, shards=shards, **shared
-        )
-        return merged if done else None
 
-    def _compare(self, simulation: Simulation, merged: str, predictions: list[str]) -> dict[str, str]:
+    def _further(self, simulation: Simulation, shards: Shards) -> tuple[Shards, str]:
+        """All shards of the next round, none where these are enough; and what more of them are for."""
+        target = simulation.precision
+        if target is None:
+            return (), ""
+        sample, _ = work.load_sample(self.store, sample_digest(simulation.spec, shards))
+        now = attained(sample, target)
+        self.summary.precision[_about(simulation.spec)] = now
+        return next_round(sample, target), f" for {target}, now {target.shown(now.error)}"
+
+    def _compare(self, simulation: Simulation, shards: Shards, predictions: list[str]) -> dict[str, str]:
         """Digest of the comparison by digest of the prediction, of those that succeed."""
+        merged = sample_digest(simulation.spec, shards)
         tolerances = list(self.plan.tolerances)
         comparisons = {}
         for prediction in predictions:
@@ -168,16 +205,19 @@ class _Run:
         return comparisons
 
     def _record(
-        self, simulation: Simulation, merged: str | None, predictions: list[str], comparisons: dict[str, str]
+        self, simulation: Simulation, shards: Shards, predictions: list[str], comparisons: dict[str, str]
     ) -> None:
+        spec, target = simulation.spec, simulation.precision
+        merged = sample_digest(spec, shards) if shards else None
         recordable: dict[str, Any] = {"merged": merged, "predictions": predictions, "comparisons": comparisons}
-        shards = simulation.shards if merged else ()
         self._do(
             tasks.record,
-            f"record: {_about(simulation.spec)}",
-            intact=recording.is_recorded(simulation.spec, shards, predictions, list(comparisons), self.plan.tolerances),
+            f"record: {_about(spec)}",
+            intact=recording.is_recorded(spec, shards, predictions, list(comparisons), self.plan.tolerances),
             digest=recording.record_digest(self.plan.digest, **recordable),
             study=self.plan.record,
+            wanted=simulation.digest,
+            precision=None if target is None else target.identity(),
             **recordable,
         )
 
@@ -237,6 +277,18 @@ class _Listing(_Run):
         self.tasks.append(Planned(label, work, there))
         return True
 
+    def _further(self, simulation: Simulation, shards: Shards) -> tuple[Shards, str]:
+        """As the run goes while its sums are stored; what follows then is known by its cap alone."""
+        target, spec = simulation.precision, simulation.spec
+        if target is None or self.store.is_intact(sample_digest(spec, shards)):
+            return super()._further(simulation, shards)
+        rest = simulation.all_shards[len(shards) :]
+        if rest:
+            networks = sum(count for _, count in rest)
+            label = f"simulate at most {len(rest)} more shards for {target}, {networks} networks: {_about(spec)}"
+            self.tasks.append(Planned(label, _work_of(spec, rest), cached=False, at_most=True))
+        return (), ""
+
 
 def _was_interrupted(error: BaseException | None) -> bool:
     """Whether Ctrl-C is behind it; compiled code wraps what reaches it in an error of its own."""
@@ -251,5 +303,6 @@ def _about(spec: EnsembleSpec) -> str:
     return f"{spec.model.activation}, width {spec.width}, {spec.kernel.label}"
 
 
-def _work_of(spec: EnsembleSpec, networks: int) -> float:
+def _work_of(spec: EnsembleSpec, shards: Shards) -> float:
+    networks = sum(count for _, count in shards)
     return float(networks) * spec.model.depth * spec.width * spec.kernel.n_inputs

@@ -14,12 +14,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from eftcore.ensemble.sample import Shards, sample_digest
+from eftcore.ensemble.shards import first_round, shards_of
 from eftcore.errors import InputError
 from eftcore.specs import (
     Closure,
     EnsembleSpec,
     InputKernel,
     Numerics,
+    Precision,
     PredictionSpec,
     ResNet,
     default_depths,
@@ -27,9 +30,6 @@ from eftcore.specs import (
     digest_of,
 )
 from flows.inputs import KernelSection, Number, Numbers, Section, Text, Texts, Whole, Wholes, as_tuple
-
-SHARD_WORK = 2**28
-"""Neuron updates (networks x depth x width x inputs) in one shard: some seconds, so a crash loses little."""
 
 
 class ModelGrid(Section):
@@ -91,7 +91,8 @@ class StudyFile(Section):
     name: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
     description: Text = ""
     widths: Wholes
-    samples: Annotated[Whole, Field(ge=2, description="networks for each configuration and width")]
+    samples: Annotated[Whole, Field(ge=2, description="networks for each configuration and width")] | None = None
+    precision: Precision | None = None
     seed: Annotated[Whole, Field(ge=0)] = 0
     estimator: Literal["plain", "paired"] = "paired"
     sampler: Literal["block", "weights"] = "block"
@@ -109,6 +110,12 @@ class StudyFile(Section):
         items = value if isinstance(value, list | tuple) else [value]
         return [{"name": item} if isinstance(item, str) else item for item in items]
 
+    @model_validator(mode="after")
+    def _one_size(self) -> StudyFile:
+        if (self.samples is None) == (self.precision is None):
+            raise ValueError("give either samples (networks) or a [precision] section, and not both")
+        return self
+
     def depths_of(self, model: ResNet) -> tuple[int, ...]:
         """Recorded layers: ``recorded_depths`` as a list of layers, or about that many evenly spaced ones."""
         if isinstance(self.recorded_depths, int):
@@ -118,17 +125,41 @@ class StudyFile(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    """An ensemble and how many networks of it the study wants."""
+    """An ensemble and what the study wants of it: so many networks, or a precision."""
 
     spec: EnsembleSpec
-    samples: int
+    samples: int | None = None
+    precision: Precision | None = None
 
     @property
-    def shards(self) -> tuple[tuple[int, int], ...]:
-        """(shard index, networks): full shards and a last, smaller one."""
-        size = shard_size(self.spec)
-        full, rest = divmod(self.samples, size)
-        return (*((index, size) for index in range(full)), *(((full, rest),) if rest else ()))
+    def first_round(self) -> Shards:
+        """(shard index, networks) to begin with: all of them, unless a precision decides how many follow."""
+        if self.precision is not None:
+            return first_round(self.spec, self.precision)
+        return self.all_shards
+
+    @property
+    def all_shards(self) -> Shards:
+        """(shard index, networks) of every shard, up to the cap where a precision is wanted."""
+        networks = self.samples if self.precision is None else self.precision.max_samples
+        assert networks is not None
+        return shards_of(self.spec, networks)
+
+    @property
+    def networks(self) -> int:
+        """Networks wanted, or the most that a precision may take."""
+        return sum(count for _, count in self.all_shards)
+
+    @property
+    def digest(self) -> str:
+        """Identity of what is wanted; where that is a number of networks, the digest of the sample itself."""
+        if self.precision is None:
+            return sample_digest(self.spec, self.all_shards)
+        return digest_of({"ensemble": self.spec.digest, "precision": self.precision.identity()})
+
+    def identity(self) -> Any:
+        """What is wanted, JSON-able."""
+        return self.samples if self.precision is None else self.precision.identity()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +186,7 @@ class Study:
         return digest_of(
             {
                 "study": self.name,
-                "simulations": {digest: item.samples for digest, item in self.simulations.items()},
+                "simulations": {digest: item.identity() for digest, item in self.simulations.items()},
                 "comparisons": sorted(self.comparisons),
                 "tolerances": sorted(self.tolerances),
             }
@@ -237,8 +268,9 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
         samples = grid.samples or file.samples
         predictions.update((theory.digest, theory) for theory in theories)
         for spec in ensembles:
-            asked = simulations[spec.digest].samples if spec.digest in simulations else 0
-            simulations[spec.digest] = Simulation(spec=spec, samples=max(samples, asked))
+            wanted = Simulation(spec=spec, samples=samples, precision=None if grid.samples else file.precision)
+            before = simulations.get(spec.digest)
+            simulations[spec.digest] = before if before and before.networks >= wanted.networks else wanted
         comparisons.update(dict.fromkeys((p.digest, e.digest) for p, e in itertools.product(theories, ensembles)))
     return Study(
         name=file.name,
@@ -266,15 +298,6 @@ def layers_for(total_time: float, epsilon: float) -> int:
             f"the nearest is total_time = {whole * epsilon**2:.12g}, or give depth"
         )
     return whole
-
-
-def shard_size(spec: EnsembleSpec) -> int:
-    """Networks in one shard, from the spec alone, so that asking for more samples keeps every full shard.
-
-    A power of two between 64 and 65536.
-    """
-    networks = SHARD_WORK // (spec.model.depth * spec.width * spec.kernel.n_inputs)
-    return 2 ** min(max(networks, 1).bit_length() - 1, 16) if networks >= 64 else 64
 
 
 def _in_section(section: str, expand: Any) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich import box
@@ -14,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.windows_table import LEGEND, windows_table
+
+if TYPE_CHECKING:
+    from eftcore.ensemble import Attained
 
 _PIPE_WIDTH = 1000
 
@@ -62,6 +65,33 @@ def print_windows(windows: pd.DataFrame) -> None:
     print(heading)
     print_frame(table)
     print(LEGEND)
+
+
+def precision_table(attained: Mapping[str, Attained]) -> pd.DataFrame:
+    """One row for each simulation that aimed at a precision: what it reached and why it stopped."""
+    columns = ["simulation", "quantity", "kind", "target", "reached", "samples", "stopped"]
+    rows = [
+        (
+            simulation,
+            now.target.quantity,
+            "absolute" if now.target.relative is None else "relative",
+            now.target.bound,
+            now.error,
+            now.samples,
+            now.stopped,
+        )
+        for simulation, now in attained.items()
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def print_precision(attained: Mapping[str, Attained]) -> None:
+    """Print what simulations reached, with a hint where a cap came first."""
+    frame = precision_table(attained)
+    print("Largest standard error over depth:")
+    print_frame(frame)
+    if not all(now.met for now in attained.values()):
+        print("Where a cap was reached, raise max_samples in [precision] to go on; finished shards are kept.")
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

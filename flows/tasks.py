@@ -17,7 +17,7 @@ from prefect.tasks import exponential_backoff
 from sqlalchemy.exc import OperationalError
 
 from db.errors import DatabaseMissing, DatabaseReadOnly, SchemaOutdated
-from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.specs import EnsembleSpec, Precision, PredictionSpec
 from flows import recording, work
 from flows.store import ResultStore, default_store
 
@@ -94,9 +94,22 @@ def compare(digest: str, prediction: str, merged: str, tolerances: list[float]) 
 
 @task(name="record", **_settings)
 def record(
-    digest: str, study: dict[str, Any], merged: str | None, predictions: list[str], comparisons: dict[str, str]
+    digest: str,
+    study: dict[str, Any],
+    merged: str | None,
+    wanted: str,
+    precision: dict[str, Any] | None,
+    predictions: list[str],
+    comparisons: dict[str, str],
 ) -> str:
     """One simulation, its predictions and comparisons, into the database."""
-    store = default_store()
-    recording.record(store, study=study, merged=merged, predictions=predictions, comparisons=comparisons)
+    recording.record(
+        default_store(),
+        study=study,
+        merged=merged,
+        wanted=wanted,
+        precision=None if precision is None else Precision(**precision),
+        predictions=predictions,
+        comparisons=comparisons,
+    )
     return digest

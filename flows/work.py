@@ -13,7 +13,7 @@ import pandas as pd
 
 import eftcore as eft
 from eftcore.ensemble import Sample, sample_digest
-from eftcore.ensemble.simulation import resolve_device
+from eftcore.ensemble.engines import resolve_device
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
 from eftcore.windows import Comparison
@@ -79,6 +79,7 @@ def merge(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, in
     total = parts[0][0]
     for part, _ in parts[1:]:
         total = total + part
+    total = total.settled()
     provenance = dict(parts[0][1])
     provenance["started_at"] = min(part["started_at"] for _, part in parts)
     provenance["wall_seconds"] = sum(part["wall_seconds"] for _, part in parts)
@@ -91,6 +92,7 @@ def _save_sample(store: ResultStore, digest: str, sample: Sample, provenance: di
     meta = {
         "spec": sample.spec.model_dump(mode="json"),
         "shards": [list(shard) for shard in sample.shards],
+        "streams": list(sample.streams),
         "provenance": provenance,
     }
     store.save(digest, Stored(arrays=sample.arrays(), meta=meta))
@@ -100,7 +102,8 @@ def load_sample(store: ResultStore, digest: str) -> tuple[Sample, dict[str, Any]
     """A stored sample and its provenance."""
     stored = store.load(digest)
     shards = tuple((int(index), int(count)) for index, count in stored.meta["shards"])
-    sample = Sample.from_arrays(EnsembleSpec(**stored.meta["spec"]), shards, stored.arrays)
+    spec = EnsembleSpec(**stored.meta["spec"])
+    sample = Sample.from_arrays(spec, shards, stored.arrays, streams=stored.meta["streams"])
     return sample, stored.meta["provenance"]
 
 

@@ -59,7 +59,7 @@ def test_the_wheel_holds_migrations_studies_and_pages(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"flows/_studies/{path.name}" for path in (ROOT / "studies").glob("*.toml")}
     wanted |= {f"db/_migrations/versions/{path.name}" for path in (ROOT / "alembic" / "versions").glob("*.py")}
-    wanted |= {f"ui/pages/{path.name}" for path in (ROOT / "ui" / "pages").glob("*.py")}
+    wanted |= {f"ui/views/{path.name}" for path in (ROOT / "ui" / "views").glob("*.py")}
     wanted |= {"ui/.streamlit/config.toml", "db/_migrations/env.py"}
     assert wanted <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "alembic/"))]

@@ -1,4 +1,7 @@
-"""The explorer: `streamlit run ui/app.py`, or `eft ui`."""
+"""The explorer: `streamlit run ui/app.py`, or `eft ui`.
+
+The pages lie in views/: a folder called pages would make Streamlit run them on their own, without this file.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,24 @@ from ui.shell import ICON
 
 st.set_page_config(page_title="ResNet EFT explorer", page_icon=str(ICON), layout="wide")
 # Streamlit leaves a sixth of the screen empty above the first line
-st.html("<style>.stMainBlockContainer { padding-top: 4rem; padding-bottom: 3rem; }</style>")
+# On a phone figures keep their width and scroll sideways: several panels side by side cannot be squeezed
+st.html(
+    """<style>
+    .stMainBlockContainer { padding-top: 4rem; padding-bottom: 3rem; }
+    @media (max-width: 700px) {
+        .stElementContainer:has([data-testid=stPlotlyChart]) { overflow-x: auto; }
+        [data-testid=stFullScreenFrame]:has([data-testid=stPlotlyChart]) { min-width: 820px; }
+    }
+    </style>"""
+)
 st.navigation(
     [
-        st.Page("pages/windows.py", title="Windows", url_path="windows", default=True),
-        st.Page("pages/run.py", title="Run", url_path="run"),
+        st.Page("views/windows.py", title="Windows", url_path="windows", default=True),
+        st.Page("views/compare.py", title="Compare", url_path="compare"),
+        st.Page("views/run.py", title="Run", url_path="run"),
+        st.Page("views/predict.py", title="Predict", url_path="predict"),
+        st.Page("views/sql.py", title="SQL", url_path="sql"),
+        st.Page("views/studies.py", title="Studies", url_path="studies"),
     ],
     position="top",
 ).run()

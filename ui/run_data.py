@@ -15,8 +15,11 @@ import pandas as pd
 from db import queries
 from db.components import row_components
 from db.session import Database
-from ui.data import in_reading_order, name_theories
+from db.stored_results import numerical_errors, stored_specs
+from eftcore.specs import EnsembleSpec, PredictionSpec
+from ui.naming import in_reading_order, name_theories
 from ui.notation import QUANTITIES, configuration_text, number, window_text, with_error
+from ui.study_file import study_toml
 
 _CHOICE = ("activation", "weight_variance", "bias_variance", "epsilon", "depth", "kernel_label", "width", "samples")
 
@@ -123,6 +126,50 @@ def _predicted(predicted: float, simulated: float, se: float) -> str:
     return text if pd.isna(se) or se <= 0 else f"{text}  (z = {(predicted - simulated) / se:+.1f})"
 
 
+def build_precision(db: Database, errors: pd.DataFrame) -> pd.DataFrame:
+    """How precise the numbers are: a row per quantity; texts, to be read. One statement.
+
+    The simulation's relative standard error (Frobenius, over all pairs) at T and at its largest, and each theory's own
+    estimate of the relative error of its numerics.
+    """
+    theories = errors[["prediction_run_id", "theory"]].drop_duplicates()
+    found = numerical_errors(db, theories["prediction_run_id"].tolist())
+    rows = []
+    for quantity in [name for name in QUANTITIES if name in set(errors["quantity"])]:
+        panel = errors[errors["quantity"] == quantity]
+        # the simulation's own part is the same in every comparison
+        own = panel[panel["prediction_run_id"] == panel["prediction_run_id"].iloc[0]].sort_values("time")["error_se"]
+        row = {
+            "quantity": quantity,
+            "simulation, s.e. at T": _relative(own.iloc[-1]),
+            "largest s.e.": _relative(own.max()),
+        }
+        for theory in theories.to_dict("records"):
+            row[f"{theory['theory']}, numerics"] = _relative(found.get((theory["prediction_run_id"], quantity)))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _relative(value: float | None) -> str:
+    return "—" if value is None or math.isnan(value) else f"{value:.1e}"
+
+
+def build_study_file(db: Database, simulation_run_id: int, prediction_run_ids: list[int], samples: int) -> str:
+    """The study file that computes this simulation and these predictions. One statement."""
+    specs = stored_specs(db, [simulation_run_id, *prediction_run_ids])
+    ensemble = specs[simulation_run_id]
+    assert isinstance(ensemble, EnsembleSpec)
+    predictions = [spec for spec in specs.values() if isinstance(spec, PredictionSpec)]
+    return study_toml(f"run-{simulation_run_id}", ensemble, samples, predictions)
+
+
+def build_download(db: Database, simulation_run_id: int, what: str, form: str) -> bytes:
+    """All rows of v_trajectories or v_errors of one simulation as "csv" or "parquet". One statement."""
+    read = queries.trajectories if what == "trajectories" else queries.errors
+    frame = read(db, simulation_run_id=simulation_run_id)
+    return frame.to_parquet(index=False) if form == "parquet" else frame.to_csv(index=False).encode()
+
+
 def build_provenance(db: Database, simulation_run_id: int, prediction_run_ids: list[int]) -> pd.DataFrame:
     """Where each number comes from: a column per run, a row per fact that any of them has. Two statements."""
     ids = [simulation_run_id, *prediction_run_ids]
@@ -144,11 +191,9 @@ def build_provenance(db: Database, simulation_run_id: int, prediction_run_ids: l
 
 
 def _packages(versions: str | dict[str, str] | None) -> str | None:
-    """SQLite gives JSON as text, PostgreSQL as an object."""
-    if versions is None:
-        return None
+    """SQLite gives JSON as text, PostgreSQL as an object; without a value it is a null of SQL or of JSON."""
     named = json.loads(versions) if isinstance(versions, str) else versions
-    return ", ".join(f"{name} {version}" for name, version in sorted(named.items()))
+    return None if named is None else ", ".join(f"{name} {version}" for name, version in sorted(named.items()))
 
 
 def _fact(value: Any) -> str:

@@ -16,15 +16,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from db.session import default_url
 from eftcore.errors import EnvironmentProblem
 from ui.launch import command, environment
+from ui.sql_data import EXAMPLES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PAGES = {"windows": "/", "run": "/run"}
+PAGES = {
+    "windows": "/",
+    "compare": "/compare",
+    "run": "/run",
+    "predict": "/predict",
+    "sql": f"/sql?{urlencode({'sql': EXAMPLES['error of V4 over depth'], 'chart_shown': 'true'})}",
+    "studies": "/studies",
+}
+LATE = {"predict": "Reference: Wick hierarchy"}
+"""What appears on a page after it is drawn first."""
+
 WIDTH = 1280
 START_SECONDS = 60
 PAGE_MILLISECONDS = 60_000
@@ -108,6 +120,8 @@ def main(folder: Path) -> None:
                 page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme=scheme)
                 page.goto(address + path)
                 page.get_by_role("heading", level=1).wait_for(timeout=PAGE_MILLISECONDS)
+                if name in LATE:
+                    page.get_by_text(LATE[name]).wait_for(timeout=PAGE_MILLISECONDS)
                 shoot(page, folder / f"{name}-{scheme}.png")
                 page.close()
 

@@ -8,8 +8,12 @@ import streamlit as st
 
 from db.errors import DatabaseMissing, DatabaseUnreachable, SchemaOutdated
 from db.migrate import require_current
-from db.session import Database, default_url
+from db.session import Database, default_url, parse_url, sqlite_path
+from db.study_queries import run_counts
 from eftcore.errors import EftError
+
+PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+"""Settings of every interactive figure."""
 
 ICON = Path(__file__).with_name("icon.svg")
 
@@ -20,9 +24,15 @@ _PROBLEM_TITLES: dict[type[EftError], str] = {
 }
 
 
-@st.cache_resource
-def _database(url: str) -> Database:
+@st.cache_resource(max_entries=4, on_release=Database.dispose)
+def _connected(url: str, file_number: int) -> Database:
     return Database(url, read_only=True)
+
+
+def _database(url: str) -> Database:
+    """One pool of connections for everybody; another one when another file has taken the place of the database's."""
+    path = sqlite_path(parse_url(url))
+    return _connected(url, path.stat().st_ino if path else 0)
 
 
 def open_database() -> Database:
@@ -39,9 +49,35 @@ def open_database() -> Database:
         st.stop()
 
 
-def nothing_recorded(what: str, command: str) -> None:
-    """Say that the database is in order but holds nothing to show, and how to fill it; the page ends here."""
+def find_database() -> Database | None:
+    """The results database, read-only; None where there is none to read."""
+    try:
+        url = default_url()
+        require_current(url)
+        return _database(url)
+    except EftError:
+        return None
+
+
+def nothing_recorded(db: Database, what: str) -> None:
+    """Say that the database is in order but holds nothing to show, why, and what to do; the page ends here."""
     st.title(f"No {what} recorded yet")
-    st.markdown("The database is in order and empty here. Run a study, then reload this page:")
-    st.code(command, language="bash")
+    counts = run_counts(db)
+    failed = sum(counts.loc[counts["status"] == "failed", "runs"])
+    there = sum(counts.loc[counts["status"] == "succeeded", "runs"])
+    if failed:
+        st.markdown(
+            f"The database is in order: {there} runs succeeded and **{failed} failed**. The studies page says why each "
+            "of them failed; running the same study again computes only what is missing."
+        )
+        st.page_link("views/studies.py", label="Failures and their causes")
+    elif there:
+        st.markdown(
+            f"The database is in order and holds {there} finished runs, but not yet what this page shows: the study is "
+            "half-finished. Running it again computes only what is missing; reload this page afterwards."
+        )
+        st.page_link("views/studies.py", label="How far the studies are")
+    else:
+        st.markdown("The database is in order and empty here. Run a study, then reload this page:")
+        st.code("eft run quick", language="bash")
     st.stop()

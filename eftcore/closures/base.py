@@ -1,4 +1,7 @@
-"""What a closure is: variables that evolve with depth along the mean kernel, and what they say about V4 and K1."""
+"""What a closure is: variables that evolve with depth along the mean kernel, and what they say about V4 and K1.
+
+Equation numbers are those of docs/theory.md.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ class Closure:
     """One closed set of equations. Time is t = epsilon^2 * layer.
 
     A step of size h = epsilon^2 is ``state + h rates + h^2 second_order``: the first two terms are the paper's forward
-    Euler step, the third completes every power of epsilon; the limit epsilon -> 0 is the ODE with ``rates``.
+    Euler step, the third completes every power of epsilon; the limit epsilon -> 0 is the ODE with ``rates``
+    (eq. 3.6 and 3.8).
     """
 
     moments_order: ClassVar[int] = 0
@@ -42,11 +46,6 @@ class Closure:
 
     powers: ClassVar[dict[str, int]] = {}
     """Power of the kernel's scale that each variable carries, for absolute tolerances."""
-
-    @property
-    def sampled(self) -> bool:
-        """Whether ingredients carry a sampling error, which refining the integrals does not remove quickly."""
-        return False
 
     def __init__(self, model: ResNet, kernel: np.ndarray, final_kernel: np.ndarray) -> None:
         self.model = model
@@ -71,11 +70,11 @@ class Closure:
         return {}
 
     def second_order(self, at: Ingredients, state: State) -> State:
-        """The coefficient of epsilon^4 in one layer."""
+        """The coefficient of epsilon^4 in one layer (eq. 3.6)."""
         return {}
 
     def step(self, at: Ingredients, state: State, h: float, *, exact: bool) -> State:
-        """The state one layer deeper, h = epsilon^2; ``exact`` keeps every power of epsilon."""
+        """The state one layer deeper, h = epsilon^2; ``exact`` keeps every power of epsilon (eq. 3.6)."""
         rates = self.rates(at, state)
         second = self.second_order(at, state) if exact else {}
         return {
@@ -88,18 +87,21 @@ class Closure:
         return Observed()
 
     def respond(self, gradient: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """chi x for x of shape (P, ...): at most three entries per row."""
+        """chi x for x of shape (P, ...): at most three entries per row (eq. 1.10)."""
         aa, _, bb = self.neighbours.T
         shape = (-1,) + (1,) * (x.ndim - 1)
-        g = gradient.T
-        return g[0].reshape(shape) * x[aa] + g[1].reshape(shape) * x + g[2].reshape(shape) * x[bb]
+        own, cross, other = (column.reshape(shape) for column in gradient.T)
+        result = own * x[aa]
+        result += cross * x
+        result += other * x[bb]
+        return result
 
     def respond_both(self, gradient: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-        """chi C + C chi^T for a symmetric (P, P) C."""
+        """chi C + C chi^T for a symmetric (P, P) C (eq. 1.10)."""
         left = self.respond(gradient, covariance)
         return left + left.T
 
     def tadpole(self, hessian: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-        """(1/2) H : C, (P,): half the sum over q, r of H_p[q, r] C[q, r]."""
+        """(1/2) H : C, (P,): half the sum over q, r of H_p[q, r] C[q, r] (eq. 1.10)."""
         q, r = self.neighbours[:, :, None], self.neighbours[:, None, :]
         return 0.5 * np.einsum("pqr,pqr->p", hessian, covariance[q, r])

@@ -1,4 +1,4 @@
-"""The infinite-width closure: the mean kernel K0 alone (theory: GC0)."""
+"""The infinite-width closure: the mean kernel K0 alone (docs/theory.md, section 3)."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from eftcore.closures.base import Closure
 
 
 class Mean(Closure):
-    """Nothing fluctuates: no V4, no K1."""
+    """Nothing fluctuates: no V4, no K1; K0 alone (eq. 3.1)."""

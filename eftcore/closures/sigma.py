@@ -1,4 +1,4 @@
-"""The (G, sigma-kernel) closure: the smallest state that carries the sigma-kernel (theory: section 5).
+"""The (G, sigma-kernel) closure: the smallest state that carries the sigma-kernel (docs/theory.md, section 5).
 
 Variables: U = Cov(u), X_G = Cov(u, xi^G), X_S = Cov(u, xi^S), K1. xi^G is a martingale; xi^S drifts with the
 generator sum_r Q_r D_r, closed by local projection.
@@ -10,28 +10,22 @@ from typing import ClassVar
 
 import numpy as np
 
-from eftcore.activations import get_activation
 from eftcore.closures.base import Ingredients, Observed, State
 from eftcore.closures.g_only import GOnly, wishart
 from eftcore.errors import InputError
 from eftcore.expectations import Expectations, MehlerExpectations
-from eftcore.fourth_moments import SERIES_INPUTS, sigma_covariance
+from eftcore.fourth_moments import sigma_covariance
 from eftcore.pair_functions import PairFunctions
 from eftcore.pairs import to_pairs
 from eftcore.projection import project
-from eftcore.wick_series import components
 
 
 class Sigma(GOnly):
     """U' = chi U + U chi^T + C_W (X_S + X_S^T);  X_G' = chi X_G + C_W Cov(xi^S, xi^G);
-    X_S' = chi X_S + C_W Cov(xi^S, xi^S) + sum_r Q_r Cov(u, xi^{D_r f})."""
+    X_S' = chi X_S + C_W Cov(xi^S, xi^S) + sum_r Q_r Cov(u, xi^{D_r f}) (eq. 5.1, 5.2 and 5.6)."""
 
     needs_series: ClassVar = True
     powers: ClassVar = {"U": 2, "XG": 2, "XS": 2, "K1": 1}
-
-    @property
-    def sampled(self) -> bool:
-        return self.n_inputs > SERIES_INPUTS
 
     def initial(self) -> State:
         pairs = len(self.neighbours)
@@ -44,18 +38,13 @@ class Sigma(GOnly):
         assert moments.gradient is not None
         assert moments.hessian is not None
         functions = PairFunctions(engine, kernel)
-        even_only = get_activation(self.model.activation).parity is not None
-        basis = components(8 + engine.terms // 4, even_only=even_only, single=self.n_inputs == 1)
-        gaussian = wishart(kernel)
-        kernel_sigma = np.stack([self.respond(g, w) for g, w in zip(moments.gradient, gaussian, strict=True)])
-        sigma_sigma = sigma_covariance(engine, kernel, moments, functions, basis)
-        on_kernel, on_sigma = project(functions, moments, gaussian, kernel_sigma, sigma_sigma, self.neighbours)
+        sigma_sigma = sigma_covariance(engine, kernel, moments, functions)
+        on_kernel, on_sigma = project(functions, moments, kernel, sigma_sigma, self.neighbours)
         increment = to_pairs(self.increment(moments.value))[:, self.neighbours]
         return {
-            "wishart": gaussian,
+            "kernel": kernel,
             "chi": self.model.weight_variance * moments.gradient,
             "hessian": moments.hessian,
-            "kernel_sigma": kernel_sigma,
             "sigma_sigma": sigma_sigma,
             "on_kernel": on_kernel,
             "on_sigma": on_sigma,
@@ -65,7 +54,7 @@ class Sigma(GOnly):
         }
 
     def source(self, at: Ingredients, state: State) -> np.ndarray:
-        """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q), the last one projected."""
+        """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q), the last projected (eq. 4.5, 5.5)."""
         q, s = self.neighbours[:, :, None], self.neighbours[:, None, :]
         mixed = np.einsum("pqs,pqs->p", at["on_kernel"], state["XG"][q, s])
         mixed += np.einsum("pqs,pqs->p", at["on_sigma"], state["XS"][q, s])
@@ -74,10 +63,12 @@ class Sigma(GOnly):
 
     def rates(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]
+        # C_W Cov(xi^S, xi^G) is the second Wick order, chi times the Wishart covariance
+        linear = self.respond(chi, wishart(at["kernel"]))
         drift = self.respond(at["drift_kernel"], state["XG"].T) + self.respond(at["drift_sigma"], state["XS"].T)
         return {
             "U": self.respond_both(chi, state["U"]) + c_w * (state["XS"] + state["XS"].T),
-            "XG": self.respond(chi, state["XG"]) + c_w * at["kernel_sigma"],
+            "XG": self.respond(chi, state["XG"]) + linear,
             "XS": self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"] + drift.T,
             "K1": c_w * self.source(at, state),
         }
@@ -89,5 +80,5 @@ class Sigma(GOnly):
         return {"U": transported + c_w * (carried + carried.T) + c_w**2 * at["sigma_sigma"]}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
-        covariance = at["wishart"] + state["XG"] + state["XG"].T + state["U"]
+        covariance = wishart(at["kernel"]) + state["XG"] + state["XG"].T + state["U"]
         return Observed(covariance, state["K1"], self.source(at, state))

@@ -3,9 +3,10 @@
 import os
 
 from eftcore.ensemble.sample import Sample, sample_digest
+from eftcore.ensemble.shards import Attained, attained, reached
 from eftcore.ensemble.simulation import simulate
 
-__all__ = ["Sample", "sample_digest", "simulate"]
+__all__ = ["Attained", "Sample", "attained", "reached", "sample_digest", "simulate"]
 
 # Idle OpenMP threads of torch and numba must sleep, not spin: where other processes want the cores too, spinning cost
 # ten times the work itself. The runtime reads this once, when simulate first loads it.

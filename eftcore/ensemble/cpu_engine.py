@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 
 from eftcore.activations import get_activation
-from eftcore.ensemble.cpu_kernel import KINDS, simulate_bundles
+from eftcore.ensemble.cpu_kernel import simulate_bundles
+from eftcore.ensemble.moments import GROUP
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.streams import stream_key
 from eftcore.ensemble.sums import LANES
+from eftcore.ensemble.threads import in_threads
+from eftcore.ensemble.tile_pass import ACTIVATIONS
+from eftcore.pairs import pair_table
 from eftcore.specs import EnsembleSpec
 
-_CHUNK_NUMBERS = 1 << 23
-_CHUNK_BUNDLES = 256
+_CHUNK_NUMBERS = 1 << 21
+_CHUNK_GROUPS = 32
 
 
 def covers(spec: EnsembleSpec) -> bool:
@@ -27,13 +31,15 @@ def _activation(spec: EnsembleSpec) -> tuple[int, float] | None:
     """The kernel's number for the activation, and its parameter."""
     activation = get_activation(spec.model.activation)
     family = {"relu": "leaky_relu", "swish": "silu"}.get(activation.family, activation.family)
-    if not activation.builtin or family not in KINDS:
+    if not activation.builtin or family not in ACTIVATIONS:
         return None
-    return KINDS[family], next(iter(activation.parameters.values()), 0.0)
+    return list(ACTIVATIONS).index(family), next(iter(activation.parameters.values()), 0.0)
 
 
 class CpuEngine:
-    """Observations of one shard. Each bundle has its own random numbers, so neither threads nor chunks matter."""
+    """Observations of one shard. Each network has its own random numbers, so neither threads nor chunks matter."""
+
+    stream = "xoshiro128++, keyed by sha256 of (ensemble, shard), then network; Box-Muller"
 
     def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int) -> None:
         assert spec.depths is not None
@@ -52,7 +58,7 @@ class CpuEngine:
         else:
             follow = (np.zeros((0, 1, 1)), np.zeros((0, 1)), np.zeros((0, 1, 3)), np.zeros((0, 3), np.int64))
         constants = np.array([model.weight_variance, model.bias_variance, model.epsilon])
-        arrays = (constants, path.start, reference, *follow)
+        arrays = (constants, path.start[None], pair_table(n_inputs), reference, *follow)
         self._arguments: tuple[Any, ...] = (
             rows,
             *activation,
@@ -63,10 +69,16 @@ class CpuEngine:
     def observations(self, samples: int) -> Iterator[np.ndarray]:
         """(bundles, R, 2 or 4, P, LANES) float64 at a time, ``samples`` networks in all; unused lanes are zero."""
         bundles = -(-samples // LANES)
-        chunk = max(1, min(_CHUNK_BUNDLES, _CHUNK_NUMBERS // int(np.prod(self._shape))))
+        chunk = GROUP * max(1, min(_CHUNK_GROUPS, _CHUNK_NUMBERS // (GROUP * int(np.prod(self._shape)))))
         for first in range(0, bundles, chunk):
             observed = np.empty((min(chunk, bundles - first), *self._shape))
-            simulate_bundles(self._key, first, observed, *self._arguments)
+            self._simulate(first, observed)
             if first + chunk >= bundles and samples % LANES:
                 observed[-1, ..., samples % LANES :] = 0.0
             yield observed
+
+    def _simulate(self, first: int, observed: np.ndarray) -> None:
+        def part(begin: int, end: int) -> None:
+            simulate_bundles(self._key, first + begin, observed[begin:end], *self._arguments)
+
+        in_threads(part, len(observed))

@@ -1,28 +1,32 @@
 """The fused pass: LANES networks side by side through all layers, in data that stays in a processor's cache.
 
 A bundle is an array (neurons, N, LANES) float32 whose last axis fills the vector registers. Each layer is one pass over
-tiles of TILE neurons: draw normals, add the increment, apply sigma, add up the products of inputs. Nothing of the size
-of an ensemble is ever stored except the recorded observations.
+tiles of neurons: draw normals, add the increment, apply sigma, add up the products of inputs. Nothing of the size of an
+ensemble is ever stored except the recorded observations.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from eftcore.ensemble import vector_math
-from eftcore.ensemble.lane_root import symmetric_roots
+from eftcore.ensemble.lane_factor import cholesky, symmetrise
+from eftcore.ensemble.layer_step import covariances, observe, observe_rest, respond, shift, single, spread
 from eftcore.ensemble.sums import LANES
-from eftcore.ensemble.vector_math import GENERATORS, STRICT, fill_normals, seed_generators
+from eftcore.ensemble.tile_pass import activate, add_products, advance, advance_lower, fill_normals
+from eftcore.ensemble.vector_math import STRICT, seed_generators
 
-TILE = 32
-"""Largest number of neurons of a tile, a multiple of 8. Their products are added in float32, tiles in float64."""
+TILE, LEAST_TILE = 128, 16
+"""A tile has about TILE numbers of a network, and at least LEAST_TILE neurons. Their products are added in float32,
+those of tiles in float64."""
 
-KINDS = {"linear": 0, "tanh": 1, "erf": 2, "leaky_relu": 3, "gelu": 4, "silu": 5, "softplus": 6}
-"""Activations that ``_activate`` knows; its parameter is erf's scale, leaky_relu's slope or softplus' beta."""
+FIRST_ROUNDS = 8
+"""Rounds of ``symmetrise`` at the first layer; every later layer starts from the last one's result."""
+
+CACHE_LINE = 64
 
 
-@njit(parallel=True, cache=True)
+@njit(cache=True, nogil=True, fastmath=STRICT, error_model="numpy")
 def simulate_bundles(
     key: np.uint64,
     first: int,
@@ -33,6 +37,7 @@ def simulate_bundles(
     width: int,
     constants: np.ndarray,
     start: np.ndarray,
+    table: np.ndarray,
     reference: np.ndarray,
     twin_root: np.ndarray,
     twin_moment: np.ndarray,
@@ -46,216 +51,88 @@ def simulate_bundles(
         observed: (bundles, R, 2 or 4, P, LANES) float64, written; what is in it, see eftcore.ensemble.sums. Four
             vectors stand for the paired estimator.
         rows: (L+1,) row of ``observed`` for each layer, -1 where nothing is recorded.
-        kind, parameter: the activation, see KINDS.
+        kind, parameter: the activation, see eftcore.ensemble.tile_pass.
         width: neurons n.
         constants: C_W, C_b, epsilon.
-        start: (N, N) symmetric root of K^0.
+        start: (1, N, N) symmetric root of K^0.
+        table: (N, N) index of each pair.
         reference: (2, R, P) K0 and E2(K0) at recorded layers.
         twin_root: (L, N, N) symmetric root of the mean-field increment covariance.
         twin_moment: (L+1, P) E2(K0).
         susceptibility, neighbours: (L+1, P, 3), (P, 3) chi and the pairs of its columns.
     """
-    for bundle in prange(observed.shape[0]):
-        _bundle(
-            key,
-            first + bundle,
-            observed[bundle],
-            rows,
-            kind,
-            parameter,
-            width,
-            constants,
-            start,
-            reference,
-            twin_root,
-            twin_moment,
-            susceptibility,
-            neighbours,
-        )
-
-
-@njit(cache=True, fastmath=STRICT, error_model="numpy")
-def _bundle(
-    key,
-    bundle,
-    observed,
-    rows,
-    kind,
-    parameter,
-    width,
-    constants,
-    start,
-    reference,
-    twin_root,
-    twin_moment,
-    susceptibility,
-    neighbours,
-):
-    paired = observed.shape[1] == 4
-    pairs = observed.shape[2]
-    n_inputs = start.shape[0]
-    depth = rows.size - 1
+    paired = observed.shape[2] == 4
+    copies = 2 if paired else 1
+    pairs, n_inputs, depth = observed.shape[3], start.shape[1], rows.size - 1
     weight_variance, bias_variance, epsilon = constants[0], constants[1], constants[2]
+    mean, scale = 1.0 / width, weight_variance / width
 
-    generators = np.empty((4, GENERATORS), np.uint32)
-    seed_generators(key, bundle * LANES + np.arange(LANES), generators)
-    tile = min(TILE, (width + 7) // 8 * 8)
-    blocks = tile * n_inputs * LANES // (2 * GENERATORS)
-    normals = np.empty((2, blocks * GENERATORS), np.float32)
-    z = normals.reshape((tile, n_inputs, LANES))
-    fired = np.empty((tile, n_inputs, LANES), np.float32)
-    partial = np.empty((pairs, LANES), np.float32)
+    tiles = -(-width // max(LEAST_TILE, TILE // n_inputs))
+    tile = -(-width // tiles)
+    generators = np.empty((4, LANES), np.uint32)
+    normals = _aligned((tile * n_inputs + 1) // 2 * 2).reshape((-1, LANES))
+    z = normals[: tile * n_inputs].reshape((tile, n_inputs, LANES))
+    flat_fired = _aligned(tile * n_inputs).reshape((-1, LANES))
+    fired = flat_fired.reshape((tile, n_inputs, LANES))
+    flat_state = _aligned(copies * width * n_inputs).reshape((copies, width * n_inputs, LANES))
+    state = flat_state.reshape((copies, width, n_inputs, LANES))
 
-    state = np.zeros((2 if paired else 1, width, n_inputs, LANES), np.float32)
-    root = np.empty((2, n_inputs, n_inputs, LANES), np.float32)
-    moment = np.empty((2, pairs, LANES))
-    empirical = np.empty((2, pairs, LANES))
-    response = np.zeros((pairs, LANES))
-    shifted = np.zeros((pairs, LANES))
+    square = (n_inputs, n_inputs, LANES)
+    root = np.empty((2, *square), np.float32)
+    moment, empirical = np.empty((2, *square)), np.empty((2, *square))
+    covariance, factor, turned, rotation = np.empty(square), np.empty(square), np.empty(square), np.empty(square)
+    response, shifted = np.empty((pairs, LANES)), np.empty((pairs, LANES))
 
-    covariance = np.empty((n_inputs, n_inputs, LANES))
-    vectors = np.zeros((n_inputs, n_inputs, LANES))
-    work = np.empty((n_inputs, n_inputs, LANES))
-    scratch = np.empty((n_inputs, n_inputs, LANES))
-    for a in range(n_inputs):
-        vectors[a, a] = 1.0
-    _spread(start, 1.0, root[0])
-    _spread(start, 1.0, root[1])
-
-    for layer in range(depth + 1):
-        row = rows[layer]
-        moment[:] = 0.0
-        empirical[:] = 0.0
-        for begin in range(0, width, tile):
-            end = min(begin + tile, width)
-            fill_normals(generators, normals, blocks)
-            for copy in range(state.shape[0]):
-                neurons = state[copy, begin:end]
-                _advance(neurons, root[copy], z)
-                _activate(kind, parameter, neurons.reshape(-1), fired.reshape(-1))
-                _add_products(fired[: end - begin], partial, moment[copy])
-                if row >= 0:
-                    _add_products(neurons, partial, empirical[copy])
-        if paired:
-            _chi(susceptibility[layer], neighbours, response, shifted)
-        if row >= 0:
-            for p in range(pairs):
-                for lane in range(LANES):
-                    observed[row, 0, p, lane] = empirical[0, p, lane] / width - reference[0, row, p]
-                    observed[row, 1, p, lane] = moment[0, p, lane] / width - reference[1, row, p]
-                if paired:
-                    for lane in range(LANES):
-                        change = (empirical[0, p, lane] - empirical[1, p, lane]) / width
-                        observed[row, 2, p, lane] = change - response[p, lane]
-                        change = (moment[0, p, lane] - moment[1, p, lane]) / width
-                        observed[row, 3, p, lane] = change - shifted[p, lane] / weight_variance
-        if layer == depth:
-            break
-        p = 0
+    for bundle in range(observed.shape[0]):
+        seed_generators(key, (first + bundle) * LANES, generators)
+        flat_state[:] = 0.0
+        response[:] = 0.0
+        rotation[:] = 0.0
         for a in range(n_inputs):
-            for b in range(a, n_inputs):
-                for lane in range(LANES):
-                    q = bias_variance + weight_variance * moment[0, p, lane] / width
-                    covariance[a, b, lane] = q
-                    covariance[b, a, lane] = q
-                p += 1
-        symmetric_roots(covariance, vectors, work, scratch, epsilon, root[0])
-        if paired:
-            _spread(twin_root[layer], epsilon, root[1])
-            for p in range(pairs):
-                for lane in range(LANES):
-                    drive = weight_variance * (moment[1, p, lane] / width - twin_moment[layer, p])
-                    response[p, lane] += epsilon * epsilon * (shifted[p, lane] + drive)
+            rotation[a, a] = 1.0
+        for copy in range(copies):
+            spread(start, 0, 1.0, root, copy)
+        for layer in range(depth + 1):
+            row = rows[layer]
+            moment[:] = 0.0
+            empirical[:] = 0.0
+            for begin in range(0, width, tile):
+                count = min(tile, width - begin)
+                fill_normals(generators, normals)
+                for copy in range(copies):
+                    if paired or layer == 0:
+                        advance(state[copy], begin, count, root[copy], z)
+                    else:
+                        advance_lower(state[copy], begin, count, root[copy], z)
+                    activate(kind, parameter, flat_state[copy], begin * n_inputs, count * n_inputs, flat_fired)
+                    add_products(fired, 0, count, moment[copy])
+                    if row >= 0:
+                        add_products(state[copy], begin, count, empirical[copy])
+            if paired:
+                shift(susceptibility, neighbours, layer, response, shifted)
+            if row >= 0:
+                observe(observed, bundle, row, empirical, 0, reference, table, mean)
+                observe(observed, bundle, row, moment, 1, reference, table, mean)
+                if paired:
+                    observe_rest(observed, bundle, row, empirical, 2, response, table, mean, 1.0)
+                    observe_rest(observed, bundle, row, moment, 3, shifted, table, mean, 1.0 / weight_variance)
+            if layer == depth:
+                break
+            covariances(moment, bias_variance, scale, covariance)
+            cholesky(covariance, factor)
+            if paired:
+                for _ in range(FIRST_ROUNDS if layer == 0 else 1):
+                    symmetrise(factor, rotation, turned)
+                single(turned, epsilon, root, 0)
+                spread(twin_root, layer, epsilon, root, 1)
+                respond(response, shifted, moment, layer, twin_moment, table, epsilon * epsilon, scale, weight_variance)
+            else:
+                single(factor, epsilon, root, 0)
 
 
-@njit(fastmath=STRICT, error_model="numpy")
-def _spread(matrix, scale, out):
-    """The same matrix in every lane."""
-    for a in range(matrix.shape[0]):
-        for b in range(matrix.shape[1]):
-            out[a, b] = np.float32(scale * matrix[a, b])
-
-
-@njit(fastmath=STRICT, error_model="numpy")
-def _advance(tile, root, z):
-    """tile += z root."""
-    neurons, n_inputs, _ = tile.shape
-    fours = n_inputs - n_inputs % 4
-    for a in range(n_inputs):
-        for b in range(0, fours, 4):
-            for j in range(neurons):
-                for lane in range(LANES):
-                    tile[j, a, lane] += (
-                        root[a, b, lane] * z[j, b, lane]
-                        + root[a, b + 1, lane] * z[j, b + 1, lane]
-                        + root[a, b + 2, lane] * z[j, b + 2, lane]
-                        + root[a, b + 3, lane] * z[j, b + 3, lane]
-                    )
-        for b in range(fours, n_inputs):
-            for j in range(neurons):
-                for lane in range(LANES):
-                    tile[j, a, lane] += root[a, b, lane] * z[j, b, lane]
-
-
-@njit(fastmath=STRICT, error_model="numpy")
-def _add_products(tile, partial, total):
-    """Add the sums over a tile's neurons of the products of inputs a <= b to total (P, LANES)."""
-    neurons, n_inputs, _ = tile.shape
-    fours = neurons - neurons % 4
-    p = 0
-    for a in range(n_inputs):
-        for b in range(a, n_inputs):
-            for lane in range(LANES):
-                partial[p, lane] = np.float32(0)
-            for j in range(0, fours, 4):
-                for lane in range(LANES):
-                    partial[p, lane] += (
-                        tile[j, a, lane] * tile[j, b, lane]
-                        + tile[j + 1, a, lane] * tile[j + 1, b, lane]
-                        + tile[j + 2, a, lane] * tile[j + 2, b, lane]
-                        + tile[j + 3, a, lane] * tile[j + 3, b, lane]
-                    )
-            for j in range(fours, neurons):
-                for lane in range(LANES):
-                    partial[p, lane] += tile[j, a, lane] * tile[j, b, lane]
-            for lane in range(LANES):
-                total[p, lane] += partial[p, lane]
-            p += 1
-
-
-@njit(fastmath=STRICT, error_model="numpy")
-def _chi(susceptibility, neighbours, response, out):
-    for p in range(response.shape[0]):
-        for lane in range(LANES):
-            out[p, lane] = 0.0
-        for k in range(3):
-            q = neighbours[p, k]
-            for lane in range(LANES):
-                out[p, lane] += susceptibility[p, k] * response[q, lane]
-
-
-@njit(fastmath=STRICT, error_model="numpy")
-def _activate(kind, parameter, x, out):
-    scale = np.float32(parameter)
-    if kind == 0:
-        for i in range(x.size):
-            out[i] = x[i]
-    elif kind == 1:
-        for i in range(x.size):
-            out[i] = vector_math.tanh(x[i])
-    elif kind == 2:
-        for i in range(x.size):
-            out[i] = vector_math.erf(scale * x[i])
-    elif kind == 3:
-        for i in range(x.size):
-            out[i] = x[i] if x[i] > np.float32(0) else scale * x[i]
-    elif kind == 4:
-        for i in range(x.size):
-            out[i] = vector_math.gelu(x[i])
-    elif kind == 5:
-        for i in range(x.size):
-            out[i] = vector_math.silu(x[i])
-    else:
-        inverse = np.float32(1) / scale
-        for i in range(x.size):
-            out[i] = vector_math.softplus(scale * x[i]) * inverse
+@njit
+def _aligned(vectors):
+    """float32 numbers for this many vectors, from the start of a cache line."""
+    numbers = np.empty(vectors * LANES + CACHE_LINE // 4, np.float32)
+    skip = (-numbers.ctypes.data % CACHE_LINE) // 4
+    return numbers[skip : skip + vectors * LANES]

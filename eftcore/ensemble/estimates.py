@@ -2,6 +2,7 @@
 
 M networks; all means are over networks. An estimate's standard error is sqrt(mean(influence^2) / M), which needs no
 batches: every influence function is a polynomial in the vectors that eftcore.ensemble.sums adds up.
+Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Estimate = tuple[np.ndarray, np.ndarray]
 
 
 def mean_estimate(total: np.ndarray, square: np.ndarray, count: int) -> Estimate:
-    """Mean of a per-network quantity from its sum and sum of squares."""
+    """Mean of a per-network quantity from its sum and sum of squares (eq. 7.8)."""
     mean = total / count
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.clip(square / count - mean**2, 0.0, None) * (np.float64(count) / (count - 1))
@@ -26,7 +27,7 @@ def mean_estimate(total: np.ndarray, square: np.ndarray, count: int) -> Estimate
 
 
 def plain_covariance(sums: dict[str, np.ndarray], count: int) -> Estimate:
-    """(R, P, P) unbiased covariance of d; the influence of a network is (d_p - m_p)(d_q - m_q) - Cov."""
+    """(R, P, P) unbiased covariance of d; the influence of a network is (d_p - m_p)(d_q - m_q) - Cov (eq. 7.6, 7.9)."""
     pairs = sums["deviation"].shape[1]
     mean = sums["deviation"] / count
     second = unpack(sums["deviation_2"], pairs) / count
@@ -51,7 +52,8 @@ def plain_covariance(sums: dict[str, np.ndarray], count: int) -> Estimate:
 def paired_change(sums: dict[str, np.ndarray], count: int) -> Estimate:
     """(R, P, P) unbiased Cov(d) - Cov(e) for the control e = d - R, whose mean is known to be zero.
 
-    It is mean(y) - m m^T with y = d d^T - e e^T and m = mean(R); influence y_pq - m_p R_q - m_q R_p, centred.
+    It is mean(y) - m m^T with y = d d^T - e e^T and m = mean(R); influence y_pq - m_p R_q - m_q R_p, centred
+    (eq. 7.7, 7.9).
     """
     pairs = sums["residual"].shape[1]
     mean = sums["residual"] / count
@@ -86,7 +88,7 @@ class Cumulants:
 
 
 def cumulants(powers: np.ndarray, count: int) -> Cumulants:
-    """k-statistics (unbiased) from power sums (R, N, 8) about a fixed origin near the mean."""
+    """k-statistics (unbiased) from power sums (R, N, 8) about an origin near the mean (eq. 7.11, 7.12)."""
     raw = powers / count
     mean = raw[..., 0]
     moment = [np.ones_like(mean), np.zeros_like(mean)]

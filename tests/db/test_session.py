@@ -162,17 +162,3 @@ def test_drivers_words_become_advice(said, problem, word):
     assert type(translated) is problem
     assert word in str(translated)
     assert "\n" not in str(translated)
-
-
-def test_full_disk_leaves_nothing_half_written(sqlite_db, make_theory, provenance, count_rows):
-    """SQLite's own page limit gives the same error as a full disk."""
-    from db.repository import record_prediction
-
-    def cramp(connection: sqlite3.Connection, *_rest: object) -> None:
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
-
-    sa.event.listen(sqlite_db.engine, "connect", cramp)
-    with pytest.raises(EnvironmentProblem, match="full"):
-        record_prediction(sqlite_db, make_theory(n_inputs=4), provenance=provenance)
-    assert set(count_rows(sqlite_db).values()) == {0}

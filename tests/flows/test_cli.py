@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from db import repository
 from db.errors import DatabaseReadOnly
+from db.session import Database, default_url
 from eftcore import activation_names
 from tests.flows.conftest import TINY, Eft
 
-COMMANDS = ["", "run", "predict", "runs", "windows", "sql", "ui", "db", "db upgrade", "db info"]
+COMMANDS = ["", "run", "predict", "runs", "windows", "sql", "export", "import", "delete", "gc", "ui", "db"]
+COMMANDS += [f"db {name}" for name in ("upgrade", "downgrade", "current", "check", "info", "backup")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -97,6 +101,42 @@ def test_database_commands(eft: Eft, home: Path):
     assert json.loads(eft("db", "info", "--json").out)["up_to_date"] is True
     for command in ("runs", "windows"):
         assert json.loads(eft(command, "--json").out) == []
+
+
+def test_database_is_looked_after(eft: Eft, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    eft("db", "upgrade")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert eft("db", "check").out == "the database is sound\n"
+    assert eft("db", "backup", str(tmp_path / "copy.db")).code == 0
+    assert eft("db", "backup", str(tmp_path / "copy.db")).code == 2
+    assert eft("db", "check", "--db", f"sqlite:///{tmp_path}/copy.db").code == 0
+    assert eft("db", "downgrade", "0001_first_tables").code == 1, "the answer was no"
+    assert eft("db", "downgrade", "0001_first_tables", "--yes").code == 0
+    assert eft("db", "current").out.startswith("0001_first_tables (this program: ")
+    unsound = eft("db", "check")
+    assert unsound.code == 1
+    assert "eft db upgrade" in unsound.out
+    assert eft("db", "downgrade", "0000", "--yes").code == 2
+
+
+def test_results_move_and_go(eft: Eft, home: Path, tmp_path: Path):
+    eft("db", "upgrade")
+    with closing(Database(default_url()).engine.raw_connection()) as connection:
+        connection.execute(f"INSERT INTO studies (name, digest, spec) VALUES ('mine', '{'a' * 64}', '{{}}')")
+        connection.commit()
+    archive, other = str(tmp_path / "a.zip"), f"sqlite:///{tmp_path}/other.db"
+    assert eft("export", archive).out == "studies: 1 rows\n"
+    assert eft("import", archive).out == "nothing new\n"
+    assert eft("import", archive, "--db", other).code == 1, "there is no such database yet"
+    eft("db", "upgrade", "--db", other)
+    assert eft("import", archive, "--db", other).out == "studies: 1 rows\n"
+    assert eft("export", str(tmp_path / "w.csv"), "--view", "v_windows", "--db", other).out == "0 rows\n"
+    assert eft("export", str(tmp_path / "x.csv"), "--view", "v_windows", "--study", "mine", "--db", other).code == 2
+    assert eft("delete", "--db", other).code == 2
+    assert eft("delete", "--study", "mine", "--dry-run", "--db", other).out == "studies: 1 rows\n"
+    assert eft("delete", "--study", "mine", "--yes", "--db", other).out == "studies: 1 rows\ndeleted\n"
+    assert eft("delete", "--study", "mine", "--yes", "--db", other).code == 2
+    assert "nothing to delete" in eft("gc", "--db", other).out
 
 
 def test_sql_only_reads(eft: Eft):

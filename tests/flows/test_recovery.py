@@ -58,7 +58,7 @@ def test_a_killed_study_goes_on_and_leaves_no_trace_of_it(environment: dict[str,
     moments = random.Random(seed)
     study = tmp_path / "study.toml"
     study.write_text(TINY.replace("samples = 4096", "samples = 1_000_000"))
-    shards = sum(len(simulation.shards) for simulation in load_study(study).simulations.values())
+    shards = sum(len(simulation.all_shards) for simulation in load_study(study).simulations.values())
     assert shards > 20
     home = Path(environment["EFT_HOME"])
     url = f"sqlite:///{home / 'results.db'}"

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eftcore.ensemble.shards import shard_size
 from eftcore.errors import InputError
-from flows.study import Simulation, bundled_studies, expand_study, find_study, layers_for, load_study, shard_size
+from flows.study import Simulation, bundled_studies, expand_study, find_study, layers_for, load_study
 
 BASE: dict[str, Any] = {
     "name": "tiny",
@@ -105,11 +106,35 @@ def test_digest_changes_with_the_work_and_not_with_the_description():
 def test_more_samples_keep_every_full_shard():
     spec = next(iter(expand_study(BASE).simulations.values())).spec
     size = shard_size(spec)
-    few, many = (Simulation(spec=spec, samples=samples).shards for samples in (2 * size + 5, 5 * size))
+    few, many = (Simulation(spec=spec, samples=samples).all_shards for samples in (2 * size + 5, 5 * size))
     assert few == ((0, size), (1, size), (2, 5))
     assert many[:2] == few[:2]
     assert [index for index, _ in many] == [0, 1, 2, 3, 4]
     assert sum(count for _, count in many) == 5 * size
+
+
+PRECISION = {"quantity": "V4", "relative": 0.02, "max_samples": 100_000}
+
+
+def with_precision(**changes: Any) -> dict[str, Any]:
+    """BASE that aims at a precision in place of a number of networks."""
+    content = changed(precision=PRECISION | changes)
+    del content["samples"]
+    return content
+
+
+def test_a_study_may_aim_at_a_precision():
+    study = expand_study(with_precision())
+    simulation = next(iter(study.simulations.values()))
+    assert simulation.precision is not None
+    assert simulation.precision.bound == 0.02
+    assert simulation.networks == 100_000
+    assert simulation.all_shards[: len(simulation.first_round)] == simulation.first_round
+    assert study.spec["precision"] == PRECISION
+    assert "samples" not in study.spec
+    for other in (with_precision(relative=0.03), with_precision(max_samples=99), with_precision(quantity="K1")):
+        assert expand_study(other).digest != study.digest
+        assert expand_study(other).simulations.keys() == study.simulations.keys()
 
 
 def test_shards_are_smaller_where_networks_are_larger():
@@ -184,6 +209,11 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("text for a number", changed(model__epsilon="small"), ["model.0.epsilon", "small", "number"]),
     ("NaN", changed(model__epsilon=float("nan")), ["model.0.epsilon", "nan", "finite"]),
     ("width 0", changed(widths=[0]), ["width", "0", "greater than or equal to 1"]),
+    ("neither samples nor precision", {k: v for k, v in BASE.items() if k != "samples"}, ["samples", "[precision]"]),
+    ("samples and precision", changed(precision={"quantity": "V4", "relative": 0.1}), ["samples", "not both"]),
+    ("unknown quantity", changed(precision={"quantity": "V5", "relative": 0.1}), ["quantity = 'V5'", "'V4'"]),
+    ("no bound", changed(precision={"quantity": "V4"}), ["precision", "relative (such as 0.01) or absolute"]),
+    ("bound of 200 %", changed(precision={"quantity": "V4", "relative": 2.0}), ["relative = 2.0", "less than 1"]),
     ("no width", changed(widths=[]), ["widths", "at least 1"]),
     ("depth and time", changed(model__depth=4), ["depth", "total_time", "not both"]),
     ("partial layers", changed(model__epsilon=0.3), ["total_time", "1.0", "0.3", "whole", "0.99"]),

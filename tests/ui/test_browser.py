@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+import eftcore as eft
 from ui.screenshots import chromium, explorer, wait_until_drawn
 
 pytestmark = pytest.mark.browser
@@ -72,14 +75,16 @@ def test_a_number_on_the_run_page_is_the_stored_one(page: Page, address: str, re
 def test_a_copied_link_restores_the_view(page: Page, browser: Browser, address: str) -> None:
     _open(page, address, "Validity windows")
     expect(page.get_by_text("Windows 1 to 12 of 12.")).to_be_visible()
-    page.get_by_role("button", name="tanh", exact=True).click()
+    page.get_by_role("button", name="V4", exact=True).click()
     page.get_by_role("radio", name="0.1", exact=True).click()
-    page.wait_for_url(re.compile(r"activation=tanh.*tolerance=0\.1"))
-    expect(page.get_by_text("Windows 1 to 6 of 6.")).to_be_visible()
+    page.get_by_role("radio", name="intervals", exact=True).click()
+    page.wait_for_url(re.compile(r"quantity=V4.*tolerance=0\.1.*view=intervals"))
+    expect(page.get_by_text("Windows 1 to 4 of 4.")).to_be_visible()
     other = browser.new_page()
     _open(other, page.url, "Validity windows")
-    expect(other.get_by_text("Windows 1 to 6 of 6.")).to_be_visible()
-    expect(other.get_by_text("τ = 0.1 and, for all below, tanh")).to_be_visible()
+    expect(other.get_by_text("Windows 1 to 4 of 4.")).to_be_visible()
+    expect(other.get_by_text("τ = 0.1 and, for all below, C_W = 2")).to_be_visible()
+    expect(other.get_by_role("radio", name="intervals", exact=True)).to_be_checked()
     other.close()
 
 
@@ -90,33 +95,139 @@ def test_a_row_leads_to_its_run(page: Page, address: str, results_file: Path) ->
     table.scroll_into_view_if_needed()
     box = table.bounding_box()
     assert box is not None
-    # the cells are painted, not elements: the link is at the left of the first row, below the header
-    x, y = box["x"] + 12, box["y"] + 36 + 14
-    page.mouse.move(x, y)
-    page.wait_for_function(
-        "([x, y]) => getComputedStyle(document.elementFromPoint(x, y)).cursor == 'pointer'", arg=[x, y]
-    )
-    with page.context.expect_page() as opened:
-        page.mouse.click(x, y)
-    opened.value.get_by_role("heading", name="Run", level=1).wait_for()
-    assert opened.value.url == f"{address}/run?simulation={run}"
-    opened.value.close()
+    # the cells are painted, not elements: the box to choose a row is at the left of the first one, below the header
+    page.mouse.click(box["x"] + 16, box["y"] + 36 + 14)
+    page.wait_for_url(f"{address}/run?simulation={run}")
+    page.get_by_role("heading", name="Run", level=1).wait_for()
 
 
-def test_nothing_is_fetched_from_elsewhere(page: Page, address: str) -> None:
+def test_a_cell_of_the_map_leads_to_its_run(page: Page, address: str, results_file: Path) -> None:
+    (run,) = _one(results_file, "SELECT run_id FROM v_runs WHERE kind = 'simulation' AND activation = 'tanh'")
+    _open(page, address, "Validity windows")
+    written = page.locator(".stPlotlyChart .scatterlayer text").last
+    written.scroll_into_view_if_needed()
+    box = written.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_url(f"{address}/run?simulation={run}")
+
+
+def test_downloads_open_in_pandas(page: Page, address: str, results_file: Path, tmp_path: Path) -> None:
+    (run,) = _one(results_file, "SELECT max(run_id) FROM v_runs WHERE kind = 'simulation'")
+    _open(page, f"{address}/run?simulation={run}", "Run")
+    for what in ("trajectories", "errors"):
+        (rows, total) = _one(
+            results_file,
+            f"SELECT count(*), sum({'predicted' if what == 'trajectories' else 'absolute_error'}) FROM v_{what}"
+            f" WHERE simulation_run_id = {run}",
+        )
+        for label, read in (("CSV", pd.read_csv), ("Parquet", pd.read_parquet)):
+            with page.expect_download() as saved:
+                page.get_by_role("button", name=f"{what} as {label}").click()
+            path = tmp_path / saved.value.suggested_filename
+            saved.value.save_as(path)
+            frame = read(path)
+            assert len(frame) == rows
+            assert frame["predicted" if what == "trajectories" else "absolute_error"].sum() == pytest.approx(total)
+
+
+@pytest.mark.parametrize(("form", "start"), [("PNG", b"\x89PNG"), ("SVG", b"<svg")])
+def test_figures_save_themselves(page: Page, address: str, tmp_path: Path, form: str, start: bytes) -> None:
+    _open(page, f"{address}/run?figures={form}", "Run")
+    page.get_by_test_id("stPlotlyChart").first.hover()
+    with page.expect_download() as saved:
+        page.locator(".modebar-btn[data-title^=Download]").first.click()
+    path = tmp_path / saved.value.suggested_filename
+    saved.value.save_as(path)
+    assert path.name.endswith(f"-trajectories.{form.lower()}")
+    assert path.read_bytes().startswith(start)
+
+
+def test_a_query_written_by_hand_answers(page: Page, address: str, results_file: Path, tmp_path: Path) -> None:
+    _open(page, f"{address}/sql", "SQL")
+    page.get_by_role("textbox", name="query").fill("SELECT count(*) AS n FROM v_errors WHERE defined")
+    page.get_by_role("textbox", name="query").press("Control+Enter")
+    page.get_by_role("button", name="Result as CSV").wait_for()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Result as CSV").click()
+    saved.value.save_as(tmp_path / "result.csv")
+    wanted = _one(results_file, "SELECT count(*) FROM v_errors WHERE defined")
+    assert pd.read_csv(tmp_path / "result.csv")["n"].tolist() == list(wanted)
+
+
+def test_predict_finishes_by_itself(page: Page, address: str) -> None:
+    _open(page, f"{address}/predict?T=0.5", "Predict")
+    page.get_by_text("Reference: Wick hierarchy up to order").wait_for()
+    row = page.locator("tr", has=page.get_by_role("cell", name="g_only", exact=True)).first
+    model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=50)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.3)
+    theory = eft.predict(model, kernel, "g_only")
+    assert theory.correction is not None
+    assert float(row.get_by_role("cell").nth(3).inner_text()) == pytest.approx(theory.correction[-1, 0, 0], rel=1e-4)
+
+
+TITLES = {
+    "": "Validity windows",
+    "compare": "Compare",
+    "run": "Run",
+    "predict": "Predict",
+    "sql": "SQL",
+    "studies": "Studies",
+}
+
+
+def test_nothing_is_fetched_from_elsewhere_and_nothing_goes_wrong(page: Page, address: str) -> None:
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    for path, title in (("", "Validity windows"), ("/run", "Run")):
-        _open(page, address + path, title)
-    assert asked
-    assert [url for url in asked if not url.startswith((f"{address}/", "data:", "blob:"))] == []
-
-
-def test_nothing_goes_wrong_in_the_browser(page: Page, address: str) -> None:
     complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("response", lambda answer: complaints.append(answer.url) if answer.status >= 400 else None)
-    for path, title in (("", "Validity windows"), ("/run", "Run")):
-        _open(page, address + path, title)
+    for path, title in TITLES.items():
+        _open(page, f"{address}/{path}", title)
+        assert page.get_by_text("This app has encountered an error").count() == 0
+    assert asked
+    assert [url for url in asked if not url.startswith((f"{address}/", "data:", "blob:"))] == []
     # Streamlit looks for its server below the page's own path first
-    assert [complaint for complaint in complaints if "/run/_stcore/" not in complaint] == []
+    below = tuple(f"{address}/{path}/_stcore/" for path in TITLES if path)
+    assert [complaint for complaint in complaints if not complaint.startswith(below)] == []
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server, and the file that it reads; what lies there changes."""
+    path = tmp_path_factory.mktemp("changing") / "results.db"
+    with explorer(f"sqlite:///{path}") as served:
+        yield served, path
+
+
+SHAPES = {
+    "missing": ("There is no results database yet", "There is no results database yet", "Predict"),
+    "old": ("The database belongs to another version", "The database belongs to another version", "Predict"),
+    "empty": ("No comparison of theory and simulation recorded yet", "Studies", "Predict"),
+    "failed": ("No comparison of theory and simulation recorded yet", "Studies", "Predict"),
+    "half": ("No comparison of theory and simulation recorded yet", "Studies", "Predict"),
+}
+"""What lies there: the titles of the windows page, the studies page and the predict page."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_page_is_helpful_whatever_it_finds(
+    page: Page, changing: tuple[str, Path], shapes: dict[str, Path], shape: str
+) -> None:
+    served, path = changing
+    path.unlink(missing_ok=True)
+    if shape in shapes:
+        shutil.copy(shapes[shape], path)
+    windows, studies, predict = SHAPES[shape]
+    _open(page, served, windows)
+    simulations = windows.replace("comparison of theory and simulation", "simulation")
+    sql = "SQL" if studies == "Studies" else studies
+    titles = {"Compare": simulations, "Run": simulations, "Predict": predict, "SQL": sql, "Studies": studies}
+    for name, title in titles.items():
+        page.get_by_role("link", name=name, exact=True).click()
+        page.wait_for_url(f"{served}/{name.lower()}")
+        page.get_by_role("heading", name=title, level=1).wait_for()
+        wait_until_drawn(page)
+        assert page.get_by_text("This app has encountered an error").count() == 0
+    said = {"empty": "eft run quick", "failed": "eft run wild", "half": "eft run half"}.get(shape, "eft db upgrade")
+    expect(page.get_by_text(said).first).to_be_visible()

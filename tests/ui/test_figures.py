@@ -8,10 +8,19 @@ import plotly.graph_objects as go
 import pytest
 
 from db.session import Database
-from ui.data import WindowFilter, build_windows
-from ui.figures import errors_figure, trajectories_figure, windows_figure
-from ui.figures.style import CLOSURE_LINE
+from ui.figures import (
+    entries_figure,
+    errors_figure,
+    heat_map_figure,
+    intervals_figure,
+    series_figure,
+    trajectories_figure,
+    windows_figure,
+)
+from ui.figures.query import query_figure
+from ui.figures.style import CLOSURE_LINE, WINDOW_MARK
 from ui.run_data import build_errors, build_simulations, build_trajectories
+from ui.windows_data import WindowFilter, build_cells, build_intervals, build_windows
 
 STATES = {
     "bounded": (0.5, 0.75),
@@ -93,7 +102,7 @@ def test_refutation_and_censoring_are_marked_where_they_are() -> None:
 
 
 def test_each_window_of_a_page_has_its_bar(results: Database) -> None:
-    windows = build_windows(results, WindowFilter(tolerance=0.05)).windows
+    windows = build_windows(results, WindowFilter(tolerance=0.05), []).windows
     figure = windows_figure(windows)
     starts = sum(start == 0 for pieces in _bars(figure).values() for start, _ in pieces)
     assert starts == len(windows)
@@ -159,3 +168,94 @@ def test_every_closure_has_a_line_of_its_own() -> None:
     assert set(CLOSURE_LINE) == set(CLOSURES)
     assert len({(line["color"], line["dash"]) for line in CLOSURE_LINE.values()}) == len(CLOSURES)
     assert len({line["dash"] for line in CLOSURE_LINE.values()}) == len(CLOSURES)
+
+
+def _axes(windows: pd.DataFrame) -> pd.DataFrame:
+    """Windows of _windows with places on two axes."""
+    return windows.assign(
+        across=windows["theory"], across_rank=range(len(windows)), by="tanh", by_rank=1.0, simulation_run_id=7
+    )
+
+
+def test_each_cell_of_the_map_says_its_state_and_depth(results: Database) -> None:
+    cells = build_cells(results, WindowFilter(tolerance=0.05), "closure", "activation")
+    figure = heat_map_figure(cells, "closure", "activation")
+    written = {
+        (text.xaxis, x, y): said
+        for text in figure.data
+        if text.type == "scatter" and text.text is not None
+        for x, y, said in zip(text.x, text.y, text.text, strict=True)
+    }
+    assert len(written) == len(cells)
+    signs = {"bounded": "×", "undecided": "○", "beyond": "▲", "too_noisy": "⊠"}
+    panels = {"K0": "x", "V4": "x2", "K1": "x3"}
+    for cell in cells.to_dict("records"):
+        said = written[panels[cell["quantity"]], cell["across"], cell["by"]]
+        assert said[0] == signs[cell["status"]]
+        if not np.isnan(cell["certified_until"]):
+            assert float(said[1:]) == pytest.approx(cell["certified_until"], abs=5e-3)
+    assert len({mark["symbol"] for mark in WINDOW_MARK.values()}) == len(WINDOW_MARK) == 4
+
+
+def test_intervals_mark_both_ends() -> None:
+    figure = intervals_figure(_axes(_windows(*STATES)), "closure", "activation")
+    marks = {
+        (t.marker.symbol, float(y)) for t in figure.data if t.mode == "markers" and t.x[0] is not None for y in t.y
+    }
+    assert marks == {
+        ("circle", 0.5),
+        ("x", 0.75),
+        ("triangle-up", 2.0),
+        ("circle", 1.25),
+        ("circle-open", 2.0),
+        ("square-x-open", 0.0),
+    }
+
+
+def test_every_window_has_its_dot(results: Database) -> None:
+    windows = build_intervals(results, WindowFilter(tolerance=0.05), "activation", "closure")
+    figure = intervals_figure(windows, "activation", "closure")
+    ends = {"circle", "triangle-up", "square-x-open"}
+    dots = [t for t in figure.data if t.mode == "markers" and t.marker.symbol in ends and t.x[0] is not None]
+    assert sum(len(trace.x) for trace in dots) == len(windows)
+    places = [x for trace in dots for x in zip([trace.xaxis] * len(trace.x), trace.x, strict=True)]
+    assert len(set(places)) == len(places)
+
+
+def test_names_from_the_database_are_not_markup_in_any_figure() -> None:
+    bad = "<a href='x'>y</a>"
+    frame = _axes(_windows("beyond", "bounded")).assign(by=bad, theory="g_only", windows=1, unresolved=0, text=bad)
+    frame["certified_most"] = frame["certified_until"]
+    series = pd.DataFrame(
+        {
+            "quantity": "K0",
+            "component": "00",
+            "configuration": [bad, "plain"],
+            "theory": "g_only",
+            "closure": "g_only",
+            "series": [f"{bad}: g_only", "plain: g_only"],
+            "time": [0.0, 1.0],
+            "simulated": 1.0,
+            "simulated_se": 0.1,
+            "predicted": 1.0,
+            "samples": 10,
+            "width": 4,
+        }
+    )
+    table = pd.DataFrame({bad: [1.0, 2.0], "y": [1.0, 2.0], "name": [bad, bad]})
+    for figure in (
+        heat_map_figure(frame, bad, bad),
+        intervals_figure(frame, bad, bad),
+        series_figure(series),
+        query_figure(table, bad, "y", "name", lines=True, log=False),
+    ):
+        for trace in figure.data:
+            assert "<a" not in str([trace.name, trace.hovertext, trace.hovertemplate])
+        assert "<a" not in str([axis.title.text for axis in (*figure.select_xaxes(), *figure.select_yaxes())])
+
+
+def test_the_picture_of_entries_fills_the_chosen_ones_on_both_sides() -> None:
+    (matrix,) = entries_figure(2, ["00", "01", "11"], ["01"]).data
+    assert np.array(matrix.z).tolist() == [[1, 2], [2, 1]]
+    (matrix,) = entries_figure(2, ["00,00", "00,11", "01,01"], ["00,11"]).data
+    assert np.array(matrix.z).tolist() == [[1, 0, 2], [0, 1, 0], [2, 0, 0]]

@@ -26,6 +26,10 @@ def test_the_address_of_the_database_stays_out_of_the_arguments(monkeypatch: pyt
     assert environment["EFT_DATABASE_URL"] == url
 
 
+def test_no_folder_makes_streamlit_run_pages_without_the_app() -> None:
+    assert not (launch.APP.parent / "pages").exists()
+
+
 def test_settings_lie_beside_the_app_and_send_nothing() -> None:
     settings = tomllib.loads((launch.APP.parent / ".streamlit" / "config.toml").read_text())
     assert settings["browser"]["gatherUsageStats"] is False

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+import eftcore as eft
 from db import queries
 from db.session import Database
+from ui.diagnostics_data import CHECKS, DIAGNOSTICS
+from ui.sql_data import EXAMPLES
 
 OpenPage = Callable[..., AppTest]
 
@@ -24,7 +29,11 @@ def _said(app: AppTest) -> str:
     return "\n".join(map(str, texts))
 
 
-@pytest.mark.parametrize("page", ["windows", "run"])
+READING = ["windows", "compare", "run", "sql", "studies"]
+"""Pages that need a database; predict does without."""
+
+
+@pytest.mark.parametrize("page", READING)
 def test_missing_database_names_the_command_and_creates_nothing(open_page: OpenPage, page: str, tmp_path: Path) -> None:
     path = tmp_path / "none.db"
     said = _said(open_page(f"sqlite:///{path}", page))
@@ -33,7 +42,7 @@ def test_missing_database_names_the_command_and_creates_nothing(open_page: OpenP
     assert not path.exists()
 
 
-@pytest.mark.parametrize("page", ["windows", "run"])
+@pytest.mark.parametrize("page", READING)
 @pytest.mark.parametrize("revision", [None, "0000_before_the_first"])
 def test_old_schema_names_the_remedy_and_stays_as_it_is(
     open_page: OpenPage, page: str, revision: str | None, tmp_path: Path
@@ -52,7 +61,9 @@ def test_old_schema_names_the_remedy_and_stays_as_it_is(
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(("page", "what"), [("windows", "comparison"), ("run", "simulation")])
+@pytest.mark.parametrize(
+    ("page", "what"), [("windows", "comparison"), ("compare", "simulation"), ("run", "simulation")]
+)
 def test_empty_database_says_how_to_fill_it(open_page: OpenPage, empty_file: Path, page: str, what: str) -> None:
     said = _said(open_page(f"sqlite:///{empty_file}", page))
     assert f"No {what}" in said
@@ -68,30 +79,40 @@ def test_what_is_no_results_database_is_said_so(open_page: OpenPage, tmp_path: P
     assert words in _said(open_page(url.format(folder=tmp_path)))
 
 
-def test_windows_table_and_filters(open_page: OpenPage, results: Database) -> None:
-    app = open_page(results.url)
+def test_windows_table_and_filters(open_page: OpenPage, both: Database) -> None:
+    app = open_page(both.url)
     assert "Validity windows" in _said(app)
     everything = app.dataframe[0].value
-    wanted = queries.select(results, "SELECT count(*) AS n FROM v_windows WHERE tolerance = 0.05")["n"].iloc[0]
+    wanted = queries.select(both, "SELECT count(*) AS n FROM v_windows WHERE tolerance = 0.05")["n"].iloc[0]
     assert len(everything) == wanted
-    _group(app, "activation").set_value(["tanh"]).run()
-    _group(app, "quantity").set_value(["V4"]).run()
+    _keyed(app.multiselect, "activation").set_value(["tanh"]).run()
+    _keyed(app.button_group, "quantity").set_value(["V4"]).run()
     shown = app.dataframe[0].value
     assert shown["theory"].tolist() == ["source_only", "g_only"]
     assert "tanh" in app.text[0].value
 
 
-def _group(app: AppTest, key: str) -> object:
-    (found,) = [group for group in app.button_group if group.key == key]
+def _keyed(elements: Any, key: str) -> Any:
+    (found,) = [element for element in elements if element.key == key]
     return found
 
 
-def test_a_link_restores_the_filters(open_page: OpenPage, results: Database) -> None:
-    app = open_page(results.url, activation="relu", closure=["g_only", "mean"], tolerance="0.1")
+def test_a_link_restores_the_filters_and_the_view(open_page: OpenPage, results: Database) -> None:
+    query = {"activation": "relu", "closure": ["g_only", "mean"], "tolerance": "0.1"}
+    app = open_page(results.url, **query, view="intervals", across="activation", by="closure", sort="theory")
     shown = app.dataframe[0].value
-    assert set(shown["theory"]) == {"mean", "g_only"}
+    assert shown["theory"].tolist() == ["g_only"] * 3 + ["mean"]
     assert "τ = 0.1 " in app.text[0].value
     assert "relu" in app.text[0].value
+    assert _keyed(app.button_group, "view").value == "intervals"
+    assert _keyed(app.selectbox, "across").value == "activation"
+
+
+@pytest.mark.parametrize("view", ["map", "intervals", "bars"])
+def test_every_view_of_the_windows_draws(open_page: OpenPage, results: Database, view: str) -> None:
+    app = open_page(results.url, view=view)
+    assert not app.exception
+    assert len(app.get("plotly_chart")) == 1
 
 
 def test_filters_that_match_nothing_say_so(open_page: OpenPage, results: Database) -> None:
@@ -100,13 +121,13 @@ def test_filters_that_match_nothing_say_so(open_page: OpenPage, results: Databas
 
 
 def test_pages_of_the_table(open_page: OpenPage, results: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.data.PAGE_ROWS", 5)
+    monkeypatch.setattr("ui.windows_data.PAGE_ROWS", 5)
     app = open_page(results.url)
     assert "Windows 1 to 5 of 12." in _said(app)
     app.number_input[0].set_value(3).run()
     assert "Windows 11 to 12 of 12." in _said(app)
     # fewer pages after a filter: the page number follows
-    _group(app, "activation").set_value(["tanh"]).run()
+    _keyed(app.multiselect, "activation").set_value(["tanh"]).run()
     assert "Windows 6 to 6 of 6." in _said(app)
     assert "Windows 11 to 12 of 12." in _said(open_page(results.url, page="3"))
 
@@ -123,14 +144,15 @@ def test_run_page_shows_the_run_of_the_url(open_page: OpenPage, results: Databas
     )
     app = open_page(results.url, "run", simulation=str(tanh))
     assert app.selectbox[0].value == tanh
-    values, windows, provenance = (table.value for table in app.table)
+    values, windows, precision, provenance = (table.value for table in app.table)
     assert "quantity" in values
     assert len(windows) == 6
+    assert precision["quantity"].tolist() == ["K0", "V4", "K1"]
     assert provenance.iloc[0].tolist()[1] == str(tanh)
     assert "M = 2048 networks of width n = 16" in _said(app)
     app.selectbox[0].set_value(relu).run()
     assert app.query_params["simulation"] == str(relu)
-    assert app.table[2].value.iloc[0].tolist()[1] == str(relu)
+    assert app.table[3].value.iloc[0].tolist()[1] == str(relu)
 
 
 def test_run_page_opens_the_newest_without_a_choice(open_page: OpenPage, results: Database) -> None:
@@ -155,6 +177,15 @@ def test_entries_can_be_chosen_and_left_out(open_page: OpenPage, results: Databa
     assert "Choose at least one entry" in _said(app)
 
 
+@pytest.mark.parametrize("chosen", DIAGNOSTICS)
+def test_diagnostics_are_computed_when_chosen(open_page: OpenPage, results: Database, chosen: str) -> None:
+    app = open_page(results.url, "run", diagnostic=chosen)
+    assert not app.exception
+    assert len(app.get("plotly_chart")) == (2 if chosen == CHECKS else 3)
+    if chosen == CHECKS:
+        assert set(app.table[2].value["verdict"]) == {"holds"}
+
+
 def test_simulation_without_theory_says_so(open_page: OpenPage, fresh: Database, put: Callable[..., int]) -> None:
     put(fresh, "tanh")
     with fresh.session() as session:
@@ -163,14 +194,144 @@ def test_simulation_without_theory_says_so(open_page: OpenPage, fresh: Database,
     assert "No comparison" in _said(open_page(fresh.url))
 
 
+@pytest.mark.parametrize("page", ["windows", "compare", "run"])
+def test_a_database_of_failures_points_to_their_causes(open_page: OpenPage, failed: Database, page: str) -> None:
+    said = _said(open_page(failed.url, page))
+    assert "recorded yet" in said
+    assert "**1 failed**" in said
+
+
+def test_studies_page_names_the_cause_and_the_command(open_page: OpenPage, failed: Database) -> None:
+    app = open_page(failed.url, "studies")
+    assert "eft run wild" in _said(app)
+    progress, failures = (table.value for table in app.dataframe)
+    assert progress[["name", "failed", "asked", "done"]].iloc[0].tolist() == ["wild", 1, 2, 0.0]
+    assert failures["cause"].tolist() == ["K0 <b>leaves</b> the range"]
+
+
+def test_half_finished_study_says_so(open_page: OpenPage, half_finished: Database) -> None:
+    for page in ("windows", "run", "compare"):
+        assert "half-finished" in _said(open_page(half_finished.url, page))
+    app = open_page(half_finished.url, "studies")
+    assert app.dataframe[0].value[["predictions", "simulations", "done"]].iloc[0].tolist() == [1, 0, 0.5]
+    assert "A study is being run" in _said(app)
+
+
+def test_studies_page_of_an_empty_database(open_page: OpenPage, empty_file: Path) -> None:
+    assert "eft run quick" in _said(open_page(f"sqlite:///{empty_file}", "studies"))
+
+
+def test_compare_overlays_what_the_link_names(open_page: OpenPage, both: Database) -> None:
+    runs = queries.runs(both, kind="simulation")["run_id"].tolist()
+    app = open_page(both.url, "compare", run=[str(run) for run in runs], theory="g_only", covariances="00,11")
+    assert not app.exception
+    assert sorted(app.multiselect[0].value) == sorted(runs)
+    assert app.multiselect[1].value == ["g_only"]
+    assert len(app.get("plotly_chart")) == 4
+    app.multiselect[0].set_value([]).run()
+    assert "Choose at least one simulation" in _said(app)
+
+
+def test_compare_against_the_exact_leading_order(open_page: OpenPage, results: Database) -> None:
+    app = open_page(results.url, "compare", reference="exact leading order")
+    assert "Wick hierarchy up to order 24" in _said(app)
+
+
+def test_sql_page_runs_the_query_of_the_link(open_page: OpenPage, both: Database) -> None:
+    sql = "SELECT quantity, count(*) AS windows FROM v_windows GROUP BY quantity ORDER BY quantity"
+    app = open_page(both.url, "sql", sql=sql)
+    assert not app.exception
+    assert app.text_area[0].value == sql
+    assert app.dataframe[1].value.equals(queries.select(both, sql))
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("DELETE FROM runs", "only one SELECT"),
+        ("SELECT nothing FROM v_windows", "nothing"),
+        ("SELECT 1; SELECT 2", "one statement"),
+        ("", "only one SELECT"),
+    ],
+)
+def test_sql_page_explains_what_was_refused(open_page: OpenPage, results: Database, sql: str, words: str) -> None:
+    app = open_page(results.url, "sql", sql=sql)
+    assert not app.exception
+    assert words in app.text[0].value
+
+
+def test_examples_of_the_sql_page_answer(both: Database) -> None:
+    for name, sql in EXAMPLES.items():
+        assert len(queries.select(both, sql)) or name == "failures"
+
+
+def test_sql_chart_takes_the_columns_of_the_result(open_page: OpenPage, results: Database) -> None:
+    app = open_page(results.url, "sql", sql=EXAMPLES["error of V4 over depth"], chart_shown="true")
+    assert not app.exception
+    assert _keyed(app.selectbox, "x").options == ["time", "error", "error_se"]
+    assert _keyed(app.selectbox, "curves").value == "closure"
+    assert len(app.get("plotly_chart")) == 1
+
+
+def test_predict_needs_no_database(open_page: OpenPage, tmp_path: Path) -> None:
+    app = open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", activation="erf", T="1.0", C_W="1.5")
+    assert not app.exception
+    model = eft.ResNet(activation="erf", weight_variance=1.5, epsilon=0.1, depth=100)
+    theory = eft.predict(model, eft.InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.3), "g_only")
+    shown = app.table[0].value.set_index("closure").loc["g\\_only"]
+    assert theory.covariance is not None
+    assert float(shown["V4\\[00,00\\]"].replace("\\", "")) == pytest.approx(theory.covariance[-1, 0, 0], rel=1e-5)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_predict_draws_the_stored_simulation(open_page: OpenPage, results: Database) -> None:
+    query = {"epsilon": "0.25", "T": "1.0", "n": "16", "variance": "1.0", "correlation": "0.3"}
+    app = open_page(results.url, "predict", **query)
+    run = int(queries.runs(results, kind="simulation", activation="tanh")["run_id"].iloc[0])
+    assert not app.exception
+    (link,) = app.get("page_link")
+    assert link.proto.label == f"simulation: run {run}, n = 16, M = 2048 networks"
+    assert "simulation ± 2 s.e." in app.get("plotly_chart")[0].proto.spec
+    app = open_page(results.url, "predict", **query, activation="gelu")
+    assert not app.get("page_link")
+
+
+def test_predict_writes_the_study_file(open_page: OpenPage, results: Database, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("EFT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    app = open_page(results.url, "predict", activation="gelu", n="32")
+    assert [button.label for button in app.button] == ["Write study file"]
+    app.button[0].click().run()
+    (path,) = (tmp_path / "home" / "studies").glob("*.toml")
+    assert f"eft run {path}" in _said(app)
+    written = tomllib.loads(path.read_text())
+    assert (written["model"]["activation"], written["widths"]) == ("gelu", [32])
+
+
+@pytest.mark.parametrize(
+    ("query", "words"), [({"correlation": "-0.9", "N": "4"}, "correlation"), ({"epsilon": "0.001"}, "layers")]
+)
+def test_predict_says_what_is_wrong(open_page: OpenPage, results: Database, query: dict[str, str], words: str) -> None:
+    app = open_page(results.url, "predict", **query)
+    assert not app.exception
+    assert words in app.text[0].value
+
+
 def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database, statements: list[str]) -> None:
     spent = {}
-    for page in ("windows", "run"):
+    for page in ("windows", "compare", "run", "predict", "sql", "studies"):
         before = len(statements)
         open_page(results.url, page)
         spent[page] = len(statements) - before
     # two look up the schema's revision; the rest are named at each build_ function
-    assert spent == {"windows": 2 + 2, "run": 2 + 6}
+    assert spent == {
+        "windows": 2 + 3,
+        "compare": 2 + 4,
+        "run": 2 + 8,
+        "predict": 2 + 1,
+        "sql": 2,
+        "studies": 2 + 1,
+    }
 
 
 def test_labels_are_shown_as_they_are(open_page: OpenPage, fresh: Database, put: Callable[..., int]) -> None:

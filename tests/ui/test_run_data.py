@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+import eftcore as eft
 from db import queries
+from db.repository import record_prediction
 from db.session import Database
 from ui.notation import number, with_error
 from ui.run_data import (
@@ -70,6 +72,15 @@ def test_provenance_names_every_run(results: Database, simulation: int) -> None:
     assert table.loc["packages", "simulation"] == "numpy 2.4.6, torch 2.13.0"
     assert table.loc["started", "simulation"] == "2026-01-31 10:00:00 UTC"
     assert table.loc["seed"].tolist() == ["0", "—", "—", "—"]
+
+
+def test_a_run_without_provenance_has_a_table_all_the_same(fresh: Database) -> None:
+    model = eft.ResNet(activation="tanh", weight_variance=1.0, epsilon=0.5, depth=2)
+    theory = eft.predict(model, eft.InputKernel.explicit([[1.0]]), "mean")
+    run = record_prediction(fresh, theory, provenance={})
+    table = build_provenance(fresh, run, []).set_index("")
+    assert table.loc["run"].tolist() == [str(run)]
+    assert "packages" not in table.index
 
 
 def test_statements_of_each_part(results: Database, simulation: int, statements: list[str]) -> None:

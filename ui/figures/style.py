@@ -6,9 +6,13 @@ dashes, hatching and bar height say the same again. Bands are ±2 standard error
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+
+from ui.notation import MEANING, SYMBOL
 
 BLUE, ORANGE, VERMILION, GREEN, PURPLE, SKY, GREY = (
     "#0072B2",
@@ -30,9 +34,48 @@ CLOSURE_LINE = {
 }
 """Line of each closure, the same in every figure."""
 
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY)
+LINES = ("solid", "dash", "dot", "dashdot")
+"""Colours and dashes of things that have none of their own, in turn."""
+
+WINDOW_MARK: dict[str, dict[str, Any]] = {
+    "bounded": {"symbol": "x", "color": VERMILION, "size": 8},
+    "undecided": {"symbol": "circle-open", "color": ORANGE, "size": 9, "line": {"width": 2}},
+    "beyond": {"symbol": "triangle-up", "color": BLUE, "size": 11},
+    "too_noisy": {"symbol": "square-x-open", "color": GREY, "size": 9},
+}
+"""Mark of each state of a window."""
+
+WINDOW_MEANING = {
+    "bounded": "refuted: e − 2 s.e. > τ",
+    "undecided": "undecided up to T",
+    "beyond": "beyond T (censored)",
+    "too_noisy": "simulation too noisy for τ",
+}
+
 LEGEND_RANK = {closure: rank for rank, closure in enumerate(CLOSURE_LINE, start=2)}
 
+_ENTRY_PIXELS, _LETTER_PIXELS, _LINE_PIXELS, _LEGEND_PIXELS = 60, 6, 20, 900
+
 GRID = "rgba(128,128,128,0.25)"
+
+
+def panel_title(quantity: str, panels: int) -> str:
+    """Above a panel: the symbol, and in words where there is room."""
+    return f"{SYMBOL[quantity]}  {MEANING[quantity]}" if panels < 4 else SYMBOL[quantity]
+
+
+def axis_texts(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Texts of the columns across and by, each once, in the order of across_rank and by_rank."""
+    across, by = (frame.drop_duplicates(axis).sort_values(f"{axis}_rank")[axis].tolist() for axis in ("across", "by"))
+    return across, by
+
+
+def add_window_legend(figure: go.Figure, statuses: pd.Series) -> None:
+    """Name the marks of the states that occur."""
+    for status, mark in WINDOW_MARK.items():
+        if (statuses == status).any():
+            figure.add_scatter(x=[None], y=[None], mode="markers", marker=mark, name=WINDOW_MEANING[status])
 
 
 def by_theory(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
@@ -69,9 +112,13 @@ def _faint(colour: str) -> str:
 
 
 def place_legend(figure: go.Figure, height: int) -> None:
+    """Above the panels, with room for as many lines as its entries take on a page of usual width."""
+    entries = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
+    lines = 1 + sum(_ENTRY_PIXELS + _LETTER_PIXELS * len(name) for name in entries) // _LEGEND_PIXELS
+    more = _LINE_PIXELS * int(lines - 1)
     figure.update_layout(
-        height=height,
-        margin={"l": 80, "r": 60, "t": 72, "b": 50},
+        height=height + more,
+        margin={"l": 80, "r": 60, "t": 72 + more, "b": 50},
         legend={"orientation": "h", "y": 1, "yanchor": "top", "yref": "container", "x": 0},
         hoverlabel={"align": "left"},
     )

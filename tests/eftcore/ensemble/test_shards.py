@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from functools import reduce
 
-import numba
 import numpy as np
 import pytest
 import torch
 
 import eftcore as eft
-from eftcore.ensemble import cpu_engine
+from eftcore.ensemble import cpu_engine, threads
 from eftcore.errors import InputError
 
 MODEL = eft.ResNet(activation="tanh", weight_variance=1.5, bias_variance=0.1, epsilon=0.3, depth=6)
@@ -55,23 +54,23 @@ def test_an_ensemble_is_topped_up_and_no_shard_counts_twice():
 
 
 @pytest.mark.parametrize(("estimator", "dtype"), ENSEMBLES)
-def test_results_do_not_depend_on_threads(estimator, dtype):
-    numba_threads, torch_threads = numba.get_num_threads(), torch.get_num_threads()
-    many = simulate(estimator, dtype, samples=100)
+def test_results_do_not_depend_on_threads(estimator, dtype, monkeypatch):
+    torch_threads = torch.get_num_threads()
+    monkeypatch.setattr(threads, "thread_count", lambda: 3)
+    many = simulate(estimator, dtype, samples=1000)
+    monkeypatch.setattr(threads, "thread_count", lambda: 1)
     try:
-        numba.set_num_threads(1)
         torch.set_num_threads(1)
-        one = simulate(estimator, dtype, samples=100)
+        one = simulate(estimator, dtype, samples=1000)
     finally:
-        numba.set_num_threads(numba_threads)
         torch.set_num_threads(torch_threads)
     assert same(one, many)
 
 
 def test_results_do_not_depend_on_how_many_bundles_come_at_once(monkeypatch):
-    many = simulate("paired", "float32", samples=100)
-    monkeypatch.setattr(cpu_engine, "_CHUNK_BUNDLES", 2)
-    assert same(simulate("paired", "float32", samples=100), many)
+    many = simulate("paired", "float32", samples=1000)
+    monkeypatch.setattr(cpu_engine, "_CHUNK_GROUPS", 2)
+    assert same(simulate("paired", "float32", samples=1000), many)
 
 
 @pytest.mark.parametrize("engine", ["cpu", "torch"])

@@ -8,9 +8,11 @@ from numba import njit
 from scipy import special, stats
 
 from eftcore.ensemble import vector_math
-from eftcore.ensemble.lane_root import symmetric_roots
+from eftcore.ensemble.lane_factor import cholesky, symmetrise
+from eftcore.ensemble.lanes import vector_code
 from eftcore.ensemble.reference import symmetric_root
 from eftcore.ensemble.sums import LANES
+from eftcore.ensemble.tile_pass import fill_normals
 
 X = np.concatenate([np.linspace(-15, 15, 200_001), np.logspace(-10, 0, 2000), -np.logspace(-10, 0, 2000), [0.0, 3e4]])
 X = X.astype(np.float32).astype(float)
@@ -24,16 +26,40 @@ FUNCTIONS = {
 }
 
 
+compiled = njit(fastmath=vector_math.STRICT, error_model="numpy")
+
+
+@compiled
+def draw(state, out):
+    fill_normals(state, out)
+
+
+@compiled
+def factorise(matrix, factor):
+    cholesky(matrix, factor)
+
+
+@compiled
+def turn(factor, rotation, root):
+    symmetrise(factor, rotation, root)
+    return root
+
+
 def each(function):
-    @njit
-    def loop(x, out):
-        for i in range(x.size):
+    @vector_code
+    def elementwise(code, x, out):
+        for i in code.loop(0, x.shape[0]):
             out[i] = function(x[i])
 
+    @compiled
+    def loop(x, out):
+        elementwise(x, out)
+
     def apply(x):
-        out = np.empty(x.size, np.float32)
-        loop(x.astype(np.float32), out)
-        return out.astype(float)
+        padded = np.resize(x.astype(np.float32), (-(-x.size // LANES), LANES))
+        out = np.empty_like(padded)
+        loop(padded, out)
+        return out.ravel()[: x.size].astype(float)
 
     return apply
 
@@ -47,19 +73,20 @@ def test_activations_are_accurate_to_float32_rounding(name):
 
 
 def test_logarithm_is_accurate_to_float32_rounding():
-    x = np.exp(np.linspace(-30, 30, 100_001)).astype(np.float32).astype(float)
-    assert (np.abs(each(vector_math.log)(x) - np.log(x)) <= 2e-7 * np.abs(np.log(x))).all()
+    x = np.concatenate([np.exp(np.linspace(0, 31 * np.log(2), 100_001)), 2.0**31 - 2.0**7 * np.arange(1000)])
+    x = x.astype(np.float32).astype(float)
+    exact = -2 * np.log(x / 2**31)
+    assert (np.abs(each(vector_math.minus_two_log)(x) - exact) <= 4e-7 * exact).all()
 
 
 @pytest.fixture(scope="module")
 def normals():
     """(LANES, 2^17) of one bundle."""
-    blocks = 2**13 * LANES // 2 // vector_math.GENERATORS * 16
-    state = np.empty((4, vector_math.GENERATORS), np.uint32)
-    out = np.empty((2, blocks * vector_math.GENERATORS), np.float32)
-    vector_math.seed_generators(np.uint64(2**64 - 17), np.arange(LANES), state)
-    vector_math.fill_normals(state, out, blocks)
-    return out.astype(float).reshape(2, -1, LANES).transpose(2, 0, 1).reshape(LANES, -1)
+    state = np.empty((4, LANES), np.uint32)
+    out = np.empty((2**17, LANES), np.float32)
+    vector_math.seed_generators(np.uint64(2**64 - 17), 0, state)
+    draw(state, out)
+    return out.T.astype(float)
 
 
 def test_normals_are_normal(normals):
@@ -87,18 +114,34 @@ def test_normals_of_lanes_and_neighbours_are_uncorrelated(normals):
 
 @pytest.mark.parametrize("n_inputs", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("rank", [1, 2, 7])
-def test_roots_of_any_rank(n_inputs, rank):
+def test_factors_of_any_rank(n_inputs, rank):
+    """R R^T = Q for the triangular factor and for every round towards the symmetric one, which the rounds reach."""
     rng = np.random.default_rng(n_inputs)
-    factor = rng.normal(size=(LANES, n_inputs, min(rank, n_inputs)))
-    factor[0] = 0.0
-    matrix = factor @ factor.swapaxes(1, 2)
-    work = [np.empty((n_inputs, n_inputs, LANES)) for _ in range(2)]
-    vectors = np.ascontiguousarray(np.repeat(np.eye(n_inputs)[:, :, None], LANES, 2))
-    out = np.empty((n_inputs, n_inputs, LANES), np.float32)
-    for scale in (0.5, 1.0):  # the second start is what the first left
-        symmetric_roots(np.ascontiguousarray(np.moveaxis(matrix, 0, -1)), vectors, *work, scale, out)
-        root = np.moveaxis(out, -1, 0).astype(float) / scale
-        size = np.trace(matrix, axis1=1, axis2=2)[:, None, None] + 1e-300
-        assert (np.abs(root @ root - matrix) <= 1e-6 * size).all()
-        assert (np.abs(root - symmetric_root(matrix)) <= 2e-4 * size**0.5).all()
-        assert (out[..., 0] == 0).all()
+    half = rng.normal(size=(LANES, n_inputs, min(rank, n_inputs)))
+    half[0] = 0.0
+    matrix = half @ half.swapaxes(1, 2)
+    lanes = np.ascontiguousarray(np.moveaxis(matrix, 0, -1))
+    factor, root = np.empty_like(lanes), np.empty_like(lanes)
+    rotation = np.ascontiguousarray(np.repeat(np.eye(n_inputs)[:, :, None], LANES, 2))
+    size = np.trace(matrix, axis1=1, axis2=2)[:, None, None] + 1e-300
+    factorise(lanes, factor)
+    for found in (factor, *(turn(factor, rotation, root) for _ in range(100))):
+        r = np.moveaxis(found, -1, 0)
+        assert (np.abs(r @ r.swapaxes(1, 2) - matrix) <= 1e-6 * size).all()
+        assert (found[..., 0] == 0).all()
+    assert (np.triu(np.moveaxis(factor, -1, 0), 1) == 0).all()
+    assert (np.abs(np.moveaxis(root, -1, 0) - symmetric_root(matrix)) <= 2e-3 * size**0.5).all()
+
+
+@pytest.mark.parametrize("n_inputs", [2, 4, 5])
+def test_equal_rows_have_equal_factors(n_inputs):
+    rng = np.random.default_rng(n_inputs)
+    half = rng.normal(size=(n_inputs - 1, 3, LANES))
+    half = np.concatenate([half, half[:1]])
+    lanes = np.ascontiguousarray(np.einsum("akl,bkl->abl", half, half))
+    factor, root = np.empty_like(lanes), np.empty_like(lanes)
+    rotation = np.ascontiguousarray(np.repeat(np.eye(n_inputs)[:, :, None], LANES, 2))
+    factorise(lanes, factor)
+    turn(factor, rotation, root)
+    for found in (factor, root):
+        assert np.abs(found[0] - found[-1]).max() < 1e-13

@@ -1,0 +1,131 @@
+"""Claims: who is computing which result now, so that nobody computes it twice and nothing stays "running" for ever.
+
+A claim is taken by the digest of the result and belongs to a holder (one per worker process). It expires by the clock
+of the database unless the holder renews it; then others may take it, and a run without a living claim is stale. The
+holder chooses how long its claims last, so that no sweep with other settings can end a live run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db import lifecycle
+from db.models import Claim, Run
+from db.session import Database
+from db.statements import insert, utc_in
+from db.types import utc_now
+from eftcore.errors import EnvironmentProblem
+
+HEARTBEAT_SECONDS = 20.0
+LEASE_SECONDS = 120.0
+"""A claim survives five heartbeats that are lost."""
+
+logger = logging.getLogger(__name__)
+
+
+def new_holder() -> str:
+    """A name for this process as a holder of claims: host, process and a random part."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def claim(db: Database, digest: str, *, task: str, holder: str, **options: Any) -> bool:
+    """Take the work on a result; False while somebody else holds it. ``options`` as take()."""
+    with db.session() as session:
+        return take(session, digest, task=task, holder=holder, **options)
+
+
+def take(
+    session: Session,
+    digest: str,
+    *,
+    task: str,
+    holder: str,
+    lease_seconds: float = LEASE_SECONDS,
+    flow_run_id: str | None = None,
+    task_run_id: str | None = None,
+) -> bool:
+    """claim() as part of a transaction. Whoever also changes runs does so afterwards: that order avoids deadlocks.
+
+    Args:
+        task: what is being done, for people.
+        lease_seconds: how long the claim lasts without a heartbeat.
+        flow_run_id, task_run_id: Prefect's.
+    """
+    row: dict[str, Any] = {"digest": digest, "task": task, "holder": holder}
+    row |= {"flow_run_id": flow_run_id, "task_run_id": task_run_id}
+    row |= {"claimed_at": utc_now(), "heartbeat_at": utc_now(), "expires_at": utc_in(session, lease_seconds)}
+    statement = insert(session, Claim).values(row)
+    statement = statement.on_conflict_do_update(
+        index_elements=["digest"],
+        set_={name: statement.excluded[name] for name in row if name != "digest"},
+        where=sa.or_(Claim.holder == holder, Claim.expires_at < utc_now()),
+    )
+    return session.execute(statement.returning(Claim.digest)).scalar() is not None
+
+
+def renew(db: Database, holder: str, lease_seconds: float = LEASE_SECONDS) -> set[str]:
+    """Heartbeat for everything that the holder has claimed; returns the digests it still holds.
+
+    A run of its that was swept in the meantime is running again.
+    """
+    with db.session() as session:
+        alive = {"heartbeat_at": utc_now(), "expires_at": utc_in(session, lease_seconds)}
+        renewed = sa.update(Claim).where(Claim.holder == holder).values(alive).returning(Claim.digest)
+        held = set(session.execute(renewed, execution_options={"synchronize_session": False}).scalars())
+        if held:
+            lifecycle.move(session, "running", Run.digest.in_(held), Run.status == "stale")
+    return held
+
+
+def release(db: Database, holder: str, digest: str | None = None) -> None:
+    """Give up one claim of the holder, or all of them. A run that is still "running" then counts as stale."""
+    with db.session() as session:
+        statement = sa.delete(Claim).where(Claim.holder == holder)
+        session.execute(statement if digest is None else statement.where(Claim.digest == digest))
+
+
+def sweep_stale(db: Database) -> list[int]:
+    """Mark as stale the runs that nobody gives signs of life for; returns their ids. Never touches a live run.
+
+    A worker that was only slow brings its run back by its next heartbeat, or completes it.
+    """
+    with db.session() as session:
+        if session.get_bind().dialect.name == "postgresql":
+            # nobody is between taking a claim and starting its run while we look
+            session.execute(sa.text("LOCK TABLE claims IN SHARE ROW EXCLUSIVE MODE"))
+        alive = sa.exists().where(Claim.digest == Run.digest, Claim.expires_at >= utc_now())
+        return lifecycle.move(session, "stale", ~alive)
+
+
+@contextmanager
+def heartbeat(
+    db: Database, holder: str, *, every: float = HEARTBEAT_SECONDS, lease_seconds: float = LEASE_SECONDS
+) -> Iterator[None]:
+    """Renew the holder's claims from a thread while the block runs; release what is left of them at its end."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(every):
+            try:
+                renew(db, holder, lease_seconds)
+            except EnvironmentProblem as problem:  # the next beat may get through before the claims expire
+                logger.warning("heartbeat of %s: %s", holder, problem)
+
+    thread = threading.Thread(target=beat, name="eft-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        release(db, holder)

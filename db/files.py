@@ -1,0 +1,62 @@
+"""A view as one file, for other programs: CSV or Parquet by the ending of its name, written in pieces."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+
+from db.session import Database
+from db.types import UTCDateTime
+from db.views import VIEWS
+from eftcore.errors import EnvironmentProblem, InputError
+
+_ROWS_AT_ONCE = 20_000
+_WRITERS = {".csv": pa_csv.CSVWriter, ".parquet": pq.ParquetWriter}
+
+
+def export_view(db: Database, path: Path, view: str) -> int:
+    """Write every row of a view; returns their number. Columns as in docs/data-dictionary.md, flags and times typed.
+
+    Raises:
+        InputError: no such view, another ending than .csv or .parquet, or the file is there already.
+        EnvironmentProblem: the file cannot be written.
+    """
+    known = {item.name: item for item in VIEWS}
+    if view not in known:
+        raise InputError(f"view = {view!r}: there is no such view; use one of {', '.join(known)}")
+    if path.suffix not in _WRITERS:
+        raise InputError(f"export to {path}: a view is written as .csv or .parquet")
+    if path.exists():
+        raise InputError(f"export to {path}: it is there already; choose another name")
+    query = sa.select(known[view])
+    schema = pa.schema([(column.name, _arrow_type(column.type)) for column in query.selected_columns])
+    part, count = path.with_name(f"{path.name}.part"), 0
+    try:
+        with db.reading() as session, _WRITERS[path.suffix](part, schema) as writer:
+            rows = session.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE})
+            for batch in rows.mappings().partitions():
+                writer.write_table(pa.Table.from_pylist([dict(row) for row in batch], schema=schema))
+                count += len(batch)
+        part.replace(path)
+    except OSError as error:
+        said = error.strerror or error
+        raise EnvironmentProblem(f"export to {path}: {said}; choose a folder that can be written") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return count
+
+
+def _arrow_type(kind: sa.types.TypeEngine[object]) -> pa.DataType:
+    if isinstance(kind, UTCDateTime):
+        return pa.timestamp("us", tz="UTC")
+    if isinstance(kind, sa.Boolean):
+        return pa.bool_()
+    if isinstance(kind, sa.Integer):
+        return pa.int64()
+    return pa.float64() if isinstance(kind, sa.Double) else pa.string()

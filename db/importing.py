@@ -1,0 +1,137 @@
+"""Reading an archive of results into a database: in one transaction, and only what is not there yet."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.archive import TABLES, Moved, read_rows, verify
+from db.lifecycle import register_version
+from db.models import Base, ComparisonRow, Run, StudyRun
+from db.session import Database
+from db.statements import insert, table_of
+from eftcore.errors import InputError
+
+
+def import_archive(db: Database, path: Path) -> dict[str, int]:
+    """Add the contents of an archive, in one transaction; rows added to each table. What is there already stays.
+
+    A run that failed here, or is not finished, is replaced by one that succeeded there.
+
+    Raises:
+        InputError: not an archive of ours, damaged, or made by a newer version of the program; nothing was changed.
+        EnvironmentProblem: the database cannot be written.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            verify(archive, path)
+            with db.session() as session:
+                return _Import(session, archive).run()
+    except OSError as error:
+        raise InputError(f"import of {path}: {error.strerror or error}; give an archive of `eft export`") from error
+    except (zipfile.BadZipFile, KeyError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"import of {path}: not an archive of `eft export`, or damaged ({error})") from error
+
+
+class _Import:
+    """One import: which ids the digests of the archive have here, and which rows are new."""
+
+    def __init__(self, session: Session, archive: zipfile.ZipFile) -> None:
+        self.session = session
+        self.archive = archive
+        self.ids: dict[type[Base], dict[str, int]] = {}
+        self.new: dict[type[Base], set[int]] = {}
+
+    def run(self) -> dict[str, int]:
+        added = {}
+        for moved in TABLES:
+            owner = next(iter(moved.references.values()), None)
+            if moved.model is ComparisonRow:
+                added[moved.name] = self._comparisons(moved)
+            elif "id" in table_of(moved.model).c:
+                added[moved.name] = self._named(moved)
+            elif moved.model is StudyRun:
+                added[moved.name] = self._plain(moved, None)
+            else:
+                added[moved.name] = self._plain(moved, owner)
+        known = sa.select(Run.kind, sa.func.max(Run.algorithm_version)).group_by(Run.kind)
+        for kind, version in self.session.execute(known).all():
+            register_version(self.session, kind, version)
+        return added
+
+    def _here(self, moved: Moved, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with the ids of this database; a run that a run extends comes later in the archive or earlier."""
+        for name, model in moved.references.items():
+            if name != "extends_run_id":
+                row[name] = self.ids[model][row[name]]
+        return row
+
+    def _named(self, moved: Moved) -> int:
+        """Rows that have a digest: studies, kernels, configurations and runs."""
+        table = table_of(moved.model)
+        ids, new = self.ids.setdefault(moved.model, {}), self.new.setdefault(moved.model, set())
+        extended = {}
+        for rows in read_rows(self.archive, moved):
+            for given in rows:
+                row = self._here(moved, given)
+                extended[row["digest"]] = row.pop("extends_run_id", None)
+                statement = insert(self.session, moved.model).values(row)
+                if moved.model is Run:
+                    better = sa.and_(table.c.status != "succeeded", statement.excluded.status == "succeeded")
+                    replaced = {name: statement.excluded[name] for name in row if name != "digest"}
+                    statement = statement.on_conflict_do_update(index_elements=["digest"], set_=replaced, where=better)
+                else:
+                    statement = statement.on_conflict_do_nothing(index_elements=["digest"])
+                row_id = self.session.execute(statement.returning(table.c.id)).scalar()
+                if row_id is not None:
+                    new.add(row_id)
+                else:
+                    row_id = self.session.execute(
+                        sa.select(table.c.id).where(table.c.digest == row["digest"])
+                    ).scalar_one()
+                ids[row["digest"]] = row_id
+        for digest, base in extended.items():
+            if base is not None and ids[digest] in new:
+                link = sa.update(Run).where(Run.id == ids[digest]).values(extends_run_id=ids[base])
+                self.session.execute(link)
+        return len(new)
+
+    def _comparisons(self, moved: Moved) -> int:
+        names = {run_id: digest for digest, run_id in self.ids[Run].items()}
+        ids, new = self.ids.setdefault(ComparisonRow, {}), self.new.setdefault(ComparisonRow, set())
+        pair = ["prediction_run_id", "simulation_run_id"]
+        for rows in read_rows(self.archive, moved):
+            for given in rows:
+                row = self._here(moved, given)
+                statement = insert(self.session, ComparisonRow).values(row).on_conflict_do_nothing(index_elements=pair)
+                row_id = self.session.execute(statement.returning(ComparisonRow.id)).scalar()
+                if row_id is not None:
+                    new.add(row_id)
+                else:
+                    same = (getattr(ComparisonRow, name) == row[name] for name in pair)
+                    row_id = self.session.execute(sa.select(ComparisonRow.id).where(*same)).scalar_one()
+                ids[f"{names[row[pair[0]]]} {names[row[pair[1]]]}"] = row_id
+        return len(new)
+
+    def _plain(self, moved: Moved, owner: type[Base] | None) -> int:
+        """Rows that belong to a run or a comparison: they come with it when it is new, else they are there."""
+        added = 0
+        (first, *_) = moved.references
+        keys = [column.name for column in table_of(moved.model).primary_key]
+        for rows in read_rows(self.archive, moved):
+            ours = [self._here(moved, row) for row in rows]
+            if owner is Run:
+                ours = [row for row in ours if row[first] in self.new[Run]]
+            if not ours:
+                continue
+            count = sa.select(sa.func.count()).select_from(table_of(moved.model))
+            before = self.session.scalar(count) if owner is not Run else 0
+            statement = insert(self.session, moved.model).on_conflict_do_nothing(index_elements=keys)
+            self.session.execute(statement, ours)
+            added += len(ours) if owner is Run else (self.session.scalar(count) or 0) - (before or 0)
+        return added

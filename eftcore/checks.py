@@ -1,0 +1,142 @@
+"""What a check of an exact statement returns, and how means and samples become p-values (docs/theory.md, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from eftcore.errors import InputError
+
+if TYPE_CHECKING:
+    from eftcore.ensemble import Sample
+
+LEVEL = 1e-3
+"""False-alarm rate at which a statistical check fails."""
+
+ROUNDING = {"float32": 1e-6, "float64": 1e-9}
+"""Relative difference that rounding may leave where nothing fluctuates, by the type of the networks' state."""
+
+_COMPARED = ("mean", "second_moment", "covariance", "increment_covariance", "third_cumulant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TheoremCheck:
+    """The outcome of one check.
+
+    Attributes:
+        name: which statement.
+        statement: what it says.
+        statistic: what was measured.
+        law: the statistic's expected law where the statement holds.
+        p_value: probability of a statistic at least this large under that law; None for an identity.
+        bound: largest value that rounding or the numerics' own error estimate allows; None for a statistical check.
+        level: false-alarm rate.
+    """
+
+    name: str
+    statement: str
+    statistic: float
+    law: str
+    p_value: float | None = None
+    bound: float | None = None
+    level: float = LEVEL
+
+    @property
+    def passed(self) -> bool:
+        """p_value >= level, or statistic <= bound."""
+        if self.p_value is not None:
+            return self.p_value >= self.level
+        return self.bound is not None and self.statistic <= self.bound
+
+
+def theorem_table(checks: Iterable[TheoremCheck]) -> pd.DataFrame:
+    """One row per check: name, statistic, law, p_value, bound, level, passed."""
+    columns = ("name", "statistic", "law", "p_value", "bound", "level", "passed")
+    return pd.DataFrame([[getattr(check, column) for column in columns] for check in checks], columns=list(columns))
+
+
+def same_law(one: Sample, other: Sample, *, level: float = LEVEL) -> TheoremCheck:
+    """Whether two independent samples agree in E[G], E[S], V4, Sigma and the third cumulant (eq. 2.8).
+
+    Statistic: the largest |z| over all entries at all recorded layers; Bonferroni over them, whatever their
+    correlation. The z-scores are normal for many networks; for samples of one size their skewness cancels. Raises
+    InputError where the samples record different layers or numbers of inputs.
+
+    >>> from eftcore import InputKernel, ResNet, simulate
+    >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=4)
+    >>> kernel = InputKernel.explicit([[1.0]])
+    >>> same_law(*(simulate(model, kernel, width=8, samples=500, shard=shard) for shard in (0, 1))).passed
+    True
+    """
+    if (one.spec.depths, one.spec.kernel.n_inputs) != (other.spec.depths, other.spec.kernel.n_inputs):
+        raise InputError("same_law: the samples record different layers or numbers of inputs")
+    scores = []
+    for quantity in _COMPARED:
+        (a, a_error), (b, b_error) = (_distinct(x, quantity) for x in (one, other))
+        error = np.hypot(np.hypot(a_error, b_error), ROUNDING["float32"] * np.abs(a))
+        scores.append(_quotient(a - b, error))
+    return largest_score("same law", "two samples have the same distribution", np.concatenate(scores), level=level)
+
+
+def _distinct(sample: Sample, quantity: str) -> tuple[np.ndarray, np.ndarray]:
+    """Value and standard error without the copies that symmetry makes, flattened."""
+    value, error = getattr(sample, quantity), getattr(sample, f"{quantity}_se")
+    if value.ndim == 3:
+        upper = np.triu_indices(value.shape[-1])
+        value, error = value[:, upper[0], upper[1]], error[:, upper[0], upper[1]]
+    return value.ravel(), error.ravel()
+
+
+class MeanZero:
+    """z-scores of quantities whose mean over networks is zero, from their first three power sums."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: np.ndarray | float = 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        """(M, K): one row per network, each column in units of its own natural size."""
+        self.count += len(values)
+        self.sums = self.sums + np.stack([(values**k).sum(0) for k in (1, 2, 3)])
+
+    def scores(self) -> np.ndarray:
+        """(K,) Student statistics, their skewness removed by Hall's transformation (eq. 2.9).
+
+        P. Hall, J. R. Statist. Soc. B 54 (1992) 221. Normal up to O(1 / M); without it, products of Gaussian numbers
+        make far too many large scores.
+        """
+        mean, square, cube = np.asarray(self.sums) / self.count
+        variance = np.maximum(square - mean**2, 0.0)
+        third = cube - 3 * mean * square + 2 * mean**3
+        rounding = ROUNDING["float64"] ** 2
+        student = mean / np.sqrt(variance / (self.count - 1) + rounding)
+        skewness = np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > rounding)
+        small = skewness / self.count**0.5
+        return student + small * (student**2 / 3 + 1 / 6) + small**2 * student**3 / 27
+
+
+def _quotient(difference: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """difference / error; where there is no error, 0 if there is no difference and infinity if there is."""
+    return np.divide(difference, error, out=np.where(difference == 0, 0.0, np.inf), where=error > 0)
+
+
+def largest_score(
+    name: str, statement: str, scores: np.ndarray, p_values: Iterable[float] = (), *, level: float
+) -> TheoremCheck:
+    """The check whose statistic is the largest |z|; ``p_values`` of further tests count as scores too."""
+    further = norm.isf(np.array(list(p_values), dtype=float) / 2)
+    total = np.abs(np.concatenate([scores, further]))
+    worst = float(total.max(initial=0.0))
+    return TheoremCheck(
+        name=name,
+        statement=statement,
+        statistic=worst,
+        law=f"largest |z| of {len(total)} standard normal scores of any correlation",
+        p_value=float(min(1.0, len(total) * 2 * norm.sf(worst))),
+        level=level,
+    )

@@ -1,0 +1,83 @@
+"""Which engine simulates an ensemble where, and what adds its observations up."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from eftcore.ensemble.reference import Path
+from eftcore.errors import EnvironmentProblem, InputError
+from eftcore.specs import EnsembleSpec
+
+Engine = Literal["fused", "triton", "torch"]
+
+
+def engine_name(spec: EnsembleSpec, device: str) -> Engine:
+    """The engine for this ensemble on "cpu" or "cuda": compiled for what is common, torch for the rest.
+
+    >>> from eftcore import InputKernel, ResNet
+    >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=10)
+    >>> spec = EnsembleSpec(model=model, kernel=InputKernel.explicit([[1.0]]), width=16)
+    >>> engine_name(spec, "cpu"), engine_name(spec, "cuda")
+    ('fused', 'triton')
+    """
+    if device == "cpu":
+        from eftcore.ensemble.cpu_engine import covers as fused
+
+        return "fused" if fused(spec) else "torch"
+    if has_triton():
+        from eftcore.ensemble.gpu_engine import covers as persistent
+
+        if persistent(spec):
+            return "triton"
+    return "torch"
+
+
+def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: str) -> tuple[Any, Any]:
+    """What makes a shard's observations, and what adds them up; on a graphics processor observations stay there."""
+    name = engine_name(spec, device)
+    on_device = device == "cuda" and has_triton()
+    engine: Any
+    if name == "fused":
+        from eftcore.ensemble.cpu_engine import CpuEngine
+
+        engine = CpuEngine(spec, path, shard=shard)
+    elif name == "triton":
+        from eftcore.ensemble.gpu_engine import GpuEngine
+
+        engine = GpuEngine(spec, path, shard=shard, device=device)
+    else:
+        from eftcore.ensemble.torch_engine import TorchEngine
+
+        engine = TorchEngine(spec, path, shard=shard, device=device, keep=on_device)
+    if on_device:
+        from eftcore.ensemble.gpu_moments import DeviceMoments
+
+        return engine, DeviceMoments(spec, path.reference, device=device)
+    from eftcore.ensemble.moments import Moments
+
+    return engine, Moments(spec, path.reference)
+
+
+def has_triton() -> bool:
+    """Whether the graphics kernels can be compiled: they need Triton 3.5."""
+    if find_spec("triton") is None:
+        return False
+    import triton
+
+    return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 5)
+
+
+def resolve_device(device: str) -> str:
+    """The torch device "cpu" or "cuda". Raises InputError for another name, EnvironmentProblem without CUDA."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device = {device!r}: must be 'auto', 'cpu' or 'cuda'")
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise EnvironmentProblem("device = 'cuda': torch finds no CUDA device here; use device = 'auto' or 'cpu'")
+    return "cpu"

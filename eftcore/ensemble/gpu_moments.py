@@ -1,0 +1,236 @@
+"""Adds observations up where they are made: the sums of eftcore.ensemble.moments on a graphics processor."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from eftcore.ensemble.reference import Reference
+from eftcore.ensemble.sums import POWERS, on_grid, sum_shapes
+from eftcore.pairs import pair_indices, pair_table
+from eftcore.specs import EnsembleSpec
+
+BLOCK = 512
+"""Networks added side by side; each lane adds its own in order, then the lanes are added as a tree."""
+
+_SINGLE = ("deviation", "source", "source_2", "residual")
+_SYMMETRIC = ("deviation_2", "deviation_4", "increment", "increment_2", "residual_2", "change", "change_2")
+_ORDERED = ("deviation_3", "change_residual")
+
+
+class DeviceMoments:
+    """Sums of one shard, fed with observations that stay on their device; only sums ever leave it.
+
+    Every sum has one program that adds to it, chunk after chunk in order, so the result is the same in every run.
+    """
+
+    def __init__(self, spec: EnsembleSpec, reference: Reference, *, device: str) -> None:
+        assert spec.depths is not None
+        self._spec = spec
+        self._reference = reference
+        self._device = torch.device(device)
+        n_inputs = spec.kernel.n_inputs
+        self._shapes = sum_shapes(len(spec.depths), n_inputs, paired=spec.estimator == "paired")
+        self._pairs = n_inputs * (n_inputs + 1) // 2
+        increment = spec.model.bias_variance + spec.model.weight_variance * reference.second_moment
+        self._kernel, self._increment = self._double(reference.kernel), self._double(increment)
+        self._weight_variance = self._double(np.array([spec.model.weight_variance]))
+        row, column = np.triu_indices(self._pairs)
+        self._tables = [self._index(table) for table in (row, column, *pair_indices(n_inputs), pair_table(n_inputs))]
+        self._packed = len(row)
+        recorded, zeros = len(spec.depths), np.zeros
+        self._single = self._double(zeros((recorded, self._pairs, len(_SINGLE) + POWERS)))
+        self._symmetric = self._double(zeros((recorded, self._packed, len(_SYMMETRIC))))
+        self._ordered = self._double(zeros((recorded, self._pairs, self._pairs, len(_ORDERED))))
+
+    def add(self, observed: torch.Tensor) -> None:
+        """Add observations (1, R, 2 or 4, P, networks) float64: d, s, and for paired also R, T."""
+        _, recorded, copies, pairs, networks = observed.shape
+        known = {"PAIRED": copies == 4, "BLOCK": BLOCK, "num_warps": 4, "enable_fp_fusion": True}
+        _add_single[(recorded, pairs)](observed, self._single, pairs, networks, POWERS=POWERS, **known)
+        _add_pairs[(recorded, self._packed)](
+            observed,
+            self._symmetric,
+            self._ordered,
+            self._kernel,
+            self._increment,
+            self._weight_variance,
+            *self._tables,
+            pairs,
+            networks,
+            self._spec.kernel.n_inputs,
+            **known,
+        )
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    @property
+    def sums(self) -> dict[str, np.ndarray]:
+        """The sums so far, as in eftcore.ensemble.sums."""
+        first, second = pair_indices(self._spec.kernel.n_inputs)
+        single, symmetric, ordered = (x.cpu().numpy() for x in (self._single, self._symmetric, self._ordered))
+        found = {name: single[..., k] for k, name in enumerate(_SINGLE)}
+        found |= {name: symmetric[..., k] for k, name in enumerate(_SYMMETRIC)}
+        found |= {name: ordered[..., k] for k, name in enumerate(_ORDERED)}
+        found["powers"] = single[:, first == second, len(_SINGLE) :]
+        return {name: np.ascontiguousarray(found[name]) for name in self._shapes}
+
+    def finished(self) -> dict[str, np.ndarray]:
+        """The shard's sums, on the ensemble's grid."""
+        return on_grid(self.sums, self._spec, self._reference)
+
+    def _double(self, array: np.ndarray) -> torch.Tensor:
+        return torch.tensor(np.ascontiguousarray(array), dtype=torch.float64, device=self._device)
+
+    def _index(self, array: np.ndarray) -> torch.Tensor:
+        return torch.tensor(np.array(array, order="C"), dtype=torch.int32, device=self._device)
+
+
+@triton.jit(do_not_specialize=["pairs", "networks"])
+def _add_single(observed, out, pairs, networks, POWERS: tl.constexpr, PAIRED: tl.constexpr, BLOCK: tl.constexpr):
+    """Sums of d, T, T^2, R and the powers of d for one recorded layer and pair, added to out (R, P, 4 + POWERS)."""
+    COPIES: tl.constexpr = 4 if PAIRED else 2
+    row, p = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    place = observed + (row * COPIES * pairs + p) * networks
+    step = pairs.to(tl.int64) * networks
+    zero = tl.zeros([BLOCK], tl.float64)
+    source, source_2, residual = zero, zero, zero
+    powers = ()
+    for _ in tl.static_range(POWERS):
+        powers = powers + (zero,)
+    for begin in range(0, networks, BLOCK):
+        column = begin + tl.arange(0, BLOCK)
+        keep = column < networks
+        d = tl.load(place + column, mask=keep, other=0.0)
+        rest_s = tl.load(place + (COPIES - 1) * step + column, mask=keep, other=0.0)
+        source += rest_s
+        source_2 += rest_s * rest_s
+        if PAIRED:
+            residual += tl.load(place + 2 * step + column, mask=keep, other=0.0)
+        power = d
+        more = ()
+        for k in tl.static_range(POWERS):
+            more = more + (powers[k] + power,)
+            power = power * d
+        powers = more
+    out += (row * pairs + p) * (4 + POWERS)
+    _add(out, powers[0])
+    _add(out + 1, source)
+    _add(out + 2, source_2)
+    _add(out + 3, residual)
+    for k in tl.static_range(POWERS):
+        _add(out + 4 + k, powers[k])
+
+
+@triton.jit(do_not_specialize=["pairs", "networks", "n_inputs"])
+def _add_pairs(
+    observed,
+    symmetric,
+    ordered,
+    kernel,
+    increment,
+    weight_variance,
+    row_of,
+    column_of,
+    first_of,
+    second_of,
+    table,
+    pairs,
+    networks,
+    n_inputs,
+    PAIRED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Sums over networks for one recorded layer and two pairs p <= q.
+
+    Added to symmetric (R, packed, 7) and ordered (R, P, P, 2), in the order of ``_SYMMETRIC`` and ``_ORDERED``.
+    """
+    COPIES: tl.constexpr = 4 if PAIRED else 2
+    row, packed = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    p, q = tl.load(row_of + packed), tl.load(column_of + packed)
+    a, b = tl.load(first_of + p), tl.load(second_of + p)
+    c, e = tl.load(first_of + q), tl.load(second_of + q)
+    # the four products G Q are G_xy Q_zw with these pairs
+    left = (_pair(table, a, c, n_inputs), _pair(table, a, e, n_inputs), _pair(table, b, c, n_inputs))
+    left = left + (_pair(table, b, e, n_inputs),)
+    right = (left[3], left[2], left[1], left[0])
+    kernel += row * pairs
+    increment += row * pairs
+    k_left = ()
+    q_right = ()
+    for term in tl.static_range(4):
+        k_left = k_left + (tl.load(kernel + left[term]),)
+        q_right = q_right + (tl.load(increment + right[term]),)
+    scale = tl.load(weight_variance)
+
+    step = pairs.to(tl.int64) * networks
+    deviation = observed + row * COPIES * step
+    source = deviation + step
+    residual = deviation + (COPIES - 2) * step
+    rest_source = deviation + (COPIES - 1) * step
+    zero = tl.zeros([BLOCK], tl.float64)
+    d_2, d_4, d_3_pq, d_3_qp, sigma_1, sigma_2 = zero, zero, zero, zero, zero, zero
+    r_2, y_1, y_2, y_p, y_q = zero, zero, zero, zero, zero
+    for begin in range(0, networks, BLOCK):
+        column = begin + tl.arange(0, BLOCK)
+        d_p = _row(deviation, p, column, networks)
+        d_q = _row(deviation, q, column, networks)
+        product = d_p * d_q
+        d_2 += product
+        d_4 += product * product
+        d_3_pq += product * d_p
+        d_3_qp += product * d_q
+        sigma = zero
+        for term in tl.static_range(4):
+            d = _row(deviation, left[term], column, networks)
+            s = _row(source, right[term], column, networks)
+            rest = _row(residual, left[term], column, networks)
+            rest_s = _row(rest_source, right[term], column, networks)
+            sigma += scale * (d * s + k_left[term] * rest_s) + q_right[term] * rest
+        sigma_1 += sigma
+        sigma_2 += sigma * sigma
+        if PAIRED:
+            r_p = _row(residual, p, column, networks)
+            r_q = _row(residual, q, column, networks)
+            # d d - e e with e = d - R, without cancellation
+            y = d_p * r_q + r_p * d_q - r_p * r_q
+            r_2 += r_p * r_q
+            y_1 += y
+            y_2 += y * y
+            y_p += y * r_p
+            y_q += y * r_q
+    symmetric += (row * (pairs * (pairs + 1) // 2) + packed) * 7
+    _add(symmetric, d_2)
+    _add(symmetric + 1, d_4)
+    _add(symmetric + 2, sigma_1)
+    _add(symmetric + 3, sigma_2)
+    upper = ordered + ((row * pairs + p) * pairs + q) * 2
+    lower = ordered + ((row * pairs + q) * pairs + p) * 2
+    _add(upper, d_3_pq)
+    if p != q:
+        _add(lower, d_3_qp)
+    if PAIRED:
+        _add(symmetric + 4, r_2)
+        _add(symmetric + 5, y_1)
+        _add(symmetric + 6, y_2)
+        _add(upper + 1, y_p)
+        if p != q:
+            _add(lower + 1, y_q)
+
+
+@triton.jit
+def _pair(table, a, b, n_inputs):
+    return tl.load(table + a * n_inputs + b)
+
+
+@triton.jit
+def _row(array, p, column, networks):
+    """One pair's numbers, zero beyond the last network."""
+    return tl.load(array + p.to(tl.int64) * networks + column, mask=column < networks, other=0.0)
+
+
+@triton.jit
+def _add(place, lanes):
+    tl.store(place, tl.load(place) + tl.sum(lanes, axis=0))

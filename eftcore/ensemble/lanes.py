@@ -1,0 +1,305 @@
+"""LANES numbers side by side in vector registers, for code that numba compiles.
+
+numba has no type for a vector register, and the loop vectoriser keeps no block of sums in registers. So the inner loops
+of the fused pass are Python functions that write the instructions: ``@vector_code`` turns a function of a Code and of
+arrays into one that compiled code can call. In it, an array (..., LANES) indexed by its leading axes is a Lanes value,
+an operator on Lanes is an instruction, a ``for`` over Python's range is unrolled, and one over Code.loop is a loop.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from eftcore.ensemble.sums import LANES
+
+BLOCK = 4
+"""Inputs whose sums and roots stay in registers together: BLOCK^2 sums and 2 BLOCK factors fit 32 registers."""
+
+_INDEX = ir.IntType(64)
+_FLOAT, _DOUBLE, _WORD = (ir.VectorType(t, LANES) for t in (ir.FloatType(), ir.DoubleType(), ir.IntType(32)))
+_TYPES = {types.float32: _FLOAT, types.float64: _DOUBLE, types.uint32: _WORD}
+_SUFFIX = {_FLOAT: "f32", _DOUBLE: "f64", _WORD: "i32"}
+
+
+class Lanes:
+    """LANES numbers: float32, float64 or 32-bit words. A Python number beside one stands for LANES copies of it."""
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+        self.builder = builder
+        self.value = value
+
+    def like(self, other: Lanes | float) -> ir.Value:
+        """The other operand as an instruction's operand of this type."""
+        if isinstance(other, Lanes):
+            return other.value
+        vector = self.value.type
+        number = int(other) & 0xFFFFFFFF if vector is _WORD else float(np.float32(other) if vector is _FLOAT else other)
+        return ir.Constant(vector, [number] * LANES)
+
+    def new(self, value: ir.Value) -> Lanes:
+        """Another value made by the same code."""
+        return Lanes(self.builder, value)
+
+    def call(self, name: str, *others: ir.Value) -> Lanes:
+        """LLVM's intrinsic function of this name on this type."""
+        vector = self.value.type
+        kind = ir.FunctionType(vector, [vector] * (1 + len(others)))
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{LANES}{_SUFFIX[vector]}")
+        return self.new(self.builder.call(function, (self.value, *others)))
+
+    def __add__(self, other: Lanes | float) -> Lanes:
+        add = self.builder.add if self.value.type is _WORD else self.builder.fadd
+        return self.new(add(self.value, self.like(other)))
+
+    def __sub__(self, other: Lanes | float) -> Lanes:
+        subtract = self.builder.sub if self.value.type is _WORD else self.builder.fsub
+        return self.new(subtract(self.value, self.like(other)))
+
+    def __rsub__(self, other: float) -> Lanes:
+        return self.new(self.like(other)) - self
+
+    def __mul__(self, other: Lanes | float) -> Lanes:
+        return self.new(self.builder.fmul(self.value, self.like(other)))
+
+    def __truediv__(self, other: Lanes | float) -> Lanes:
+        return self.new(self.builder.fdiv(self.value, self.like(other)))
+
+    def __rtruediv__(self, other: float) -> Lanes:
+        return self.new(self.like(other)) / self
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __neg__(self) -> Lanes:
+        return self.new(self.builder.fneg(self.value))
+
+    def __abs__(self) -> Lanes:
+        return self.call("fabs")
+
+    def __xor__(self, other: Lanes | int) -> Lanes:
+        return self.new(self.builder.xor(self.value, self.like(other)))
+
+    def __and__(self, other: Lanes | int) -> Lanes:
+        return self.new(self.builder.and_(self.value, self.like(other)))
+
+    def __or__(self, other: Lanes | int) -> Lanes:
+        return self.new(self.builder.or_(self.value, self.like(other)))
+
+    def __lshift__(self, bits: int) -> Lanes:
+        return self.new(self.builder.shl(self.value, self.like(bits)))
+
+    def signed_shift(self, bits: int) -> Lanes:
+        """Shift of a signed word to the right."""
+        return self.new(self.builder.ashr(self.value, self.like(bits)))
+
+    def rotate(self, bits: int) -> Lanes:
+        """Rotation of a word to the left."""
+        return self.call("fshl", self.value, self.like(bits))
+
+    def bits(self) -> Lanes:
+        """The words that encode float32 numbers."""
+        return self.new(self.builder.bitcast(self.value, _WORD))
+
+    def decoded(self) -> Lanes:
+        """The float32 numbers that words encode."""
+        return self.new(self.builder.bitcast(self.value, _FLOAT))
+
+    def number(self) -> Lanes:
+        """Signed words as float32 numbers."""
+        return self.new(self.builder.sitofp(self.value, _FLOAT))
+
+    def double(self) -> Lanes:
+        """float32 as float64."""
+        return self.new(self.builder.fpext(self.value, _DOUBLE))
+
+    def single(self) -> Lanes:
+        """float64 as float32."""
+        return self.new(self.builder.fptrunc(self.value, _FLOAT))
+
+    def sqrt(self) -> Lanes:
+        """Square root."""
+        return self.call("sqrt")
+
+    def total(self) -> ir.Value:
+        """Sum over the lanes of float64, in a fixed order."""
+        kind = ir.FunctionType(_DOUBLE.element, [_DOUBLE.element, _DOUBLE])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.vector.reduce.fadd.v{LANES}f64")
+        return self.builder.call(function, (ir.Constant(_DOUBLE.element, 0.0), self.value), fastmath=("reassoc",))
+
+    def where(self, relation: str, limit: Lanes | float, yes: Lanes | float, no: Lanes | float) -> Lanes:
+        """``yes`` in lanes where ``self relation limit``, else ``no``; a NaN satisfies no relation."""
+        condition = self.builder.fcmp_ordered(relation, self.value, self.like(limit))
+        return self.new(self.builder.select(condition, self.like(yes), self.like(no)))
+
+    def clip(self, limit: float) -> Lanes:
+        """Into [-limit, limit]; a NaN becomes a limit."""
+        below = self.where("<", limit, self, limit)
+        return below.where(">", -limit, below, -limit)
+
+
+class Array:
+    """A C-contiguous array (..., LANES): indexed by its leading axes, it gives and takes Lanes.
+
+    Where the last axis is another one, the methods give its single numbers.
+    """
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, kind: types.Array, value: ir.Value) -> None:
+        if kind.layout != "C":
+            raise TypeError(f"vector_code: {kind} is not C-contiguous")
+        array = context.make_array(kind)(context, builder, value=value)
+        self._builder = builder
+        self._kind = kind.dtype
+        self._data = array.data
+        self.shape: list[ir.Value] = cgutils.unpack_tuple(builder, array.shape)
+
+    def __getitem__(self, index: Any) -> Lanes:
+        return Lanes(self._builder, self._builder.load(self._place(index), align=4))
+
+    def __setitem__(self, index: Any, value: Lanes) -> None:
+        self._builder.store(value.value, self._place(index), align=4)
+
+    def _place(self, index: Any) -> ir.Value:
+        index = index if isinstance(index, tuple) else (index,)
+        first = self._builder.gep(self._data, [self._builder.mul(self._flat(index), _index(LANES))])
+        return self._builder.bitcast(first, _TYPES[self._kind].as_pointer())
+
+    def _flat(self, index: tuple[Any, ...]) -> ir.Value:
+        flat: Any = 0
+        for size, i in zip(self.shape, index, strict=False):
+            flat = _sum(self._builder, self._builder.mul(_index(flat), size), i)
+        return _index(flat)
+
+    def entry(self, *index: Any) -> ir.Value:
+        """One number, such as an index."""
+        return self._builder.load(self._builder.gep(self._data, [self._flat(index)]))
+
+    def increase(self, number: ir.Value, *index: Any) -> None:
+        """Add to one float64 number."""
+        place = self._builder.gep(self._data, [self._flat(index)])
+        self._builder.store(self._builder.fadd(self._builder.load(place), number), place)
+
+    def copies(self, *index: Any) -> Lanes:
+        """LANES copies of one number."""
+        return _copies(self._builder, self._kind, self.entry(*index))
+
+
+class Variable:
+    """A Lanes value that a loop changes; it lives in a register."""
+
+    def __init__(self, builder: ir.IRBuilder, start: Lanes) -> None:
+        self._builder = builder
+        self._place = cgutils.alloca_once(builder, start.value.type)
+        self.set(start)
+
+    def get(self) -> Lanes:
+        """The present value."""
+        return Lanes(self._builder, self._builder.load(self._place))
+
+    def set(self, value: Lanes) -> None:
+        """Replace it."""
+        self._builder.store(value.value, self._place)
+
+
+class Code:
+    """Loops and variables of a function that is being written. Indices are 64-bit integers or Python's."""
+
+    def __init__(self, builder: ir.IRBuilder) -> None:
+        self._builder = builder
+
+    def loop(self, start: Any, stop: Any, step: int = 1) -> Iterator[ir.Value]:
+        """``for i in range(start, stop, step)`` as a loop."""
+        with cgutils.for_range_slice(self._builder, _index(start), _index(stop), _index(step), _INDEX) as (i, _):
+            yield i
+
+    def blocks(self, start: Any, stop: Any) -> Iterator[tuple[ir.Value, int]]:
+        """First index and size of blocks of BLOCK, the last one of what is left; code is written once for each size."""
+        rest = self._builder.srem(self._builder.sub(_index(stop), _index(start)), _index(BLOCK))
+        full = self._builder.sub(_index(stop), rest)
+        for first in self.loop(start, full, BLOCK):
+            yield first, BLOCK
+        for size in range(1, BLOCK):
+            for _ in self.when(rest, size):
+                yield full, size
+
+    def when(self, index: ir.Value, value: int) -> Iterator[None]:
+        """``for _ in when(index, value)`` as ``if index == value``."""
+        with self._builder.if_then(self._builder.icmp_signed("==", index, _index(value))):
+            yield
+
+    def unless(self, index: ir.Value, other: ir.Value) -> Iterator[None]:
+        """``for _ in unless(index, other)`` as ``if index != other``."""
+        with self._builder.if_then(self._builder.icmp_signed("!=", index, other)):
+            yield
+
+    def add(self, *indices: Any) -> ir.Value:
+        """Sum of indices."""
+        return _sum(self._builder, *indices)
+
+    def minimum(self, one: Any, other: Any) -> ir.Value:
+        """The smaller of two indices."""
+        one, other = _index(one), _index(other)
+        return self._builder.select(self._builder.icmp_signed("<", one, other), one, other)
+
+    def zero(self, dtype: str) -> Lanes:
+        """LANES zeros, "float32" or "float64"."""
+        return Lanes(self._builder, ir.Constant(_FLOAT if dtype == "float32" else _DOUBLE, [0.0] * LANES))
+
+    def variable(self, start: Lanes) -> Variable:
+        """A value that loops may change."""
+        return Variable(self._builder, start)
+
+
+def _index(i: Any) -> ir.Value:
+    return ir.Constant(_INDEX, i) if isinstance(i, int) else i
+
+
+def _sum(builder: ir.IRBuilder, *indices: Any) -> ir.Value:
+    known = sum(i for i in indices if isinstance(i, int))
+    total = _index(known)
+    for i in indices:
+        if not isinstance(i, int):
+            total = builder.add(total, i)
+    return total
+
+
+def vector_code(write: Callable[..., None]) -> Any:
+    """A function for compiled code, without result, whose instructions ``write(code, *arguments)`` writes.
+
+    Arrays arrive as Array, integers as 64-bit indices, float64 numbers as Lanes of copies.
+    """
+
+    def define(context: Any, *kinds: types.Type) -> Any:
+        signature = types.void(*(types.int64 if isinstance(kind, types.Integer) else kind for kind in kinds))
+
+        def generate(target: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+            arguments = [_argument(target, builder, *pair) for pair in zip(signature.args, values, strict=True)]
+            write(Code(builder), *arguments)
+            return target.get_dummy_value()
+
+        return signature, generate
+
+    names = list(inspect.signature(write).parameters)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    define.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+    define.__name__, define.__doc__, define.__qualname__ = write.__name__, write.__doc__, write.__qualname__
+    return intrinsic(define)
+
+
+def _argument(target: Any, builder: ir.IRBuilder, kind: types.Type, value: ir.Value) -> Any:
+    if isinstance(kind, types.Array):
+        return Array(target, builder, kind, value)
+    return _copies(builder, kind, value) if isinstance(kind, types.Float) else value
+
+
+def _copies(builder: ir.IRBuilder, kind: types.Type, value: ir.Value) -> Lanes:
+    unknown = ir.Constant(_TYPES[kind], ir.Undefined)
+    first = builder.insert_element(unknown, value, ir.Constant(ir.IntType(32), 0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return Lanes(builder, builder.shuffle_vector(first, unknown, mask))

@@ -1,0 +1,132 @@
+"""Linear maps of two variables acting on their Wick powers h_i(z_1) h_j(z_2) of one order k = i + j.
+
+Substituting z -> M z mixes the k + 1 powers of one order alone. A rotation is diagonal in the circular basis
+(eigenvectors of the angular momentum), a diagonal M in the powers themselves; so a general M, by its singular values,
+costs two products with fixed matrices, the same for all pairs: no polynomial is multiplied out, and nothing cancels.
+Equation numbers are those of docs/theory.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.linalg import eigh_tridiagonal
+
+
+@dataclass(frozen=True, eq=False)
+class Circular:
+    """The circular basis of one order k; real data need the momenta k % 2, .., k - 2, k alone, C of them.
+
+    Attributes:
+        to_even: (k // 2 + 1, C) from the coefficients with even i to the real parts.
+        to_odd: ((k + 1) // 2, C) from those with odd i to the imaginary parts.
+        from_even: (C, k // 2 + 1) back.
+        from_odd: (C, (k + 1) // 2) back.
+    """
+
+    to_even: np.ndarray
+    to_odd: np.ndarray
+    from_even: np.ndarray
+    from_odd: np.ndarray
+
+
+@lru_cache(maxsize=256)
+def circular(order: int) -> Circular:
+    """Rotating by an angle multiplies component m by exp(i m angle); the generator is tridiagonal in the powers."""
+    i = np.arange(order)
+    values, vectors = eigh_tridiagonal(np.zeros(order + 1), np.sqrt((i + 1) * (order - i)))
+    keep = slice((order + 1) // 2, None)
+    values, vectors = values[keep], vectors[:, keep]
+    sign = (-1.0) ** (np.arange(order + 1) // 2)
+    signed = vectors * sign[:, None]
+    both = np.where(values > 0.5, 2.0, 1.0)[:, None]
+    return Circular(signed[0::2], signed[1::2], both * signed[0::2].T, both * signed[1::2].T)
+
+
+def to_circular(order: int, powers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., k + 1) coefficients by increasing i to real and imaginary parts (..., C)."""
+    basis = circular(order)
+    even, odd = (np.ascontiguousarray(powers[..., start::2]) for start in (0, 1))
+    return even @ basis.to_even, odd @ basis.to_odd
+
+
+class Turn:
+    """Rotation of each of M pairs of variables: f(z) -> f(Rz), R = [[cos, -sin], [sin, cos]]."""
+
+    def __init__(self, angle: np.ndarray, highest: int) -> None:
+        phases = _powers(np.exp(1j * angle), highest)
+        self.cos, self.sin = phases.real.copy(), phases.imag.copy()
+
+    def powers(self, order: int, parts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """(m, C) circular components of the first m <= M to (m, k + 1) coefficients of the rotated polynomials."""
+        basis = circular(order)
+        real, imaginary = parts
+        count, momenta = len(real), slice(order % 2, order + 1, 2)
+        cos, sin = self.cos[:count, momenta], self.sin[:count, momenta]
+        found = np.empty((count, order + 1))
+        found[:, 0::2] = (real * cos - imaginary * sin) @ basis.from_even
+        found[:, 1::2] = (real * sin + imaginary * cos) @ basis.from_odd
+        return found
+
+
+class Substitution:
+    """z -> M z for M = R(left) diag(s_1, s_2) R(right), |s_2| <= s_1 <= 1 between orthonormal variables."""
+
+    def __init__(self, matrix: np.ndarray, highest: int) -> None:
+        """(M, 2, 2)"""
+        (a, b), (c, d) = matrix[:, 0].T, matrix[:, 1].T
+        size, skew = np.hypot(a + d, c - b) / 2, np.hypot(a - d, c + b) / 2
+        one, two = np.arctan2(c + b, a - d), np.arctan2(c - b, a + d)
+        self.left = Turn((one + two) / 2, highest)
+        self.angle = (two - one) / 2
+        self.first = _powers(size + skew, highest)
+        self.second = _powers(size - skew, highest)
+
+    def scaled(self, order: int, parts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """(m, k + 1) coefficients of the first m <= M after the left rotation and the scaling."""
+        found = self.left.powers(order, parts)
+        found *= self.first[: len(found), : order + 1]
+        found *= self.second[: len(found), order::-1]
+        return found
+
+
+def largest_correlation(matrix: np.ndarray) -> np.ndarray:
+    """(..., 2, 2) to (...): the largest singular value, the first canonical correlation."""
+    a, b, c, d = np.moveaxis(matrix.reshape(*matrix.shape[:-2], 4), -1, 0)
+    return (np.hypot(a + d, c - b) + np.hypot(a - d, c + b)) / 2
+
+
+def _powers(x: np.ndarray, highest: int) -> np.ndarray:
+    """(M,) to (M, highest + 1): x^0 .. x^highest."""
+    found = np.empty((len(x), highest + 1), dtype=x.dtype)
+    found[:, 0] = 1.0
+    found[:, 1:] = x[:, None]
+    return np.cumprod(found, axis=1, out=found)
+
+
+def shear(powers: np.ndarray, matrix: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(..., P, I) Wick powers h_i(z_1) h_j(z_2) in the variables z' = T z, T lower triangular: (P, 2, 2)
+    ``matrix`` (eq. 4.16).
+
+    Components of all orders are flattened, by increasing i within an order; ``first`` and ``second`` hold i and j. With
+    z_2' = gamma z_1 + beta z_2 the binomial weights are those of the exponential of one raising operator, and the sum
+    over its powers ends where they no longer count.
+    """
+    alpha, gamma, beta = matrix[:, 0, 0], matrix[:, 1, 0], matrix[:, 1, 1]
+    tilt = np.divide(gamma, alpha, out=np.zeros_like(gamma), where=alpha != 0)[:, None]
+    term = powers * (alpha[:, None] ** first * beta[:, None] ** second)
+    # h_{i+1} h_{j-1} of the same order stands next to h_i h_j
+    raising = np.sqrt(second * (first + 1.0))[:-1] * tilt
+    total = term.copy()
+    largest = np.abs(term).max(initial=0.0)
+    for power in range(1, int(second.max(initial=0)) + 1):
+        shifted = term[..., 1:] * raising
+        shifted /= power
+        term = np.zeros_like(term)
+        term[..., :-1] = shifted
+        total += term
+        if np.abs(shifted).max(initial=0.0) <= 1e-18 * largest:
+            break
+    return total

@@ -1,0 +1,157 @@
+"""Work for other processes: several at once, or one that is killed on the way.
+
+The processes come from a fork server that has the libraries loaded, so that twenty of them cost little.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+import eftcore as eft
+from db import claims, migrate
+from db.repository import mark_running, record_comparison, record_prediction, record_simulation, record_study
+from db.session import Database
+from eftcore.specs import digest_of
+
+TIMEOUT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class MadeSample:
+    """The public attributes of eftcore's Sample, with numbers of our choice."""
+
+    spec: eft.EnsembleSpec
+    shards: tuple[tuple[int, int], ...]
+    depth: np.ndarray
+    time: np.ndarray
+    mean: np.ndarray
+    mean_se: np.ndarray
+    covariance: np.ndarray
+    covariance_se: np.ndarray
+    correction: np.ndarray
+    correction_se: np.ndarray
+    source: np.ndarray
+    source_se: np.ndarray
+
+    @property
+    def samples(self) -> int:
+        return sum(count for _, count in self.shards)
+
+    @property
+    def digest(self) -> str:
+        return digest_of({"ensemble": self.spec.digest, "shards": sorted(self.shards)})
+
+
+def context() -> ForkServerContext:
+    """Where the processes come from."""
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload([__name__])
+    return made
+
+
+def run_together(work: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[tuple[int | None, Any]]:
+    """Run ``work`` in a process for each arguments, all starting at the same moment; (exit code, answer) of each."""
+    processes = context()
+    start = processes.Barrier(len(arguments))
+    pipes = [processes.Pipe(duplex=False) for _ in arguments]
+    workers = [
+        processes.Process(target=_answer, args=(sender, start, work, given))
+        for (_, sender), given in zip(pipes, arguments, strict=True)
+    ]
+    for worker in workers:
+        worker.start()
+    for _, sender in pipes:
+        sender.close()
+    answers = []
+    for worker, (receiver, _) in zip(workers, pipes, strict=True):
+        try:
+            answer = receiver.recv() if receiver.poll(TIMEOUT_SECONDS) else "no answer"
+        except EOFError:
+            answer = "died"
+        worker.join(TIMEOUT_SECONDS)
+        answers.append((worker.exitcode, answer))
+    return answers
+
+
+def _answer(sender: Any, start: Any, work: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    start.wait(TIMEOUT_SECONDS)
+    sender.send(work(*given))
+
+
+def sample_of(theory: eft.Theory, width: int, samples: int = 64) -> MadeSample:
+    """What a simulation could give: the theory, with noise that depends on the width alone."""
+    spec = eft.EnsembleSpec(model=theory.spec.model, kernel=theory.spec.kernel, width=width)
+    noise = np.random.default_rng(width)
+    arrays: dict[str, Any] = {"depth": theory.depth, "time": theory.time}
+    for name in ("mean", "covariance", "correction", "source"):
+        exact = getattr(theory, name)
+        wobble = noise.standard_normal(exact.shape)
+        arrays[name] = exact * (1 + 0.02 * (wobble + wobble.swapaxes(1, 2)))
+        arrays[f"{name}_se"] = 0.02 * np.abs(exact)
+    return MadeSample(spec=spec, shards=((0, samples),), **arrays)
+
+
+def upgrade(url: str) -> str:
+    """The revision reached."""
+    return migrate.upgrade(url)
+
+
+def record_study_of(url: str, theory: eft.Theory, name: str, widths: tuple[int, ...]) -> tuple[int, ...]:
+    """Record a study of one theory and simulations of some widths, as a flow would; the ids of its runs."""
+    database = Database(url)
+    try:
+        study_id = record_study(database, name=name, digest=uuid.uuid5(uuid.NAMESPACE_OID, name).hex * 2, spec={})
+        ids = [record_prediction(database, theory, provenance={}, study_id=study_id)]
+        for width in widths:
+            sample = sample_of(theory, width)
+            simulation = record_simulation(database, sample, provenance={}, study_id=study_id)
+            pair = {"prediction_run_id": ids[0], "simulation_run_id": simulation}
+            record_comparison(database, **pair, comparison=eft.compare(theory, sample))
+            ids.append(simulation)
+        return tuple(ids)
+    finally:
+        database.dispose()
+
+
+def die_recording(url: str, theory: eft.Theory, after: int) -> int:
+    """As record_study_of, but killed (SIGKILL) at that step: before or after a statement, or around a commit.
+
+    Returns the number of steps when there are fewer.
+    """
+    steps = 0
+
+    def step(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for moment in ("before_cursor_execute", "after_cursor_execute", "begin", "commit"):
+        sa.event.listen(sa.Engine, moment, step)
+    record_study_of(url, theory, "killed", (16, 32))
+    return steps
+
+
+def start(url: str, spec: eft.PredictionSpec) -> int | None:
+    """Try to start a prediction; the id of its run, or None."""
+    database = Database(url)
+    try:
+        return mark_running(database, spec, holder=claims.new_holder(), provenance={})
+    finally:
+        database.dispose()
+
+
+def die_computing(url: str, spec: eft.PredictionSpec) -> None:
+    """Start a prediction, under a claim that lasts no time, and be killed."""
+    mark_running(Database(url), spec, holder=claims.new_holder(), provenance={}, lease_seconds=-1.0)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,225 @@
+"""The graphics kernels, without a graphics processor: run by Triton's interpreter, and compiled for one.
+
+Triton decides on import whether it interprets, so this file also runs as a program: it simulates every case and
+writes what it saw. The tests replay each network in float64 numpy from the same Philox counters.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import eftcore as eft
+from eftcore.activations import get_activation
+from eftcore.ensemble import reference
+from eftcore.ensemble.streams import stream_key
+from eftcore.pairs import pair_indices
+
+DUPLICATED = [[2.0, 2.0, 0.5], [2.0, 2.0, 0.5], [0.5, 0.5, 1.0]]
+
+
+def ensemble(activation="tanh", inputs=2, width=8, estimator="plain", *, kernel=None, bias=0.1, depths=(0, 2)):
+    model = eft.ResNet(activation=activation, weight_variance=1.5, bias_variance=bias, epsilon=0.3, depth=depths[-1])
+    if kernel is None:
+        kernel = eft.InputKernel.equicorrelated(n_inputs=inputs, variance=1.2, correlation=0.3)
+    else:
+        kernel = eft.InputKernel.explicit(kernel)
+    return eft.EnsembleSpec(model=model, kernel=kernel, width=width, estimator=estimator, depths=depths)
+
+
+ACTIVATIONS = (
+    *("linear", "tanh", "erf(scale=0.7)", "relu", "leaky_relu(slope=0.2)", "gelu", "silu", "swish"),
+    *("softplus", "softplus(beta=2)"),
+)
+CASES = {
+    **{name: (ensemble(name), 3) for name in ACTIVATIONS},
+    **{f"plain, N = {n}": (ensemble(inputs=n, width=8), 5) for n in (1, 3, 4)},
+    **{f"paired, N = {n}": (ensemble(inputs=n, width=16, estimator="paired"), 3) for n in (1, 2, 4)},
+    "plain, three blocks, n = 12": (ensemble("softplus", 3, 12, depths=(0, 1)), 35),
+    "paired, masked, n = 12": (ensemble("gelu", 3, 12, "paired", depths=(0, 1, 3)), 7),
+    "plain, duplicated": (ensemble(kernel=DUPLICATED, depths=(0, 4), bias=0.0), 20),
+    "paired, duplicated": (ensemble(kernel=DUPLICATED, depths=(0, 4), estimator="paired", bias=0.0), 20),
+    "plain, n < N": (ensemble("relu", 4, 2), 20),
+    "paired, n < N": (ensemble("relu", 3, 2, "paired"), 20),
+    "plain, zero input": (ensemble(kernel=[[0.0, 0.0], [0.0, 1.0]], bias=0.0), 3),
+    "paired, zero input": (ensemble(kernel=[[0.0, 0.0], [0.0, 1.0]], estimator="paired", bias=0.0), 3),
+}
+CHUNKED = "plain, three blocks, n = 12"
+SHARD = 7
+
+
+def interpret(target: str) -> None:
+    """Simulate every case and write observations and sums."""
+    from eftcore.ensemble import gpu_engine
+    from eftcore.ensemble.gpu_moments import DeviceMoments
+
+    found = {}
+    for name, (spec, samples) in CASES.items():
+        # one block at a time, so that this case comes in three pieces
+        gpu_engine._CHUNK_NUMBERS = 1 if name == CHUNKED else 1 << 27
+        path = reference.Path(spec)
+        moments = DeviceMoments(spec, path.reference, device="cpu")
+        pieces = []
+        for observed in gpu_engine.GpuEngine(spec, path, shard=SHARD, device="cpu").observations(samples):
+            moments.add(observed)
+            pieces.append(observed[0].numpy())
+        found[f"{name}|pieces"] = np.array(len(pieces))
+        found[f"{name}|observed"] = np.concatenate(pieces, axis=-1)
+        found |= {f"{name}|{key}": value for key, value in moments.finished().items()}
+    np.savez(target, **found)
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
+    """Case to what the interpreter made of it."""
+    target = tmp_path_factory.mktemp("gpu") / "seen.npz"
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    root = Path(__file__).parents[3]
+    run = subprocess.run([sys.executable, __file__, target], env=environment, cwd=root, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    cases: dict[str, dict[str, np.ndarray]] = {name: {} for name in CASES}
+    with np.load(target) as seen:
+        for key in seen:
+            name, _, what = key.partition("|")
+            cases[name][what] = seen[key]
+    return cases
+
+
+def philox(key: int, counter: np.ndarray) -> np.ndarray:
+    """(..., 4) random 32-bit numbers of the (..., 4) counters; Philox4x32-10 after Salmon et al. (2011)."""
+    low = np.uint64(0xFFFFFFFF)
+    a, b, c, d = np.moveaxis(counter.astype(np.uint64), -1, 0)
+    k0, k1 = key & 0xFFFFFFFF, key >> 32
+    for _ in range(10):
+        left, right = np.uint64(0xD2511F53) * a, np.uint64(0xCD9E8D57) * c
+        a, c = (right >> np.uint64(32)) ^ b ^ np.uint64(k0), (left >> np.uint64(32)) ^ d ^ np.uint64(k1)
+        b, d = right & low, left & low
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack([a, b, c, d], axis=-1)
+
+
+def normals(spec: eft.EnsembleSpec, samples: int, layer: int) -> np.ndarray:
+    """(samples, n, N) standard normals of one layer."""
+    n_inputs = spec.kernel.n_inputs
+    axes = np.meshgrid(np.arange(samples), [layer], np.arange(spec.width), np.arange(-(-n_inputs // 4)), indexing="ij")
+    bits = philox(stream_key(spec, SHARD) >> 1, np.stack(axes, axis=-1))[:, 0].reshape(samples, spec.width, -1, 2)
+    first, second = bits[..., 0], bits[..., 1]
+    radius = np.sqrt(-2 * np.log(((first >> np.uint64(1)).astype(float) + 0.5) / 2.0**31))
+    radius *= np.where(first & np.uint64(1), -1, 1)
+    angle = second.astype(np.uint32).view(np.int32) * (np.pi / 2 / 2.0**31)
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+    return pairs.reshape(samples, spec.width, -1)[..., :n_inputs]
+
+
+def semidefinite_cholesky(matrix: np.ndarray) -> np.ndarray:
+    """Lower triangular factors of (..., N, N); a pivot of (rounded) 0 leaves a zero column."""
+    rest, factor = matrix.copy(), np.zeros_like(matrix)
+    for j in range(matrix.shape[-1]):
+        solid = rest[:, j, j] > 1e-6 * matrix[:, j, j]
+        factor[:, j:, j] = np.where(solid, np.where(solid, rest[:, j, j], 1.0) ** -0.5, 0.0)[:, None] * rest[:, j:, j]
+        rest -= factor[:, :, None, j] * factor[:, None, :, j]
+    return factor
+
+
+def replay(spec: eft.EnsembleSpec, samples: int) -> np.ndarray:
+    """(R, 2 or 4, P, samples) observations of the same networks, in float64."""
+    model, path = spec.model, reference.Path(spec)
+    sigma = get_activation(model.activation).function
+    first, second = pair_indices(spec.kernel.n_inputs)
+    paired = spec.estimator == "paired"
+
+    def mean_products(x):
+        return np.einsum("mia,mib->mab", x, x) / spec.width
+
+    def pairs(x):
+        return x[:, first, second]
+
+    state = normals(spec, samples, 0) @ path.start
+    twin, response, seen = state, np.zeros((samples, len(first))), []
+    for layer in range(model.depth + 1):
+        moment = mean_products(sigma(state))
+        if paired:
+            twin_moment = pairs(mean_products(sigma(twin)))
+            shifted = (path.twin.response[layer] * response[:, path.twin.neighbours]).sum(-1)
+        if layer in spec.depths:
+            row = spec.depths.index(layer)
+            empirical = pairs(mean_products(state))
+            here = [empirical - path.reference.kernel[row], pairs(moment) - path.reference.second_moment[row]]
+            if paired:
+                here.append(empirical - pairs(mean_products(twin)) - response)
+                here.append(pairs(moment) - twin_moment - shifted / model.weight_variance)
+            seen.append(here)
+        if layer == model.depth:
+            break
+        increment = model.bias_variance + model.weight_variance * moment
+        z = normals(spec, samples, layer + 1)
+        root = reference.symmetric_root(increment) if paired else semidefinite_cholesky(increment)
+        state = state + model.epsilon * z @ np.swapaxes(root, 1, 2)
+        if paired:
+            twin = twin + model.epsilon * z @ path.twin.root[layer]
+            drive = model.weight_variance * (twin_moment - path.twin.second_moment[layer])
+            response = response + model.epsilon**2 * (shifted + drive)
+    return np.moveaxis(np.array(seen), 2, -1)
+
+
+def test_the_replay_draws_philox_as_published():
+    zeros, ones = np.zeros((1, 4), np.int64), np.full((1, 4), 0xFFFFFFFF)
+    assert [hex(x) for x in philox(0, zeros)[0]] == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
+    assert [hex(x) for x in philox(2**64 - 1, ones)[0]] == ["0x408f276d", "0x41c83b0e", "0xa20bc7c6", "0x6d5451fd"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_network_follows_its_replay_to_float32_rounding(interpreted, name):
+    spec, samples = CASES[name]
+    expected = replay(spec, samples)
+    seen = interpreted[name]["observed"]
+    assert seen.shape == expected.shape
+    # where Q is singular a factor may keep the root of a rounding error, and only its square is small
+    rounding = 1e-3 if "duplicated" in name or "n < N" in name else 5e-6
+    assert np.abs(seen - expected).max() < rounding * max(1.0, np.abs(expected).max())
+    assert np.unique(seen[0, 0, -1]).size == samples
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sums_are_those_of_the_processor(interpreted, name):
+    from eftcore.ensemble.moments import Moments
+    from eftcore.ensemble.sums import LANES
+
+    spec, samples = CASES[name]
+    observed = interpreted[name]["observed"]
+    padded = np.pad(observed, ((0, 0), (0, 0), (0, 0), (0, -samples % LANES)))
+    bundles = np.moveaxis(padded.reshape(*observed.shape[:-1], -1, LANES), -2, 0)
+    moments = Moments(spec, reference.Path(spec).reference)
+    moments.add(np.ascontiguousarray(bundles))
+    expected = moments.finished()
+    assert interpreted[name].keys() == expected.keys() | {"observed", "pieces"}
+    for key, value in expected.items():
+        seen = interpreted[name][key]
+        assert seen.shape == value.shape
+        assert np.abs(seen - value).max() <= 1e-12 * np.abs(value).max(), key
+
+
+def test_an_ensemble_comes_in_pieces_of_whole_blocks(interpreted):
+    assert interpreted[CHUNKED]["pieces"] == 3
+    assert interpreted["plain, N = 3"]["pieces"] == 1
+
+
+def test_duplicated_inputs_stay_equal(interpreted):
+    for estimator, bound in (("plain", 2e-6), ("paired", 2e-4)):
+        seen = interpreted[f"{estimator}, duplicated"]["observed"]
+        for same in ((0, 1), (1, 3), (2, 4)):
+            assert np.abs(seen[:, 0, same[0]] - seen[:, 0, same[1]]).max() <= bound
+
+
+def test_a_zero_input_stays_zero(interpreted):
+    for estimator in ("plain", "paired"):
+        assert np.abs(interpreted[f"{estimator}, zero input"]["observed"][:, :, :2]).max() < 1e-12
+
+
+if __name__ == "__main__":
+    interpret(sys.argv[1])

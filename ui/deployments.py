@@ -1,0 +1,53 @@
+"""Asking a configured Prefect server to run a study: the deployment of the flow run-study, over its REST API."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import httpx
+
+from eftcore.errors import EnvironmentProblem
+
+FLOW = "run-study"
+_SECONDS = 5
+
+
+def server() -> str | None:
+    """Address of the Prefect API, where the environment names one."""
+    return os.environ.get("PREFECT_API_URL") or None
+
+
+def trigger(api: str, study: str, transport: httpx.BaseTransport | None = None) -> str:
+    """Start the deployment of run-study with a study file; returns the name of the flow run.
+
+    Args:
+        study: path of the file; the worker has to see it.
+
+    Raises EnvironmentProblem where the server does not answer, refuses, or has no such deployment.
+    """
+    try:
+        with httpx.Client(base_url=api.rstrip("/"), timeout=_SECONDS, transport=transport) as client:
+            wanted = {"flows": {"name": {"any_": [FLOW]}}, "sort": "UPDATED_DESC", "limit": 1}
+            found = _answer(client.post("/deployments/filter", json=wanted))
+            if not found:
+                raise EnvironmentProblem(
+                    f"the Prefect server at {api} has no deployment of the flow {FLOW}; deploy it, or run the file with"
+                    f" `eft run {study}`"
+                )
+            body = {"parameters": {"study": study}}
+            run = _answer(client.post(f"/deployments/{found[0]['id']}/create_flow_run", json=body))
+    except httpx.HTTPError as problem:
+        raise EnvironmentProblem(
+            f"the Prefect server at {api} does not answer ({type(problem).__name__}); start it,"
+            " or unset PREFECT_API_URL"
+        ) from None
+    return str(run["name"])
+
+
+def _answer(response: httpx.Response) -> Any:
+    if response.is_error:
+        raise EnvironmentProblem(
+            f"the Prefect server refused {response.request.url} with {response.status_code}: {response.text[:200]}"
+        )
+    return response.json()

@@ -1,0 +1,113 @@
+"""Validity windows as a map over two parameters."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ui.figures.style import WINDOW_MARK, add_window_legend, axis_texts, panel_title, place_legend
+from ui.notation import QUANTITIES, number
+
+_ROW_PIXELS = 44
+_TARGET_PIXELS = 38
+"""Size of the square around a cell's middle that answers a click."""
+
+_SIGNS = {"x": "×", "triangle-up": "▲", "circle-open": "○", "square-x-open": "⊠"}
+
+
+def heat_map_figure(cells: pd.DataFrame, across: str, by: str) -> go.Figure:
+    """Depth up to which a closure is certified over two parameters, a panel per quantity.
+
+    ``cells`` has columns quantity, across, by (texts), their ranks, status, certified_until, certified_most, windows,
+    unresolved, total_time, text, simulation_run_id; ``across`` and ``by`` name the axes. Colour and number are the
+    certified depth, the sign before it the state; of several windows in a cell, those of the one certified least.
+    Points carry (across, by, simulation_run_id, windows) for whoever asks which one was clicked.
+    """
+    quantities = [q for q in QUANTITIES if q in set(cells["quantity"])]
+    columns, rows = axis_texts(cells)
+    figure = make_subplots(
+        cols=len(quantities),
+        shared_yaxes=True,
+        horizontal_spacing=0.02,
+        subplot_titles=[panel_title(q, len(quantities)) for q in quantities],
+    )
+    longest = float(cells["total_time"].max())
+    for place, quantity in enumerate(quantities, start=1):
+        part = cells[cells["quantity"] == quantity]
+        cell = {"row": 1, "col": place}
+        figure.add_heatmap(
+            x=part["across"],
+            y=part["by"],
+            z=part["certified_until"],
+            coloraxis="coloraxis",
+            xgap=2,
+            ygap=2,
+            hoverinfo="skip",
+            **cell,
+        )
+        figure.add_scatter(
+            x=part["across"],
+            y=part["by"],
+            mode="markers+text",
+            text=[_written(row, len(columns) * len(quantities)) for row in part.to_dict("records")],
+            textfont={"size": 12, "color": [_ink(value, longest) for value in part["certified_until"]]},
+            marker={"symbol": "square", "size": _TARGET_PIXELS, "color": "rgba(0,0,0,0)"},
+            selected={"marker": {"opacity": 1}},
+            unselected={"marker": {"opacity": 1}},
+            customdata=part[["across", "by", "simulation_run_id", "windows"]],
+            hovertext=[_hover(row, across, by) for row in part.to_dict("records")],
+            hovertemplate="%{hovertext}<extra></extra>",
+            showlegend=False,
+            **cell,
+        )
+    add_window_legend(figure, cells["status"])
+    figure.update_xaxes(type="category", categoryarray=columns, title=escape(across), showgrid=False)
+    figure.update_yaxes(type="category", categoryarray=rows, autorange="reversed", showgrid=False)
+    figure.update_yaxes(title=escape(by), row=1, col=1)
+    figure.update_layout(
+        coloraxis={
+            "colorscale": "Cividis",
+            "cmin": 0,
+            "cmax": longest,
+            "colorbar": {
+                "title": {"text": "certified<br>until t"},
+                "thickness": 12,
+                "lenmode": "pixels",
+                "len": 150,
+                "y": 1,
+                "yanchor": "top",
+                "outlinewidth": 0,
+            },
+        },
+        clickmode="event+select",
+        dragmode=False,
+    )
+    place_legend(figure, max(290, 170 + _ROW_PIXELS * len(rows)))
+    return figure
+
+
+def _written(cell: dict[Any, Any], columns: int) -> str:
+    """The state's sign and the certified depth; only the sign where the map is too dense for more."""
+    sign = _SIGNS[WINDOW_MARK[cell["status"]]["symbol"]]
+    return sign if columns > 24 or np.isnan(cell["certified_until"]) else f"{sign} {number(cell['certified_until'], 3)}"
+
+
+def _hover(cell: dict[Any, Any], across: str, by: str) -> str:
+    where = f"{cell['quantity']}: {escape(across)} = {escape(cell['across'])}, {escape(by)} = {escape(cell['by'])}"
+    if cell["windows"] == 1:
+        return f"{where}<br>t* {escape(cell['text'])}<br>click: its run"
+    spread = f"certified until {number(cell['certified_until'])} to {number(cell['certified_most'])}"
+    noisy = f", {cell['unresolved']} not resolved" if cell["unresolved"] else ""
+    return f"{where}<br>{cell['windows']} windows, {spread}{noisy}<br>click: only these"
+
+
+def _ink(value: float, longest: float) -> str:
+    """Readable on the cell: Cividis is dark in its lower part; a cell without colour is the page's ground."""
+    if np.isnan(value):
+        return "#808080"
+    return "#FFFFFF" if value < 0.55 * longest else "#000000"

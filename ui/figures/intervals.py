@@ -1,0 +1,143 @@
+"""Validity windows one by one: a dot where certified ends, a line to where refuted begins."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ui.figures.style import (
+    GRID,
+    LINES,
+    ORANGE,
+    SERIES,
+    WINDOW_MARK,
+    add_window_legend,
+    axis_texts,
+    panel_title,
+    place_legend,
+)
+from ui.notation import QUANTITIES, TIME, number, window_text
+
+_SPREAD = 0.7
+"""Part of a category's place that its windows take."""
+
+
+def intervals_figure(windows: pd.DataFrame, across: str, by: str) -> go.Figure:
+    """t* of every window against one parameter, told apart by another; a panel per quantity.
+
+    ``windows`` has columns quantity, across, by (texts), their ranks, theory, status, certified_until, refuted_from,
+    total_time, width, samples, simulation_run_id. A dot marks the certified end, a line the undecided stretch, a cross
+    the first refuted depth, a triangle a window that goes beyond T, a crossed square one that the simulation cannot
+    resolve. Points carry the simulation's run.
+    """
+    quantities = [q for q in QUANTITIES if q in set(windows["quantity"])]
+    columns, groups = axis_texts(windows)
+    figure = make_subplots(
+        cols=len(quantities),
+        shared_yaxes=True,
+        horizontal_spacing=0.02,
+        subplot_titles=[panel_title(q, len(quantities)) for q in quantities],
+    )
+    placed = windows.assign(x=_places(windows, columns, groups))
+    for place, quantity in enumerate(quantities, start=1):
+        cell = {"row": 1, "col": place}
+        for rank, group in enumerate(groups):
+            part = placed[(placed["quantity"] == quantity) & (placed["by"] == group)]
+            colour = SERIES[rank % len(SERIES)]
+            width = 3 if len(placed) <= 120 else 1
+            _add_lines(figure, part, colour, width, LINES[rank // len(SERIES) % len(LINES)], group, cell)
+            for status, mark in WINDOW_MARK.items():
+                _add_dots(figure, part[part["status"] == status], status, mark, colour, (across, by), cell)
+    for rank, group in enumerate(groups):
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="lines",
+            line={"color": SERIES[rank % len(SERIES)], "width": 4, "dash": LINES[rank // len(SERIES) % len(LINES)]},
+            name=f"{escape(by)} {escape(group)}" if rank == 0 else escape(group),
+            legendgroup=group,
+        )
+    add_window_legend(figure, windows["status"])
+    figure.update_xaxes(
+        title=escape(across),
+        tickvals=list(range(len(columns))),
+        ticktext=[escape(text) for text in columns],
+        range=[-0.6, len(columns) - 0.4],
+        showgrid=False,
+        zeroline=False,
+    )
+    figure.update_yaxes(
+        gridcolor=GRID, zeroline=False, range=[-0.04, 1.08] * np.array(float(windows["total_time"].max()))
+    )
+    figure.update_yaxes(title=f"t*,  {TIME}", row=1, col=1)
+    figure.update_layout(clickmode="event+select", dragmode=False)
+    place_legend(figure, 440)
+    return figure
+
+
+def _places(windows: pd.DataFrame, columns: list[str], groups: list[str]) -> np.ndarray:
+    """Horizontal places: groups side by side within a category, the windows of a group side by side within that."""
+    rank = windows.groupby(["quantity", "across", "by"], sort=False).cumcount().to_numpy()
+    most = int(rank.max()) + 1
+    slot = np.array([groups.index(text) for text in windows["by"]]) + (rank + 0.5) / most
+    return np.array([columns.index(text) for text in windows["across"]]) + _SPREAD * (slot / len(groups) - 0.5)
+
+
+def _add_lines(
+    figure: go.Figure, part: pd.DataFrame, colour: str, width: int, dash: str, group: str, cell: dict[str, int]
+) -> None:
+    """Certified from the axis up, thick; undecided on, thin and orange."""
+    x, y, thin_x, thin_y = [], [], [], []
+    for window in part[part["status"] != "too_noisy"].to_dict("records"):
+        x += [window["x"], window["x"], None]
+        y += [0, window["certified_until"], None]
+        end = {"bounded": window["refuted_from"], "undecided": window["total_time"]}.get(window["status"])
+        if end is not None:
+            thin_x += [window["x"], window["x"], None]
+            thin_y += [window["certified_until"], end, None]
+    shared: dict[str, Any] = {"mode": "lines", "showlegend": False, "hoverinfo": "skip", "legendgroup": group}
+    figure.add_scatter(x=x, y=y, line={"color": colour, "width": width, "dash": dash}, **shared, **cell)
+    figure.add_scatter(
+        x=thin_x, y=thin_y, line={"color": ORANGE, "width": min(width, 1.5), "dash": "dot"}, **shared, **cell
+    )
+
+
+def _add_dots(
+    figure: go.Figure,
+    part: pd.DataFrame,
+    status: str,
+    mark: dict[str, Any],
+    colour: str,
+    axes: tuple[str, str],
+    cell: dict[str, int],
+) -> None:
+    if part.empty:
+        return
+    shared: dict[str, Any] = {
+        "customdata": part[["across", "by", "simulation_run_id"]].assign(windows=1),
+        "hovertext": [_hover(window, *axes) for window in part.to_dict("records")],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "showlegend": False,
+        "cliponaxis": False,
+        **cell,
+    }
+    ends = {"beyond": part["total_time"], "too_noisy": part["certified_until"].fillna(0.0)}
+    dot = {"symbol": "circle", "size": 7, "color": colour} if status in ("bounded", "undecided") else mark
+    figure.add_scatter(x=part["x"], y=ends.get(status, part["certified_until"]), mode="markers", marker=dot, **shared)
+    if status == "bounded":
+        figure.add_scatter(x=part["x"], y=part["refuted_from"], mode="markers", marker=mark, **shared)
+    if status == "undecided":
+        figure.add_scatter(x=part["x"], y=part["total_time"], mode="markers", marker=mark, **shared)
+
+
+def _hover(window: dict[Any, Any], across: str, by: str) -> str:
+    return (
+        f"{window['theory']}, {window['quantity']}: t* {window_text(window)}<br>{escape(across)} ="
+        f" {escape(window['across'])}, {escape(by)} = {escape(window['by'])}<br>n = {window['width']},"
+        f" M = {number(window['samples'])} networks<br>click: its run"
+    )

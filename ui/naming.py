@@ -1,0 +1,69 @@
+"""How configurations and theories are told apart in words, and the order in which people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import pandas as pd
+
+from eftcore.specs import CLOSURES
+from ui.notation import CONFIGURATION, QUANTITIES, configuration_text
+
+
+def split_columns(rows: pd.DataFrame) -> tuple[str, list[str]]:
+    """The configuration columns that are the same in all rows, in words, and the names of those that differ."""
+    differing = [column for column in CONFIGURATION if rows[column].nunique(dropna=False) > 1]
+    same = [column for column in CONFIGURATION if column not in differing]
+    return configuration_text(rows.iloc[0].to_dict(), same), differing
+
+
+def name_theories(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the column theory: the closure, with its order, and with its nodes where a fixed rule was used."""
+    names = [
+        theory_name(closure, order, nodes)
+        for closure, order, nodes in zip(rows["closure"], rows["closure_order"], rows["nodes"], strict=True)
+    ]
+    return _tell_apart(rows.assign(theory=names), "theory", "prediction_run_id", within="simulation_run_id")
+
+
+def theory_name(closure: str, order: float | None, nodes: float | None) -> str:
+    """A prediction in two words.
+
+    >>> theory_name("g_only", None, None), theory_name("wick", 8, None), theory_name("g_only", None, 32)
+    ('g_only', 'wick m=8', 'g_only 32-node')
+    """
+    name = closure if pd.isna(order) else f"{closure} m={order:.0f}"
+    return name if pd.isna(nodes) else f"{name} {nodes:.0f}-node"
+
+
+def name_configurations(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the column configuration: one line of what differs between the rows."""
+    _, differing = split_columns(rows)
+    names = [configuration_text(row, differing) for row in rows[differing].to_dict("records")]
+    return _tell_apart(rows.assign(configuration=names), "configuration", "simulation_run_id")
+
+
+def in_reading_order(windows: pd.DataFrame) -> pd.DataFrame:
+    """Configurations as they come, in each the closures from the crudest to the finest, quantities in reading order."""
+    keys = pd.DataFrame(
+        {
+            "configuration": pd.factorize(windows["configuration"])[0],
+            "closure": windows["closure"].map(CLOSURES.index),
+            "quantity": windows["quantity"].map(QUANTITIES.index),
+            "tolerance": windows["tolerance"],
+            "prediction_run_id": windows["prediction_run_id"],
+        }
+    )
+    return windows.loc[keys.sort_values(keys.columns.tolist()).index].reset_index(drop=True)
+
+
+def _tell_apart(rows: pd.DataFrame, name: str, identity: str, within: str | None = None) -> pd.DataFrame:
+    """Append the run's number to names that several runs would share."""
+    keys: list[Hashable] = [name] if within is None else [within, name]
+    shared = rows.groupby(keys, sort=False)[identity].transform("nunique") > 1
+    numbered = [
+        f"{text} · run {run_id}".removeprefix(" · ") for text, run_id in zip(rows[name], rows[identity], strict=True)
+    ]
+    renamed = rows.copy()
+    renamed[name] = rows[name].where(~shared, pd.Series(numbered, index=rows.index))
+    return renamed

@@ -1,0 +1,105 @@
+"""The frames behind the studies page: how far each study is, what failed and why.
+
+``build_*`` functions read a database and know nothing of Streamlit. Each says how many SQL statements it costs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from db import queries
+from db.session import Database
+from db.study_queries import study_progress
+
+FRESH_SECONDS = 120
+"""A study whose last result is younger than this, and which is not complete, may be running."""
+
+MOST_FAILURES = 50
+
+
+def build_studies(db: Database) -> pd.DataFrame:
+    """One row per study, newest first. One statement.
+
+    Columns study_id, name, created_at, updated_at (of its newest run), predictions, simulations, failed (numbers of
+    runs), asked (runs that the study file asks for, before removing doubles; 0 where that cannot be told), done
+    (succeeded / asked, at most 1).
+    """
+    rows = study_progress(db)
+    studies = []
+    for study_id, part in rows.groupby("study_id", sort=False):
+        first = part.iloc[0]
+        good = part[part["status"] == "succeeded"]
+        predictions, simulations = (
+            int(good.loc[good["kind"] == kind, "runs"].sum()) for kind in ("prediction", "simulation")
+        )
+        failed = int(part.loc[part["status"] == "failed", "runs"].sum())
+        asked = runs_asked(_plain(first["spec"]))
+        studies.append(
+            {
+                "study_id": study_id,
+                "name": first["name"],
+                "created_at": first["created_at"],
+                "updated_at": part["updated_at"].max(),
+                "predictions": predictions,
+                "simulations": simulations,
+                "failed": failed,
+                "asked": asked,
+                "done": min(1.0, (predictions + simulations) / asked) if asked else math.nan,
+            }
+        )
+    return pd.DataFrame(studies, columns=_COLUMNS)
+
+
+_COLUMNS = ["study_id", "name", "created_at", "updated_at", "predictions", "simulations", "failed", "asked", "done"]
+
+
+def runs_asked(spec: Mapping[str, Any]) -> int:
+    """Runs that a study file asks for: every model at every kernel by every closure and at every width.
+
+    >>> runs_asked({"model": {"activation": ["tanh"], "weight_variance": [1.0, 2.0]}, "widths": [64],
+    ...             "kernel": [{"kind": "explicit"}], "closures": [{"name": "wick", "order": [8, 24]}]})
+    6
+    """
+    try:
+        models = math.prod(len(values) for values in spec["model"].values() if isinstance(values, list))
+        kernels = sum(
+            math.prod(len(section[name]) for name in ("n_inputs", "variance", "correlation"))
+            if section["kind"] == "equicorrelated"
+            else 1
+            for section in spec["kernel"]
+        )
+        theories = sum(len(closure.get("order") or [None]) for closure in spec["closures"])
+        return models * kernels * (theories + len(spec["widths"]))
+    except (KeyError, TypeError, AttributeError):
+        return 0  # a study file of another version
+
+
+def _plain(spec: Any) -> Mapping[str, Any]:
+    return json.loads(spec) if isinstance(spec, str) else spec
+
+
+def may_be_running(studies: pd.DataFrame, now: pd.Timestamp) -> bool:
+    """Whether any incomplete study got a result in the last two minutes."""
+    open_ones = studies[studies["done"] < 1]
+    newest = open_ones["updated_at"].fillna(open_ones["created_at"])
+    return bool(((now - newest).dt.total_seconds() < FRESH_SECONDS).any()) if len(open_ones) else False
+
+
+def build_failures(db: Database) -> pd.DataFrame:
+    """The newest failed runs: run_id, what it was, the cause, when. One statement."""
+    rows = queries.runs(db, status="failed", limit=MOST_FAILURES)
+    what = [_what(row) for row in rows.to_dict("records")]
+    return pd.DataFrame(
+        {"run": rows["run_id"], "what": what, "cause": rows["error_message"], "when": rows["updated_at"]}
+    )
+
+
+def _what(row: Mapping[Any, Any]) -> str:
+    if row["kind"] == "prediction":
+        return f"{row['closure']}: {row['activation']}, {row['kernel_label']}"
+    return f"simulation, n = {row['width']}, M = {row['samples']}: {row['activation']}, {row['kernel_label']}"

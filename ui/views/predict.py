@@ -1,0 +1,219 @@
+"""Every closure for any configuration at once, without a simulation."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import streamlit as st
+
+import eftcore as eft
+from db.stored_results import StoredSample, simulations_of, stored_results
+from eftcore.errors import EftError
+from eftcore.results import Theory
+from eftcore.specs import EnsembleSpec, digest_of
+from ui import deployments
+from ui.figures import series_figure
+from ui.notation import literal, number
+from ui.predict_data import (
+    kernel_from_upload,
+    layers_of,
+    predict_at_once,
+    predict_slowly,
+    spec_of,
+    trajectories_frame,
+    values_frame,
+    windows_frame,
+)
+from ui.run_data import component_choices
+from ui.shell import PLOT, find_database
+from ui.study_file import study_toml
+
+SOURCES = ("equicorrelated", "Gram matrix", "data file")
+POLL_SECONDS = 0.4
+STUDY_CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick")
+STUDY_SAMPLES = 20_000
+
+
+@st.cache_resource
+def _worker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="predict")
+
+
+@st.cache_resource(max_entries=256)
+def _slow(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> Future[dict[str, Theory]]:
+    """What takes longer than a moment, in the background; the same for everybody who asks for it."""
+    return _worker().submit(predict_slowly, _model, _kernel)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _at_once(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> dict[str, Theory]:
+    return predict_at_once(_model, _kernel)
+
+
+def _choose_model() -> tuple[eft.ResNet, int]:
+    first = st.columns(6)
+    names = list(eft.activation_names())
+    activation = first[0].selectbox(
+        "activation σ", names, index=names.index("tanh"), key="activation", bind="query-params"
+    )
+    weight = first[1].number_input("C_W", 0.01, 100.0, 2.0, 0.1, key="C_W", bind="query-params")
+    bias = first[2].number_input("C_b", 0.0, 100.0, 0.0, 0.1, key="C_b", bind="query-params")
+    epsilon = first[3].number_input("ε", 0.001, 10.0, 0.1, 0.01, format="%.3f", key="epsilon", bind="query-params")
+    total = first[4].number_input("T = ε² L", 0.01, 1000.0, 2.0, 0.1, key="T", bind="query-params")
+    width = first[5].number_input("width n", 1, 1_000_000, 64, 16, key="n", bind="query-params")
+    model = eft.ResNet(
+        activation=activation,
+        weight_variance=weight,
+        bias_variance=bias,
+        epsilon=epsilon,
+        depth=layers_of(total, epsilon),
+    )
+    return model, int(width)
+
+
+def _choose_kernel() -> eft.InputKernel | None:
+    row = st.container(horizontal=True, vertical_alignment="bottom")
+    source = row.segmented_control(
+        "input kernel K⁰", SOURCES, default=SOURCES[0], required=True, key="source", bind="query-params"
+    )
+    if source == SOURCES[0]:
+        inputs = row.number_input("inputs N", 1, 16, 2, key="N", bind="query-params", width=130)
+        variance = row.slider("variance", 0.0, 5.0, 2.0, 0.05, key="variance", bind="query-params", width=260)
+        correlation = row.slider("correlation", -1.0, 1.0, 0.3, 0.01, key="correlation", bind="query-params", width=260)
+        return eft.InputKernel.equicorrelated(n_inputs=int(inputs), variance=variance, correlation=correlation)
+    gram = source == SOURCES[1]
+    what = "a symmetric positive semi-definite matrix" if gram else "real inputs, one row each: K⁰ = X Xᵀ / features"
+    given = st.file_uploader(f".npy or .csv: {what}", type=["npy", "csv"], key=f"upload-{gram}")
+    if given is None:
+        st.info("The link of this page does not hold the file: whoever opens it uploads it again.")
+        return None
+    return kernel_from_upload(given.name, given.getvalue(), gram=gram)
+
+
+def _stored(model: eft.ResNet, kernel: eft.InputKernel, width: int) -> tuple[int | None, StoredSample | None]:
+    """The simulation of this configuration at this width, else at another, with its run."""
+    db = find_database()
+    if db is None:
+        return None, None
+    found = simulations_of(db, model, kernel)
+    if not found:
+        return None, None
+    run_id = next((run for run, n, _ in found if n == width), found[0][0])
+    sample = stored_results(db, [run_id])[run_id]
+    assert isinstance(sample, StoredSample)
+    return run_id, sample
+
+
+def _show(key: str, model: eft.ResNet, kernel: eft.InputKernel, width: int, components: list[str], log: bool) -> None:
+    """Figure and tables, redrawn by themselves until the background has the rest."""
+    future = _slow(key, model, kernel)
+    pending = not future.done()
+
+    @st.fragment(run_every=POLL_SECONDS if pending else None)
+    def draw() -> None:
+        if pending and future.done():
+            st.rerun()
+        slow = {}
+        if future.done():
+            try:
+                slow = future.result()
+            except EftError as problem:
+                st.text(str(problem))
+        together = {**quick, **slow}
+        order = [name for name in STUDY_CLOSURES if name in together]
+        theories = {name: together[name] for name in order}
+        frame = trajectories_frame(theories, sample, components)
+        st.plotly_chart(
+            series_figure(frame, log=log),
+            key="prediction",
+            config={**PLOT, "toImageButtonOptions": {"format": "svg", "filename": "prediction"}},
+            alt="Every closure over depth; the numbers at T are in the table below.",
+        )
+        if run_id is not None and sample is not None:
+            st.page_link(
+                "views/run.py",
+                label=f"simulation: run {run_id}, n = {sample.spec.width}, M = {sample.samples} networks",
+                query_params={"simulation": str(run_id)},
+            )
+        st.subheader(f"At T = {number(model.total_time)}", divider="gray")
+        st.table(literal(values_frame(theories, width)), border="horizontal", hide_index=True)
+        st.subheader("Windows t* against the exact leading order", divider="gray")
+        exact = slow.get("wick")
+        if exact is None:
+            st.caption("The Wick hierarchy is being raised until it is exact at leading order in 1/n …")
+            return
+        rest = exact.details.get("truncation_error")
+        left = max(rest.values()) if isinstance(rest, dict) else 0.0
+        st.caption(
+            f"Reference: Wick hierarchy up to order {exact.details.get('wick_order')}; what is left out is about "
+            f"{left:.0e} of V4 and K1 and counts as its noise. Depth t up to which the relative error stays within τ."
+        )
+        st.table(literal(windows_frame(theories, exact)), border="horizontal", hide_index=True)
+
+    quick = _at_once(key, model, kernel)
+    draw()
+
+
+def _study_file(model: eft.ResNet, kernel: eft.InputKernel, width: int, key: str) -> None:
+    st.subheader("Simulate it", divider="gray")
+    ensemble = EnsembleSpec(model=model, kernel=kernel, width=width)
+    predictions = [
+        spec_of(model, kernel, name).model_copy(update={"numerics": eft.Numerics()}) for name in STUDY_CLOSURES
+    ]
+    name = f"predict-{key[:10]}"
+    text = study_toml(name, ensemble, STUDY_SAMPLES, predictions, description=kernel.label)
+    folder = Path(os.environ.get("EFT_HOME") or "eft-data").expanduser().resolve() / "studies"
+    path = folder / f"{name}.toml"
+    row = st.container(horizontal=True)
+    row.download_button("Download study file", text, path.name, "application/toml", on_click="ignore")
+    api = deployments.server()
+    write = row.button("Write study file", help=f"to {folder}")
+    run = api is not None and row.button("Run it on the Prefect server", help=f"{api}: the deployment of run-study")
+    if write or run:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            st.code(f"eft run {path}", language="bash")
+            if run and api is not None:
+                st.success(f"The Prefect server took it as flow run {deployments.trigger(api, str(path))}.")
+        except OSError as problem:
+            st.error(f"{folder} cannot be written ({problem.strerror}): download the file instead.")
+        except EftError as problem:
+            st.text(str(problem))
+    with st.expander("the file"):
+        st.code(text, language="toml")
+
+
+st.title("Predict")
+st.caption(
+    "Closures for one configuration, from the equations alone: nothing is simulated. Relative error of the numerics "
+    "1e-5; the link of this page holds its inputs."
+)
+try:
+    model, width = _choose_model()
+    kernel = _choose_kernel()
+    if kernel is None:
+        st.stop()
+    st.caption(f"{model.depth} layers, T = {number(model.total_time)}, N = {kernel.n_inputs} inputs.")
+    row = st.container(horizontal=True)
+    components: list[str] = []
+    for quantity, label, name in (
+        ("K0", "entries ab of K0, K1, U1", "entries"),
+        ("V4", "entries ab,cd of V4", "covariances"),
+    ):
+        stored, shown = component_choices(quantity, kernel.n_inputs)
+        components += row.multiselect(label, stored, default=shown[:1], key=name, bind="query-params", width=330)
+    scale = row.segmented_control(
+        "scale", ("linear", "log"), default="linear", required=True, key="scale", bind="query-params"
+    )
+    if not components:
+        st.info("Choose at least one entry.")
+        st.stop()
+    key = digest_of({"model": model.identity(), "kernel": kernel.identity()})
+    run_id, sample = _stored(model, kernel, width)
+    _show(key, model, kernel, width, components, scale == "log")
+    _study_file(model, kernel, width, key)
+except EftError as problem:
+    st.text(str(problem))

@@ -1,0 +1,210 @@
+"""One simulation and every theory held against it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pandas as pd
+import streamlit as st
+
+from eftcore.errors import EftError
+from ui.compare_data import build_results
+from ui.diagnostics_data import (
+    CHECKS,
+    DIAGNOSTICS,
+    NORM,
+    ORDERS,
+    RESIDUAL,
+    checks_frame,
+    orders_frame,
+    residual_frame,
+)
+from ui.figures import errors_figure, trajectories_figure
+from ui.figures.query import query_figure
+from ui.notation import TIME, literal, number
+from ui.run_data import (
+    build_download,
+    build_errors,
+    build_precision,
+    build_provenance,
+    build_run_windows,
+    build_simulations,
+    build_study_file,
+    build_trajectories,
+    build_values,
+    component_choices,
+    windows_matrix,
+)
+from ui.shell import PLOT, nothing_recorded, open_database
+
+
+def _choose_simulation(ids: list[int], labels: dict[int, str]) -> int:
+    """The run named in the URL, the newest without one; choosing another writes it there."""
+    asked = st.query_params.get("simulation", str(ids[0]))
+    if asked not in map(str, ids):
+        st.title("No such simulation")
+        st.text(f"simulation = {asked}: the database has no finished simulation run of that number.")
+        st.page_link("views/windows.py", label="All validity windows")
+        st.stop()
+
+    def remember() -> None:
+        st.query_params["simulation"] = str(st.session_state[key])
+
+    key = f"simulation-{asked}"
+    return int(
+        st.selectbox(
+            "simulation", ids, index=ids.index(int(asked)), format_func=labels.__getitem__, key=key, on_change=remember
+        )
+    )
+
+
+db = open_database()
+simulations = build_simulations(db)
+if simulations.empty:
+    nothing_recorded(db, "simulation")
+st.title("Run")
+run_ids = simulations["run_id"].tolist()
+run_id = _choose_simulation(run_ids, dict(zip(run_ids, simulations["label"], strict=True)))
+run = simulations[simulations["run_id"] == run_id]
+samples, width, n_inputs = (int(run[name].iloc[0]) for name in ("samples", "width", "n_inputs"))
+st.caption(
+    f"N = {n_inputs} inputs, T = ε² L = {number(float(run['total_time'].iloc[0]))}, M = {samples} networks of width "
+    f"n = {width}, {run['estimator'].iloc[0]} estimator."
+)
+
+row = st.container(horizontal=True)
+row.page_link("views/compare.py", label="Compare it with others", query_params={"run": str(run_id)})
+row.page_link("views/windows.py", label="All validity windows")
+figure_format = st.segmented_control(
+    "the camera on each figure saves", ("PNG", "SVG"), default="PNG", required=True, key="figures", bind="query-params"
+)
+
+
+def _saving(figure: str) -> dict[str, object]:
+    """Settings of a figure that saves itself under a name of its own."""
+    options = {"format": str(figure_format).lower(), "filename": f"run-{run_id}-{figure}", "scale": 2}
+    return {**PLOT, "toImageButtonOptions": options}
+
+
+errors = build_errors(db, run_id)
+if errors.empty:
+    st.info("No theory has been compared with this simulation yet: run a study that asks for one.")
+    st.stop()
+
+st.subheader("Trajectories", divider="gray")
+kernel_column, covariance_column = st.columns(2)
+stored, shown = component_choices("K0", n_inputs)
+kernel_entries = kernel_column.multiselect(
+    "entries ab of K0, K1, U1", stored, default=shown, key="entries", bind="query-params"
+)
+stored, shown = component_choices("V4", n_inputs)
+covariance_entries = covariance_column.multiselect(
+    "entries ab,cd of V4", stored, default=shown, key="covariances", bind="query-params"
+)
+if not kernel_entries and not covariance_entries:
+    st.info("Choose at least one entry.")
+    st.stop()
+trajectories = build_trajectories(db, run_id, [*kernel_entries, *covariance_entries])
+st.plotly_chart(
+    trajectories_figure(trajectories),
+    key="trajectories",
+    config=_saving("trajectories"),
+    alt="Simulated kernel entries against depth with error bands and theories; numbers below.",
+)
+
+times = sorted(trajectories["time"].unique())
+time = st.columns(2)[0].select_slider(
+    "numbers at t", times, value=times[-1], format_func=lambda t: f"{t:.6g}", key="t", bind="query-params"
+)
+st.caption(
+    f"Simulated: estimate and standard error (s.e.) from M = {samples} networks of width n = {width}. "
+    "z = (theory − simulated) / s.e.; the theory is of leading order in 1/n, so z also shows what higher orders add."
+)
+st.table(literal(build_values(trajectories, time)), border="horizontal", hide_index=True)
+
+st.subheader("Relative error", divider="gray")
+windows = build_run_windows(db, run_id)
+st.plotly_chart(
+    errors_figure(errors, sorted(windows["tolerance"].unique())),
+    key="errors",
+    config=_saving("errors"),
+    alt="Relative error of each theory against depth with error bands, on a logarithmic scale.",
+)
+st.caption(
+    f"Frobenius norm over all pairs of inputs, against M = {samples} networks; K1 only where it exceeds twice its own "
+    "noise. Below, the validity windows t*: certified … refuted; > T where the theory holds at every recorded depth; "
+    "≥ where it was never refuted."
+)
+st.table(literal(windows_matrix(windows)), border="horizontal", hide_index=True)
+
+predictions = [int(number) for number in errors["prediction_run_id"].unique()]
+
+
+@st.cache_data(max_entries=32, show_spinner="computing, some seconds …")
+def _diagnosis(url: str, chosen: str, run_ids: tuple[int, ...]) -> pd.DataFrame:
+    """A diagnostic of this simulation, from the first of these runs."""
+    result = build_results(db, run_ids[:1])[run_ids[0]]
+    if chosen == RESIDUAL:
+        return residual_frame(result)
+    return (orders_frame if chosen == ORDERS else checks_frame)(result.spec.model, result.spec.kernel)
+
+
+def _show_diagnosis(chosen: str) -> None:
+    if chosen != RESIDUAL:
+        table = _diagnosis(str(db.url), chosen, (run_id,))
+    if chosen == CHECKS:
+        st.table(literal(table), border="horizontal", hide_index=True)
+        st.caption(
+            "On fresh small networks of this configuration; false-alarm rate 0.001 each, all hold at every width."
+        )
+    elif chosen == ORDERS:
+        figure = query_figure(table, "order", "size", "quantity", lines=True, log=True)
+        st.plotly_chart(figure, key="orders", config=_saving("orders"), alt="Size of each Wick order at T.")
+        st.caption("Frobenius norm at T of what each Wick order adds to V4, K1 and U1; order 2 holds all up to it.")
+    else:
+        wick = errors.loc[errors["closure"] == "wick", "prediction_run_id"]
+        references = {"simulation": run_id} | ({"Wick hierarchy": int(wick.iloc[-1])} if len(wick) else {})
+        name = st.segmented_control(
+            "on", list(references), default="simulation", required=True, key="residual_on", bind="query-params"
+        )
+        table = _diagnosis(str(db.url), chosen, (references[str(name)],))
+        figure = query_figure(table, TIME, NORM, "part", lines=True, log=True)
+        st.plotly_chart(figure, key="residual", config=_saving("residual"), alt="Residual and its parts over depth.")
+        st.caption(
+            "The G-only equation of V4 on the reference's own V4: what is left over is the step's higher powers of ε, "
+            "the source error Σ − Σ(K⁰) and the transport error E[S | G] ≠ E₂(G). The database keeps no Σ of a "
+            "simulation, so there the last two stay together; on the Wick hierarchy the source error is 0."
+        )
+
+
+st.subheader("Diagnostics", divider="gray")
+diagnostic = st.segmented_control("compute", DIAGNOSTICS, key="diagnostic", bind="query-params")
+if diagnostic is not None:
+    try:
+        _show_diagnosis(str(diagnostic))
+    except EftError as problem:
+        st.text(str(problem))
+
+st.subheader("Precision reached", divider="gray")
+st.table(literal(build_precision(db, errors)), border="horizontal", hide_index=True)
+st.caption(
+    "Relative, Frobenius norm over all pairs of inputs. The simulation's standard error falls like 1/√M; the numerics "
+    "of a theory are its integrals and steps, not what its closure leaves out."
+)
+
+st.subheader("Provenance", divider="gray")
+st.table(literal(build_provenance(db, run_id, predictions)), border="horizontal", hide_index=True)
+
+st.subheader("Study file and downloads", divider="gray")
+st.caption("Save it as FILE.toml and `eft run FILE.toml`: what is stored is not computed again.")
+st.code(build_study_file(db, run_id, predictions, samples), language="toml", height=260)
+row = st.container(horizontal=True)
+for what in ("trajectories", "errors"):
+    for form, label, mime in (("csv", "CSV", "text/csv"), ("parquet", "Parquet", "application/vnd.apache.parquet")):
+        row.download_button(
+            f"{what} as {label}",
+            partial(build_download, db, run_id, what, form),
+            f"run-{run_id}-{what}.{form}",
+            mime,
+            on_click="ignore",
+        )

@@ -1,0 +1,86 @@
+"""How far each study is, what failed, and how to go on."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from ui.shell import open_database
+from ui.studies_data import build_failures, build_studies, may_be_running
+
+POLL_SECONDS = 5
+
+db = open_database()
+st.title("Studies")
+st.caption(
+    "Runs recorded for each study file, and how many it asks for. A run that several studies need is computed once. "
+    f"While a study grows this page asks again every {POLL_SECONDS} s, with one statement."
+)
+
+
+def _show(studies: pd.DataFrame) -> None:
+    st.dataframe(
+        studies[["name", "done", "predictions", "simulations", "failed", "asked", "created_at", "updated_at"]],
+        hide_index=True,
+        row_height=30,
+        placeholder="—",
+        key="studies",
+        column_config={
+            "done": st.column_config.ProgressColumn("recorded", format="percent", min_value=0, max_value=1),
+            "asked": st.column_config.NumberColumn("asked for", help="runs that the study file asks for"),
+            "created_at": st.column_config.DatetimeColumn("first run", format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
+            "updated_at": st.column_config.DatetimeColumn(
+                "last result", format="YYYY-MM-DD HH:mm:ss", timezone="UTC", help="UTC"
+            ),
+        },
+    )
+
+
+first = build_studies(db)
+if first.empty:
+    st.info("No study has been run into this database yet.")
+    st.code("eft run quick", language="bash")
+    st.stop()
+running = may_be_running(first, pd.Timestamp.now(tz="UTC"))
+
+
+@st.fragment(run_every=POLL_SECONDS if running else None)
+def progress() -> None:
+    """The table; on its own it reads the database again, and the whole page once nothing grows any more."""
+    latest = build_studies(db) if st.session_state.get("polled") else first
+    st.session_state["polled"] = running
+    _show(latest)
+    if running and not may_be_running(latest, pd.Timestamp.now(tz="UTC")):
+        st.session_state["polled"] = False
+        st.rerun()
+    if running:
+        st.caption("A study is being run, or was interrupted within the last two minutes.")
+
+
+st.session_state["polled"] = False
+progress()
+
+unfinished = first[first["done"] < 1]
+if len(unfinished):
+    st.subheader("How to go on", divider="gray")
+    st.caption(
+        "The same command again finishes a study: what is recorded or cached is not computed again. A study file of "
+        "your own is given by its path, which is not recorded."
+    )
+    st.code("\n".join(f"eft run {name}" for name in dict.fromkeys(unfinished["name"])), language="bash")
+if first["failed"].sum():
+    st.subheader("Failed runs and their causes", divider="gray")
+    st.dataframe(
+        build_failures(db),
+        hide_index=True,
+        row_height=30,
+        key="failures",
+        column_config={
+            "what": st.column_config.TextColumn(width="medium"),
+            "cause": st.column_config.TextColumn(width="large"),
+            "when": st.column_config.DatetimeColumn("when (UTC)", format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
+        },
+    )
+    st.caption(
+        "A failed run is tried again by running its study again. Bad input fails again until the file is changed."
+    )

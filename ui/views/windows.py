@@ -1,0 +1,188 @@
+"""Home: how deep each closure holds, across configurations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from ui.figures import heat_map_figure, intervals_figure, windows_figure
+from ui.naming import split_columns
+from ui.shell import PLOT, nothing_recorded, open_database
+from ui.windows_data import (
+    MOST_INTERVALS,
+    PAGE_ROWS,
+    PARAMETERS,
+    SORT,
+    WindowFilter,
+    WindowOptions,
+    build_cells,
+    build_intervals,
+    build_window_options,
+    build_windows,
+    value_text,
+)
+
+HEADER_PIXELS, ROW_PIXELS, TABLE_ROWS = 38, 28, 18
+VIEWS = ("map", "intervals", "bars")
+
+
+def _choose_filters(options: WindowOptions) -> WindowFilter:
+    """The filters in force, from their widgets."""
+    row = st.container(horizontal=True)
+    quantities = row.pills("quantity", options.quantities, selection_mode="multi", key="quantity", bind="query-params")
+    labels = {f"{value:.12g}": value for value in options.tolerances}
+    tolerance = row.segmented_control(
+        "tolerance τ",
+        list(labels),
+        default=f"{options.default_tolerance:.12g}",
+        required=True,
+        key="tolerance",
+        bind="query-params",
+    )
+    allowed: dict[str, Any] = {"quantity": quantities}
+    few = st.container(horizontal=True)
+    for name in options.differing:
+        values = {value_text(value): value for value in options.values(name)}
+        if len(values) > 1 or name == "closure":
+            chosen = few.multiselect(
+                PARAMETERS[name], list(values), placeholder="all", key=name, bind="query-params", width=190
+            )
+            allowed[name] = [values[text] for text in chosen]
+    return WindowFilter(tolerance=labels[str(tolerance)], allowed=allowed)
+
+
+def _choose_axes(options: WindowOptions) -> tuple[str, str, str]:
+    """The view, and the parameters on its axes."""
+    row = st.container(horizontal=True, vertical_alignment="bottom")
+    view = row.segmented_control("view", VIEWS, default=VIEWS[0], required=True, key="view", bind="query-params")
+    if view == "bars":
+        return str(view), "", ""
+    names = list(PARAMETERS)
+    second = next((name for name in options.differing if name != "closure"), "activation")
+    label = "columns" if view == "map" else "horizontal axis"
+    across = row.selectbox(label, names, index=0, key="across", bind="query-params", width=200)
+    by = row.selectbox(
+        "rows" if view == "map" else "colour",
+        names,
+        index=names.index(second),
+        key="by",
+        bind="query-params",
+        width=200,
+    )
+    return str(view), across, by
+
+
+def _clicked(key: str) -> list[Any] | None:
+    """What the point clicked in a figure carries: across, by, run, number of windows."""
+    points = st.session_state.get(key, {}).get("selection", {}).get("points", [])
+    return list(points[0]["customdata"]) if points else None
+
+
+def _follow(key: str, across: str, by: str) -> None:
+    """A cell of several windows narrows the filters to them."""
+    found = _clicked(key)
+    if found and int(found[3]) > 1:
+        for name, text in ((across, found[0]), (by, found[1])):
+            if name in st.session_state:
+                st.session_state[name] = [text.split(" ")[0] if name == "closure" else text]
+
+
+def _show_figure(view: str, across: str, by: str, chosen: WindowFilter, total: int) -> None:
+    if view == "map":
+        figure = heat_map_figure(build_cells(db, chosen, across, by), PARAMETERS[across], PARAMETERS[by])
+        words = "Certified depth over two parameters; the same numbers are in the table."
+    else:
+        windows = build_intervals(db, chosen, across, by)
+        figure = intervals_figure(windows, PARAMETERS[across], PARAMETERS[by])
+        words = "Each window as a dot and an interval; the same numbers are in the table."
+        if total > MOST_INTERVALS:
+            st.caption(f"The first {MOST_INTERVALS} of {total} windows are drawn: choose filters to see the others.")
+    # the key changes with what is drawn, so that an old click does not come back with a new figure
+    key = f"{view}-{across}-{by}-{hash(repr(chosen))}"
+    st.plotly_chart(
+        figure,
+        key=key,
+        config=PLOT,
+        alt=words,
+        on_select=lambda: _follow(key, across, by),
+        selection_mode="points",
+    )
+    found = _clicked(key)
+    if found and int(found[3]) == 1:
+        st.switch_page("views/run.py", query_params={"simulation": str(int(found[2]))})
+
+
+db = open_database()
+options = build_window_options(db)
+if options.counts.empty:
+    nothing_recorded(db, "comparison of theory and simulation")
+
+st.title("Validity windows")
+st.caption(
+    "How deep a closure stays within relative error τ of the simulation: t* = sup { t : e(s) ≤ τ for all s ≤ t }, "
+    "t = ε² ℓ. The simulation's noise turns t* into an interval: certified up to the last depth with e + 2 s.e. ≤ τ, "
+    "refuted from the first with e − 2 s.e. > τ. Nothing drawn: the closure does not predict that quantity."
+)
+chosen = _choose_filters(options)
+matching = options.matching(chosen)
+total = int(matching["windows"].sum())
+if total == 0:
+    st.info("No window matches these filters: take one of them off.")
+    st.stop()
+view, across, by = _choose_axes(options)
+figure_place, results = st.container(), st.container()
+
+bottom = st.container(horizontal=True, vertical_alignment="bottom")
+sort = bottom.selectbox("sort table by", list(SORT), key="sort", bind="query-params", width=200)
+descending = bottom.toggle("descending", key="descending", bind="query-params")
+pages = -(-total // PAGE_ROWS)
+page = 1
+if pages > 1:
+    st.session_state["page"] = min(int(st.session_state.get("page", 1)), pages)
+    page = bottom.number_input("page", min_value=1, max_value=pages, key="page", bind="query-params", width=140)
+common, differing = split_columns(matching)
+shown = build_windows(db, chosen, differing, int(page), sort, descending)
+
+with figure_place:
+    # text, not markdown: labels come from the database
+    st.text(f"τ = {chosen.tolerance:.12g}" + (f" and, for all below, {common}" if common else ""))
+    if view == "bars":
+        st.plotly_chart(
+            windows_figure(shown.windows),
+            key="chart",
+            config=PLOT,
+            alt="Certified, undecided and refuted depth of each closure; the same numbers are in the table.",
+        )
+    else:
+        _show_figure(view, across, by, chosen, total)
+event = results.dataframe(
+    shown.table,
+    key=f"table-{hash(repr((chosen, page, sort, descending)))}",
+    hide_index=True,
+    row_height=ROW_PIXELS,
+    height=HEADER_PIXELS + min(len(shown.table), TABLE_ROWS) * ROW_PIXELS,
+    placeholder="—",
+    on_select="rerun",
+    selection_mode="single-row",
+    column_config={
+        "certified until": st.column_config.NumberColumn(format="%.4g", help="last t with e + 2 s.e. ≤ τ up to there"),
+        "refuted from": st.column_config.NumberColumn(format="%.4g", help="first t with e − 2 s.e. > τ"),
+        "T": st.column_config.NumberColumn(format="%.4g"),
+        "M": st.column_config.NumberColumn(format="%d", help="networks in the simulation"),
+        "n": st.column_config.NumberColumn(format="%d", help="width of the simulated networks"),
+        "run": st.column_config.LinkColumn(
+            display_text=r"run\?simulation=([0-9]+)", help="the simulation it was held against, in a new tab"
+        ),
+    },
+)
+rows = event["selection"]["rows"]
+if rows and rows[0] < len(shown.windows):
+    st.switch_page(
+        "views/run.py", query_params={"simulation": str(int(shown.windows["simulation_run_id"].iloc[rows[0]]))}
+    )
+first = (int(page) - 1) * PAGE_ROWS + 1
+results.caption(
+    f"Windows {first} to {first + len(shown.table) - 1} of {total}. "
+    "Choose a row, or click in the figure, to open the run."
+)
