@@ -64,9 +64,9 @@ def _line(results: Results, value: PublishedValue) -> Line:
     width = value.width or WIDTH
     if value.quantity == "Sigma":
         fixed, accurate = (value.printed(_sigma(rule, layer)) for rule in (published().numerics, Numerics()))
-        measured = results.number("Sigma", value.component, layer, epsilon=model.epsilon, width=width)
+        measured = results.increment_covariance(layer, epsilon=model.epsilon, width=width)
         theirs = fixed if value.by == "g_only" else "—"
-        return Line(what, shown, theirs, accurate, "—", with_error(measured), source, (measured.sql,))
+        return Line(what, shown, theirs, accurate, "—", "—" if measured is None else with_error(measured), source, ())
     if value.quantity == "K1 from U1":
         return Line(what, shown, "—", "—", "—", value.printed(_summed_source(results, width)), source, ())
     numbers = [

@@ -13,6 +13,8 @@ from db import queries
 from db.session import Database
 from eftcore.errors import InputError
 from eftcore.published import published
+from flows.store import default_store
+from flows.work import load_sample
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ class Results:
 
     @cached_property
     def simulations(self) -> pd.DataFrame:
-        """The study's largest simulation of each epsilon and width: epsilon, width, samples, run_id, depth."""
+        """The study's largest simulation of each epsilon and width: epsilon, width, samples, run_id, depth, digest."""
         rows = (
             self._runs[self._runs["kind"] == "simulation"]
             .sort_values("samples")
             .drop_duplicates(["epsilon", "width"], keep="last")
         )
-        return rows.sort_values(["epsilon", "width"])[["epsilon", "width", "samples", "run_id", "depth"]]
+        return rows.sort_values(["epsilon", "width"])[["epsilon", "width", "samples", "run_id", "depth", "digest"]]
 
     def samples(self, epsilon: float, width: int) -> int:
         """Networks of a simulation."""
@@ -107,6 +109,17 @@ class Results:
             )
         )
         return self._ask(f"SELECT {columns} FROM v_trajectories WHERE {where} LIMIT 1")
+
+    def increment_covariance(self, layer: int, *, epsilon: float, width: int) -> Number | None:
+        """Sigma_mic[00,00] of a simulation, from its stored sums (the database keeps no Sigma); None without them."""
+        digest = str(self._simulation(epsilon, width)["digest"])
+        store = default_store()
+        if not store.is_intact(digest):
+            return None
+        sample, _ = load_sample(store, digest)
+        row = int(np.flatnonzero(sample.depth == layer)[0])
+        value, se = (x[row, 0, 0] for x in (sample.increment_covariance, sample.increment_covariance_se))
+        return Number(float(value), float(se), "")
 
     def error(self, quantity: str, layer: int, *, epsilon: float, width: int, theory: Theory) -> Number:
         """Relative error of a theory against the simulation (Frobenius norm over all components)."""
