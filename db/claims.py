@@ -94,6 +94,24 @@ def release(db: Database, holder: str, digest: str | None = None) -> None:
         session.execute(statement if digest is None else statement.where(Claim.digest == digest))
 
 
+def release_dead(db: Database) -> None:
+    """Give up the claims of holders on this machine whose process is no more (killed, or the machine restarted)."""
+    with db.session() as session:
+        here = sa.select(Claim.holder).distinct().where(Claim.holder.startswith(f"{socket.gethostname()}:"))
+        gone = [holder for holder in session.scalars(here) if not _runs(int(holder.split(":")[1]))]
+        session.execute(sa.delete(Claim).where(Claim.holder.in_(gone)))
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def sweep_stale(db: Database) -> list[int]:
     """Mark as stale the runs that nobody gives signs of life for; returns their ids. Never touches a live run.
 

@@ -1,1 +1,19 @@
+"""Studies as cached, retryable Prefect tasks; the ``eft`` command; from Python, ``flows.run_study("quick")``."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.library import StudyResult, run_study
+
+__all__ = ["StudyResult", "run_study"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import Prefect and the rest only when they are asked for."""
+    if name in __all__:
+        from flows import library
+
+        return getattr(library, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

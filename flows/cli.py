@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eftcore.errors import EftError, InputError
+from flows.options import DatabaseOption, JsonOption, YesOption, use_database
+from flows.server_commands import server_app
+from flows.study_commands import study_app
 
 if TYPE_CHECKING:
     from db.session import Database
@@ -24,13 +26,9 @@ app = typer.Typer(
 )
 db_app = typer.Typer(help="The results database: create it, bring it up to date, describe it.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
+app.add_typer(study_app)
+app.add_typer(server_app, name="server")
 
-DatabaseOption = Annotated[
-    str | None,
-    typer.Option("--db", metavar="URL", help="Results database; EFT_DATABASE_URL, else SQLite in ./eft-data."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many rows.")]
 
 _ACTIVATIONS = (
@@ -45,37 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EftError as error:
         print(f"eft: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
-
-
-@app.command()
-def run(
-    study: Annotated[
-        str, typer.Argument(help="A study file, or a bundled study by name: quick, digits, paper, paper-quick.")
-    ],
-    db: DatabaseOption = None,
-    device: Annotated[str, typer.Option(help="Where to simulate: auto, cpu or cuda.")] = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be computed, and how long.")] = False,
-    json: JsonOption = False,
-) -> None:
-    """Run a study: predict, simulate, compare, record. What was computed before is not computed again."""
-    from db import migrate
-    from flows import launch, recording
-    from flows.study import find_study, load_study
-
-    plan = load_study(find_study(study))
-    migrate.require_current(_use_database(db))
-    if dry_run:
-        launch.dry_run(study, as_json=json)
-        return
-    recording.record_study(plan.record)  # a database that cannot be written is told before anything runs
-    try:
-        outcome = launch.run_study(study, device)
-    except KeyboardInterrupt:
-        print("\neft: interrupted; finished work is kept, run the same command to go on", file=sys.stderr)
-        raise typer.Exit(130) from None
-    launch.report(outcome, as_json=json)
-    if outcome.failures:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -309,7 +276,7 @@ def ui(
     """Open the explorer on the results. Ctrl-C ends it."""
     from ui.launch import serve
 
-    serve(_use_database(db), port)
+    serve(use_database(db), port)
 
 
 @db_app.command("upgrade")
@@ -317,7 +284,7 @@ def db_upgrade(db: DatabaseOption = None) -> None:
     """Create the database, or bring its tables up to date."""
     from db import migrate
 
-    url = _use_database(db)
+    url = use_database(db)
     before = _revision(url)
     migrate.upgrade(url)
     done = "is up to date" if before == migrate.head() else "created" if before is None else "upgraded"
@@ -333,7 +300,7 @@ def db_downgrade(
     """Take the database back to an older revision. What the older tables cannot hold is lost."""
     from db import migrate
 
-    url = _use_database(db)
+    url = use_database(db)
     shown = f"{migrate.info(url)['url']} from {migrate.current(url)} to {revision}"
     if not yes:
         typer.confirm(f"Take database {shown}? `eft db backup` first", abort=True)
@@ -346,7 +313,7 @@ def db_current(db: DatabaseOption = None) -> None:
     """Print the revision of the database, and whether this version of the program uses it."""
     from db import migrate
 
-    url = _use_database(db)
+    url = use_database(db)
     print(f"{migrate.current(url) or 'no tables yet'} (this program: {migrate.head()})")
 
 
@@ -355,7 +322,7 @@ def db_check(db: DatabaseOption = None) -> None:
     """Look for damage: revision, tables, views, the file itself, runs without results. Changes nothing."""
     from db import maintenance
 
-    problems = maintenance.check(_use_database(db))
+    problems = maintenance.check(use_database(db))
     for problem in problems:
         print(problem)
     if problems:
@@ -371,7 +338,7 @@ def db_backup(
     """Copy the database while it may be in use."""
     from db import maintenance
 
-    written = maintenance.backup(path, _use_database(db))
+    written = maintenance.backup(path, use_database(db))
     print(f"backup {written}, {written.stat().st_size / 1e6:.1f} MB")
 
 
@@ -381,7 +348,7 @@ def db_info(db: DatabaseOption = None, json: JsonOption = False) -> None:
     from db import migrate
     from flows import tables
 
-    described = migrate.info(_use_database(db))
+    described = migrate.info(use_database(db))
     if json:
         tables.print_json(described)
     else:
@@ -389,20 +356,11 @@ def db_info(db: DatabaseOption = None, json: JsonOption = False) -> None:
             print(f"{name}: {value}")
 
 
-def _use_database(url: str | None) -> str:
-    """The chosen database. Tasks read it from the environment: a URL may hold a password, and Prefect keeps inputs."""
-    from db.session import default_url
-
-    if url is not None:
-        os.environ["EFT_DATABASE_URL"] = url
-    return default_url()
-
-
 def _reading(url: str | None) -> Database:
     from db import migrate
     from db.session import Database
 
-    chosen = _use_database(url)
+    chosen = use_database(url)
     migrate.require_current(chosen)
     return Database(chosen, read_only=True)
 
@@ -411,7 +369,7 @@ def _writing(url: str | None) -> Database:
     from db import migrate
     from db.session import Database
 
-    chosen = _use_database(url)
+    chosen = use_database(url)
     migrate.require_current(chosen)
     return Database(chosen)
 

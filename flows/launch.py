@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from db.queries import runs, windows
 from db.session import Database, default_url
-from flows import orchestration, progress, tables
+from flows import orchestration, progress, recording, tables
+from flows.requests import Resources, StudyRequest, TopUpRequest
 from flows.store import data_home
 
 if TYPE_CHECKING:
-    from flows.run import Summary
+    from flows.execution import Summary
 
 
-def run_study(study: str, device: str) -> Summary:
+STOP_SECONDS = 4.0
+"""Ctrl-C ends what has not ended by itself after so long; results are written whole or not at all."""
+
+
+def run_study(study: str, resources: Resources) -> Summary:
     """Run the flow and return what became of it; failures are in the summary, not raised.
 
     Raises EnvironmentProblem when no Prefect server can be had.
     """
+    return _run(lambda run: run.run_study(StudyRequest(study=study), resources), tag=study)
+
+
+def top_up(request: TopUpRequest, resources: Resources) -> Summary:
+    """As run_study, with larger simulations."""
+    return _run(lambda run: run.top_up(request, resources), tag=request.title)
+
+
+def _run(flow: Callable[[Any], Summary], *, tag: str) -> Summary:
+    """Call a flow of flows.run, which is imported when Prefect is in place."""
     orchestration.configure(data_home())
     console = tables.console(stderr=True)
     with contextlib.ExitStack() as stack:
         with console.status("starting Prefect"):
-            stack.enter_context(orchestration.server())
+            stack.enter_context(orchestration.api())
+            from prefect import tags
+
             from flows import run
         stack.enter_context(progress.shown(console))
+        stack.enter_context(tags("eft", f"study:{tag}"))
         pressed = stack.enter_context(_ctrl_c())
         try:
-            return run.run_study(study, device)
+            return flow(run)
         except run.StudyFailed as failed:
             if pressed:
                 raise KeyboardInterrupt from None
@@ -44,9 +65,18 @@ def run_study(study: str, device: str) -> Summary:
             raise
 
 
+def interrupted() -> str:
+    """What to say after Ctrl-C."""
+    command = shlex.join(["eft", *sys.argv[1:]])
+    return f"\neft: interrupted; finished work is kept, the same command goes on from there: {command}"
+
+
 @contextlib.contextmanager
 def _ctrl_c() -> Iterator[list[int]]:
-    """Keeps note of Ctrl-C: what runs when it comes may turn the interrupt into an error of its own."""
+    """Keeps note of Ctrl-C: what runs when it comes may turn the interrupt into an error of its own.
+
+    A second one, or STOP_SECONDS, end the process.
+    """
     pressed: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield pressed
@@ -54,6 +84,11 @@ def _ctrl_c() -> Iterator[list[int]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         pressed.append(number)
+        if len(pressed) > 1:
+            _end_now()
+        timer = threading.Timer(STOP_SECONDS, copy_context().run, args=(_end_now,))
+        timer.daemon = True
+        timer.start()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, note)
@@ -61,6 +96,14 @@ def _ctrl_c() -> Iterator[list[int]]:
         yield pressed
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _end_now() -> None:
+    """End without waiting for compiled code. Locks, the server and worker processes follow by themselves."""
+    with contextlib.suppress(Exception):
+        recording.give_up()
+    print(interrupted(), file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 def dry_run(study: str, *, as_json: bool) -> None:
@@ -108,14 +151,14 @@ def report(summary: Summary, *, as_json: bool) -> None:
                 "study": summary.study,
                 "tasks": counts,
                 "failures": failures,
-                "precision": tables.records(tables.precision_table(summary.precision)),
+                "precision": tables.records(tables.precision_table(summary.precision.values())),
                 "windows": tables.records(frame),
             }
         )
         return
     tables.print_windows(frame)
     if summary.precision:
-        tables.print_precision(summary.precision)
+        tables.print_precision(summary.precision.values())
     print(f"Study {summary.study}: {summary}.")
     for failure in summary.failures:
         print(f"failed: {failure.label}: {failure.cause}", file=sys.stderr)

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,24 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("resnet-eft", "numpy", "scipy", "numba", "torch", "pandas", "prefect", "sqlalchemy")
+
+
+_origin: ContextVar[dict[str, str | None] | None] = ContextVar("origin", default=None)
+
+
+@contextmanager
+def made_by(*, flow_run_id: str | None, task_run_id: str | None = None) -> Iterator[None]:
+    """What is computed within the block comes from these runs of Prefect."""
+    token = _origin.set({"flow_run_id": flow_run_id, "task_run_id": task_run_id})
+    try:
+        yield
+    finally:
+        _origin.reset(token)
+
+
+def origin() -> dict[str, str | None]:
+    """The runs of Prefect that this context belongs to, as keys of a provenance record; nothing outside of them."""
+    return _origin.get() or {}
 
 
 @contextmanager
@@ -28,6 +47,7 @@ def timed(*, device: str = "cpu", seed: int | None = None) -> Iterator[dict[str,
         "device": device,
         "seed": seed,
         "started_at": datetime.now(UTC).isoformat(),
+        **origin(),
     }
     start = time.perf_counter()
     yield record

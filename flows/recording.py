@@ -5,16 +5,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from db import queries, repository
+from db import claims, queries, repository
 from db.session import Database, default_url
 from eftcore.ensemble import Sample, attained, reached, sample_digest
 from eftcore.specs import EnsembleSpec, Precision, PredictionSpec, digest_of
 from flows import work
 from flows.provenance import timed
 from flows.store import ResultStore
-from flows.study import Simulation
+from flows.study import Simulation, Study
+
+
+def sweep_stale() -> list[int]:
+    """Mark the runs as stale whose process is no more, or gave no sign of life; returns their ids."""
+    with _database() as db:
+        claims.release_dead(db)
+        return claims.sweep_stale(db)
 
 
 def record_study(study: Mapping[str, Any]) -> int:
@@ -66,6 +74,7 @@ def record(
             study_id=study_id,
             details=simulation_details(sample, precision),
             announced=wanted,
+            **_aims(sample, precision),
         )
         for prediction, digest in comparisons.items():
             repository.record_comparison(
@@ -84,6 +93,16 @@ def simulation_details(sample: Sample, target: Precision | None) -> dict[str, An
         "stopped": "sample count" if target is None else attained(sample, target).stopped,
         "random_streams": list(sample.streams),
     }
+
+
+def _aims(sample: Sample, target: Precision | None) -> dict[str, Any]:
+    """The same for SQL: columns of the run and of its precision."""
+    if target is None:
+        return {"stopped_because": "count"}
+    now = attained(sample, target)
+    kind = "relative" if target.absolute is None else "absolute"
+    aim = repository.PrecisionTarget(quantity=target.quantity, kind=kind, target=target.bound, reached=now.error)
+    return {"stopped_because": "met" if now.met else "cap", "targets": [aim]}
 
 
 def is_recorded(
@@ -111,19 +130,67 @@ def is_recorded(
 
 def record_failure(study: Mapping[str, Any], what: PredictionSpec | Simulation, cause: str) -> None:
     """Record that a prediction or a simulation failed, and why."""
-    simulated: dict[str, Any] = {}
-    if isinstance(what, Simulation):
-        simulated = {"digest": what.digest, "samples": what.networks}
-    spec = what.spec if isinstance(what, Simulation) else what
-    with timed() as provenance:
-        pass
-    with _database() as db:
+    with timed() as provenance, _database() as db:
         study_id = repository.record_study(db, **study)
-        repository.mark_failed(db, spec, error=cause, provenance=provenance, study_id=study_id, **simulated)
+        options: dict[str, Any] = {"provenance": provenance, "study_id": study_id, **_wanted(what)}
+        repository.mark_failed(db, _spec(what), error=cause, **options)
+
+
+@contextmanager
+def under_way(plan: Study) -> Iterator[None]:
+    """Show a study's runs as pending, and those that are marked running as alive, while the block does its work.
+
+    Claims of processes on this machine that are no more are given up first, so that their runs do not seem alive.
+    """
+    with _database() as db:
+        token = _shared.set(db)
+        holder = _holder.set(claims.new_holder())
+        try:
+            sweep_stale()
+            study_id = repository.record_study(db, **plan.record)
+            whole: list[PredictionSpec | Simulation] = [*plan.predictions.values(), *plan.simulations.values()]
+            for what in whole:
+                repository.mark_pending(db, _spec(what), study_id=study_id, **_wanted(what))
+            with claims.heartbeat(db, _holder.get()):
+                yield
+        finally:
+            _holder.reset(holder)
+            _shared.reset(token)
+            claims.sweep_stale(db)  # what is left running now was interrupted
+
+
+def give_up() -> None:
+    """What is under way in this context ends now: its runs are stale."""
+    with _database() as db:
+        claims.release(db, _holder.get())
+        claims.sweep_stale(db)
+
+
+def mark_running(study: Mapping[str, Any], what: PredictionSpec | Simulation) -> None:
+    """Say that this is being computed now, unless somebody else does. Within ``under_way``."""
+    with timed() as provenance, _database() as db:
+        options: dict[str, Any] = {"provenance": provenance, "study_id": repository.record_study(db, **study)}
+        repository.mark_running(db, _spec(what), holder=_holder.get(), **options, **_wanted(what))
+
+
+def _spec(what: PredictionSpec | Simulation) -> PredictionSpec | EnsembleSpec:
+    return what.spec if isinstance(what, Simulation) else what
+
+
+def _wanted(what: PredictionSpec | Simulation) -> dict[str, Any]:
+    return {"digest": what.digest, "samples": what.networks} if isinstance(what, Simulation) else {}
+
+
+_shared: ContextVar[Database | None] = ContextVar("database", default=None)
+_holder: ContextVar[str] = ContextVar("holder")
 
 
 @contextmanager
 def _database(*, read_only: bool = False) -> Iterator[Database]:
+    """The database of the study that is under way in this context, or one for this block alone."""
+    if (shared := _shared.get()) is not None:
+        yield shared
+        return
     db = Database(default_url(), read_only=read_only)
     try:
         yield db

@@ -6,10 +6,13 @@ under another name and renamed, so a crash leaves no half file; a damaged one co
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,30 @@ class ResultStore:
         except (OSError, zipfile.BadZipFile, EOFError):
             return False
 
+    @contextmanager
+    def computing(self, digest: str) -> Iterator[None]:
+        """The block alone computes this result: others wait for it, in all processes that share the folder.
+
+        The lock is the kernel's, which releases it however its holder ends. Raises EnvironmentProblem as ``save``.
+        """
+        path = self.path(digest).with_suffix(".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                lock = path.open("ab")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                with suppress(FileNotFoundError):
+                    if os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
+                        break
+                lock.close()  # whoever had it removed it: ours is not the one that the next would find
+        except OSError as error:
+            raise self._unwritable(path, error) from error
+        with lock:
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
     def save(self, digest: str, stored: Stored) -> None:
         """Write atomically. Raises EnvironmentProblem when the folder cannot be written or the disk is full."""
         path = self.path(digest)
@@ -64,9 +91,7 @@ class ResultStore:
                 Path(name).unlink(missing_ok=True)
                 raise
         except OSError as error:
-            raise EnvironmentProblem(
-                f"{path}: cannot be written ({error.strerror}); free some space, or choose a folder with EFT_HOME=PATH"
-            ) from error
+            raise self._unwritable(path, error) from error
 
     def load(self, digest: str) -> Stored:
         """Raises EnvironmentProblem when the result is missing or damaged."""
@@ -79,6 +104,12 @@ class ResultStore:
             ) from error
         meta = json.loads(arrays.pop(_META).tobytes())
         return Stored(arrays=arrays, meta=meta)
+
+    @staticmethod
+    def _unwritable(path: Path, error: OSError) -> EnvironmentProblem:
+        return EnvironmentProblem(
+            f"{path}: cannot be written ({error.strerror}); free some space, or choose a folder with EFT_HOME=PATH"
+        )
 
 
 def data_home() -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -196,6 +196,19 @@ class Study:
     def record(self) -> dict[str, Any]:
         """What the database keeps of the study itself."""
         return {"name": self.name, "digest": self.digest, "spec": self.spec}
+
+    def topped_up(self, *, samples: int | None = None, precision: Precision | None = None) -> Study:
+        """The same study with larger simulations: at least so many networks, or as many as a precision needs.
+
+        Its simulations of a given number of networks never shrink.
+        """
+        simulations = {}
+        for digest, item in self.simulations.items():
+            networks = samples if samples is None or item.samples is None else max(samples, item.samples)
+            simulations[digest] = Simulation(spec=item.spec, samples=networks, precision=precision)
+        aim = {"samples": samples} if precision is None else {"precision": precision.model_dump(mode="json")}
+        kept = {name: value for name, value in self.spec.items() if name not in ("samples", "precision")}
+        return replace(self, simulations=simulations, spec={**kept, **aim})
 
 
 def bundled_studies() -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -67,30 +67,35 @@ def print_windows(windows: pd.DataFrame) -> None:
     print(LEGEND)
 
 
-def precision_table(attained: Mapping[str, Attained]) -> pd.DataFrame:
+def precision_table(attained: Iterable[Attained]) -> pd.DataFrame:
     """One row for each simulation that aimed at a precision: what it reached and why it stopped."""
-    columns = ["simulation", "quantity", "kind", "target", "reached", "samples", "stopped"]
     rows = [
-        (
-            simulation,
-            now.target.quantity,
-            "absolute" if now.target.relative is None else "relative",
-            now.target.bound,
-            now.error,
-            now.samples,
-            now.stopped,
-        )
-        for simulation, now in attained.items()
+        {
+            "activation": now.spec.model.activation,
+            "weight_variance": now.spec.model.weight_variance,
+            "bias_variance": now.spec.model.bias_variance,
+            "epsilon": now.spec.model.epsilon,
+            "depth": now.spec.model.depth,
+            "kernel_label": now.spec.kernel.label,
+            "width": now.spec.width,
+            "quantity": now.target.quantity,
+            "kind": "absolute" if now.target.relative is None else "relative",
+            "target": now.target.bound,
+            "reached": now.error,
+            "samples": now.samples,
+            "stopped": now.stopped,
+        }
+        for now in attained
     ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows)
 
 
-def print_precision(attained: Mapping[str, Attained]) -> None:
+def print_precision(attained: Iterable[Attained]) -> None:
     """Print what simulations reached, with a hint where a cap came first."""
-    frame = precision_table(attained)
+    results = list(attained)
     print("Largest standard error over depth:")
-    print_frame(frame)
-    if not all(now.met for now in attained.values()):
+    print_frame(precision_table(results))
+    if not all(now.met for now in results):
         print("Where a cap was reached, raise max_samples in [precision] to go on; finished shards are kept.")
 
 

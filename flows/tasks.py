@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from prefect import task
@@ -17,9 +18,15 @@ from prefect.tasks import exponential_backoff
 from sqlalchemy.exc import OperationalError
 
 from db.errors import DatabaseMissing, DatabaseReadOnly, SchemaOutdated
+from eftcore.checks import theorem_table
+from eftcore.ensemble.engines import resolve_device
 from eftcore.specs import EnsembleSpec, Precision, PredictionSpec
-from flows import recording, work
+from eftcore.theorems import check_theorems
+from flows import gpu, recording, work
+from flows.provenance import made_by
+from flows.requests import TheoremRequest
 from flows.store import ResultStore, default_store
+from flows.tables import records
 
 _PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
@@ -32,7 +39,7 @@ def may_pass(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, DatabaseMissing | DatabaseReadOnly | SchemaOutdated):
             return False
-        if isinstance(error, ConnectionError | TimeoutError | OperationalError):
+        if isinstance(error, ConnectionError | TimeoutError | OperationalError) or gpu.out_of_memory(error):
             return True
         if isinstance(error, OSError) and error.errno in _PASSING:
             return True
@@ -46,7 +53,7 @@ def _cache_key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
 
 def _worth_retrying(task: Any, run: Any, state: Any) -> bool:
     error = state.result(raise_on_failure=False)
-    return isinstance(error, BaseException) and may_pass(error)
+    return state.name != "TimedOut" and isinstance(error, BaseException) and may_pass(error)
 
 
 _settings: dict[str, Any] = {
@@ -62,9 +69,23 @@ _settings: dict[str, Any] = {
 
 
 def _unless_stored(digest: str, compute: Callable[[ResultStore], str]) -> str:
-    """What was stored just before a crash is not computed again, though Prefect never heard that it was done."""
+    """Compute a result, or wait for whoever is computing it now.
+
+    What was stored just before a crash is not computed again either, though Prefect never heard that it was done.
+    """
     store = default_store()
-    return digest if store.is_intact(digest) else compute(store)
+    with store.computing(digest), _linked():
+        return digest if store.is_intact(digest) else compute(store)
+
+
+def _linked() -> AbstractContextManager[None]:
+    """Results made within the block name this task run."""
+    context = TaskRunContext.get()
+    if context is None:
+        return nullcontext()
+    run = context.task_run
+    flow_run_id = None if run.flow_run_id is None else str(run.flow_run_id)
+    return made_by(flow_run_id=flow_run_id, task_run_id=str(run.id))
 
 
 @task(name="predict", **_settings)
@@ -77,7 +98,12 @@ def predict(digest: str, spec: dict[str, Any]) -> str:
 def simulate(digest: str, spec: dict[str, Any], shard: int, samples: int, device: str) -> str:
     """One shard of an ensemble."""
     options: dict[str, Any] = {"shard": shard, "samples": samples, "device": device}
-    return _unless_stored(digest, lambda store: work.simulate(store, EnsembleSpec(**spec), **options))
+
+    def compute(store: ResultStore) -> str:
+        with gpu.alone(resolve_device(device)):
+            return work.simulate(store, EnsembleSpec(**spec), **options)
+
+    return _unless_stored(digest, compute)
 
 
 @task(name="merge", **_settings)
@@ -113,3 +139,11 @@ def record(
         comparisons=comparisons,
     )
     return digest
+
+
+@task(name="verify", task_run_name="five exact statements")
+def verify(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The checks of one network as records: name, statistic, law, p_value, bound, level, passed."""
+    wanted = TheoremRequest(**request)
+    options = {"width": wanted.width, "samples": wanted.samples, "seed": wanted.seed}
+    return records(theorem_table(check_theorems(wanted.model(), wanted.kernel(), **options)))

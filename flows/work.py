@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 import eftcore as eft
-from eftcore.ensemble import Sample, sample_digest
+from eftcore.ensemble import Sample, reached, sample_digest
 from eftcore.ensemble.engines import resolve_device
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
 from eftcore.windows import Comparison
-from flows.progress import current
-from flows.provenance import timed
+from flows.progress import step
+from flows.provenance import origin, timed
 from flows.store import ResultStore, Stored
 
 _FRAMES = ("errors", "windows")
@@ -59,14 +59,14 @@ def load_theory(store: ResultStore, digest: str) -> tuple[Theory, dict[str, Any]
 
 def simulate(store: ResultStore, spec: EnsembleSpec, *, shard: int, samples: int, device: str) -> str:
     """Simulate one shard and store its sums."""
-    reporter = current()
+    here = step()
     with timed(device=resolve_device(device), seed=spec.seed) as provenance:
         sample = eft.simulate(
             **{name: getattr(spec, name) for name in type(spec).model_fields},
             samples=samples,
             shard=shard,
             device=device,
-            progress=lambda done, total: reporter.advance(done / total),
+            progress=lambda done, total: here.advance(done / total),
         )
     digest = shard_digest(spec.digest, shard, samples)
     _save_sample(store, digest, sample, provenance)
@@ -80,12 +80,23 @@ def merge(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, in
     for part, _ in parts[1:]:
         total = total + part
     total = total.settled()
-    provenance = dict(parts[0][1])
+    provenance = {**parts[0][1], **origin()}
     provenance["started_at"] = min(part["started_at"] for _, part in parts)
     provenance["wall_seconds"] = sum(part["wall_seconds"] for _, part in parts)
     digest = sample_digest(spec, shards)
     _save_sample(store, digest, total, provenance)
     return digest
+
+
+def precision_of(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, int]]) -> str:
+    """How precise these stored shards are together: relative standard errors, the largest over depth, for people."""
+    parts = [load_sample(store, shard_digest(spec.digest, shard, samples))[0] for shard, samples in shards]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    errors = {quantity: kinds["relative"] for quantity, kinds in reached(total).items()}
+    shown = ", ".join(f"{name} {100 * error:.2g} %" for name, error in errors.items() if error is not None)
+    return f"{total.samples} networks, standard errors {shown or 'not known yet'}"
 
 
 def _save_sample(store: ResultStore, digest: str, sample: Sample, provenance: dict[str, Any]) -> None:

@@ -32,10 +32,10 @@ def trigger(api: str, study: str, transport: httpx.BaseTransport | None = None) 
             found = _answer(client.post("/deployments/filter", json=wanted))
             if not found:
                 raise EnvironmentProblem(
-                    f"the Prefect server at {api} has no deployment of the flow {FLOW}; deploy it, or run the file with"
-                    f" `eft run {study}`"
+                    f"the Prefect server at {api} has no deployment of the flow {FLOW}; start `eft serve`,"
+                    f" or run the file with `eft run {study}`"
                 )
-            body = {"parameters": {"study": study}}
+            body = {"parameters": {"request": {"study": study}}}
             run = _answer(client.post(f"/deployments/{found[0]['id']}/create_flow_run", json=body))
     except httpx.HTTPError as problem:
         raise EnvironmentProblem(

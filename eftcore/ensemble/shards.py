@@ -33,11 +33,13 @@ class Attained:
     """What a sample attains of a target precision.
 
     Attributes:
+        spec: the ensemble.
         error: largest standard error over depth, in the units of the target; infinite where there is nothing to tell.
         met: whether that is within the target.
         samples: networks in the sample.
     """
 
+    spec: EnsembleSpec
     target: Precision
     error: float
     met: bool
@@ -91,7 +93,7 @@ def attained(sample: Sample, target: Precision) -> Attained:
     """How precise the sample is, in the terms of the target."""
     errors = _largest(sample, target.quantity)
     error = errors["absolute" if target.relative is None else "relative"]
-    return Attained(target=target, error=error, met=error <= target.bound, samples=sample.samples)
+    return Attained(spec=sample.spec, target=target, error=error, met=error <= target.bound, samples=sample.samples)
 
 
 def reached(sample: Sample) -> dict[str, dict[str, float | None]]:

@@ -23,6 +23,7 @@ from db.repository import (
     record_simulation,
 )
 from db.session import Database
+from eftcore.specs import ALGORITHM_VERSION
 
 
 def _status(db: Database, digest: str) -> str | None:
@@ -224,7 +225,7 @@ def test_top_up_says_what_it_extends_and_keeps_it(db, make_sample, provenance):
 def test_older_algorithm_stays_and_is_shown_as_superseded(db, record_all, make_theory, monkeypatch, provenance):
     recorded = record_all(db)
     assert not queries.runs(db).superseded.any()
-    versions = {"prediction": 2, "simulation": 1}
+    versions = {**ALGORITHM_VERSION, "prediction": ALGORITHM_VERSION["prediction"] + 1}
     monkeypatch.setattr("db.repository.ALGORITHM_VERSION", versions)
     monkeypatch.setattr("eftcore.specs.ALGORITHM_VERSION", versions)
     theory = make_theory("g_only")

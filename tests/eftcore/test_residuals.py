@@ -159,8 +159,9 @@ def test_standard_errors_from_shards_and_the_bound_from_one_sample() -> None:
         np.testing.assert_allclose(together.standard_error[name], expected, rtol=1e-10)
         # twelve shards know their error to 21 %
         assert (bound[name] > 0.5 * together.standard_error[name]).all()
-    # increments over one layer: the bound ignores that neighbouring layers fluctuate together
-    assert (bound["residual"] > 2 * together.standard_error["residual"]).all()
+    # one layer apart, the bound ignores that neighbouring layers fluctuate together; from the second interval on, since
+    # the paired V4 has no error at layer 0
+    assert (bound["residual"][1:] > 2 * together.standard_error["residual"][1:]).all()
 
 
 def test_frames_hold_every_component_once() -> None:

@@ -1,15 +1,24 @@
-"""The eft command in this process, with results in a temporary folder."""
+"""The eft command in this process, with results in a temporary folder; one Prefect server for all tests."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from db import migrate
+from db.session import default_url
+from flows import orchestration
 from flows.cli import main
+from tests.db.conftest import create_database, drop_database, postgresql_server, postgresql_template
+
+__all__ = ["postgresql_server", "postgresql_template"]
 
 TINY = """
 name = "tiny"
@@ -54,7 +63,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EFT_HOME", str(folder))
     monkeypatch.setenv("EFT_DATABASE_URL", "")
     monkeypatch.setenv("COLUMNS", "200")
-    assert "PREFECT_API_URL" not in os.environ
     return folder
 
 
@@ -78,3 +86,49 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return path
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Prefect server, as `eft run` starts it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH"):
+            patch.setenv(name, str(tmp_path_factory.mktemp("prefect")))
+        for name in orchestration.QUIET:
+            patch.setenv(name, orchestration.QUIET[name])
+        orchestration.configure(tmp_path_factory.mktemp("configured"))
+        with orchestration.api() as url:
+            yield url
+
+
+@pytest.fixture
+def results(prefect_api: str, home: Path, tmp_path: Path) -> Iterator[Path]:
+    """A folder with an empty database and an empty task cache, for flows that run in this process."""
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
+    migrate.upgrade(default_url())
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "cache"}):
+        yield home
+
+
+@pytest.fixture
+def postgresql(postgresql_server: sa.URL, postgresql_template: sa.URL) -> Iterator[str]:
+    """Address of a PostgreSQL database at the newest revision, without rows."""
+    made = create_database(postgresql_server, postgresql_template.database)
+    yield made.render_as_string(hide_password=False)
+    drop_database(postgresql_server, made)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Variables of a new user, with results in a temporary folder that also marks our processes."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EFT_", "PREFECT_"))}
+    return {**kept, "EFT_HOME": str(tmp_path / "home")}
+
+
+COMMAND = (sys.executable, "-m", "flows.cli")
+
+
+def shell(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The eft command in a process of its own."""
+    return subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False)

@@ -19,6 +19,7 @@ from eftcore import activation_names
 from tests.flows.conftest import TINY, Eft
 
 COMMANDS = ["", "run", "predict", "runs", "windows", "sql", "export", "import", "delete", "gc", "ui", "db"]
+COMMANDS += ["top-up", "serve", "server", "server start", "server stop", "server status"]
 COMMANDS += [f"db {name}" for name in ("upgrade", "downgrade", "current", "check", "info", "backup")]
 
 

@@ -2,104 +2,142 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import signal
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flows import server
+from tests.flows.conftest import COMMAND, shell
+
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc (Linux)")
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """Variables of a new user, with results in a temporary folder that also marks our processes."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EFT_", "PREFECT_"))}
-    return {**kept, "EFT_HOME": str(tmp_path / "home")}
-
-
-def eft(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
 def servers_of(environment: dict[str, str]) -> list[int]:
-    """Processes that serve Prefect for this folder of results."""
+    """Processes that serve Prefect for this folder of results, those that Prefect itself may start among them."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command, variables = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
         except OSError:
             continue
-        if b"flows.orchestration" in command and f"EFT_HOME={environment['EFT_HOME']}\0".encode() in variables:
+        serves = b"flows.server" in command or b"prefect.server" in command
+        if serves and f"EFT_HOME={environment['EFT_HOME']}\0".encode() in variables:
             found.append(int(folder.name))
     return found
 
 
-def test_two_runs_in_two_processes(environment: dict[str, str], tiny: Path):
-    assert eft(environment, "db", "upgrade").returncode == 0
-    first = eft(environment, "run", str(tiny))
-    assert first.returncode == 0, first.stderr
-    assert "0 tasks cached, 12 computed." in first.stdout
-    assert "[12/12] record" in first.stderr
-    second = eft(environment, "run", str(tiny))
-    assert second.returncode == 0, second.stderr
-    assert "12 tasks cached, 0 computed." in second.stdout
-    assert "g_only" in second.stdout
-    assert servers_of(environment) == []
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-def test_no_server_outlives_a_command_that_is_stopped(environment: dict[str, str], tiny: Path, how: signal.Signals):
-    eft(environment, "db", "upgrade")
-    tiny.write_text(tiny.read_text().replace("samples = 4096", "samples = 400_000_000"))
-    command = [sys.executable, "-m", "flows.cli", "run", str(tiny)]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as run:
-        assert run.stderr is not None
-        assert "predict" in run.stderr.readline()
-        (server,) = servers_of(environment)
-        run.send_signal(how)
-        rest = run.stderr.read()
-        code = run.wait()
-    with open_pid(server) as gone:
-        assert gone.wait(30)
-    if how is signal.SIGINT:
-        assert code == 130, rest
-        assert "finished work is kept" in rest
-        assert "Traceback" not in rest
-
-
-class open_pid:
+class Watched:
     """A process by its number, to wait for; one that is already gone counts as ended."""
 
     def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def __enter__(self) -> open_pid:
         try:
-            self.handle = os.pidfd_open(self.pid)
+            self.handle = os.pidfd_open(pid)
         except ProcessLookupError:
             self.handle = -1
-        return self
 
-    def wait(self, seconds: float) -> bool:
+    def ends(self, seconds: float) -> bool:
         """Whether the process ends within so many seconds."""
-        import select
-
         return self.handle < 0 or bool(select.select([self.handle], [], [], seconds)[0])
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Forget the process."""
         if self.handle >= 0:
             os.close(self.handle)
 
 
+@pytest.fixture
+def long(tiny: Path) -> Path:
+    """A study that takes minutes, whose single shards take less than a second."""
+    tiny.write_text(tiny.read_text().replace("samples = 4096", "samples = 400_000_000"))
+    return tiny
+
+
+@pytest.fixture
+def under_way(environment: dict[str, str], long: Path) -> Iterator[subprocess.Popen[str]]:
+    """`eft run` of the long study that has begun to compute; its server is up."""
+    assert shell(environment, "db", "upgrade").returncode == 0
+    command = [*COMMAND, "run", str(long)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        assert "predict" in run.stderr.readline()
+        yield run
+        run.kill()
+
+
+def test_runs_share_a_server_that_stays_until_it_is_stopped(environment: dict[str, str], tiny: Path):
+    assert shell(environment, "db", "upgrade").returncode == 0
+    started = shell(environment, "server", "start")
+    assert started.returncode == 0, started.stderr
+    (process,) = servers_of(environment)
+    assert shell(environment, "server", "start").stdout == started.stdout
+    first = shell(environment, "run", str(tiny))
+    assert first.returncode == 0, first.stderr
+    assert "0 tasks cached, 12 computed." in first.stdout
+    assert "[12/12] record" in first.stderr
+    second = shell(environment, "run", str(tiny), "--json")
+    assert json.loads(second.stdout)["tasks"] == {"cached": 12, "computed": 0, "skipped": 0}
+    status = json.loads(shell(environment, "server", "status", "--json").stdout)
+    assert (status["process"], status["answers"], status["used"], status["stays"]) == (process, True, False, True)
+    assert servers_of(environment) == [process]
+    assert "stopped" in shell(environment, "server", "stop").stdout
+    assert servers_of(environment) == []
+    assert json.loads(shell(environment, "server", "status", "--json").stdout)["running"] is False
+
+
+def test_ctrl_c_stops_soon_and_says_how_to_go_on(
+    environment: dict[str, str], under_way: subprocess.Popen[str], long: Path
+):
+    (process,) = servers_of(environment)
+    watched = Watched(process)
+    under_way.send_signal(signal.SIGINT)
+    _, said = under_way.communicate(timeout=30)  # it takes five seconds at most on a machine that is not busy
+    assert under_way.returncode == 130, said
+    assert f"the same command goes on from there: eft run {long}" in said
+    assert "Traceback" not in said
+    assert watched.ends(30)
+    watched.close()
+    left = json.loads(shell(environment, "runs", "--json").stdout)
+    assert {run["status"] for run in left} <= {"pending", "stale", "succeeded"}
+
+
+def test_a_server_serves_every_command_and_ends_by_itself_after_kill_9(
+    environment: dict[str, str], under_way: subprocess.Popen[str], tiny: Path, tmp_path: Path
+):
+    (process,) = servers_of(environment)
+    watched = Watched(process)
+    refused = shell(environment, "server", "stop")
+    assert refused.returncode == 1
+    assert "in use" in refused.stderr
+    short = tmp_path / "short.toml"
+    short.write_text(tiny.read_text().replace("400_000_000", "4096"))
+    other = shell(environment, "run", str(short))
+    assert other.returncode == 0, other.stderr
+    assert servers_of(environment) == [process]
+    under_way.kill()
+    assert watched.ends(30)
+    watched.close()
+
+
+def test_a_server_that_hangs_is_ended_by_the_next_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.5)
+    with server.LocalServer(tmp_path).used() as first:
+        os.kill(first.pid, signal.SIGSTOP)
+        with server.LocalServer(tmp_path).used() as second:
+            assert second.pid != first.pid
+            assert server.LocalServer(tmp_path).answers(second)
+    assert server.LocalServer(tmp_path).running() is None
+
+
 def test_a_server_that_does_not_answer_is_told(environment: dict[str, str], tiny: Path):
-    eft(environment, "db", "upgrade")
-    result = eft({**environment, "PREFECT_API_URL": "http://127.0.0.1:1/api"}, "run", str(tiny))
+    shell(environment, "db", "upgrade")
+    result = shell({**environment, "PREFECT_API_URL": "http://127.0.0.1:1/api"}, "run", str(tiny))
     assert result.returncode == 1
     assert "PREFECT_API_URL" in result.stderr
     assert "unset" in result.stderr

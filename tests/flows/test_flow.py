@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 
 from db import migrate, queries
 from db.session import Database, default_url
-from flows import orchestration, work
+from flows import work
+from flows.requests import StudyRequest
 from flows.store import data_home, default_store
 from flows.study import load_study
 from tests.flows.conftest import TINY
@@ -22,30 +22,13 @@ TASKS = 2 + 2 * (1 + 1 + 2 + 1)
 TABLES = ("v_runs", "v_windows", "v_errors", "v_trajectories")
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A temporary Prefect server, as `eft run` starts it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        patch.setenv("PREFECT_LOCAL_STORAGE_PATH", str(tmp_path_factory.mktemp("results")))
-        for name in orchestration.QUIET:
-            patch.setenv(name, orchestration.QUIET[name])
-        orchestration.configure(tmp_path_factory.mktemp("home"))
-        with orchestration.server() as url:
-            yield url
-
-
 @pytest.fixture
-def calls(api: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def calls(results: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the computations that really ran, in order; results and task cache start empty."""
-    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-
-    migrate.upgrade(default_url())
     made: list[str] = []
     for name in ("predict", "simulate", "merge", "compare"):
         monkeypatch.setattr(work, name, _noting(made, name, getattr(work, name)))
-    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "cache"}):
-        yield made
+    return made
 
 
 def _noting(made: list[str], name: str, function):
@@ -61,7 +44,7 @@ def run(path: Path):
     from flows.run import StudyFailed, run_study
 
     try:
-        return run_study(str(path))
+        return run_study(StudyRequest(study=str(path)))
     except StudyFailed as failed:
         return failed.summary
 
@@ -260,6 +243,18 @@ def test_a_tighter_target_reuses_shards_and_a_cap_is_told(
 
 
 @pytest.mark.usefixtures("small_shards")
+def test_precision_is_told_for_every_point_of_a_grid(calls: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]):
+    from flows import launch
+
+    tiny.write_text(TARGET.replace("epsilon = 0.5", "epsilon = [0.5, 0.25]"))
+    summary = run(tiny)
+    launch.report(summary, as_json=True)
+    told = json.loads(capsys.readouterr().out)["precision"]
+    assert [row["epsilon"] for row in told] == [0.5, 0.25]
+    assert [row["samples"] for row in told] == [row["samples"] for row in told if row["stopped"] == "target met"]
+
+
+@pytest.mark.usefixtures("small_shards")
 def test_a_failed_round_is_taken_up_again(calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch):
     real = work.simulate
 
@@ -274,12 +269,13 @@ def test_a_failed_round_is_taken_up_again(calls: list[str], tiny: Path, monkeypa
     assert [failure.cause for failure in summary.failures] == ["RuntimeError: the device is on fire"]
     assert [(row["samples"], row["status"]) for row in simulations()] == [(2000, "failed")]
     monkeypatch.setattr(work, "simulate", real)
+    done = calls.count("simulate")
     calls.clear()
     repaired = run(tiny)
     assert repaired.failures == []
     (attained,) = repaired.precision.values()
     assert attained.met
-    assert calls.count("simulate") == attained.samples // 64 - 2
+    assert calls.count("simulate") == attained.samples // 64 - done
     assert [(row["samples"], row["status"]) for row in simulations()] == [(attained.samples, "succeeded")]
 
 
@@ -337,4 +333,4 @@ def test_passing_trouble_is_retried_and_wrong_input_is_not(
     monkeypatch.setattr(work, "predict", wrong)
     tiny.write_text(tiny.read_text().replace("[model]", "[model]\nbias_variance = 0.1"))
     assert len(run(tiny).failures) == 2
-    assert attempts == ["mean", "g_only"]
+    assert sorted(attempts) == ["g_only", "mean"]

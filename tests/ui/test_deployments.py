@@ -26,7 +26,7 @@ def test_the_deployment_of_the_study_flow_is_started_with_the_file() -> None:
     (listed, wanted), (created, body) = sent
     assert (listed, created) == ("/api/deployments/filter", "/api/deployments/abc/create_flow_run")
     assert wanted["flows"] == {"name": {"any_": ["run-study"]}}
-    assert body == {"parameters": {"study": "/studies/x.toml"}}
+    assert body == {"parameters": {"request": {"study": "/studies/x.toml"}}}
 
 
 def _refuse(request: httpx.Request) -> httpx.Response:

@@ -58,15 +58,16 @@ def test_one_network_tells_nothing():
 
 @pytest.mark.parametrize(
     ("quantity", "bound"),
-    [("V4", {"relative": 0.01}), ("K1", {"relative": 0.2}), ("U1", {"absolute": 0.01}), ("K0", {"relative": 0.004})],
+    [("V4", {"relative": 0.01}), ("K1", {"absolute": 0.05}), ("U1", {"absolute": 0.01}), ("K0", {"relative": 0.004})],
 )
 def test_enough_networks_are_simulated_and_not_far_more(quantity, bound):
+    """A third of them would not do, for any seed tried. K1 has an absolute bound: its own size is as uncertain."""
     target = eft.Precision(quantity=quantity, **bound)
     sample = simulate(precision=target)
     assert attained(sample, target).met
     assert attained(sample, target).stopped == "target met"
     assert sample.samples > 128
-    fewer = simulate(samples=int(0.7 * sample.samples))
+    fewer = simulate(samples=sample.samples // 3)
     assert not attained(fewer, target).met
 
 
@@ -204,7 +205,7 @@ def test_without_a_leading_order_v4_is_the_plain_estimate(monkeypatch):
     assert 0.5 < ratio.min() <= ratio.max() < 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert simulate(precision=eft.Precision(quantity="V4", relative=0.2)).samples > 128
+        assert simulate(precision=eft.Precision(quantity="V4", relative=0.08)).samples > 128
     _series.cache_clear()
 
 

@@ -1,0 +1,161 @@
+"""What Prefect costs on top of the work, and a sweep of many configurations: `python -m benchmarks.orchestration`.
+
+Overhead: shards of about a second as tasks of one flow run with one worker; the time from the start of the first to the
+end of the last, over the time that the simulations themselves took (they measure it, so other load meets both). Sweep:
+theory of every closure and a small paired ensemble for each of ``--configurations`` configurations from one study file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+import eftcore as eft
+from flows import orchestration, work
+from flows.store import ResultStore, default_store
+
+if TYPE_CHECKING:
+    from flows.dispatch import Outcome
+
+SHARDS = 12
+SECONDS = 1.0
+SWEEP = """
+name = "sweep"
+widths = [32]
+samples = 512
+closures = ["mean", "source_only", "g_only", "sigma", "wick"]
+recorded_depths = 25
+
+[model]
+activation = ["tanh", "erf", "relu", "gelu", "linear"]
+weight_variance = [1.0, 1.25, 1.5, 1.75, 2.0]
+bias_variance = [0.0, 0.1, 0.2, 0.3]
+epsilon = 0.2
+total_time = 1.0
+
+[[kernel]]
+kind = "equicorrelated"
+n_inputs = 2
+variance = 1.0
+correlation = {correlations}
+"""
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--configurations", type=int, default=500, help="a multiple of 100")
+    parser.add_argument("--runners", nargs="+", default=["threads", "processes", "dask"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["EFT_HOME"] = folder
+        orchestration.configure(Path(folder))
+        with orchestration.api():
+            overhead(options.runners)
+        if options.configurations:
+            sweep(Path(folder), options.configurations)
+
+
+def overhead(runners: list[str]) -> None:
+    """What lies between the shards, per shard and as a share of the work."""
+    spec = _ensemble()
+    store = ResultStore(Path(tempfile.mkdtemp(dir=os.environ["PREFECT_HOME"])))
+    for shard, networks in ((0, 64), (1, 4096)):  # the first compiles
+        work.simulate(store, spec, shard=shard, samples=networks, device="cpu")
+    _, provenance = work.load_sample(store, work.shard_digest(spec.digest, 1, 4096))
+    networks = int(4096 * SECONDS / provenance["wall_seconds"])
+    for runner in runners:
+        wall, simulated = _flow(spec, networks, runner)
+        between = (wall - sum(simulated)) / SHARDS
+        print(
+            f"{runner:10} {SHARDS} shards of {sum(simulated) / SHARDS:.2f} s:"
+            f" {1000 * between:.0f} ms more each, {100 * (wall / sum(simulated) - 1):.1f} %"
+        )
+
+
+def _ensemble() -> eft.EnsembleSpec:
+    model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=200)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=4, variance=2.0, correlation=0.3)
+    return eft.EnsembleSpec(model=model, kernel=kernel, width=64, estimator="plain")
+
+
+def _flow(spec: eft.EnsembleSpec, networks: int, runner: str) -> tuple[float, list[float]]:
+    """Seconds from the start of the first shard to the end of the last, and those of each shard's simulation."""
+    from prefect import flow
+
+    from flows import tasks
+    from flows.requests import Resources
+    from flows.runners import dispatching
+
+    os.environ["EFT_HOME"] = tempfile.mkdtemp(dir=os.environ["PREFECT_HOME"])
+    digests = {shard: work.shard_digest(spec.digest, shard, networks) for shard in range(SHARDS)}
+
+    @flow(persist_result=False)
+    def simulate_all() -> float:
+        with dispatching(Resources(runner=runner, workers=1)) as dispatcher:
+
+            def one(shard: int) -> Outcome:
+                inputs = {"spec": spec.model_dump(mode="json"), "shard": shard, "samples": networks, "device": "cpu"}
+                named = tasks.simulate.with_options(task_run_name=f"shard {shard}", refresh_cache=True)
+                return dispatcher.run(named, {"digest": digests[shard], **inputs})
+
+            assert all(outcome.end == "computed" for outcome in dispatcher.each(one, range(SHARDS)))
+            return time.time()
+
+    end = simulate_all()
+    records = [work.load_sample(default_store(), digest)[1] for digest in digests.values()]
+    start = min(datetime.fromisoformat(record["started_at"]).timestamp() for record in records)
+    return end - start, [record["wall_seconds"] for record in records]
+
+
+def sweep(home: Path, configurations: int) -> None:
+    """One study file of so many configurations: wall time, and memory of the command over time."""
+    environment = {**os.environ, "EFT_HOME": str(home / "sweep")}
+    correlations = [round(0.8 * k / max(1, configurations // 100), 3) for k in range(configurations // 100)]
+    study = home / "sweep.toml"
+    study.write_text(SWEEP.format(correlations=correlations))
+    eft_command = [sys.executable, "-m", "flows.cli"]
+    subprocess.run([*eft_command, "db", "upgrade"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    for title in ("first", "again"):
+        start = time.perf_counter()
+        run = subprocess.Popen(
+            [*eft_command, "run", str(study)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        megabytes: list[float] = []
+        watch = threading.Thread(target=_watch, args=(run.pid, megabytes))
+        watch.start()
+        assert run.stdout is not None
+        said = run.stdout.read().decode()
+        assert run.wait() == 0
+        watch.join()
+        (counts,) = [line for line in said.splitlines() if line.startswith("Study sweep")]
+        quarters = [megabytes[int(part * (len(megabytes) - 1) / 4)] for part in range(5)]
+        memory = ", ".join(f"{number:.0f}" for number in quarters)
+        print(f"{title}: {time.perf_counter() - start:.0f} s. {counts} Memory over time: {memory} MB")
+
+
+def _watch(pid: int, megabytes: list[float]) -> None:
+    process = psutil.Process(pid)
+    while True:
+        try:
+            megabytes.append(process.memory_info().rss / 1e6)
+        except psutil.Error:
+            return
+        if process.status() == psutil.STATUS_ZOMBIE:
+            megabytes.pop()
+            return
+        time.sleep(1.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The flows as Prefect deployments: triggered from Prefect's pages, its API or a schedule, with a checked form.
+
+``prefect.yaml`` deploys the same flows to a work pool, for workers that run on other machines.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from prefect import serve as prefect_serve
+from prefect.deployments.runner import EntrypointType
+
+from flows import run
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+SWEEP_SECONDS = 600
+"""Between two looks for runs that nobody gives signs of life for."""
+
+
+def deployments() -> list[RunnerDeployment]:
+    """One deployment, named ``eft``, of each flow."""
+    every: list[tuple[Any, dict[str, Any]]] = [
+        (run.run_study, {"description": "Run a whole study; give its name or the path of its file."}),
+        (run.run_configuration, {"description": "Predict, simulate and compare one configuration."}),
+        (run.top_up, {"description": "Make the simulations of a study larger."}),
+        (run.verify_theorems, {"description": "Check the exact statements of the theory on one network."}),
+        (
+            run.sweep_stale,
+            {
+                "description": "Mark runs as stale that nobody gives signs of life for.",
+                "interval": timedelta(seconds=SWEEP_SECONDS),
+            },
+        ),
+    ]
+    # an entrypoint by module: one by file cannot resolve the types of the parameters
+    shared: dict[str, Any] = {"name": "eft", "tags": ["eft"], "entrypoint_type": EntrypointType.MODULE_PATH}
+    return [flow.to_deployment(**shared, **options) for flow, options in every]
+
+
+def serve(limit: int) -> None:
+    """Wait for flow runs that somebody triggers and carry them out, ``limit`` at a time, until Ctrl-C."""
+    prefect_serve(*deployments(), limit=limit, print_starting_message=False)

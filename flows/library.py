@@ -1,0 +1,90 @@
+"""Running studies from Python, in a script or a notebook: ``flows.run_study``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from db import migrate, queries
+from db.errors import DatabaseMissing
+from db.session import Database, default_url
+from flows import launch
+from flows.requests import Resources, checked
+from flows.study import find_study, load_study
+
+if TYPE_CHECKING:
+    from flows.execution import Summary
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study that ran: ``summary`` says what was cached, computed and failed; the frames come from the database."""
+
+    study: str
+    database: str
+    summary: Summary
+
+    @property
+    def windows(self) -> pd.DataFrame:
+        """Validity windows: rows of v_windows."""
+        return self._frame(queries.windows, study=self.study)
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """Errors of each closure over depth: rows of v_errors."""
+        simulations = [int(run) for run in self.windows["simulation_run_id"].unique()]
+        return self._frame(queries.errors, simulation_run_id=simulations)
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """Simulations and predictions with their provenance: rows of v_runs."""
+        return self._frame(queries.runs, study=self.study)
+
+    def _frame(self, query: Any, **filters: Any) -> pd.DataFrame:
+        db = Database(self.database, read_only=True)
+        try:
+            return query(db, **filters)
+        finally:
+            db.dispose()
+
+
+def run_study(study: str | os.PathLike[str], *, db: str | None = None, **resources: Any) -> StudyResult:
+    """Run a study; what was computed before is not computed again.
+
+    Args:
+        study: a bundled study by name ("quick"), or the path of a study file.
+        db: address of the results database; EFT_DATABASE_URL, else SQLite in ./eft-data. Created when there is none.
+        resources: fields of flows.requests.Resources: device, runner, workers, dask_address, task_timeout.
+
+    Raises InputError for a wrong study or resource, EnvironmentProblem for a database, server or cluster that cannot
+    be used. Tasks that failed are in ``summary.failures`` of the result.
+    """
+    wanted = checked(Resources, **resources)
+    plan = load_study(find_study(os.fspath(study)))
+    with _database(db) as url:
+        try:
+            migrate.require_current(url)
+        except DatabaseMissing:
+            migrate.upgrade(url)
+        summary = launch.run_study(os.fspath(study), wanted)
+    return StudyResult(study=plan.name, database=url, summary=summary)
+
+
+@contextmanager
+def _database(url: str | None) -> Iterator[str]:
+    """Tasks find the database in the environment, which is as before after the block."""
+    before = os.environ.get("EFT_DATABASE_URL")
+    if url is not None:
+        os.environ["EFT_DATABASE_URL"] = url
+    try:
+        yield default_url()
+    finally:
+        if before is not None:
+            os.environ["EFT_DATABASE_URL"] = before
+        else:
+            os.environ.pop("EFT_DATABASE_URL", None)

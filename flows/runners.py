@@ -1,0 +1,124 @@
+"""Who computes: Prefect's own task runners on this machine, or prefect-dask on a cluster.
+
+A simulation uses several threads of its own. Each worker process gets its share of the processors, so that processes
+together do not ask for more than there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from eftcore.errors import EnvironmentProblem
+from flows.dispatch import Dispatcher
+from flows.requests import Resources
+from flows.store import data_home
+
+CONNECT_SECONDS = 10
+"""A Dask scheduler must answer within so long."""
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def dispatching(resources: Resources) -> Iterator[Dispatcher]:
+    """A dispatcher over the runner that is asked for, which ends with the block.
+
+    Raises EnvironmentProblem when the Dask extra is missing, or its scheduler does not answer or has no workers.
+    """
+    runner, workers = _task_runner(resources)
+    with runner:
+        yield Dispatcher(runner, workers)
+
+
+def _task_runner(resources: Resources) -> tuple[TaskRunner[Any], int]:
+    workers = resources.workers or processors()
+    if resources.runner == "threads":
+        return ThreadPoolTaskRunner(max_workers=workers), workers
+    share = max(1, processors() // workers)
+    if resources.runner == "processes":
+        return ProcessPoolTaskRunner(max_workers=workers, initializer=start_worker, initargs=(share,)), workers
+    return _dask(resources, workers, share)
+
+
+def _dask(resources: Resources, workers: int, share: int) -> tuple[TaskRunner[Any], int]:
+    try:
+        from prefect_dask import DaskTaskRunner
+
+        logging.getLogger("distributed").setLevel(logging.ERROR)
+    except ModuleNotFoundError as missing:
+        raise EnvironmentProblem(
+            f"runner = 'dask' needs the Python package {missing.name}; pip install 'resnet-eft[dask]'"
+        ) from None
+    if resources.dask_address is not None:
+        return DaskTaskRunner(address=resources.dask_address), _cluster_threads(resources.dask_address)
+    cluster = {
+        "n_workers": workers,
+        "threads_per_worker": 1,
+        "dashboard_address": None,
+        "silence_logs": "CRITICAL",
+        "env": _threads(share),
+    }
+    return DaskTaskRunner(cluster_kwargs=cluster), workers
+
+
+def _cluster_threads(address: str) -> int:
+    """Tasks that a running cluster works on at a time, after a look whether its workers share our results."""
+    from distributed import Client
+
+    try:
+        with Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client:
+            threads = sum(client.nthreads().values())
+            homes = client.run(_home)
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(
+            f"dask_address = {address!r}: no Dask scheduler answers there ({error}); check the address and start one "
+            "with `dask scheduler`"
+        ) from None
+    if not threads:
+        raise EnvironmentProblem(
+            f"dask_address = {address!r}: the scheduler has no workers; start some with `dask worker {address}`"
+        )
+    elsewhere = {worker: home for worker, home in homes.items() if home != _home()}
+    if elsewhere:
+        worker, home = next(iter(elsewhere.items()))
+        raise EnvironmentProblem(
+            f"dask worker {worker} keeps results in {home}, this command in {_home()}; start the workers with the same "
+            "EFT_HOME, on a file system that all machines share"
+        )
+    return threads
+
+
+def _home() -> str:
+    return str(data_home())
+
+
+def _threads(share: int) -> dict[str, str]:
+    return {"NUMBA_NUM_THREADS": str(share), "OMP_NUM_THREADS": str(share)}
+
+
+def start_worker(share: int) -> None:
+    """Begin the life of a worker process: its share of the processors, and an end when the flow's process ends.
+
+    Call it before anything imports numba or torch, which read the shares once.
+    """
+    os.environ.update(_threads(share))
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, name="eft-follow-parent", daemon=True).start()

@@ -1,0 +1,289 @@
+"""The local Prefect server: one for all commands that share a PREFECT_HOME, gone when nobody uses it.
+
+Files below PREFECT_HOME/server say who is there, by locks that the kernel releases however their holder ends:
+
+* ``alive`` is locked by the server; ``server.json`` says where it listens.
+* ``users`` is locked, shared, by each command that uses the server. A server that can lock it alone is not used.
+* ``change`` is locked while somebody starts or stops the server.
+
+A command's own server ends with the last command that uses it. ``eft server start`` keeps one, with Prefect's pages and
+its schedules, until ``eft server stop``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from eftcore.errors import EnvironmentProblem
+
+STARTUP_SECONDS = 120.0
+STOP_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
+PORT = 4200
+"""Prefect's own; the next free one where it is taken."""
+
+_LOOK_SECONDS = 0.5
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers that this process started."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server: its process, where it listens, whether it has pages and schedules, whether it stays when not used."""
+
+    pid: int
+    port: int
+    whole: bool
+    kept: bool
+    started_at: float
+
+    @property
+    def url(self) -> str:
+        """Of the API."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+    @property
+    def pages(self) -> str:
+        """Of Prefect's pages, which only a whole server has."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+class LocalServer:
+    """The server of one PREFECT_HOME, running or not."""
+
+    def __init__(self, prefect_home: Path) -> None:
+        self.prefect_home = prefect_home
+        self.folder = prefect_home / "server"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"{self.folder}: cannot be written ({error.strerror}); choose a folder for results with EFT_HOME=PATH"
+            ) from None
+
+    @contextlib.contextmanager
+    def used(self, *, whole: bool = False) -> Iterator[Running]:
+        """The server while the block runs, started when there is none; the last to leave waits until it is gone.
+
+        Args:
+            whole: with Prefect's pages and schedules, which make it start more slowly.
+
+        Raises EnvironmentProblem when it does not start.
+        """
+        with self._open("users") as users:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            with self._locked("change"):
+                running = self._answering(whole=whole) or self._start(whole=whole, kept=False)
+            try:
+                yield running
+            finally:
+                if _try_lock(users):
+                    left = self.running()  # perhaps another one than ours, which hung and was replaced
+                    if left is not None and not left.kept:
+                        self._end(left.pid)
+
+    def start(self, port: int | None = None) -> Running:
+        """A server that stays; the one that runs already if it does. Raises EnvironmentProblem."""
+        with self._locked("change"):
+            running = self._answering(whole=True)
+            if running is not None and running.kept:
+                return running
+            if running is not None:
+                self._refuse_if_used(running)
+                self._end(running.pid)
+            return self._start(whole=True, kept=True, port=port)
+
+    def stop(self, *, force: bool = False) -> Running | None:
+        """End the server and return what it was; None when there was none. Raises EnvironmentProblem if it is used."""
+        with self._locked("change"):
+            running = self.running()
+            if running is not None:
+                if not force:
+                    self._refuse_if_used(running)
+                self._end(running.pid)
+            return running
+
+    def running(self) -> Running | None:
+        """The server's process if there is one, whether it answers or not."""
+        with self._open("alive") as alive:
+            if _try_lock(alive):
+                return None
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Running(**json.loads((self.folder / "server.json").read_text()))
+        return None
+
+    def is_used(self) -> bool:
+        """Whether some command uses the server now."""
+        with self._open("users") as users:
+            return not _try_lock(users)
+
+    def answers(self, running: Running) -> bool:
+        """Whether its API answers."""
+        import httpx
+
+        try:
+            return httpx.get(f"{running.url}/health", timeout=ANSWER_SECONDS, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _answering(self, *, whole: bool) -> Running | None:
+        """The server that runs and answers; one that hangs is ended."""
+        running = self.running()
+        if running is None:
+            return None
+        if not self.answers(running):
+            self._end(running.pid)
+            return None
+        if whole and not running.whole:
+            raise EnvironmentProblem(
+                "a running command has a Prefect server without pages and schedules; wait until it has ended"
+            )
+        return running
+
+    def _start(self, *, whole: bool, kept: bool, port: int | None = None) -> Running:
+        free = _free_port(port or (PORT if whole else 0))
+        running = Running(pid=0, port=free, whole=whole, kept=kept, started_at=time.time())
+        if port is not None and running.port != port:
+            raise EnvironmentProblem(f"port {port} is taken; choose another one, or leave it out")
+        log = self.folder / "server.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.server", str(self.folder), json.dumps(asdict(running))],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment(running),
+                start_new_session=True,  # Ctrl-C is for the commands that use it
+            )
+        _children[process.pid] = process
+        running = replace(running, pid=process.pid)
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise EnvironmentProblem(
+                    f"the Prefect server ended at once (exit code {process.returncode}, see {log}); "
+                    f"check that {self.prefect_home} can be written, or set PREFECT_API_URL to a running server"
+                )
+            if (self.folder / "server.json").exists() and self.answers(running):
+                return running
+            time.sleep(0.05)
+        self._end(process.pid)
+        raise EnvironmentProblem(
+            f"the Prefect server did not answer within {STARTUP_SECONDS:.0f} s; "
+            "try again, or set PREFECT_API_URL to a running server"
+        )
+
+    def _end(self, pid: int) -> None:
+        """Ask the process to end, and make it; returns when it is gone."""
+        deadline = time.monotonic() + STOP_SECONDS
+        with self._open("alive") as alive, contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+            while not _try_lock(alive):
+                if time.monotonic() > deadline:
+                    os.kill(pid, signal.SIGKILL)
+                    deadline = float("inf")
+                time.sleep(0.02)
+        if pid in _children:
+            _children.pop(pid).wait()
+
+    def _refuse_if_used(self, running: Running) -> None:
+        if self.is_used():
+            raise EnvironmentProblem(
+                f"the Prefect server at {running.pages} is in use by a running command; wait until that has ended"
+            )
+
+    def _environment(self, running: Running) -> dict[str, str]:
+        """Of the server process. Its pages find its API by the address given here."""
+        given = {
+            "PREFECT_HOME": str(self.prefect_home),
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+            "PREFECT_SERVER_API_PORT": str(running.port),
+            "PREFECT_UI_API_URL": running.url,
+            "PREFECT_UI_ENABLED": str(int(running.whole)),
+            "PREFECT_UI_STATIC_DIRECTORY": str(self.prefect_home / "ui"),
+            "PREFECT__SERVER_FINAL": "1",
+        }
+        inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+        return {**inherited, **given}
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with self._open(name) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _open(self, name: str) -> IO[bytes]:
+        return (self.folder / name).open("ab")
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _free_port(wanted: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _serve(folder: Path, wanted: Running) -> None:
+    """Serve Prefect's API until SIGTERM, or, unless it is kept, until nobody uses it."""
+    alive = (folder / "alive").open("ab")
+    for _ in range(100):  # somebody may be looking whether we are here
+        if _try_lock(alive):
+            break
+        time.sleep(0.01)
+    else:
+        sys.exit("another server runs here")
+    card = folder / "server.json"
+    card.unlink(missing_ok=True)
+
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    # without pages and schedules it starts in half the time
+    application = create_app(final=True, ephemeral=not wanted.whole)
+    api = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=wanted.port, log_level="critical"))
+    me = replace(wanted, pid=os.getpid())
+
+    def look_after() -> None:
+        users = (folder / "users").open("ab")
+        while not api.should_exit:
+            if api.started and not card.exists():
+                card.with_suffix(".part").write_text(json.dumps(asdict(me)))
+                card.with_suffix(".part").replace(card)
+            if not me.kept and _try_lock(users):  # and it stays locked: who comes now waits until we are gone
+                break
+            time.sleep(_LOOK_SECONDS if api.started else 0.05)
+        api.should_exit = True
+        time.sleep(STOP_SECONDS / 2)
+        os._exit(0)
+
+    threading.Thread(target=look_after, daemon=True).start()
+    api.run()
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]), Running(**json.loads(sys.argv[2])))

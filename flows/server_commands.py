@@ -1,0 +1,72 @@
+"""``eft server``: the local Prefect server, for those who want it to stay."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Annotated, Any
+
+import typer
+
+from flows import orchestration
+from flows.store import data_home
+
+server_app = typer.Typer(
+    name="server",
+    help="The local Prefect server: commands start one when they need it; keep one for its pages and schedules.",
+    no_args_is_help=True,
+)
+
+
+@server_app.command()
+def start(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; 4200, else a free one.")] = None,
+) -> None:
+    """Start a server that stays until `eft server stop`; `eft run` and others then use it and start faster."""
+    orchestration.configure(data_home())
+    running = orchestration.local_server().start(port)
+    print(f"Prefect server {running.pages} (process {running.pid}); `eft server stop` ends it")
+
+
+@server_app.command()
+def stop(
+    force: Annotated[bool, typer.Option("--force", help="Also while a command uses it, which then fails.")] = False,
+) -> None:
+    """Stop the server."""
+    orchestration.configure(data_home())
+    stopped = orchestration.local_server().stop(force=force)
+    print("no Prefect server runs here" if stopped is None else f"Prefect server {stopped.pages} stopped")
+
+
+@server_app.command()
+def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say whether a server runs, where, and whether a command uses it."""
+    from flows import tables
+
+    orchestration.configure(data_home())
+    described = _describe()
+    if json:
+        tables.print_json(described)
+    else:
+        for name, value in described.items():
+            print(f"{name}: {value}")
+
+
+def _describe() -> dict[str, Any]:
+    """What there is to say; the keys are those of ``eft server status --json``."""
+    server = orchestration.local_server()
+    running = server.running()
+    described: dict[str, Any] = {"running": running is not None, "prefect_home": str(server.prefect_home)}
+    if configured := os.environ.get("PREFECT_API_URL"):
+        described["used_instead"] = configured
+    if running is not None:
+        described |= {
+            "answers": server.answers(running),
+            "api": running.url,
+            "pages": running.pages if running.whole else None,
+            "process": running.pid,
+            "up_seconds": round(time.time() - running.started_at),
+            "used": server.is_used(),
+            "stays": running.kept,
+        }
+    return described

@@ -1,0 +1,124 @@
+"""``eft run``, ``eft top-up`` and ``eft serve``: studies from the shell."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.options import DatabaseOption, JsonOption, use_database
+
+if TYPE_CHECKING:
+    from flows.execution import Summary
+    from flows.study import Study
+
+study_app = typer.Typer()
+
+StudyArgument = Annotated[
+    str, typer.Argument(help="A study file, or a bundled study by name: quick, digits, paper, paper-quick.")
+]
+DeviceOption = Annotated[str, typer.Option(help="Where to simulate: auto, cpu or cuda.")]
+RunnerOption = Annotated[str, typer.Option(help="Who computes: threads, processes or dask.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Tasks at a time; as many as processors by default.")]
+AddressOption = Annotated[
+    str | None, typer.Option(help="A running Dask scheduler, tcp://host:8786, in place of a cluster here.")
+]
+TimeoutOption = Annotated[
+    float | None, typer.Option(help="Seconds after which one prediction or shard counts as failed.")
+]
+
+
+@study_app.command()
+def run(
+    study: StudyArgument,
+    db: DatabaseOption = None,
+    device: DeviceOption = "auto",
+    runner: RunnerOption = "threads",
+    workers: WorkersOption = None,
+    dask_address: AddressOption = None,
+    task_timeout: TimeoutOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be computed, and how long.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Run a study: predict, simulate, compare, record. What was computed before is not computed again."""
+    from db import migrate
+    from flows import launch
+    from flows.requests import Resources, checked
+    from flows.study import find_study, load_study
+
+    given = {"device": device, "runner": runner, "workers": workers, "task_timeout": task_timeout}
+    resources = checked(Resources, **given, dask_address=dask_address)
+    plan = load_study(find_study(study))
+    migrate.require_current(use_database(db))
+    if dry_run:
+        launch.dry_run(study, as_json=json)
+        return
+    _carry_out(plan, lambda: launch.run_study(study, resources), as_json=json)
+
+
+@study_app.command()
+def top_up(
+    study: StudyArgument,
+    samples: Annotated[int | None, typer.Option(help="Networks for each simulation, in all.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="QUANTITY=ERROR", help="Relative standard error to reach: V4=0.01.")
+    ] = None,
+    max_samples: Annotated[int, typer.Option(help="With --precision: networks after which to stop anyway.")] = 10**6,
+    db: DatabaseOption = None,
+    device: DeviceOption = "auto",
+    runner: RunnerOption = "threads",
+    workers: WorkersOption = None,
+    dask_address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make the simulations of a study larger, by number or to a precision. Finished shards are kept."""
+    from db import migrate
+    from flows import launch
+    from flows.requests import Resources, TopUpRequest, checked
+
+    given = {"device": device, "runner": runner, "workers": workers, "dask_address": dask_address}
+    resources = checked(Resources, **given)
+    aim = None
+    if precision is not None:
+        quantity, _, error = precision.partition("=")
+        aim = {"quantity": quantity, "relative": error, "max_samples": max_samples}
+    request = checked(TopUpRequest, study=study, samples=samples, precision=aim)
+    migrate.require_current(use_database(db))
+    _carry_out(request.plan(), lambda: launch.top_up(request, resources), as_json=json)
+
+
+def _carry_out(plan: Study, start: Callable[[], Summary], *, as_json: bool) -> None:
+    """Run a flow from the shell: what it left, or how to go on after Ctrl-C."""
+    from flows import launch, recording
+
+    recording.record_study(plan.record)  # a database that cannot be written is told before anything runs
+    try:
+        outcome = start()
+    except KeyboardInterrupt:
+        print(launch.interrupted(), file=sys.stderr)
+        raise typer.Exit(130) from None
+    launch.report(outcome, as_json=as_json)
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+@study_app.command()
+def serve(
+    db: DatabaseOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Flow runs at a time.")] = 1,
+) -> None:
+    """Offer the flows as Prefect deployments: trigger them from Prefect's pages or API. Ctrl-C ends it."""
+    from db import migrate
+    from flows import orchestration
+    from flows.store import data_home
+
+    migrate.require_current(use_database(db))
+    orchestration.configure(data_home())
+    with orchestration.api(whole=True) as url:
+        from flows import deployments
+
+        pages = url.removesuffix("/api")
+        print(f"Serving run-study, run-configuration, top-up, verify-theorems and sweep-stale at {pages}", flush=True)
+        deployments.serve(limit)
