@@ -6,6 +6,7 @@ series and the integrals lie between the two.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,16 +54,18 @@ class _Series:
     def __init__(self, spec: PredictionSpec) -> None:
         self._next = _rising(spec)
         self._found: list[LeadingOrder] = []
+        self._lock = threading.Lock()  # tasks of one process share a series
 
     def to(self, rtol: float) -> LeadingOrder | None:
-        for found in self._found:
-            if found.relative_error <= rtol:
-                return found
-        for found in self._next:
-            self._found.append(found)
-            if found.relative_error <= rtol:
-                return found
-        return self._found[-1] if self._found else None
+        with self._lock:
+            for found in self._found:
+                if found.relative_error <= rtol:
+                    return found
+            for found in self._next:
+                self._found.append(found)
+                if found.relative_error <= rtol:
+                    return found
+            return self._found[-1] if self._found else None
 
 
 def _rising(spec: PredictionSpec) -> Iterator[LeadingOrder]:
@@ -71,7 +74,8 @@ def _rising(spec: PredictionSpec) -> Iterator[LeadingOrder]:
         if _entries(spec, order) > MAX_ENTRIES:
             return
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            yield _with_error(*next(solutions))
+            found = _with_error(*next(solutions))
+        yield found
 
 
 def _entries(spec: PredictionSpec, order: int) -> int:
