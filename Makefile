@@ -1,6 +1,7 @@
 # make run    install what is missing, upgrade the database, run the quick study
 # make test   install what is missing, check the code, run every test
 # make ui     open the explorer on the results
+# make paper  run the study of the paper and write its audit
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format ui bench figures pre-commit clean
+.PHONY: help run test lint format ui paper paper-quick bench docs figures pre-commit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +49,19 @@ format: $(VENV)/.installed-test ## format the code
 
 ui: $(VENV)/.installed ## open the explorer on the results
 	$(BIN)/eft ui
+
+paper: $(VENV)/.installed ## run the study of the paper (some minutes) and write docs/paper.md and docs/paper.html
+	$(BIN)/eft db upgrade
+	$(BIN)/eft run paper
+	$(BIN)/eft report --output docs/paper.html --markdown docs/paper.md
+
+paper-quick: $(VENV)/.installed ## the same with fewer networks, within two minutes, into paper-quick.html
+	$(BIN)/eft db upgrade
+	$(BIN)/eft run paper-quick
+	$(BIN)/eft report --study paper-quick --output paper-quick.html
+
+docs: $(VENV)/.installed-test ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed-test ## measure time and memory of the theory and the simulation
 	$(BIN)/python -m benchmarks.theory

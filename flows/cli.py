@@ -255,6 +255,20 @@ def gc(
 
 
 @app.command()
+def report(
+    output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("paper.html"),
+    markdown: Annotated[Path | None, typer.Option(help="Also write a Markdown page, figures beside it.")] = None,
+    study: Annotated[str, typer.Option(help="Study with the results, laid out as studies/paper.toml.")] = "paper",
+    db: DatabaseOption = None,
+) -> None:
+    """Write the audit of the paper: what was published, what it is converged, and what was simulated."""
+    from flows.report.page import write_report
+
+    for path in write_report(_reading(db), output, markdown=markdown, study=study):
+        print(path)
+
+
+@app.command()
 def ui(
     db: DatabaseOption = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,

@@ -17,7 +17,8 @@ from eftcore.errors import InputError
 from eftcore.specs import InputKernel
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
+    """A list as a tuple, anything else as a tuple of itself: one value is a grid of one."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
@@ -25,7 +26,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True)]
 Text = Annotated[str, Field(strict=True)]
 
-_grid = (BeforeValidator(_as_tuple), Field(min_length=1))
+_grid = (BeforeValidator(as_tuple), Field(min_length=1))
 Numbers = Annotated[tuple[Number, ...], *_grid]
 Wholes = Annotated[tuple[Whole, ...], *_grid]
 Texts = Annotated[tuple[Text, ...], *_grid]

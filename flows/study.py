@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from eftcore.ensemble.sample import Shards, sample_digest
 from eftcore.ensemble.shards import first_round, shards_of
@@ -29,11 +29,14 @@ from eftcore.specs import (
     describe_validation_error,
     digest_of,
 )
-from flows.inputs import KernelSection, Number, Numbers, Section, Text, Texts, Whole, Wholes
+from flows.inputs import KernelSection, Number, Numbers, Section, Text, Texts, Whole, Wholes, as_tuple
 
 
 class ModelGrid(Section):
-    """``[model]``: fields of eftcore.ResNet, each one value or a list; depth or total_time (T = epsilon^2 depth)."""
+    """``[model]``: fields of eftcore.ResNet, each one value or a list; depth or total_time (T = epsilon^2 depth).
+
+    ``[[model]]`` sections, one after the other, add their grids up; each may have widths and samples of its own.
+    """
 
     activation: Texts
     weight_variance: Numbers
@@ -41,6 +44,8 @@ class ModelGrid(Section):
     epsilon: Numbers
     depth: Wholes | None = None
     total_time: Numbers | None = None
+    widths: Wholes | None = None
+    samples: Annotated[Whole, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> ModelGrid:
@@ -72,6 +77,7 @@ class ClosureChoice(Section):
     step: Literal["euler", "exact"] | None = None
     continuous: bool = False
     order: Annotated[tuple[Whole | Literal["auto"], ...], Field(min_length=1)] | None = None
+    numerics: Numerics | None = Field(default=None, description="for this closure alone, in place of the study's")
 
     @field_validator("order", mode="before")
     @classmethod
@@ -94,7 +100,7 @@ class StudyFile(Section):
     closures: Annotated[tuple[ClosureChoice, ...], Field(min_length=1)]
     tolerances: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.10)
     recorded_depths: Annotated[Whole, Field(ge=1)] | Wholes = 100
-    model: ModelGrid
+    model: Annotated[tuple[ModelGrid, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     kernel: Annotated[tuple[KernelSection, ...], Field(min_length=1)]
     numerics: Numerics = Numerics()
 
@@ -247,7 +253,7 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
         file = StudyFile.model_validate(content)
     except ValidationError as error:
         raise InputError(describe_validation_error("study", error)) from None
-    models = _in_section("[model]", file.model.models)
+    grids = [(grid, model) for grid in file.model for model in _in_section("[model]", grid.models)]
     kernels: dict[str, InputKernel] = {}
     for position, section in enumerate(file.kernel, start=1):
         for kernel in _in_section(f"[[kernel]] number {position}", lambda section=section: section.kernels(folder)):
@@ -256,7 +262,7 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
     predictions: dict[str, PredictionSpec] = {}
     simulations: dict[str, Simulation] = {}
     comparisons: dict[tuple[str, str], None] = {}
-    for model, kernel in itertools.product(models, kernels.values()):
+    for (grid, model), kernel in itertools.product(grids, kernels.values()):
         shared = {"model": model, "kernel": kernel, "depths": file.depths_of(model)}
         theories = [
             PredictionSpec(
@@ -265,17 +271,19 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
                 order=order,
                 step=choice.step,
                 continuous=choice.continuous,
-                numerics=file.numerics,
+                numerics=choice.numerics or file.numerics,
             )
             for choice in file.closures
             for order in choice.order or (None,)
         ]
         drawn = {name: getattr(file, name) for name in ("seed", "estimator", "sampler", "dtype")}
-        ensembles = [EnsembleSpec(**shared, width=width, **drawn) for width in file.widths]
+        ensembles = [EnsembleSpec(**shared, width=width, **drawn) for width in grid.widths or file.widths]
+        samples = grid.samples or file.samples
         predictions.update((theory.digest, theory) for theory in theories)
-        simulations.update(
-            (spec.digest, Simulation(spec=spec, samples=file.samples, precision=file.precision)) for spec in ensembles
-        )
+        for spec in ensembles:
+            wanted = Simulation(spec=spec, samples=samples, precision=None if grid.samples else file.precision)
+            before = simulations.get(spec.digest)
+            simulations[spec.digest] = before if before and before.networks >= wanted.networks else wanted
         comparisons.update(dict.fromkeys((p.digest, e.digest) for p, e in itertools.product(theories, ensembles)))
     return Study(
         name=file.name,

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 study_app = typer.Typer()
 
-StudyArgument = Annotated[str, typer.Argument(help="A study file, or a bundled study by name: quick, digits.")]
+StudyArgument = Annotated[
+    str, typer.Argument(help="A study file, or a bundled study: quick, digits, paper-quick, paper.")
+]
 DeviceOption = Annotated[str, typer.Option(help="Where to simulate: auto, cpu or cuda.")]
 RunnerOption = Annotated[str, typer.Option(help="Who computes: threads, processes or dask.")]
 WorkersOption = Annotated[int | None, typer.Option(help="Tasks at a time; as many as processors by default.")]

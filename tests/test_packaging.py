@@ -76,7 +76,7 @@ def test_the_main_job_from_an_empty_folder(installed: Path, empty: Path):
     assert _run(eft, "sql", "SELECT DISTINCT activation AS a FROM v_trajectories").split()[-1] == "tanh"
     assert (empty / "eft-data" / "results.db").is_file()
     unknown = subprocess.run([eft, "run", "nothing"], capture_output=True, text=True, check=False)
-    assert "digits, quick" in unknown.stderr
+    assert "digits, paper-quick, paper, quick" in unknown.stderr
 
 
 def test_the_explorer_starts(installed: Path, empty: Path):

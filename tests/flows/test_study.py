@@ -183,13 +183,31 @@ def test_a_data_file_is_found_beside_the_study(tmp_path: Path, suffix: str):
     np.testing.assert_allclose(kernel.array, data[[2, 0]] @ data[[2, 0]].T / 2)
 
 
+def test_model_sections_add_up_and_a_closure_may_bring_its_own_rule():
+    grids = [{**BASE["model"], "epsilon": 0.1, "total_time": 1.0}, {**BASE["model"], "epsilon": 0.5, "total_time": 1.0}]
+    published = {"name": "g_only", "numerics": {"quadrature": "gauss_hermite", "nodes": 32}}
+    study = expand_study(changed(model=grids, closures=["g_only", published]))
+    models = {(spec.model.epsilon, spec.model.depth) for spec in study.predictions.values()}
+    assert models == {(0.1, 100), (0.5, 4)}
+    assert {spec.numerics.nodes for spec in study.predictions.values()} == {None, 32}
+
+
+def test_a_model_section_may_have_its_own_widths_and_samples():
+    own = {**BASE["model"], "epsilon": 0.5, "widths": [32], "samples": 256}
+    study = expand_study(changed(model=[own, {**BASE["model"], "epsilon": 0.25}]))
+    sizes = {(item.spec.model.epsilon, item.spec.width, item.samples) for item in study.simulations.values()}
+    assert sizes == {(0.5, 32, 256), (0.25, 8, 64), (0.25, 16, 64)}
+    twice = expand_study(changed(model=[BASE["model"], {**BASE["model"], "samples": 256}]))
+    assert {item.samples for item in twice.simulations.values()} == {256}
+
+
 WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("negative weight variance", changed(model__weight_variance=-1.0), ["weight_variance", "-1", "greater than 0"]),
     ("unknown activation", changed(model__activation="tahn"), ["activation", "tahn", "tanh"]),
-    ("unknown field", changed(model__width=3), ["model.width", "unknown field", "remove"]),
+    ("unknown field", changed(model__width=3), ["model.0.width", "unknown field", "remove"]),
     ("unknown section", changed(wdiths=[3]), ["wdiths", "unknown field"]),
-    ("text for a number", changed(model__epsilon="small"), ["model.epsilon", "small", "number"]),
-    ("NaN", changed(model__epsilon=float("nan")), ["model.epsilon", "nan", "finite"]),
+    ("text for a number", changed(model__epsilon="small"), ["model.0.epsilon", "small", "number"]),
+    ("NaN", changed(model__epsilon=float("nan")), ["model.0.epsilon", "nan", "finite"]),
     ("width 0", changed(widths=[0]), ["width", "0", "greater than or equal to 1"]),
     ("neither samples nor precision", {k: v for k, v in BASE.items() if k != "samples"}, ["samples", "[precision]"]),
     ("samples and precision", changed(precision={"quantity": "V4", "relative": 0.1}), ["samples", "not both"]),
@@ -253,7 +271,7 @@ def test_a_wrong_field_names_its_file(tmp_path: Path):
 
 
 def test_an_unknown_study_lists_the_bundled_ones():
-    with pytest.raises(InputError, match=r"study = 'slow': no such file .* digits, quick"):
+    with pytest.raises(InputError, match=r"study = 'slow': no such file .* digits, paper-quick, paper, quick"):
         find_study("slow")
 
 

@@ -1,0 +1,1 @@
+"""The audit report: the paper's statements, figures and tables against the results of ``studies/paper.toml``."""
