@@ -214,12 +214,12 @@ def _sigma_kernel(results: Results) -> Finding:
 
 
 def with_error(number: Number) -> str:
-    """Value ± standard error, to the second digit of the error.
+    """Value ± standard error, to the second digit of the error; an error that is rounding alone is left out.
 
     >>> with_error(Number(48.4711, 0.0532, "")), with_error(Number(1.25, 0.0, ""))
     ('48.471 ± 0.053', '1.25')
     """
-    if not number.se > 0:
+    if not number.se > 1e-9 * abs(number.value):
         return f"{number.value:.6g}"
     digits = max(0, 1 - int(f"{number.se:e}".split("e")[1]))
     return f"{number.value:.{digits}f} ± {number.se:.{digits}f}"
