@@ -250,8 +250,8 @@ class Sample:
 
     @cached_property
     def _leading(self) -> LeadingOrder | None:
-        if self.spec.estimator == "plain" or self.leading is not None:
-            return self.leading
+        if self.spec.estimator == "plain" or self.leading is not None or self.samples < 2:
+            return self.leading  # one network has no error to set the series' against
         value, error = (np.linalg.norm(x, axis=(1, 2)) for x in (self._plain_covariance[0], self._paired_change[1]))
         sampling = np.divide(error, value, out=np.zeros_like(error), where=value > 0).max()
         return leading_order(self.spec, LEADING_ORDER_SHARE * float(sampling))
