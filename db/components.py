@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from eftcore.errors import InputError
-from eftcore.pairs import pair_indices
+from eftcore.pairs import pair_indices, pair_name, pair_names
 
 ROW_INPUTS = 16
 """K0, K1, U1 and the variances V4[p, p]: pairs among this many first inputs are stored as rows."""
@@ -21,15 +21,6 @@ V4_ROW_INPUTS = 4
 """V4: every component among this many first inputs is stored as rows (the number grows as N^4 / 8)."""
 
 _PAIR = re.compile(r"(\d)(\d)|(\d+)-(\d+)")
-
-
-def pair_name(first: int, second: int) -> str:
-    """Name of a pair of inputs.
-
-    >>> pair_name(0, 1), pair_name(3, 12)
-    ('01', '3-12')
-    """
-    return f"{first}{second}" if second < 10 else f"{first}-{second}"
 
 
 def canonical_component(name: str) -> str:
@@ -61,7 +52,7 @@ def row_components(quantity: str, n_inputs: int) -> tuple[tuple[str, ...], np.nd
     The indices address (R, N, N) arrays for K0, K1, U1 and (R, P, P) for V4.
     """
     first, second = pair_indices(n_inputs)
-    names = [pair_name(a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+    names = pair_names(n_inputs)
     kept = np.flatnonzero(second < ROW_INPUTS)
     if quantity != "V4":
         return tuple(names[p] for p in kept), first[kept], second[kept]

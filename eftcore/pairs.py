@@ -33,6 +33,24 @@ def pair_table(n_inputs: int) -> np.ndarray:
     return table
 
 
+def pair_name(first: int, second: int) -> str:
+    """A pair of inputs in writing; a dash where the second has two digits.
+
+    >>> pair_name(0, 1), pair_name(3, 12)
+    ('01', '3-12')
+    """
+    return f"{first}{second}" if second < 10 else f"{first}-{second}"
+
+
+def pair_names(n_inputs: int) -> list[str]:
+    """(P,) names of the pairs a <= b.
+
+    >>> pair_names(2), pair_names(11)[10]
+    (['00', '01', '11'], '0-10')
+    """
+    return [pair_name(a, b) for a, b in zip(*pair_indices(n_inputs), strict=True)]
+
+
 def to_pairs(matrix: np.ndarray) -> np.ndarray:
     """(..., N, N) symmetric to (..., P).
 

@@ -18,7 +18,7 @@ from eftcore.closures.base import Ingredients
 from eftcore.closures.g_only import GOnly, SourceOnly
 from eftcore.errors import InputError
 from eftcore.mean_field import mean_path, settle
-from eftcore.pairs import inputs_of, pair_indices
+from eftcore.pairs import inputs_of, pair_names
 from eftcore.results import Theory
 from eftcore.specs import Numerics, PredictionSpec
 
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
 
 PARTS = ("residual", "step", "source", "transport")
 """The residual and its three parts, residual = step + source + transport."""
-
-
-def pair_names(n_inputs: int) -> list[str]:
-    """(P,) names of the pairs a <= b; a dash where an input has two digits.
-
-    >>> pair_names(2), pair_names(11)[10]
-    (['00', '01', '11'], '0-10')
-    """
-    first, second = pair_indices(n_inputs)
-    return [f"{a}{b}" if b < 10 else f"{a}-{b}" for a, b in zip(first, second, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,8 +10,8 @@ import pandas as pd
 
 from eftcore.closures.g_only import wishart
 from eftcore.errors import InputError
-from eftcore.pairs import inputs_of, to_pairs
-from eftcore.residuals import equations_along, pair_names
+from eftcore.pairs import inputs_of, pair_names, to_pairs
+from eftcore.residuals import equations_along
 from eftcore.results import Theory
 from eftcore.specs import Numerics
 

