@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ def build_studies(db: Database) -> pd.DataFrame:
     """One row per study, newest first. One statement.
 
     Columns study_id, name, created_at, updated_at (of its newest run), predictions, simulations, failed (numbers of
-    runs), asked (runs that the study file asks for, before removing doubles; 0 where that cannot be told), done
+    runs), asked (runs that the study file asks for, see runs_asked; 0 where that cannot be told), done
     (succeeded / asked, at most 1).
     """
     rows = study_progress(db)
@@ -61,12 +62,20 @@ _COLUMNS = ["study_id", "name", "created_at", "updated_at", "predictions", "simu
 def runs_asked(spec: Mapping[str, Any]) -> int:
     """Runs that a study file asks for: every model at every kernel by every closure and at every width.
 
+    A model that several of its grids ask for counts once; kernels that turn out equal count each.
+
     >>> runs_asked({"model": {"activation": ["tanh"], "weight_variance": [1.0, 2.0]}, "widths": [64],
     ...             "kernel": [{"kind": "explicit"}], "closures": [{"name": "wick", "order": [8, 24]}]})
     6
     """
     try:
-        models = math.prod(len(values) for values in spec["model"].values() if isinstance(values, list))
+        grids = spec["model"] if isinstance(spec["model"], list) else [spec["model"]]
+        models: dict[tuple[Any, ...], set[int]] = {}
+        for grid in grids:
+            fields = sorted(name for name, values in grid.items() if isinstance(values, list) and name != "widths")
+            for values in itertools.product(*(grid[name] for name in fields)):
+                key = tuple(zip(fields, values, strict=True))
+                models.setdefault(key, set()).update(grid.get("widths") or spec["widths"])
         kernels = sum(
             math.prod(len(section[name]) for name in ("n_inputs", "variance", "correlation"))
             if section["kind"] == "equicorrelated"
@@ -74,7 +83,7 @@ def runs_asked(spec: Mapping[str, Any]) -> int:
             for section in spec["kernel"]
         )
         theories = sum(len(closure.get("order") or [None]) for closure in spec["closures"])
-        return models * kernels * (theories + len(spec["widths"]))
+        return kernels * sum(theories + len(widths) for widths in models.values())
     except (KeyError, TypeError, AttributeError):
         return 0  # a study file of another version
 

@@ -12,6 +12,7 @@ import pytest
 from eftcore.ensemble.shards import shard_size
 from eftcore.errors import InputError
 from flows.study import Simulation, bundled_studies, expand_study, find_study, layers_for, load_study
+from ui.studies_data import runs_asked
 
 BASE: dict[str, Any] = {
     "name": "tiny",
@@ -152,6 +153,12 @@ def test_bundled_studies_load_and_use_real_data():
     digits = load_study(find_study("digits"))
     assert len({spec.model.activation for spec in digits.predictions.values()}) >= 2
     assert {spec.kernel.n_inputs for spec in digits.predictions.values()} == {3}
+
+
+@pytest.mark.parametrize("name", sorted(bundled_studies()))
+def test_the_explorer_counts_the_runs_that_a_study_asks_for(name: str):
+    study = load_study(find_study(name))
+    assert runs_asked(study.spec) == len(study.predictions) + len(study.simulations)
 
 
 def test_digits_kernels_are_those_of_the_images():
