@@ -14,8 +14,9 @@ from streamlit.testing.v1 import AppTest
 import eftcore as eft
 from db import queries
 from db.session import Database
+from db.views import VIEWS
 from ui.diagnostics_data import CHECKS, DIAGNOSTICS
-from ui.sql_data import EXAMPLES
+from ui.sql_data import EXAMPLES, MEANING
 
 OpenPage = Callable[..., AppTest]
 
@@ -215,6 +216,10 @@ def test_half_finished_study_says_so(open_page: OpenPage, half_finished: Databas
     app = open_page(half_finished.url, "studies")
     assert app.dataframe[0].value[["predictions", "simulations", "done"]].iloc[0].tolist() == [1, 0, 0.5]
     assert "A study is being run" in _said(app)
+
+
+def test_sql_page_offers_every_documented_view() -> None:
+    assert set(MEANING) == {view.name for view in VIEWS}
 
 
 def test_studies_page_of_an_empty_database(open_page: OpenPage, empty_file: Path) -> None:
