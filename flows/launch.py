@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 STOP_SECONDS = 4.0
 """Ctrl-C ends what has not ended by itself after so long; results are written whole or not at all."""
 
+GIVE_UP_SECONDS = 1.0
+"""How long the database may take, at the end, to note that runs are stale: what holds its lock may be what was cut off.
+Without the note the next command finds them so."""
+
 
 def run_study(study: str, resources: Resources) -> Summary:
     """Run the flow and return what became of it; failures are in the summary, not raised.
@@ -100,10 +104,16 @@ def _ctrl_c() -> Iterator[list[int]]:
 
 def _end_now() -> None:
     """End without waiting for compiled code. Locks, the server and worker processes follow by themselves."""
-    with contextlib.suppress(Exception):
-        recording.give_up()
+    noting = threading.Thread(target=copy_context().run, args=(_give_up,), daemon=True)
+    noting.start()
+    noting.join(GIVE_UP_SECONDS)
     print(interrupted(), file=sys.stderr, flush=True)
     os._exit(130)
+
+
+def _give_up() -> None:
+    with contextlib.suppress(Exception):
+        recording.give_up()
 
 
 def dry_run(study: str, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import httpx
@@ -11,6 +12,8 @@ from eftcore.errors import EnvironmentProblem
 
 FLOW = "run-study"
 _SECONDS = 5
+_TRIES, _PAUSE = 4, 0.5
+"""Prefect answers 503 while its database is locked, and asks clients to try again."""
 
 
 def server() -> str | None:
@@ -29,14 +32,14 @@ def trigger(api: str, study: str, transport: httpx.BaseTransport | None = None) 
     try:
         with httpx.Client(base_url=api.rstrip("/"), timeout=_SECONDS, transport=transport) as client:
             wanted = {"flows": {"name": {"any_": [FLOW]}}, "sort": "UPDATED_DESC", "limit": 1}
-            found = _answer(client.post("/deployments/filter", json=wanted))
+            found = _answer(client, "/deployments/filter", wanted)
             if not found:
                 raise EnvironmentProblem(
                     f"the Prefect server at {api} has no deployment of the flow {FLOW}; start `eft serve`,"
                     f" or run the file with `eft run {study}`"
                 )
             body = {"parameters": {"request": {"study": study}}}
-            run = _answer(client.post(f"/deployments/{found[0]['id']}/create_flow_run", json=body))
+            run = _answer(client, f"/deployments/{found[0]['id']}/create_flow_run", body)
     except httpx.HTTPError as problem:
         raise EnvironmentProblem(
             f"the Prefect server at {api} does not answer ({type(problem).__name__}); start it,"
@@ -45,7 +48,12 @@ def trigger(api: str, study: str, transport: httpx.BaseTransport | None = None) 
     return str(run["name"])
 
 
-def _answer(response: httpx.Response) -> Any:
+def _answer(client: httpx.Client, path: str, body: dict[str, Any]) -> Any:
+    for _ in range(_TRIES):
+        response = client.post(path, json=body)
+        if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(_PAUSE)
     if response.is_error:
         raise EnvironmentProblem(
             f"the Prefect server refused {response.request.url} with {response.status_code}: {response.text[:200]}"

@@ -51,7 +51,22 @@ def _deployment(client: httpx.Client, flow: str, name: str) -> dict[str, Any]:
 
 
 def _trigger(client: httpx.Client, deployment: dict[str, Any], request: dict[str, Any]) -> httpx.Response:
-    return client.post(f"deployments/{deployment['id']}/create_flow_run", json={"parameters": {"request": request}})
+    """Create a flow run; while its database is locked the server answers 503 and asks to try again."""
+
+    def post() -> httpx.Response | None:
+        body = {"parameters": {"request": request}}
+        answer = client.post(f"deployments/{deployment['id']}/create_flow_run", json=body)
+        return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+    answer: httpx.Response = _until(post)
+    return answer
+
+
+def _triggered(client: httpx.Client, deployment: dict[str, Any], request: dict[str, Any]) -> str:
+    """Id of a flow run that was accepted."""
+    answer = _trigger(client, deployment, request)
+    assert answer.is_success, f"{answer.status_code}: {answer.text}"
+    return str(answer.json()["id"])
 
 
 def _ended(client: httpx.Client, run: str) -> dict[str, Any]:
@@ -77,7 +92,7 @@ def test_flows_are_triggered_with_a_checked_form(
         assert said in refused.json()["detail"]
     assert served.post("flow_runs/filter", json={}).json() == []
 
-    run = _trigger(served, deployment, CONFIGURATION).json()["id"]
+    run = _triggered(served, deployment, CONFIGURATION)
     assert _ended(served, run)["state_type"] == "COMPLETED"
     db = Database(f"sqlite:///{environment['EFT_HOME']}/results.db", read_only=True)
     runs = queries.runs(db)
@@ -101,7 +116,7 @@ def test_flows_are_triggered_with_a_checked_form(
         assert done.returncode == 0, done.stdout + done.stderr
     pool = {flow: _deployment(served, flow, "pool") for flow in FLOWS}
     assert all(deployment["work_pool_name"] == "eft" for deployment in pool.values())
-    run = _trigger(served, pool["run-configuration"], {**CONFIGURATION, "activation": "erf"}).json()["id"]
+    run = _triggered(served, pool["run-configuration"], {**CONFIGURATION, "activation": "erf"})
     worker = [*PREFECT, "worker", "start", "--pool", "eft", "--run-once"]
     done = subprocess.run(worker, env=with_api, cwd=tmp_path, capture_output=True, text=True)
     assert _ended(served, run)["state_type"] == "COMPLETED", done.stdout + done.stderr
