@@ -155,18 +155,26 @@ class LocalServer:
         return running
 
     def _start(self, *, whole: bool, kept: bool, port: int | None = None) -> Running:
-        free = _free_port(port or (PORT if whole else 0))
-        running = Running(pid=0, port=free, whole=whole, kept=kept, started_at=time.time())
-        if port is not None and running.port != port:
-            raise EnvironmentProblem(f"port {port} is taken; choose another one, or leave it out")
         log = self.folder / "server.log"
-        with log.open("wb") as output:
+        with _listening(port or (PORT if whole else 0)) as door, log.open("wb") as output:
+            taken = door.getsockname()[1]
+            if port is not None and taken != port:
+                raise EnvironmentProblem(f"port {port} is taken; choose another one, or leave it out")
+            running = Running(pid=0, port=taken, whole=whole, kept=kept, started_at=time.time())
             process = subprocess.Popen(
-                [sys.executable, "-m", "flows.server", str(self.folder), json.dumps(asdict(running))],
+                [
+                    sys.executable,
+                    "-m",
+                    "flows.server",
+                    str(self.folder),
+                    str(door.fileno()),
+                    json.dumps(asdict(running)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=self._environment(running),
+                pass_fds=[door.fileno()],
                 start_new_session=True,  # Ctrl-C is for the commands that use it
             )
         _children[process.pid] = process
@@ -238,18 +246,23 @@ def _try_lock(file: IO[bytes]) -> bool:
     return True
 
 
-def _free_port(wanted: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _listening(wanted: int) -> socket.socket:
+    """A socket that listens at this port, or at any where it is taken; nobody can take the port from the server now."""
+    door = socket.socket()
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind(("127.0.0.1", wanted))
+        door.listen()
+    except OSError:  # two may bind to the same port, and the second finds out when it listens
+        door.close()
+        if wanted == 0:
+            raise
+        return _listening(0)
+    return door
 
 
-def _serve(folder: Path, wanted: Running) -> None:
-    """Serve Prefect's API until SIGTERM, or, unless it is kept, until nobody uses it."""
+def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
+    """Serve Prefect's API at an open socket until SIGTERM, or, unless it is kept, until nobody uses it."""
     alive = (folder / "alive").open("ab")
     for _ in range(100):  # somebody may be looking whether we are here
         if _try_lock(alive):
@@ -265,7 +278,7 @@ def _serve(folder: Path, wanted: Running) -> None:
 
     # without pages and schedules it starts in half the time
     application = create_app(final=True, ephemeral=not wanted.whole)
-    api = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=wanted.port, log_level="critical"))
+    api = uvicorn.Server(uvicorn.Config(application, log_level="critical"))
     me = replace(wanted, pid=os.getpid())
 
     def look_after() -> None:
@@ -282,8 +295,8 @@ def _serve(folder: Path, wanted: Running) -> None:
         os._exit(0)
 
     threading.Thread(target=look_after, daemon=True).start()
-    api.run()
+    api.run(sockets=[door])
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), Running(**json.loads(sys.argv[2])))
+    _serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), Running(**json.loads(sys.argv[3])))

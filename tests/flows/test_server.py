@@ -1,0 +1,19 @@
+"""One Prefect server for each folder of results, wherever and whenever they start."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from flows.server import LocalServer
+
+
+def test_servers_that_start_together_do_not_take_each_others_port(tmp_path: Path):
+    servers = [LocalServer(tmp_path / name) for name in ("one", "two")]
+    with ThreadPoolExecutor() as threads:
+        running = list(threads.map(LocalServer.start, servers))
+    assert running[0].port != running[1].port
+    for server, found in zip(servers, running, strict=True):
+        assert server.answers(found)
+        assert server.stop() == found
+        assert server.running() is None
