@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from db.queries import runs, windows
 from db.session import Database, default_url
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from flows.execution import Summary
 
 
-STOP_SECONDS = 4.0
+STOP_SECONDS = 3.0
 """Ctrl-C ends what has not ended by itself after so long; results are written whole or not at all."""
 
-GIVE_UP_SECONDS = 1.0
+GIVE_UP_SECONDS = 2.0
 """How long the database may take, at the end, to note that runs are stale: what holds its lock may be what was cut off.
 Without the note the next command finds them so."""
 
@@ -45,7 +45,7 @@ def top_up(request: TopUpRequest, resources: Resources) -> Summary:
 
 
 def _run(flow: Callable[[Any], Summary], *, tag: str) -> Summary:
-    """Call a flow of flows.run, which is imported when Prefect is in place."""
+    """Call a flow of flows.run, which is imported when Prefect is in place. Does not return after Ctrl-C."""
     orchestration.configure(data_home())
     console = tables.console(stderr=True)
     with contextlib.ExitStack() as stack:
@@ -60,13 +60,12 @@ def _run(flow: Callable[[Any], Summary], *, tag: str) -> Summary:
         try:
             return flow(run)
         except run.StudyFailed as failed:
-            if pressed:
-                raise KeyboardInterrupt from None
-            return failed.summary
+            if not pressed:
+                return failed.summary
         except BaseException:
-            if pressed:
-                raise KeyboardInterrupt from None
-            raise
+            if not pressed:
+                raise
+    return _end_now(pressed[0])
 
 
 def interrupted() -> str:
@@ -76,21 +75,21 @@ def interrupted() -> str:
 
 
 @contextlib.contextmanager
-def _ctrl_c() -> Iterator[list[int]]:
-    """Keeps note of Ctrl-C: what runs when it comes may turn the interrupt into an error of its own.
+def _ctrl_c() -> Iterator[list[Context]]:
+    """Keeps note of Ctrl-C, with what was under way: what runs then may turn the interrupt into an error of its own.
 
     A second one, or STOP_SECONDS, end the process.
     """
-    pressed: list[int] = []
+    pressed: list[Context] = []
     if threading.current_thread() is not threading.main_thread():
         yield pressed
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        pressed.append(number)
+        pressed.append(copy_context())
         if len(pressed) > 1:
-            _end_now()
-        timer = threading.Timer(STOP_SECONDS, copy_context().run, args=(_end_now,))
+            _end_now(pressed[0])
+        timer = threading.Timer(STOP_SECONDS, _end_now, args=(pressed[0],))
         timer.daemon = True
         timer.start()
         raise KeyboardInterrupt
@@ -102,16 +101,18 @@ def _ctrl_c() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _end_now() -> None:
+def _end_now(under_way: Context) -> NoReturn:
     """End without waiting for compiled code. Locks, the server and worker processes follow by themselves."""
-    noting = threading.Thread(target=copy_context().run, args=(_give_up,), daemon=True)
+    noting = threading.Thread(target=under_way.copy().run, args=(_give_up,), daemon=True)
     noting.start()
     noting.join(GIVE_UP_SECONDS)
     print(interrupted(), file=sys.stderr, flush=True)
+    sys.stdout.flush()
     os._exit(130)
 
 
 def _give_up() -> None:
+    """The last word: a task that ended a moment ago may have marked its run as running again."""
     with contextlib.suppress(Exception):
         recording.give_up()
 
