@@ -101,6 +101,7 @@ def predict_spec(spec: PredictionSpec) -> Theory:
         covariance=solution.covariance,
         correction=solution.correction,
         source=solution.source,
+        increment_covariance=solution.increment_covariance,
         covariance_se=solution.covariance_se,
         correction_se=solution.correction_se,
         numerical_error=solution.error,

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from eftcore.closures.base import Ingredients
-from eftcore.closures.g_only import GOnly, SourceOnly
+from eftcore.closures.g_only import GOnly
 from eftcore.errors import InputError
 from eftcore.mean_field import mean_path, settle
 from eftcore.pairs import inputs_of, pair_names
@@ -175,7 +175,8 @@ class _Equation:
         residual = change - self.average(self.transported(v4) + self.noise)
         second = np.stack([self.closure.second_order(at, {"V4": v})["V4"] for at, v in zip(self.rows, v4, strict=True)])
         step = np.zeros_like(change) if self.continuous or self.stepped else self.h * self.average(second)
-        increment = getattr(reference, "increment_covariance", None)
+        # a Theory's own is Sigma(K0), up to its numerics
+        increment = None if isinstance(reference, Theory) else getattr(reference, "increment_covariance", None)
         source = np.zeros_like(change) if increment is None else self.average(increment - self.noise)
         return {
             "change": change,
@@ -193,7 +194,7 @@ class _Equation:
     @cached_property
     def noise(self) -> np.ndarray:
         """(R, P, P) Sigma(K0), the source of V4."""
-        return np.stack([SourceOnly.rates(self.closure, at, {})["V4"] for at in self.rows])
+        return np.stack([self.closure.noise(at) for at in self.rows])
 
     @cached_property
     def rows(self) -> list[Ingredients]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -21,6 +21,8 @@ class Theory:
         covariance: (R, P, P) V4 = n Cov(G_ab, G_cd), O(1) (eq. 1.5); None for the mean closure.
         correction: (R, N, N) K1 = n (E[G] - K0), O(1); None where the closure has none.
         source: (R, N, N) U1 with K1' = C_W U1; None where the closure has none.
+        increment_covariance: (R, P, P) Sigma(K0), the source of V4 (eq. 1.11, 3.5), for the "source_only" and "g_only"
+            closures, whose V4 is driven by it as it stands; a simulation's differs from it by O(1/n).
         covariance_se: (R, P, P) standard error of V4, for the sampled "particle" closure alone.
         correction_se: (R, N, N) standard error of K1, likewise.
         numerical_error: estimated relative error of the numerics (Frobenius, largest over depth) for each of
@@ -36,6 +38,7 @@ class Theory:
     covariance: np.ndarray | None = None
     correction: np.ndarray | None = None
     source: np.ndarray | None = None
+    increment_covariance: np.ndarray | None = None
     covariance_se: np.ndarray | None = None
     correction_se: np.ndarray | None = None
     numerical_error: dict[str, float] = field(default_factory=dict)
@@ -44,5 +47,5 @@ class Theory:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays that are present, by attribute name (for storage; ``Theory(spec=..., **arrays)`` restores)."""
-        names = ("depth", "time", "mean", "covariance", "correction", "source", "covariance_se", "correction_se")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from eftcore.pairs import to_matrix
 from eftcore.particle import PATHS, SCRAMBLINGS, sample_paths
 from eftcore.recursion import MeanFlow, flow, step_through
 from eftcore.specs import PredictionSpec
+
+if TYPE_CHECKING:
+    from eftcore.results import Theory
 
 ROUNDING = 1e-13
 """Relative error that accumulated rounding is taken to leave."""
@@ -34,12 +38,15 @@ ATTEMPTS = 4
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """K0 (R, N, N), V4 (R, P, P), K1 and U1 (R, N, N), with the numerics that made them and their estimated errors."""
+    """K0 (R, N, N), V4 (R, P, P), K1 and U1 (R, N, N), Sigma (R, P, P), with the numerics that made them and their
+    estimated errors.
+    """
 
     mean: np.ndarray
     covariance: np.ndarray | None
     correction: np.ndarray | None
     source: np.ndarray | None
+    increment_covariance: np.ndarray | None = None
     interpolation: float = 0.0
     error: dict[str, float] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
@@ -119,28 +126,31 @@ def _solve_by_paths(spec: PredictionSpec) -> Solution:
 
 
 def relative_change(one: Solution, two: Solution) -> dict[str, float]:
-    """Largest relative change over depth (Frobenius) of each quantity (eq. 6.15).
-
-    K1 starts at 0 and may vanish by cancellation; its change is taken relative to at least 1e-3 of its largest value,
-    and to at least TINY of its natural size |V4| / |K0|.
-    """
+    """Largest relative change over depth (Frobenius) of each quantity (eq. 6.15)."""
     found: dict[str, float] = {}
-    natural = np.zeros(len(two.mean))
-    if two.covariance is not None:
-        natural = _ratio(_norm(two.covariance), _norm(two.mean))
-    for name, a, b in (
-        ("K0", one.mean, two.mean),
-        ("V4", one.covariance, two.covariance),
-        ("K1", one.correction, two.correction),
-    ):
-        if a is None or b is None:
-            continue
-        scale = _norm(b)
-        if name == "K1":
-            scale = np.maximum(scale, np.maximum(1e-3 * scale.max(), TINY * natural))
-        distance = np.array([np.linalg.norm(after - before) for before, after in zip(a, b, strict=True)])
-        found[name] = float(_ratio(distance, scale).max())
+    for name, scale in error_scales(two).items():
+        a, b = getattr(one, _ESTIMATED[name]), getattr(two, _ESTIMATED[name])
+        if a is not None:
+            distance = np.array([np.linalg.norm(after - before) for before, after in zip(a, b, strict=True)])
+            found[name] = float(_ratio(distance, scale).max())
     return found
+
+
+_ESTIMATED = {"K0": "mean", "V4": "covariance", "K1": "correction"}
+
+
+def error_scales(solution: Solution | Theory) -> dict[str, np.ndarray]:
+    """(R,) what the relative errors of K0, V4 and K1 are relative to, of those that are present (eq. 6.15).
+
+    Their Frobenius norms; but K1 starts at 0 and may vanish by cancellation: for it at least 1e-3 of its largest norm,
+    and at least TINY of its natural size |V4| / |K0|.
+    """
+    present = {name: getattr(solution, attribute) for name, attribute in _ESTIMATED.items()}
+    scales = {name: _norm(values) for name, values in present.items() if values is not None}
+    if "K1" in scales:
+        natural = _ratio(scales["V4"], scales["K0"]) if "V4" in scales else np.zeros(len(solution.mean))
+        scales["K1"] = np.maximum(scales["K1"], np.maximum(1e-3 * scales["K1"].max(), TINY * natural))
+    return scales
 
 
 def _norm(x: np.ndarray) -> np.ndarray:
@@ -188,8 +198,8 @@ def _rounding(name: str, fine: Solution) -> float:
 
 def _collect(
     observed: Iterable[Observed], count: int
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """V4, K1 and U1 over depth, each written where it stays: V4 may fill most of the memory."""
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """V4, K1, U1 and Sigma over depth, each written where it stays: V4 may fill most of the memory."""
     arrays: dict[str, np.ndarray] = {}
     for row, found in enumerate(observed):
         for name, value in vars(found).items():
@@ -200,4 +210,5 @@ def _collect(
         arrays.get("covariance"),
         None if correction is None else to_matrix(correction),
         None if source is None else to_matrix(source),
+        arrays.get("increment_covariance"),
     )

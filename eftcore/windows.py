@@ -3,6 +3,7 @@
 For X in {K0, V4, K1}: e(t) = ||X_theory - X_ref||_F / ||X_ref||_F over pair space. With eta the reference's error and
 ||eta|| about sqrt(sum se^2), the triangle inequality gives |e - e_true| <= ||eta|| / ||X_ref|| whatever the
 correlations between entries, so error_se = sqrt(sum se^2) / ||X_ref|| is a conservative standard error (eq. 9.1).
+A reference that is a theory has no noise, but an error that it estimates itself; that takes its place (eq. 9.2).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pandas as pd
 from eftcore.errors import InputError
 from eftcore.pairs import to_pairs
 from eftcore.results import Theory
+from eftcore.solving import error_scales
 
 DEFAULT_TOLERANCES = (0.01, 0.05, 0.10)
 
@@ -39,7 +41,8 @@ class Comparison:
 
     Attributes:
         errors: one row per quantity and recorded depth: quantity, depth, time (t = epsilon^2 * layer), error and
-            error_se (relative, NaN where undefined), absolute_error, absolute_error_se (Frobenius), defined.
+            error_se (relative, NaN where undefined), absolute_error, absolute_error_se (Frobenius), defined. The two
+            ``_se`` are the reference's: standard errors of a simulation; of a theory the error that it estimates.
         windows: one row per quantity and tolerance: quantity, tolerance, certified_until, refuted_from (times, NaN
             where there is none) and status: "bounded" (the theory fails at a time between the two), "beyond" (certified
             up to T: the window ends later, if at all), "undecided" (never refuted, certified only up to
@@ -53,8 +56,13 @@ class Comparison:
 def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = DEFAULT_TOLERANCES) -> Comparison:
     """Compare a theory with a simulation (or a better theory) of the same model and kernel at the same layers.
 
-    Depths that only one of the two recorded are left out. Raises InputError where the two describe different networks,
-    share no recorded layer, or a tolerance is not in (0, 1).
+    Depths that only one of the two recorded are left out. A theory as the reference counts as known up to its
+    ``numerical_error``, with order="auto" also up to what its series leaves out (``details["truncation_error"]``); a
+    Wick order that was given says nothing of the orders above. The closure "particle" has standard errors, as a
+    simulation has. Errors of the compared theory's own numerics are part of what it is judged by.
+
+    Raises InputError where the two describe different networks, share no recorded layer, or a tolerance is not in
+    (0, 1).
 
     >>> from eftcore import InputKernel, ResNet, predict
     >>> model = ResNet(activation="erf", weight_variance=1.0, epsilon=0.1, depth=50)
@@ -72,9 +80,7 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
         mine, true = getattr(theory, attribute), getattr(reference, attribute)
         if mine is None or true is None:
             continue
-        noise = getattr(reference, attribute + "_se", None)
-        noise = np.zeros_like(true) if noise is None else noise
-        frame = _errors(quantity, mine[ours], true[theirs], noise[theirs])
+        frame = _errors(quantity, mine[ours], true[theirs], _spread(reference, quantity)[theirs])
         frame.insert(1, "depth", depths)
         frame.insert(2, "time", np.asarray(theory.time)[ours])
         errors.append(frame)
@@ -86,7 +92,7 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
 
 
 def validity_window(errors: pd.DataFrame, tolerance: float) -> dict[str, object]:
-    """t*(tau) as an interval from error, error_se, defined at increasing time (eq. 9.2).
+    """t*(tau) as an interval from error, error_se, defined at increasing time (eq. 9.3).
 
     certified_until is the last time with e + 2 se <= tau there and everywhere before; refuted_from the first time with
     e - 2 se > tau. Depths where the relative error is undefined (K1 at 0, or below its own noise) are passed over.
@@ -113,12 +119,26 @@ def validity_window(errors: pd.DataFrame, tolerance: float) -> dict[str, object]
     return {**nowhere, "certified_until": float(time[certified - 1]) if certified else 0.0, "status": "undecided"}
 
 
-def _errors(quantity: str, mine: np.ndarray, true: np.ndarray, noise: np.ndarray) -> pd.DataFrame:
-    if quantity != "V4":
-        mine, true, noise = to_pairs(mine), to_pairs(true), to_pairs(noise)
-    flat = [x.reshape(len(x), -1) for x in (mine, true, noise)]
-    absolute = np.linalg.norm(flat[0] - flat[1], axis=1)
-    size, spread = np.linalg.norm(flat[1], axis=1), np.linalg.norm(flat[2], axis=1)
+def _spread(reference: Reference, quantity: str) -> np.ndarray:
+    """(R,) how far the reference may be off, as a Frobenius norm over pair space (eq. 9.1, 9.2)."""
+    noise = getattr(reference, QUANTITIES[quantity] + "_se", None)
+    if noise is not None:
+        return _norms(quantity, noise)
+    if not isinstance(reference, Theory):
+        return np.zeros(len(reference.depth))
+    left_out = reference.details.get("truncation_error")
+    truncation = left_out.get(quantity, 0.0) if isinstance(left_out, dict) else 0.0
+    return (reference.numerical_error.get(quantity, 0.0) + float(truncation)) * error_scales(reference)[quantity]
+
+
+def _norms(quantity: str, values: np.ndarray) -> np.ndarray:
+    """(R,) Frobenius norms over pair space."""
+    entries = values if quantity == "V4" else to_pairs(values)
+    return np.linalg.norm(entries.reshape(len(entries), -1), axis=1)
+
+
+def _errors(quantity: str, mine: np.ndarray, true: np.ndarray, spread: np.ndarray) -> pd.DataFrame:
+    absolute, size = _norms(quantity, mine - true), _norms(quantity, true)
     defined = size > (2 * spread if quantity == "K1" else 0.0)
     blank = np.full(len(size), np.nan)
     return pd.DataFrame(

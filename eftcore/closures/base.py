@@ -23,11 +23,15 @@ Ingredients = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Observed:
-    """What a closure predicts at one depth: V4 (P, P), K1 (P,), U1 (P,); None where it predicts nothing."""
+    """What a closure predicts at one depth: V4 (P, P), K1 (P,), U1 (P,), and the source Sigma (P, P) of its V4.
+
+    None where it predicts nothing.
+    """
 
     covariance: np.ndarray | None = None
     correction: np.ndarray | None = None
     source: np.ndarray | None = None
+    increment_covariance: np.ndarray | None = None
 
 
 class Closure:
@@ -83,7 +87,7 @@ class Closure:
         }
 
     def observe(self, at: Ingredients, state: State) -> Observed:
-        """V4, K1 and U1 at this depth."""
+        """V4, K1, U1 and Sigma at this depth."""
         return Observed()
 
     def respond(self, gradient: np.ndarray, x: np.ndarray) -> np.ndarray:

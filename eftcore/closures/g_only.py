@@ -41,13 +41,17 @@ class SourceOnly(Closure):
         return to_matrix(self.model.bias_variance + self.model.weight_variance * second_moment)
 
     def rates(self, at: Ingredients, state: State) -> State:
-        return {"V4": noise_source(at["kernel"], at["increment"])}
+        return {"V4": self.noise(at)}
+
+    def noise(self, at: Ingredients) -> np.ndarray:
+        """(P, P) Sigma(K0), the source of V4 (eq. 3.5)."""
+        return noise_source(at["kernel"], at["increment"])
 
     def second_order(self, at: Ingredients, state: State) -> State:
         return {"V4": wishart(at["increment"])}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
-        return Observed(covariance=state["V4"])
+        return Observed(covariance=state["V4"], increment_covariance=self.noise(at))
 
 
 class GOnly(SourceOnly):
@@ -78,7 +82,7 @@ class GOnly(SourceOnly):
 
     def rates(self, at: Ingredients, state: State) -> State:
         return {
-            "V4": self.respond_both(at["chi"], state["V4"]) + super().rates(at, state)["V4"],
+            "V4": self.respond_both(at["chi"], state["V4"]) + self.noise(at),
             "K1": self.model.weight_variance * self.source(at, state),
         }
 
@@ -87,4 +91,4 @@ class GOnly(SourceOnly):
         return {"V4": transported + wishart(at["increment"])}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
-        return Observed(state["V4"], state["K1"], self.source(at, state))
+        return Observed(state["V4"], state["K1"], self.source(at, state), self.noise(at))
