@@ -36,7 +36,7 @@ def fill(db: Database) -> None:
     theory, sample = eft.predict(model, kernel), eft.simulate(model, kernel, width=64, samples=2048, device="cpu")
     prediction = record_prediction(db, theory, provenance={}, study_id=study)
     simulation = record_simulation(db, sample, provenance={}, study_id=study)
-    pair = {"prediction_run_id": prediction, "simulation_run_id": simulation}
+    pair = {"prediction_run_id": prediction, "reference_run_id": simulation}
     comparison = record_comparison(db, **pair, comparison=eft.compare(theory, sample))
     own = f"{FIRST_COPY} + n"
     runs = {prediction: f"{FIRST_COPY} + n", simulation: f"{FIRST_COPY + CONFIGURATIONS} + n"}
@@ -46,7 +46,7 @@ def fill(db: Database) -> None:
         _copy(db, "runs", new, f"id = {run_id}")
         for table in ("study_runs", "kernel_trajectories", "trajectory_values", "simulation_precision"):
             _copy(db, table, {"run_id": copied}, f"run_id = {run_id}")
-    ids = {"id": own, "prediction_run_id": runs[prediction], "simulation_run_id": runs[simulation]}
+    ids = {"id": own, "prediction_run_id": runs[prediction], "reference_run_id": runs[simulation]}
     _copy(db, "comparisons", ids, f"id = {comparison}")
     for table in ("error_metrics", "validity_windows"):
         _copy(db, table, {"comparison_id": own}, f"comparison_id = {comparison}")

@@ -57,7 +57,7 @@ def fill(database: Database) -> None:
             for prediction, theory in zip(ids, theories, strict=True):
                 comparison = eft.compare(theory, sample)
                 record_comparison(
-                    database, prediction_run_id=prediction, simulation_run_id=simulation, comparison=comparison
+                    database, prediction_run_id=prediction, reference_run_id=simulation, comparison=comparison
                 )
 
 

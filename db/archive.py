@@ -38,7 +38,9 @@ from db.types import UTCDateTime
 from eftcore.errors import InputError
 from eftcore.specs import canonical_json
 
-FORMAT = 1
+FORMAT = 2
+RENAMED: Mapping[int, Mapping[str, str]] = {1: {"simulation_run_id": "reference_run_id"}}
+"""Columns that older formats call otherwise; every table that has such a column calls it so now."""
 MANIFEST = "manifest.json"
 ROWS_AT_ONCE = 20_000
 
@@ -70,7 +72,7 @@ TABLES = (
     Moved(KernelTrajectory, _OF_RUN),
     Moved(TrajectoryValue, _OF_RUN),
     Moved(SimulationPrecision, _OF_RUN),
-    Moved(ComparisonRow, {"prediction_run_id": Run, "simulation_run_id": Run}),
+    Moved(ComparisonRow, {"prediction_run_id": Run, "reference_run_id": Run}),
     Moved(ErrorMetric, _COMPARED),
     Moved(ValidityWindow, _COMPARED),
 )
@@ -132,8 +134,8 @@ def sha256(archive: zipfile.ZipFile, name: str) -> str:
     return summed.hexdigest()
 
 
-def read_rows(archive: zipfile.ZipFile, moved: Moved) -> Iterator[list[dict[str, Any]]]:
-    """The rows of one table, in batches.
+def read_rows(archive: zipfile.ZipFile, moved: Moved, format_: int) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one table of an archive of this format, in batches, with the columns of today.
 
     Raises InputError when it has columns that this version of the program does not know.
     """
@@ -142,7 +144,9 @@ def read_rows(archive: zipfile.ZipFile, moved: Moved) -> Iterator[list[dict[str,
             while block := file.read(1 << 20):
                 copy.write(block)
         stored = pq.ParquetFile(copy)
-        unknown = set(stored.schema_arrow.names) - {column.name for column in moved.columns}
+        renamed = RENAMED.get(format_, {})
+        names = [renamed.get(name, name) for name in stored.schema_arrow.names]
+        unknown = set(names) - {column.name for column in moved.columns}
         if unknown:
             raise InputError(
                 f"{moved.name}.parquet has columns that this version of the program does not know"
@@ -150,17 +154,19 @@ def read_rows(archive: zipfile.ZipFile, moved: Moved) -> Iterator[list[dict[str,
             )
         as_json = _json_columns(moved)
         for batch in stored.iter_batches(ROWS_AT_ONCE):
-            rows = batch.to_pylist()
+            rows = batch.rename_columns(names).to_pylist()
             for row in rows:
                 row.update({name: json.loads(row[name]) for name in as_json if row.get(name) is not None})
             yield rows
 
 
-def verify(archive: zipfile.ZipFile, path: Path) -> None:
+def verified_format(archive: zipfile.ZipFile, path: Path) -> int:
+    """The format of an archive, which may be an older one. Raises InputError for a newer one, and for damage."""
     manifest = json.loads(archive.read(MANIFEST))
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in (*RENAMED, FORMAT):
         raise InputError(f"import of {path}: archive format {manifest['format']} is not known; update the program")
     for moved in TABLES:
         name = f"{moved.name}.parquet"
         if sha256(archive, name) != manifest["sha256"][moved.name]:
             raise InputError(f"import of {path}: {name} is damaged (its checksum differs); copy the archive again")
+    return int(manifest["format"])

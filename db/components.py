@@ -1,7 +1,7 @@
 """Names of kernel components, and which of them are also stored as rows for SQL.
 
-A component of K0, K1 or U1 is a pair of inputs a <= b, written "01"; one of V4 is two pairs p <= q (row-major order of
-pairs), written "00,12". Inputs above 9 are written with a dash: "3-12".
+A component of K0, K1 or U1 is a pair of inputs a <= b, written "01"; one of V4 or Sigma is two pairs p <= q (row-major
+order of pairs), written "00,12". Inputs above 9 are written with a dash: "3-12".
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from eftcore.errors import InputError
 from eftcore.pairs import pair_indices, pair_name, pair_names
 
 ROW_INPUTS = 16
-"""K0, K1, U1 and the variances V4[p, p]: pairs among this many first inputs are stored as rows."""
+"""K0, K1, U1 and the diagonals V4[p, p], Sigma[p, p]: pairs among this many first inputs are stored as rows."""
 
 V4_ROW_INPUTS = 4
-"""V4: every component among this many first inputs is stored as rows (the number grows as N^4 / 8)."""
+"""V4 and Sigma: every component among this many first inputs is stored as rows (the number grows as N^4 / 8)."""
 
 _PAIR = re.compile(r"(\d)(\d)|(\d+)-(\d+)")
 
@@ -49,12 +49,12 @@ def _parse_pair(text: str, whole: str) -> tuple[int, int]:
 def row_components(quantity: str, n_inputs: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """Names (C,) and matrix indices (C,), (C,) of the components of a quantity that are stored as rows.
 
-    The indices address (R, N, N) arrays for K0, K1, U1 and (R, P, P) for V4.
+    The indices address (R, N, N) arrays for K0, K1, U1 and (R, P, P) for V4, Sigma.
     """
     first, second = pair_indices(n_inputs)
     names = pair_names(n_inputs)
     kept = np.flatnonzero(second < ROW_INPUTS)
-    if quantity != "V4":
+    if quantity not in ("V4", "Sigma"):
         return tuple(names[p] for p in kept), first[kept], second[kept]
     inner = np.flatnonzero(second < V4_ROW_INPUTS)
     positions = {(int(p), int(q)) for p in inner for q in inner if p <= q} | {(int(p), int(p)) for p in kept}

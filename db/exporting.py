@@ -81,7 +81,7 @@ def _chosen(session: Session, study: str | None, run_ids: Sequence[int] | None) 
         Configuration: configurations,
         Kernel: sa.select(Configuration.kernel_id).where(Configuration.id.in_(configurations)),
         ComparisonRow: sa.select(ComparisonRow.id).where(
-            ComparisonRow.prediction_run_id.in_(runs), ComparisonRow.simulation_run_id.in_(runs)
+            ComparisonRow.prediction_run_id.in_(runs), ComparisonRow.reference_run_id.in_(runs)
         ),
     }
 
@@ -93,8 +93,8 @@ def _digests(session: Session) -> dict[type[Base], dict[int, str]]:
         columns = table_of(model).c
         found[model] = {row.id: row.digest for row in session.execute(sa.select(columns.id, columns.digest))}
     runs = found[Run]
-    pairs = sa.select(ComparisonRow.id, ComparisonRow.prediction_run_id, ComparisonRow.simulation_run_id)
-    found[ComparisonRow] = {row_id: f"{runs[p]} {runs[s]}" for row_id, p, s in session.execute(pairs)}
+    pairs = sa.select(ComparisonRow.id, ComparisonRow.prediction_run_id, ComparisonRow.reference_run_id)
+    found[ComparisonRow] = {row_id: f"{runs[p]} {runs[r]}" for row_id, p, r in session.execute(pairs)}
     return found
 
 
@@ -115,7 +115,7 @@ def _rows(
         named = table_of(model).alias()
         query = query.join(named, named.c.id == table.c[name])
         if model is ComparisonRow:
-            for run_id in (named.c.prediction_run_id, named.c.simulation_run_id):
+            for run_id in (named.c.prediction_run_id, named.c.reference_run_id):
                 run = table_of(Run).alias()
                 query = query.join(run, run.c.id == run_id).order_by(run.c.digest)
         else:

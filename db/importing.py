@@ -10,7 +10,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.archive import TABLES, Moved, read_rows, verify
+from db.archive import TABLES, Moved, read_rows, verified_format
 from db.lifecycle import register_version
 from db.models import Base, ComparisonRow, Run, StudyRun
 from db.session import Database
@@ -29,9 +29,9 @@ def import_archive(db: Database, path: Path) -> dict[str, int]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            verify(archive, path)
+            format_ = verified_format(archive, path)
             with db.session() as session:
-                return _Import(session, archive).run()
+                return _Import(session, archive, format_).run()
     except OSError as error:
         raise InputError(f"import of {path}: {error.strerror or error}; give an archive of `eft export`") from error
     except (zipfile.BadZipFile, KeyError, ValueError, pa.ArrowException) as error:
@@ -41,9 +41,10 @@ def import_archive(db: Database, path: Path) -> dict[str, int]:
 class _Import:
     """One import: which ids the digests of the archive have here, and which rows are new."""
 
-    def __init__(self, session: Session, archive: zipfile.ZipFile) -> None:
+    def __init__(self, session: Session, archive: zipfile.ZipFile, format_: int) -> None:
         self.session = session
         self.archive = archive
+        self.format = format_
         self.ids: dict[type[Base], dict[str, int]] = {}
         self.new: dict[type[Base], set[int]] = {}
 
@@ -76,7 +77,7 @@ class _Import:
         table = table_of(moved.model)
         ids, new = self.ids.setdefault(moved.model, {}), self.new.setdefault(moved.model, set())
         extended = {}
-        for rows in read_rows(self.archive, moved):
+        for rows in read_rows(self.archive, moved, self.format):
             for given in rows:
                 row = self._here(moved, given)
                 extended[row["digest"]] = row.pop("extends_run_id", None)
@@ -104,8 +105,8 @@ class _Import:
     def _comparisons(self, moved: Moved) -> int:
         names = {run_id: digest for digest, run_id in self.ids[Run].items()}
         ids, new = self.ids.setdefault(ComparisonRow, {}), self.new.setdefault(ComparisonRow, set())
-        pair = ["prediction_run_id", "simulation_run_id"]
-        for rows in read_rows(self.archive, moved):
+        pair = ["prediction_run_id", "reference_run_id"]
+        for rows in read_rows(self.archive, moved, self.format):
             for given in rows:
                 row = self._here(moved, given)
                 statement = insert(self.session, ComparisonRow).values(row).on_conflict_do_nothing(index_elements=pair)
@@ -123,7 +124,7 @@ class _Import:
         added = 0
         (first, *_) = moved.references
         keys = [column.name for column in table_of(moved.model).primary_key]
-        for rows in read_rows(self.archive, moved):
+        for rows in read_rows(self.archive, moved, self.format):
             ours = [self._here(moved, row) for row in rows]
             if owner is Run:
                 ours = [row for row in ours if row[first] in self.new[Run]]

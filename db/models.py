@@ -16,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from db.types import NONFINITE, Json, UTCDateTime, is_finite, utc_now
 
 QUANTITIES = ("K0", "V4", "K1", "U1")
+TRAJECTORIES = (*QUANTITIES, "Sigma")
 KINDS = ("simulation", "prediction")
 RUN_STATUSES = ("pending", "running", "succeeded", "failed", "stale")
 STOP_REASONS = ("met", "cap", "count")
@@ -205,7 +206,7 @@ class StudyRun(Base):
 class KernelTrajectory(Base):
     """One quantity of one run over all recorded layers, exact: raw little-endian float64, row-major.
 
-    Shape (n_layers, n_entries, n_entries): n_entries is N for K0, K1, U1 and P = N (N + 1) / 2 for V4.
+    Shape (n_layers, n_entries, n_entries): n_entries is N for K0, K1, U1 and P = N (N + 1) / 2 for V4 and Sigma.
     """
 
     __tablename__ = "kernel_trajectories"
@@ -216,7 +217,7 @@ class KernelTrajectory(Base):
     )
 
     run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
-    quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", TRAJECTORIES), primary_key=True)
     n_layers: Mapped[int]
     n_entries: Mapped[int]
     numerical_error: Mapped[float | None]
@@ -236,7 +237,7 @@ class TrajectoryValue(Base):
     )
 
     run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
-    quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", TRAJECTORIES), primary_key=True)
     component: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     layer: Mapped[int] = mapped_column(primary_key=True)
     value: Mapped[float | None]
@@ -298,17 +299,18 @@ class AlgorithmVersion(Base):
 
 
 class ComparisonRow(Base):
-    """A prediction held against a simulation of the same configuration."""
+    """A prediction held against a reference of the same configuration: a simulation, or another prediction."""
 
     __tablename__ = "comparisons"
     __table_args__ = (
-        sa.UniqueConstraint("prediction_run_id", "simulation_run_id"),
+        sa.UniqueConstraint("prediction_run_id", "reference_run_id"),
+        sa.CheckConstraint("prediction_run_id <> reference_run_id", name="of_two_runs"),
         {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     prediction_run_id: Mapped[int] = _reference("runs.id", owner=True)
-    simulation_run_id: Mapped[int] = _reference("runs.id", owner=True, index=True)
+    reference_run_id: Mapped[int] = _reference("runs.id", owner=True, index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
     updated_at: Mapped[datetime] = mapped_column(server_default=utc_now())
 

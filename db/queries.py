@@ -18,7 +18,16 @@ from db.models import KernelTrajectory, Run, Study, StudyRun
 from db.session import Database
 from db.types import UTCDateTime, unpack
 from db.user_sql import select
-from db.views import v_best_closures, v_errors, v_precision, v_runs, v_trajectories, v_windows
+from db.views import (
+    v_best_closures,
+    v_errors,
+    v_precision,
+    v_runs,
+    v_theory_errors,
+    v_theory_windows,
+    v_trajectories,
+    v_windows,
+)
 from eftcore.errors import InputError
 
 __all__ = [
@@ -29,6 +38,8 @@ __all__ = [
     "runs",
     "select",
     "studies",
+    "theory_errors",
+    "theory_windows",
     "trajectories",
     "windows",
 ]
@@ -145,6 +156,68 @@ def errors(
     return _frame(db, query.order_by(*(v_errors.c[name] for name in order)))
 
 
+def theory_windows(
+    db: Database,
+    *,
+    study: str | None = None,
+    activation: OneOrMany[str] = None,
+    closure: OneOrMany[str] = None,
+    reference_closure: OneOrMany[str] = None,
+    quantity: OneOrMany[str] = None,
+    tolerance: OneOrMany[float] = None,
+    status: OneOrMany[str] = None,
+    configuration_id: OneOrMany[int] = None,
+    prediction_run_id: OneOrMany[int] = None,
+    reference_run_id: OneOrMany[int] = None,
+    limit: int | None = None,
+    offset: int = 0,
+) -> pd.DataFrame:
+    """Columns of the view v_theory_windows: as windows(), with another prediction as the reference.
+
+    Args:
+        study: name or digest of a study; windows between predictions of that study.
+        limit, offset: page of the list.
+    """
+    query = _filtered(
+        v_theory_windows,
+        activation=activation,
+        closure=closure,
+        reference_closure=reference_closure,
+        quantity=quantity,
+        tolerance=tolerance,
+        status=status,
+        configuration_id=configuration_id,
+        prediction_run_id=prediction_run_id,
+        reference_run_id=reference_run_id,
+    )
+    query = _in_study(query, study, v_theory_windows.c.prediction_run_id, v_theory_windows.c.reference_run_id)
+    order = ("activation", "configuration_id", "quantity", "closure", "tolerance")
+    columns = [v_theory_windows.c[name] for name in (*order, "prediction_run_id", "reference_run_id")]
+    return _frame(db, query.order_by(*columns).limit(limit).offset(offset))
+
+
+def theory_errors(
+    db: Database,
+    *,
+    reference_run_id: OneOrMany[int] = None,
+    prediction_run_id: OneOrMany[int] = None,
+    quantity: OneOrMany[str] = None,
+    closure: OneOrMany[str] = None,
+    configuration_id: OneOrMany[int] = None,
+) -> pd.DataFrame:
+    """Columns of the view v_theory_errors: as errors(), with another prediction as the reference."""
+    query = _filtered(
+        v_theory_errors,
+        reference_run_id=reference_run_id,
+        prediction_run_id=prediction_run_id,
+        quantity=quantity,
+        closure=closure,
+        configuration_id=configuration_id,
+    )
+    order = ("reference_run_id", "prediction_run_id", "quantity", "layer")
+    return _frame(db, query.order_by(*(v_theory_errors.c[name] for name in order)))
+
+
 def trajectories(
     db: Database,
     *,
@@ -157,7 +230,7 @@ def trajectories(
     """Columns of the view v_trajectories: simulated and predicted values side by side.
 
     Args:
-        component: "01", or "00,11" for V4, in any order of the symmetric indices.
+        component: "01", or "00,11" for V4 and Sigma, in any order of the symmetric indices.
 
     Raises:
         InputError: not a component.
@@ -236,8 +309,8 @@ def precision(
 
 
 def arrays(db: Database, run_id: int) -> dict[str, np.ndarray]:
-    """The exact arrays of a run: "depth" and "time" (R,), and "K0", "K1", "U1" (R, N, N), "V4" (R, P, P) where present,
-    with "K0_se" and so on beside them for a simulation.
+    """The exact arrays of a run: "depth" and "time" (R,), and "K0", "K1", "U1" (R, N, N), "V4", "Sigma" (R, P, P) where
+    present, with "K0_se" and so on beside them for a simulation.
 
     Raises InputError when there is no such run.
     """

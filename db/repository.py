@@ -28,6 +28,7 @@ from db.models import (
     ValidityWindow,
 )
 from db.rows import (
+    ARRAYS,
     PrecisionTarget,
     Trajectory,
     blob_row,
@@ -87,14 +88,13 @@ def record_prediction(
         "converged": bool(theory.converged),
         "details": plain_json(theory.details),
     }
-    resolved = theory.details.get("order")
+    resolved = theory.details.get("wick_order")
     if fields["closure_order"] is None and theory.spec.order == "auto" and isinstance(resolved, int):
         fields["closure_order"] = resolved
-    quantities = (("K0", theory.mean), ("V4", theory.covariance), ("K1", theory.correction), ("U1", theory.source))
     trajectories = [
         Trajectory(quantity, values, numerical_error=theory.numerical_error.get(quantity))
-        for quantity, values in quantities
-        if values is not None
+        for quantity, name in ARRAYS.items()
+        if (values := getattr(theory, name)) is not None
     ]
     row = _row(theory.spec, fields, provenance)
     blobs = _blobs_and_values(theory.spec, trajectories)
@@ -131,10 +131,7 @@ def record_simulation(
     if details is not None:
         fields["details"] = plain_json(dict(details))
     trajectories = [
-        Trajectory("K0", sample.mean, sample.mean_se),
-        Trajectory("V4", sample.covariance, sample.covariance_se),
-        Trajectory("K1", sample.correction, sample.correction_se),
-        Trajectory("U1", sample.source, sample.source_se),
+        Trajectory(quantity, getattr(sample, name), getattr(sample, f"{name}_se")) for quantity, name in ARRAYS.items()
     ]
     if stopped_because is not None and stopped_because not in STOP_REASONS:
         raise InputError(f"stopped_because = {stopped_because!r}: must be one of {', '.join(STOP_REASONS)}")
@@ -143,7 +140,7 @@ def record_simulation(
         raise InputError(f"targets for {', '.join(named)}: at most one for each of {', '.join(QUANTITIES)}")
     row = _row(sample.spec, fields, provenance)
     blobs = _blobs_and_values(sample.spec, trajectories)
-    precision = [precision_row(item) for item in trajectories]
+    precision = [precision_row(item) for item in trajectories if item.quantity in QUANTITIES]
     with db.session() as session:
         run_id, entered = enter(session, sample.spec, row, study_id, announced=announced)
         if entered:
@@ -238,17 +235,21 @@ def mark_failed(
         return enter(session, spec, row, study_id)[0]
 
 
-def record_comparison(db: Database, *, prediction_run_id: int, simulation_run_id: int, comparison: Comparison) -> int:
+def record_comparison(db: Database, *, prediction_run_id: int, reference_run_id: int, comparison: Comparison) -> int:
     """Record errors over depth and validity windows; returns the comparison's id.
 
     Recording again renews the rows of the same layer or tolerance and keeps the others, so windows at more tolerances
     can be added later.
 
+    Args:
+        reference_run_id: what the prediction is held against: a simulation, or a better prediction.
+
     Raises:
-        InputError: one of the runs does not exist, is of the other kind, failed, or has another configuration.
+        InputError: a run does not exist or did not succeed, the first is no prediction, both are the same run, or their
+            configurations differ.
     """
     # ids out of a frame are numpy's, which SQLite would store as bytes
-    pair = {"prediction_run_id": int(prediction_run_id), "simulation_run_id": int(simulation_run_id)}
+    pair = {"prediction_run_id": int(prediction_run_id), "reference_run_id": int(reference_run_id)}
     with db.session() as session:
         _check_pair(session, **pair)
         statement = insert(session, ComparisonRow).values(pair)
@@ -297,17 +298,22 @@ def _insert_trajectories(session: Session, run_id: int, blobs: Rows, values: Row
     session.execute(sa.insert(table_of(TrajectoryValue)), [{"run_id": run_id, **value} for value in values])
 
 
-def _check_pair(session: Session, prediction_run_id: int, simulation_run_id: int) -> None:
-    wanted = {"prediction": prediction_run_id, "simulation": simulation_run_id}
+def _check_pair(session: Session, prediction_run_id: int, reference_run_id: int) -> None:
+    if prediction_run_id == reference_run_id:
+        raise InputError(f"reference_run_id = {reference_run_id}: the prediction itself; compare it with another run")
+    wanted = {
+        "prediction_run_id": (prediction_run_id, ("prediction",)),
+        "reference_run_id": (reference_run_id, ("simulation", "prediction")),
+    }
     configurations = set()
-    for kind, run_id in wanted.items():
+    for name, (run_id, kinds) in wanted.items():
         run = session.get(Run, run_id)
-        if run is None or run.kind != kind or run.status != "succeeded":
-            found = "no such run" if run is None else f"a {run.kind} that {run.status}"
-            raise InputError(f"{kind}_run_id = {run_id}: must be a {kind} that succeeded; this is {found}")
+        if run is None or run.kind not in kinds or run.status != "succeeded":
+            found = "no such run" if run is None else f"a {run.kind} with status {run.status}"
+            raise InputError(f"{name} = {run_id}: must be a {' or '.join(kinds)} that succeeded; this is {found}")
         configurations.add(run.configuration_id)
     if len(configurations) > 1:
         raise InputError(
-            f"runs {prediction_run_id} and {simulation_run_id} belong to different configurations;"
+            f"runs {prediction_run_id} and {reference_run_id} belong to different configurations;"
             " compare like with like"
         )

@@ -32,6 +32,16 @@ PROVENANCE_KEYS = (
 )
 
 
+ARRAYS = {
+    "K0": "mean",
+    "V4": "covariance",
+    "K1": "correction",
+    "U1": "source",
+    "Sigma": "increment_covariance",
+}
+"""Recorded quantities, and the attributes of a theory or sample that hold them."""
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """One quantity of a run: values (R, M, M), their standard error or None, the numerics' own error or None."""

@@ -10,12 +10,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from db.models import Configuration, Kernel, KernelTrajectory, Run
+from db.rows import ARRAYS
 from db.session import Database
 from db.types import unpack
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, InputKernel, PredictionSpec, ResNet, digest_of
-
-_ATTRIBUTES = {"K0": "mean", "V4": "covariance", "K1": "correction", "U1": "source"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,6 +24,7 @@ class StoredSample:
     Attributes:
         depth, time: (R,) recorded layers and t = epsilon^2 * layer.
         mean, correction, source: (R, N, N) K0, K1, U1; covariance: (R, P, P) V4.
+        increment_covariance: (R, P, P) Sigma_mic; None where an older version of the program recorded the run.
         samples: networks M.
     """
 
@@ -40,6 +40,8 @@ class StoredSample:
     correction_se: np.ndarray
     source: np.ndarray
     source_se: np.ndarray
+    increment_covariance: np.ndarray | None = None
+    increment_covariance_se: np.ndarray | None = None
 
 
 def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | StoredSample]:
@@ -60,7 +62,7 @@ def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | S
     for run, configuration, kernel, stored in records:
         runs[run.id] = (run, configuration, kernel)
         shape = (stored.n_layers, stored.n_entries, stored.n_entries)
-        name = _ATTRIBUTES[stored.quantity]
+        name = ARRAYS[stored.quantity]
         found = arrays.setdefault(run.id, {})
         found[name] = unpack(stored.data, shape)
         if stored.se is not None:

@@ -20,8 +20,17 @@ _CONFIGURATION = (
     "configuration_id:integer activation:text weight_variance:number bias_variance:number epsilon:number depth:integer"
     " total_time:number n_inputs:integer kernel_label:text kernel_variance:number kernel_correlation:number"
 )
-_COMPARED = "width:integer samples:integer closure:text closure_order:integer quadrature:text nodes:integer"
+_PREDICTED = "closure:text closure_order:integer quadrature:text nodes:integer"
+_COMPARED = f"width:integer samples:integer {_PREDICTED}"
+_REFERENCE = "reference_closure:text reference_order:integer"
+_WINDOW = "quantity:text tolerance:number certified_until:number refuted_from:number status:text superseded:flag"
+_ERRORS = (
+    "quantity:text layer:integer time:number error:number error_se:number absolute_error:number"
+    " absolute_error_se:number defined:flag error_nonfinite:text error_se_nonfinite:text"
+    " absolute_error_nonfinite:text absolute_error_se_nonfinite:text"
+)
 _RUN_IDS = "prediction_run_id:integer simulation_run_id:integer"
+_THEORY_IDS = "prediction_run_id:integer reference_run_id:integer"
 
 
 def _view(name: str, *parts: str) -> sa.TableClause:
@@ -41,23 +50,13 @@ v_runs = _view(
     "updated_at:time heartbeat_at:time error_message:text",
 )
 
-v_windows = _view(
-    "v_windows",
-    _CONFIGURATION,
-    _COMPARED,
-    "quantity:text tolerance:number certified_until:number refuted_from:number status:text superseded:flag",
-    _RUN_IDS,
-)
+v_windows = _view("v_windows", _CONFIGURATION, _COMPARED, _WINDOW, _RUN_IDS)
 
-v_errors = _view(
-    "v_errors",
-    _CONFIGURATION,
-    _COMPARED,
-    "quantity:text layer:integer time:number error:number error_se:number absolute_error:number",
-    "absolute_error_se:number defined:flag error_nonfinite:text error_se_nonfinite:text",
-    "absolute_error_nonfinite:text absolute_error_se_nonfinite:text",
-    _RUN_IDS,
-)
+v_errors = _view("v_errors", _CONFIGURATION, _COMPARED, _ERRORS, _RUN_IDS)
+
+v_theory_windows = _view("v_theory_windows", _CONFIGURATION, _PREDICTED, _REFERENCE, _WINDOW, _THEORY_IDS)
+
+v_theory_errors = _view("v_theory_errors", _CONFIGURATION, _PREDICTED, _REFERENCE, _ERRORS, _THEORY_IDS)
 
 v_trajectories = _view(
     "v_trajectories",
@@ -86,4 +85,13 @@ v_precision = _view(
     "simulation_run_id:integer",
 )
 
-VIEWS = (v_runs, v_windows, v_errors, v_trajectories, v_best_closures, v_precision)
+VIEWS = (
+    v_runs,
+    v_windows,
+    v_errors,
+    v_trajectories,
+    v_best_closures,
+    v_precision,
+    v_theory_windows,
+    v_theory_errors,
+)

@@ -80,7 +80,7 @@ def record(
             repository.record_comparison(
                 db,
                 prediction_run_id=predicted[prediction],
-                simulation_run_id=simulated,
+                reference_run_id=simulated,
                 comparison=work.load_comparison(store, digest),
             )
 

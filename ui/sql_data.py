@@ -47,6 +47,8 @@ MEANING = {
     "v_windows": "one row per theory, simulation, quantity and tolerance: the validity window t*",
     "v_errors": "one row per theory, simulation, quantity and layer: relative and absolute error",
     "v_trajectories": "one row per theory, simulation, component and layer: both values side by side",
+    "v_theory_windows": "one row per theory, better theory, quantity and tolerance: the validity window t*",
+    "v_theory_errors": "one row per theory, better theory, quantity and layer: relative and absolute error",
     "v_best_closures": "one row per simulation, quantity and tolerance: the closure that holds longest",
     "v_precision": "one row per simulation and quantity: how well it is known, and the precision it was run for",
 }

@@ -157,8 +157,8 @@ def build_windows(
     descending: bool = False,
 ) -> WindowsView:
     """One page of matching windows; the table shows the configuration columns ``differing``. One statement."""
-    place = {"limit": PAGE_ROWS, "offset": (page - 1) * PAGE_ROWS}
-    rows = window_page(db, chosen.lists(), order=SORT[sort], descending=descending, **place)
+    offset = (page - 1) * PAGE_ROWS
+    rows = window_page(db, chosen.lists(), order=SORT[sort], descending=descending, limit=PAGE_ROWS, offset=offset)
     windows = name_configurations(name_theories(rows))
     if SORT[sort] is None:
         windows = in_reading_order(windows)

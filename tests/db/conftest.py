@@ -189,7 +189,8 @@ def make_sample(make_theory: MakeTheory) -> MakeSample:
         theory = make_theory("g_only", **network)
         noise = np.random.default_rng(width)
         arrays: dict[str, np.ndarray] = {}
-        for name, size in (("mean", 0.01), ("covariance", 0.02), ("correction", 0.04), ("source", 0.04)):
+        sizes = {"mean": 0.01, "covariance": 0.02, "correction": 0.04, "source": 0.04, "increment_covariance": 0.02}
+        for name, size in sizes.items():
             exact = getattr(theory, name)
             wobble = noise.standard_normal(exact.shape)
             arrays[name] = exact * (1 + size * (wobble + wobble.swapaxes(1, 2)) / 2)
@@ -229,10 +230,30 @@ def record_all(make_theory: MakeTheory, make_sample: MakeSample) -> Callable[...
             comparisons[closure] = record_comparison(
                 database,
                 prediction_run_id=run_id,
-                simulation_run_id=simulation,
+                reference_run_id=simulation,
                 comparison=eft.compare(theory, sample),
             )
         return Recorded(study_id, simulation, predictions, comparisons)
+
+    return record
+
+
+@pytest.fixture
+def record_reference(make_theory: MakeTheory) -> Callable[..., int]:
+    """Hold the closures of one network against the exact leading order; gives the run id of that reference."""
+
+    def record(database: Database, study_id: int | None = None, **network: Any) -> int:
+        exact = make_theory("wick", order="auto", **network)
+        reference = record_prediction(database, exact, provenance=PROVENANCE, study_id=study_id)
+        for closure in ("mean", "source_only", "g_only"):
+            theory = make_theory(closure, **network)
+            record_comparison(
+                database,
+                prediction_run_id=record_prediction(database, theory, provenance=PROVENANCE, study_id=study_id),
+                reference_run_id=reference,
+                comparison=eft.compare(theory, exact),
+            )
+        return reference
 
     return record
 

@@ -21,8 +21,8 @@ from tests.db import workers
 
 KILLS = 20
 PROCESSES = 8
-ROWS_OF_A_RUN = 9 * (6 + 21 + 6 + 6)
-"""Recorded layers times components of K0, V4, K1 and U1 for three inputs."""
+ROWS_OF_A_RUN = 9 * (6 + 21 + 6 + 6 + 21)
+"""Recorded layers times components of K0, V4, K1, U1 and Sigma for three inputs."""
 
 
 def _address(url: sa.URL) -> str:
@@ -35,7 +35,7 @@ def _nothing_is_half_there(db: Database) -> None:
         for run_id in session.scalars(sa.select(Run.id)):
             blobs = session.scalar(sa.select(sa.func.count()).where(KernelTrajectory.run_id == run_id))
             rows = session.scalar(sa.select(sa.func.count()).where(TrajectoryValue.run_id == run_id))
-            assert (blobs, rows) == (4, ROWS_OF_A_RUN)
+            assert (blobs, rows) == (5, ROWS_OF_A_RUN)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,18 @@ QUERIES = {
     ),
     "windows of a simulation": ("SELECT * FROM v_windows WHERE simulation_run_id = 3", "comparisons validity_windows"),
     "errors of a simulation": ("SELECT * FROM v_errors WHERE simulation_run_id = 3", "comparisons error_metrics"),
+    "windows against theories": (
+        "SELECT * FROM v_theory_windows WHERE quantity = 'V4' AND tolerance = 0.1",
+        "validity_windows",
+    ),
+    "windows against a theory": (
+        "SELECT * FROM v_theory_windows WHERE reference_run_id = 3",
+        "comparisons validity_windows",
+    ),
+    "errors against a theory": (
+        "SELECT * FROM v_theory_errors WHERE reference_run_id = 3",
+        "comparisons error_metrics",
+    ),
     "one trajectory": (
         "SELECT * FROM v_trajectories WHERE simulation_run_id = 3 AND quantity = 'V4' AND component = '00,00'",
         "trajectory_values",
@@ -47,7 +59,9 @@ def test_rows_are_found_by_an_index(db, backend, query, tables):
 def _names(query: str) -> dict[str, str]:
     """SQLite's plans name tables by their aliases in the views."""
     aliases = {"v_runs": {"r": "runs"}, "v_precision": {"q": "simulation_precision"}}
-    aliases["v_windows"] = {"w": "validity_windows", "x": "comparisons"}
-    aliases["v_errors"] = {"e": "error_metrics", "x": "comparisons"}
+    for name in ("v_windows", "v_theory_windows"):
+        aliases[name] = {"w": "validity_windows", "x": "comparisons"}
+    for name in ("v_errors", "v_theory_errors"):
+        aliases[name] = {"e": "error_metrics", "x": "comparisons"}
     aliases["v_trajectories"] = {"v": "trajectory_values", "t": "trajectory_values"}
     return next((named for view, named in aliases.items() if view in query), {})

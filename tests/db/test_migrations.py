@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+import eftcore as eft
 from db import maintenance, migrate, queries
 from db.errors import DatabaseMissing, SchemaOutdated
 from db.models import Base
-from db.repository import mark_pending, mark_running
+from db.repository import mark_pending, mark_running, record_comparison, record_prediction
 from db.session import Database
 from db.views import VIEWS
 from eftcore.errors import InputError
@@ -26,8 +29,8 @@ from tests.db import workers
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASED = sorted((Path(__file__).parent / "released").glob("*.db"))
-"""A database as each released revision left it: one study, two simulations of real networks, a failed run; the runs 8
-to 40 were deleted."""
+"""A database as each released revision left it: one study, two simulations of real networks, a failed run; the later
+runs up to number 40 were deleted. From 0002 on also a top-up, a Wick prediction that chose its order, a pending run."""
 
 
 def _tables(engine: sa.Engine) -> dict[str, Any]:
@@ -229,8 +232,12 @@ def test_released_databases_are_upgraded_and_taken_back(empty_url, path):
     assert maintenance.check(empty_url) == []
     database = Database(empty_url)
     runs = queries.runs(database)
-    assert runs.status.value_counts().to_dict() == {"succeeded": 5, "failed": 1}
-    assert len(queries.windows(database, study="released")) == 36
+    assert runs.status.value_counts().to_dict() == Counter(re.findall("'status', '(.*?)'", str(before["runs"])))
+    wick = runs[runs.closure == "wick"]
+    assert wick.closure_order.tolist() == [56] * len(wick), "the order that the numerics chose"
+    assert len(queries.windows(database, study="released")) == len(before["validity_windows"])
+    assert len(queries.errors(database)) == len(before["error_metrics"])
+    assert queries.theory_windows(database).empty
     precise = queries.precision(database)
     assert set(precise.simulation_run_id) == set(runs.run_id[runs.kind == "simulation"])
     arrays = queries.arrays(database, int(precise.simulation_run_id.iloc[0]))
@@ -244,12 +251,49 @@ def test_released_databases_are_upgraded_and_taken_back(empty_url, path):
     assert maintenance.check(empty_url) == []
 
 
-def test_ids_of_deleted_runs_are_not_used_again_after_an_upgrade(empty_url, make_theory):
-    _put_released(empty_url, RELEASED[0])
-    migrate.upgrade(empty_url)
+@pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
+def test_ids_of_deleted_rows_are_not_used_again_after_an_upgrade(empty_url, make_theory, record_all, path):
+    _put_released(empty_url, path)
     database = Database(empty_url)
-    assert mark_pending(database, make_theory("mean").spec) == 41
+    with database.session() as session:
+        last = session.scalar(sa.text("SELECT max(id) FROM comparisons"))
+        session.execute(sa.text("DELETE FROM comparisons"))
+    migrate.upgrade(empty_url)
+    assert mark_pending(database, make_theory("mean", activation="cos").spec) == 41
+    assert min(record_all(database, activation="erf").comparisons.values()) == last + 1
     database.dispose()
+
+
+def test_rows_below_a_comparison_survive_its_rebuilding(url, record_all, make_theory, provenance):
+    """Up and down: comparisons with simulations stay to the last row; those with theories and Sigma go on the way."""
+    database = Database(url)
+    recorded = record_all(database)
+    tables = {"comparisons", "error_metrics", "validity_windows", "trajectory_values", "kernel_trajectories"}
+    before = _contents(url, tables)
+    closure, better = make_theory("g_only"), make_theory("wick", order="auto")
+    reference = record_prediction(database, better, provenance=provenance)
+    pair = {"prediction_run_id": recorded.predictions["g_only"], "reference_run_id": reference}
+    record_comparison(database, **pair, comparison=eft.compare(closure, better))
+    assert len(queries.theory_windows(database)) == 9
+    database.dispose()
+    migrate.downgrade(url, "0002_lifecycle")
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        comparisons = connection.execute(sa.text("SELECT id, simulation_run_id FROM comparisons ORDER BY id")).all()
+        errors = connection.scalar(sa.text("SELECT count(*) FROM error_metrics"))
+        assert connection.scalar(sa.text("SELECT count(*) FROM kernel_trajectories WHERE quantity = 'Sigma'")) == 0
+    engine.dispose()
+    assert comparisons == [(number, recorded.simulation) for number in sorted(recorded.comparisons.values())]
+    assert errors == len(before["error_metrics"])
+    migrate.upgrade(url)
+    assert maintenance.check(url) == []
+    after = _contents(url, tables)
+    for table in ("comparisons", "error_metrics", "validity_windows"):
+        assert after[table] == before[table]
+    for table in ("trajectory_values", "kernel_trajectories"):
+        kept = [row for row in before[table] if "'Sigma'" not in row]
+        assert len(kept) < len(before[table])
+        assert set(kept) < set(after[table])  # and what the reference predicts
 
 
 def test_unfinished_runs_survive_the_way_back_as_failures(url, make_theory, provenance):

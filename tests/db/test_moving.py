@@ -21,6 +21,8 @@ from db.views import VIEWS
 from eftcore.errors import EnvironmentProblem, InputError
 from tests.db.conftest import create_database, drop_database
 
+RELEASED_ARCHIVE = Path(__file__).parent / "released" / "archive_format_1.zip"
+
 
 @pytest.fixture
 def other(backend, tmp_path, postgresql_server) -> Database:
@@ -38,9 +40,10 @@ def other(backend, tmp_path, postgresql_server) -> Database:
 
 
 @pytest.fixture
-def filled(db, record_all, make_sample, make_theory, provenance) -> Database:
-    """Two studies, a top-up with a target, a failure, numbers that are not finite, and a run that is only planned."""
-    record_all(db, "first")
+def filled(db, record_all, record_reference, make_sample, make_theory, provenance) -> Database:
+    """Two studies, one with a theory as reference too, a top-up with a target, a failure, numbers that are not finite,
+    and a run that is only planned."""
+    record_reference(db, record_all(db, "first").study_id)
     record_all(db, "second", activation="erf", width=32)
     targets = [PrecisionTarget(quantity="V4", kind="relative_se", target=0.1, reached=0.02)]
     more = make_sample(shards=((0, 64), (1, 64), (2, 64)))
@@ -57,7 +60,8 @@ def filled(db, record_all, make_sample, make_theory, provenance) -> Database:
 def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     first, second = tmp_path / "first.zip", tmp_path / "second.zip"
     rows = export_archive(filled, first)
-    assert rows["runs"] == 10, "what is only planned stays at home"
+    assert rows["runs"] == 11, "what is only planned stays at home"
+    assert rows["comparisons"] == 3 + 3 + 3
     assert import_archive(other, first) == rows
     assert maintenance.check(other.url) == []
     assert export_archive(other, second) == rows
@@ -66,6 +70,10 @@ def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     there = queries.runs(other).set_index("digest").run_id[run.digest[0]]
     for name, array in queries.arrays(filled, run.run_id[0]).items():
         np.testing.assert_array_equal(queries.arrays(other, there)[name], array)
+    ours, theirs = (queries.theory_windows(database, study="first") for database in (filled, other))
+    numbers = [name for name in ours if not name.endswith("_id")]
+    assert len(ours) == 3 * (1 + 2 + 3)
+    pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
 
 
 def test_importing_twice_adds_nothing(filled, other, tmp_path, count_rows):
@@ -119,11 +127,23 @@ def _repack(path: Path, name: str, change) -> None:
             archive.writestr(item, data)
 
 
+def test_archive_of_the_format_before(db, tmp_path, count_rows):
+    """Written by the program of revision 0002: two simulations with comparisons, a top-up, a failure."""
+    counts = import_archive(db, RELEASED_ARCHIVE)
+    assert (counts["runs"], counts["comparisons"]) == (8, 8)
+    assert maintenance.check(db.url) == []
+    windows, errors = queries.windows(db, study="released"), queries.errors(db)
+    assert (len(windows), len(errors)) == (counts["validity_windows"], counts["error_metrics"])
+    assert set(windows.width) == {16, 32}
+    assert set(import_archive(db, RELEASED_ARCHIVE).values()) == {0}
+    assert export_archive(db, tmp_path / "now.zip") == counts
+
+
 @pytest.mark.parametrize(
     ("name", "change", "word"),
     [
         ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
-        ("manifest.json", lambda data: data.replace(b'"format": 1', b'"format": 9'), "update the program"),
+        ("manifest.json", lambda data: data.replace(b'"format": 2', b'"format": 9'), "update the program"),
         ("manifest.json", lambda data: data[:50], "damaged"),
     ],
 )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from db import queries
+from db.models import Run
 from db.repository import mark_failed, record_simulation
-from db.views import v_errors, v_runs, v_trajectories, v_windows
+from db.views import v_errors, v_runs, v_theory_errors, v_theory_windows, v_trajectories, v_windows
+from db.window_queries import window_cells, window_counts, window_page
+from eftcore import compare
 from eftcore.errors import InputError
 
 QUANTITIES = {"K0", "V4", "K1"}
@@ -23,6 +27,8 @@ def test_empty_database_gives_empty_frames_with_columns(read_only):
         (queries.runs(read_only), v_runs),
         (queries.windows(read_only), v_windows),
         (queries.errors(read_only), v_errors),
+        (queries.theory_windows(read_only), v_theory_windows),
+        (queries.theory_errors(read_only), v_theory_errors),
         (queries.trajectories(read_only, simulation_run_id=1), v_trajectories),
     ):
         assert frame.empty
@@ -111,6 +117,69 @@ def test_errors_by_filter(db, record_all, read_only):
     assert set(queries.errors(read_only, prediction_run_id=recorded.predictions["mean"]).quantity) == {"K0"}
 
 
+def test_theory_references_have_views_of_their_own(db, record_all, record_reference, read_only, make_theory):
+    """And the views of simulations know nothing of them."""
+    recorded = record_all(db)
+    before = {name: len(getattr(queries, name)(read_only)) for name in ("windows", "errors", "best_closures")}
+    reference = record_reference(db, recorded.study_id)
+    assert {name: len(getattr(queries, name)(read_only)) for name in before} == before
+
+    exact = make_theory("wick", order="auto")
+    frame = queries.theory_windows(read_only, study="first", closure="g_only", quantity="V4", tolerance=0.05)
+    assert len(frame) == 1
+    row = frame.iloc[0]
+    assert (row.prediction_run_id, row.reference_run_id) == (recorded.predictions["g_only"], reference)
+    assert (row.reference_closure, row.reference_order) == ("wick", exact.details["wick_order"])
+    assert (row.activation, row.kernel_variance, bool(row.superseded)) == ("tanh", 2.0, False)
+    expected = compare(make_theory("g_only"), exact)
+    window = expected.windows.query("quantity == 'V4' and tolerance == 0.05").iloc[0]
+    assert (row.status, row.certified_until) == (window.status, window.certified_until)
+    assert queries.theory_windows(read_only, reference_closure="sigma").empty
+    assert set(queries.theory_windows(read_only, reference_run_id=reference, limit=4, offset=2).closure) <= {
+        "mean",
+        "source_only",
+        "g_only",
+    }
+    assert len(queries.theory_windows(read_only)) == 3 * (1 + 2 + 3)
+
+    frame = queries.theory_errors(read_only, reference_run_id=reference, closure="g_only", quantity="K1")
+    stored = expected.errors.query("quantity == 'K1'").reset_index(drop=True)
+    for name in ("error", "error_se", "absolute_error", "absolute_error_se"):
+        np.testing.assert_array_equal(frame[name], stored[name])
+    assert frame.defined.tolist() == stored.defined.tolist()
+
+
+def test_windows_are_counted_gathered_and_paged_for_either_reference(db, record_all, record_reference, read_only):
+    recorded = record_all(db)
+    reference = record_reference(db)
+    chosen = {"quantity": ["V4"], "tolerance": [0.05]}
+    for kind, column, run in (
+        ("simulation", "simulation_run_id", recorded.simulation),
+        ("theory", "reference_run_id", reference),
+    ):
+        counts = window_counts(read_only, ["closure"], chosen, reference=kind)
+        assert dict(zip(counts.closure, counts.windows, strict=True)) == {"g_only": 1, "source_only": 1}
+        cells = window_cells(read_only, ["closure"], chosen, reference=kind)
+        assert set(cells[column]) == {run}
+        page = window_page(read_only, chosen, reference=kind, order="closure", descending=True)
+        assert page.closure.tolist() == ["source_only", "g_only"]
+        assert set(page[column]) == {run}
+        assert len(window_page(read_only, {}, reference=kind, limit=5)) == 5
+
+
+def test_superseded_against_a_theory(db, record_reference, read_only, make_theory):
+    """Whichever of the two predictions is of an older version."""
+    reference = record_reference(db)
+    assert not queries.theory_windows(read_only).superseded.any()
+    with db.session() as session:
+        session.execute(sa.update(Run).where(Run.id == reference).values(algorithm_version=0))
+    assert queries.theory_windows(read_only).superseded.all()
+    with db.session() as session:
+        session.execute(sa.update(Run).values(algorithm_version=sa.case((Run.closure == "mean", 0), else_=2)))
+    frame = queries.theory_windows(read_only)
+    assert set(frame[frame.superseded].closure) == {"mean"}
+
+
 def test_trajectories_put_theory_beside_simulation(db, record_all, read_only, make_theory, make_sample):
     recorded = record_all(db)
     theory, sample = make_theory("g_only"), make_sample()
@@ -129,6 +198,19 @@ def test_a_closure_without_the_quantity_predicts_nothing(db, record_all, read_on
     frame = queries.trajectories(read_only, simulation_run_id=recorded.simulation, quantity="V4", component="00,00")
     by_closure = frame.groupby("closure").predicted.apply(lambda values: int(values.notna().sum()))
     assert by_closure.to_dict() == {"mean": 0, "source_only": 9, "g_only": 9}
+
+
+def test_sigma_is_simulated_and_predicted(db, record_all, read_only, make_theory, make_sample):
+    """The source of V4, by the closures whose equation has it."""
+    recorded = record_all(db)
+    frame = queries.trajectories(read_only, simulation_run_id=recorded.simulation, quantity="Sigma", component="00,11")
+    sample, theory = make_sample(), make_theory("g_only")
+    for closure, expected in (("g_only", theory.increment_covariance[:, 0, 2]), ("mean", np.full(9, np.nan))):
+        rows = frame[frame.closure == closure]
+        np.testing.assert_array_equal(rows.predicted, expected)
+        np.testing.assert_array_equal(rows.simulated, sample.increment_covariance[:, 0, 2])
+        np.testing.assert_array_equal(rows.simulated_se, sample.increment_covariance_se[:, 0, 2])
+    assert set(queries.precision(read_only).quantity) == {"K0", "V4", "K1", "U1"}
 
 
 def test_simulation_without_any_theory_is_still_there(db, make_sample, provenance, read_only):
@@ -150,8 +232,11 @@ def test_arrays_of_a_run_that_is_not_there(sqlite_db):
         queries.arrays(sqlite_db, 5)
 
 
-def test_each_query_is_one_statement_whatever_the_number_of_rows(db, record_all, read_only, statements):
+def test_each_query_is_one_statement_whatever_the_number_of_rows(
+    db, record_all, record_reference, read_only, statements
+):
     recorded = record_all(db)
+    record_reference(db, recorded.study_id)
     with read_only.reading() as session:
         session.connection()  # what a new connection asks the server is not ours
     seen = statements(read_only)
@@ -160,6 +245,8 @@ def test_each_query_is_one_statement_whatever_the_number_of_rows(db, record_all,
         lambda: queries.runs(read_only, study="first"),
         lambda: queries.windows(read_only, study="first"),
         lambda: queries.errors(read_only),
+        lambda: queries.theory_windows(read_only, study="first"),
+        lambda: queries.theory_errors(read_only),
         lambda: queries.trajectories(read_only, simulation_run_id=recorded.simulation),
     )
     for call in calls:

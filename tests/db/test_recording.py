@@ -35,6 +35,7 @@ def test_prediction_comes_back_exactly(db, make_theory, provenance, started_at):
         ("V4", theory.covariance),
         ("K1", theory.correction),
         ("U1", theory.source),
+        ("Sigma", theory.increment_covariance),
     ):
         np.testing.assert_array_equal(stored[name], array)
     np.testing.assert_array_equal(stored["depth"], theory.depth)
@@ -83,7 +84,7 @@ def test_real_simulation_and_its_comparison(db, simulated, provenance):
     theory = eft.predict(simulated.spec.model, simulated.spec.kernel)
     prediction = record_prediction(db, theory, provenance=provenance)
     comparison = eft.compare(theory, simulated)
-    record_comparison(db, prediction_run_id=prediction, simulation_run_id=simulation, comparison=comparison)
+    record_comparison(db, prediction_run_id=prediction, reference_run_id=simulation, comparison=comparison)
     assert len(queries.windows(db)) == len(comparison.windows)
     assert len(queries.errors(db)) == len(comparison.errors)
 
@@ -92,7 +93,7 @@ def test_real_simulation_and_its_comparison(db, simulated, provenance):
 def test_rows_for_sql_are_the_arrays(db, make_sample, provenance, n_inputs):
     sample = make_sample(n_inputs=n_inputs)
     run_id = record_simulation(db, sample, provenance=provenance)
-    arrays = {"K0": "mean", "V4": "covariance", "K1": "correction", "U1": "source"}
+    arrays = {"K0": "mean", "V4": "covariance", "K1": "correction", "U1": "source", "Sigma": "increment_covariance"}
     with db.reading() as session:
         rows = session.scalars(sa.select(TrajectoryValue).where(TrajectoryValue.run_id == run_id)).all()
     found = {(row.quantity, row.component, row.layer): (row.value, row.se) for row in rows}
@@ -165,7 +166,7 @@ def test_failed_simulation_needs_its_identity(db, make_sample, provenance):
 def test_wick_order_chosen_by_the_numerics_is_recorded(db, make_theory, provenance):
     theory = make_theory()
     spec = eft.PredictionSpec(model=theory.spec.model, kernel=theory.spec.kernel, closure="wick", order="auto")
-    run_id = record_prediction(db, replace(theory, spec=spec, details={"order": 32}), provenance=provenance)
+    run_id = record_prediction(db, replace(theory, spec=spec, details={"wick_order": 32}), provenance=provenance)
     assert queries.runs(db, run_id=run_id).closure_order.tolist() == [32]
 
 
@@ -216,7 +217,7 @@ def test_comparison_is_stored_as_computed(db, make_theory, make_sample, provenan
     prediction = record_prediction(db, theory, provenance=provenance)
     simulation = record_simulation(db, sample, provenance=provenance)
     comparison = eft.compare(theory, sample)
-    record_comparison(db, prediction_run_id=prediction, simulation_run_id=simulation, comparison=comparison)
+    record_comparison(db, prediction_run_id=prediction, reference_run_id=simulation, comparison=comparison)
 
     keys = ["quantity", "layer"]
     stored = queries.errors(db, simulation_run_id=simulation).sort_values(keys, ignore_index=True)
@@ -239,7 +240,7 @@ def test_comparison_with_more_tolerances_adds_windows_and_renews_the_rest(db, ma
     theory, sample = make_theory(), make_sample()
     ids = {
         "prediction_run_id": record_prediction(db, theory, provenance=provenance),
-        "simulation_run_id": record_simulation(db, sample, provenance=provenance),
+        "reference_run_id": record_simulation(db, sample, provenance=provenance),
     }
     first = record_comparison(db, **ids, comparison=eft.compare(theory, sample, [0.05]))
     changed = eft.compare(theory, sample, [0.05, 0.2])
@@ -261,7 +262,7 @@ def test_diverged_theory_is_compared_and_stored(db, make_theory, make_sample, pr
     prediction = record_prediction(db, theory, provenance=provenance)
     simulation = record_simulation(db, sample, provenance=provenance)
     record_comparison(
-        db, prediction_run_id=prediction, simulation_run_id=simulation, comparison=eft.compare(theory, sample)
+        db, prediction_run_id=prediction, reference_run_id=simulation, comparison=eft.compare(theory, sample)
     )
     frame = queries.errors(db, simulation_run_id=simulation, quantity="V4")
     assert np.isposinf(frame.error.iloc[-1])
@@ -276,9 +277,10 @@ def test_only_like_is_compared_with_like(db, make_theory, make_sample, provenanc
     broken = mark_failed(db, make_theory("mean").spec, error="no", provenance=provenance)
     for wrong in (other, broken, simulation, 10_000):
         with pytest.raises(eft.InputError, match=str(wrong)):
-            record_comparison(db, prediction_run_id=wrong, simulation_run_id=simulation, comparison=comparison)
-    with pytest.raises(eft.InputError, match="simulation_run_id"):
-        record_comparison(db, prediction_run_id=prediction, simulation_run_id=prediction, comparison=comparison)
+            record_comparison(db, prediction_run_id=wrong, reference_run_id=simulation, comparison=comparison)
+    for wrong in (prediction, other, broken, 10_000):
+        with pytest.raises(eft.InputError, match=str(wrong)):
+            record_comparison(db, prediction_run_id=prediction, reference_run_id=wrong, comparison=comparison)
 
 
 def test_bad_provenance_and_study_are_refused_before_anything_is_written(db, make_theory, provenance, count_rows):
@@ -353,8 +355,8 @@ def test_threads_recording_the_same_end_with_one_row(url, record_all, count_rows
     counts = count_rows(database)
     database.dispose()
     assert (counts["studies"], counts["runs"], counts["comparisons"]) == (1, 4, 3)
-    # components of the simulation and of g_only (3 K0, 6 V4, 3 K1, 3 U1), source_only (K0, V4) and mean (K0)
-    assert counts["trajectory_values"] == 9 * (15 + 15 + 9 + 3)
+    # components of the simulation and of g_only (3 K0, 6 V4, 3 K1, 3 U1, 6 Sigma), source_only (no K1, U1), mean (K0)
+    assert counts["trajectory_values"] == 9 * (21 + 21 + 15 + 3)
 
 
 def test_study_of_the_same_name_and_other_contents_is_another(db):

@@ -60,14 +60,14 @@ def test_every_spelling_of_a_component_is_one(a, b, c, d):
     assert canonical_component(names.pop()) == canonical_component(f"{spelled(a, b)},{spelled(c, d)}")
 
 
-@given(st.integers(min_value=1, max_value=20), st.sampled_from(["K0", "V4", "K1", "U1"]))
+@given(st.integers(min_value=1, max_value=20), st.sampled_from(["K0", "V4", "K1", "U1", "Sigma"]))
 @settings(deadline=None)  # the first call of a size builds a table
 def test_rows_address_the_components_they_name(n_inputs, quantity):
     names, rows, columns = row_components(quantity, n_inputs)
     assert len(set(names)) == len(names)
     pairs = list(combinations_with_replacement(range(n_inputs), 2))
     for name, row, column in zip(names, rows.tolist(), columns.tolist(), strict=True):
-        if quantity == "V4":
+        if quantity in ("V4", "Sigma"):
             assert name == f"{pair_name(*pairs[row])},{pair_name(*pairs[column])}"
         else:
             assert name == pair_name(row, column)
@@ -112,21 +112,26 @@ def test_json_has_no_nan():
 
 
 def test_bytes_on_disk_for_one_configuration(sqlite_db, make_theory, make_sample, provenance):
-    """At most 3 MB: N = 4, 100 recorded depths, one simulation and every closure (each with all it could predict)."""
+    """At most 4 MB: N = 4, 100 recorded depths, one simulation and every closure."""
     network = {"n_inputs": 4, "depth": 100}
     sample, full = make_sample(**network), make_theory("g_only", **network)
     simulation = record_simulation(sqlite_db, sample, provenance=provenance)
     for closure in CLOSURES:
         spec = eft.PredictionSpec(model=full.spec.model, kernel=full.spec.kernel, closure=closure)
         theory = replace(full, spec=spec)
+        if closure in ("mean", "source_only"):
+            theory = replace(theory, correction=None, source=None)
         if closure == "mean":
-            theory = replace(theory, covariance=None, correction=None, source=None)
+            theory = replace(theory, covariance=None)
+        if closure not in ("source_only", "g_only"):
+            theory = replace(theory, increment_covariance=None)
         prediction = record_prediction(sqlite_db, theory, provenance=provenance)
         comparison = eft.compare(theory, sample)
-        record_comparison(sqlite_db, prediction_run_id=prediction, simulation_run_id=simulation, comparison=comparison)
+        record_comparison(sqlite_db, prediction_run_id=prediction, reference_run_id=simulation, comparison=comparison)
     sqlite_db.dispose()
     path = str(sqlite_db.url.database)
+    rows = 140 + 10 + 120 + 140 + 3 * 85  # simulation, mean, source_only, g_only, and closures without Sigma
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        assert connection.execute("SELECT count(*) FROM trajectory_values").fetchone() == (101 * (6 * 85 + 10),)
-    assert Path(path).stat().st_size < 3_000_000
+        assert connection.execute("SELECT count(*) FROM trajectory_values").fetchone() == (101 * rows,)
+    assert Path(path).stat().st_size < 4_000_000

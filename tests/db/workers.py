@@ -42,6 +42,8 @@ class MadeSample:
     correction_se: np.ndarray
     source: np.ndarray
     source_se: np.ndarray
+    increment_covariance: np.ndarray
+    increment_covariance_se: np.ndarray
 
     @property
     def samples(self) -> int:
@@ -93,7 +95,7 @@ def sample_of(theory: eft.Theory, width: int, samples: int = 64) -> MadeSample:
     spec = eft.EnsembleSpec(model=theory.spec.model, kernel=theory.spec.kernel, width=width)
     noise = np.random.default_rng(width)
     arrays: dict[str, Any] = {"depth": theory.depth, "time": theory.time}
-    for name in ("mean", "covariance", "correction", "source"):
+    for name in ("mean", "covariance", "correction", "source", "increment_covariance"):
         exact = getattr(theory, name)
         wobble = noise.standard_normal(exact.shape)
         arrays[name] = exact * (1 + 0.02 * (wobble + wobble.swapaxes(1, 2)))
@@ -115,7 +117,7 @@ def record_study_of(url: str, theory: eft.Theory, name: str, widths: tuple[int, 
         for width in widths:
             sample = sample_of(theory, width)
             simulation = record_simulation(database, sample, provenance={}, study_id=study_id)
-            pair = {"prediction_run_id": ids[0], "simulation_run_id": simulation}
+            pair = {"prediction_run_id": ids[0], "reference_run_id": simulation}
             record_comparison(database, **pair, comparison=eft.compare(theory, sample))
             ids.append(simulation)
         return tuple(ids)

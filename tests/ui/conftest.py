@@ -47,7 +47,7 @@ def record(database: Database, activation: str, *, width: int = 16, label: str |
         record_comparison(
             database,
             prediction_run_id=record_prediction(database, theory, provenance=PROVENANCE),
-            simulation_run_id=simulation,
+            reference_run_id=simulation,
             comparison=eft.compare(theory, sample),
         )
     return simulation

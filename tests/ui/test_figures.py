@@ -130,8 +130,8 @@ def test_every_theory_is_drawn_over_the_simulation(results: Database) -> None:
     simulation = int(build_simulations(results)["run_id"].iloc[0])
     figure = trajectories_figure(build_trajectories(results, simulation, ["00", "00,00"]))
     lines = [trace.name for trace in figure.data if trace.mode == "lines" and trace.fill is None]
-    # K0: three closures; V4: two; K1 and U1: one
-    assert sorted(lines) == ["g_only"] * 4 + ["mean"] + ["source_only"] * 2
+    # K0: three closures; V4 and Sigma: two; K1 and U1: one
+    assert sorted(lines) == ["g_only"] * 5 + ["mean"] + ["source_only"] * 3
     legend = [trace.name for trace in figure.data if trace.showlegend]
     assert len(legend) == len(set(legend)) == 4
 

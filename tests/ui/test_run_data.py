@@ -51,8 +51,8 @@ def test_values_are_the_stored_ones(results: Database, simulation: int, time: fl
 
 def test_values_come_in_reading_order(results: Database, simulation: int) -> None:
     table = build_values(build_trajectories(results, simulation, ["00", "01", "00,00"]), 1.0)
-    assert table["quantity"].drop_duplicates().tolist() == ["K0", "V4", "K1", "U1"]
-    assert table["component"].tolist() == ["00", "01", "00,00", "00", "01", "00", "01"]
+    assert table["quantity"].drop_duplicates().tolist() == ["K0", "V4", "K1", "U1", "Sigma"]
+    assert table["component"].tolist() == ["00", "01", "00,00", "00", "01", "00", "01", "00,00"]
 
 
 def test_windows_matrix_has_every_window(results: Database, simulation: int) -> None:

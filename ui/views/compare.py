@@ -58,7 +58,7 @@ def _choose_entries(n_inputs: int) -> list[str]:
     chosen: list[str] = []
     for quantity, label, key in (
         ("K0", "entries ab of K0, K1, U1", "entries"),
-        ("V4", "entries ab,cd of V4", "covariances"),
+        ("V4", "entries ab,cd of V4, Sigma", "covariances"),
     ):
         stored, shown = component_choices(quantity, n_inputs)
         names = row.multiselect(label, stored, default=shown[:1], key=key, bind="query-params", width=330)

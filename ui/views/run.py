@@ -99,7 +99,7 @@ kernel_entries = kernel_column.multiselect(
 )
 stored, shown = component_choices("V4", n_inputs)
 covariance_entries = covariance_column.multiselect(
-    "entries ab,cd of V4", stored, default=shown, key="covariances", bind="query-params"
+    "entries ab,cd of V4, Sigma", stored, default=shown, key="covariances", bind="query-params"
 )
 if not kernel_entries and not covariance_entries:
     st.info("Choose at least one entry.")
