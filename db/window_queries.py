@@ -1,7 +1,7 @@
 """Validity windows by any parameters: how many there are of each, cells of a map, pages of a sorted table.
 
-Every function is one statement on v_windows or, with reference="theory", on v_theory_windows; ``chosen`` maps columns
-of that view to the values allowed in them.
+Every function but the last is one statement on v_windows or, with reference="theory", on v_theory_windows; ``chosen``
+maps columns of that view to the values allowed in them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import pandas as pd
 import sqlalchemy as sa
 
-from db.queries import _filtered, _frame
+from db.queries import _filtered, _frame, theory_windows, windows
 from db.session import Database
 from db.views import v_theory_windows, v_windows
 
@@ -83,3 +83,12 @@ def window_page(
     reading = [name for name in (*_READING, _REFERENCE_RUN[reference]) if name in view.c]
     query = query.order_by(*(view.c[name] for name in reading))
     return _frame(db, query.limit(limit).offset(offset))
+
+
+def study_windows(db: Database, study: str) -> pd.DataFrame:
+    """Windows of a study (name or digest): rows of v_windows, then of v_theory_windows, with the columns of those that
+    it has. Two statements.
+    """
+    frames = [windows(db, study=study), theory_windows(db, study=study)]
+    found = [frame for frame in frames if len(frame)]
+    return pd.concat(found, ignore_index=True) if len(found) > 1 else (found or frames)[0]

@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from db import queries
 from db.session import Database, default_url
+from db.window_queries import study_windows
 from flows.tables import records
 from flows.windows_table import LEGEND, windows_table
 
@@ -26,19 +27,20 @@ def publish_study(study: str, outcome: str) -> None:
     """Artifacts ``windows-NAME`` and ``study-NAME`` of the flow run of this context."""
     db = Database(default_url(), read_only=True)
     try:
-        frame = queries.windows(db, study=study)
+        frame = study_windows(db, study)
         if frame.empty:
             return
         heading, table = windows_table(frame)
         key = re.sub(r"[^a-z0-9]+", "-", study.lower()).strip("-")
         create_table_artifact(key=f"windows-{key}", table=records(table), description=f"{heading}. {LEGEND}")
-        shown = [int(run) for run in frame["simulation_run_id"].unique()[:PICTURES]]
+        runs = frame.get("simulation_run_id", pd.Series(dtype="Int64")).dropna().unique()
+        shown = [int(run) for run in runs[:PICTURES]]
         pictures = [_picture_of(db, run) for run in shown]
     finally:
         db.dispose()
     address = explorer_url()
-    links = ", ".join(f"[run {run}]({address}/run?simulation={run})" for run in shown)
-    text = [f"# {study}", f"{outcome}. {heading}.", f"Explorer: [windows]({address}/windows); {links}.", *pictures]
+    links = ", ".join([f"[windows]({address}/windows)", *(f"[run {n}]({address}/run?simulation={n})" for n in shown)])
+    text = [f"# {study}", f"{outcome}. {heading}.", f"Explorer: {links}.", *pictures]
     create_markdown_artifact(key=f"study-{key}", markdown="\n\n".join(text), description=f"Study {study}")
 
 

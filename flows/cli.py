@@ -144,21 +144,27 @@ def windows(
     quantity: Annotated[str | None, typer.Option(help="K0, V4 or K1.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Relative tolerance, such as 0.05.")] = None,
     width: Annotated[int | None, typer.Option(help="Only this width.")] = None,
+    reference: Annotated[
+        str,
+        typer.Option(help="What closures are held against: simulation or theory."),
+    ] = "simulation",
     json: JsonOption = False,
 ) -> None:
     """List validity windows: the times t = epsilon^2 * layer up to which a closure stays within a tolerance."""
     from db import queries
     from flows import tables
 
-    frame = queries.windows(
-        _reading(db),
-        study=study,
-        activation=activation,
-        closure=closure,
-        quantity=quantity,
-        tolerance=tolerance,
-        width=width,
-    )
+    if reference not in ("simulation", "theory"):
+        raise InputError(f"--reference {reference}: must be simulation or theory")
+    if reference == "theory" and width is not None:
+        raise InputError(f"--width {width} goes with --reference simulation: a theory has no width; leave one out")
+    chosen: dict[str, Any] = {"study": study, "activation": activation, "closure": closure}
+    chosen |= {"quantity": quantity, "tolerance": tolerance}
+    database = _reading(db)
+    if reference == "theory":
+        frame = queries.theory_windows(database, **chosen)
+    else:
+        frame = queries.windows(database, **chosen, width=width)
     if json:
         tables.print_frame(frame, as_json=True)
     else:

@@ -88,16 +88,18 @@ class Execution:
 
     def execute(self) -> Summary:
         """Do what is not done; failures are in the summary."""
-        simulations = self.plan.simulations.values()
-        small = len(self.plan.predictions) + len(self.plan.comparisons) + 2 * len(simulations)
+        plan, simulations = self.plan, self.plan.simulations.values()
+        small = len(plan.predictions) + len(plan.comparisons) + 2 * len(simulations)
+        small += len(plan.theory_comparisons) + len(plan.references)
         self.tasks_in_all = small + sum(len(item.first_round) for item in simulations)
         work_in_all = sum(_work_of(item.spec, item.first_round) for item in simulations)
         current().start(self.tasks_in_all, small * SMALL_WORK + work_in_all)
         with self._under_way():
-            predictions = list(self.plan.predictions)
+            predictions = list(plan.predictions)
             done = self._each(self._predict, predictions)
             self.predicted = {digest for digest, succeeded in zip(predictions, done, strict=True) if succeeded}
-            self._each(self._configuration, self.plan.simulations)
+            self._each(self._against_theory, plan.references)
+            self._each(self._configuration, plan.simulations)
         summary = self.summary
         attained_in_order = {digest: summary.precision.get(digest) for digest in self.plan.simulations}
         summary.precision = {digest: now for digest, now in attained_in_order.items() if now is not None}
@@ -115,12 +117,35 @@ class Execution:
             spec=spec.model_dump(mode="json"),
         )
 
+    def _against_theory(self, reference: str) -> bool:
+        """Compare one configuration's predictions with its reference, and record them; returns whether they are."""
+        spec = self.plan.predictions[reference]
+        predictions = [p for p in self.plan.references[reference] if p in self.predicted]
+        known = reference in self.predicted
+        about = f"{spec.model.activation}, {spec.kernel.label}"
+        comparisons = self._compare(reference, f"with {_closure(spec)}: {about}", predictions) if known else {}
+        recordable: dict[str, Any] = {"reference": reference if known else None, "predictions": predictions}
+        recordable["comparisons"] = comparisons
+        return self._do(
+            tasks.record_theory,
+            f"record: {about}",
+            intact=recording.is_theory_recorded(
+                recordable["reference"], predictions, list(comparisons), self.plan.tolerances
+            ),
+            digest=recording.record_digest(self.plan.digest, **recordable),
+            study=self.plan.record,
+            **recordable,
+        )
+
     def _configuration(self, ensemble: str) -> bool:
         """Simulate, compare and record one configuration at one width; returns whether it is recorded."""
         simulation = self.plan.simulations[ensemble]
         predictions = [p for p, other in self.plan.comparisons if other == ensemble and p in self.predicted]
         shards = self._simulate(simulation)
-        comparisons = self._compare(simulation, shards, predictions) if shards else {}
+        comparisons = {}
+        if shards:
+            merged = sample_digest(simulation.spec, shards)
+            comparisons = self._compare(merged, f"with the simulation: {_about(simulation.spec)}", predictions)
         return self._record(simulation, shards, predictions, comparisons)
 
     def _simulate(self, simulation: Simulation) -> Shards:
@@ -194,19 +219,18 @@ class Execution:
         self.summary.precision[simulation.spec.digest] = now
         return next_round(sample, target), f" for {target}, now {target.shown(now.error)}"
 
-    def _compare(self, simulation: Simulation, shards: Shards, predictions: list[str]) -> dict[str, str]:
+    def _compare(self, reference: str, label: str, predictions: list[str]) -> dict[str, str]:
         """Digest of the comparison by digest of the prediction, of those that succeed."""
-        merged = sample_digest(simulation.spec, shards)
         tolerances = list(self.plan.tolerances)
         comparisons = {}
         for prediction in predictions:
-            digest = work.comparison_digest(prediction, merged, tolerances)
+            digest = work.comparison_digest(prediction, reference, tolerances)
             if self._do(
                 tasks.compare,
-                f"compare {_closure(self.plan.predictions[prediction])}: {_about(simulation.spec)}",
+                f"compare {_closure(self.plan.predictions[prediction])} {label}",
                 digest=digest,
                 prediction=prediction,
-                merged=merged,
+                reference=reference,
                 tolerances=tolerances,
             ):
                 comparisons[prediction] = digest

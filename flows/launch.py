@@ -13,8 +13,9 @@ from contextvars import Context, copy_context
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from db.queries import runs, windows
+from db.queries import runs, theory_windows, windows
 from db.session import Database, default_url
+from db.window_queries import study_windows
 from flows import orchestration, progress, recording, tables
 from flows.requests import Resources, StudyRequest, TopUpRequest
 from flows.store import data_home
@@ -136,6 +137,8 @@ def dry_run(study: str, *, as_json: bool) -> None:
         print(f"{'perhaps' if task.at_most else 'cached ' if task.cached else 'compute'}  {task.label}")
     if not left:
         expectation = "nothing to compute"
+    elif not any(task.work for task in (*left, *further)):
+        expectation = "no simulation among them"
     elif seconds is None or at_most is None:
         expectation = "no simulation is recorded yet to judge the time by"
     else:
@@ -153,7 +156,7 @@ def _expected_seconds(work: float) -> float | None:
 
 def report(summary: Summary, *, as_json: bool) -> None:
     """Print the study's validity windows, what was cached, what failed and what to look at next."""
-    frame = windows(Database(default_url(), read_only=True), study=summary.study)
+    db = Database(default_url(), read_only=True)
     if as_json:
         counts = {"cached": summary.cached, "computed": summary.computed, "skipped": summary.skipped}
         failures = [{"task": failure.label, "cause": failure.cause} for failure in summary.failures]
@@ -163,11 +166,12 @@ def report(summary: Summary, *, as_json: bool) -> None:
                 "tasks": counts,
                 "failures": failures,
                 "precision": tables.records(tables.precision_table(summary.precision.values())),
-                "windows": tables.records(frame),
+                "windows": tables.records(windows(db, study=summary.study)),
+                "theory_windows": tables.records(theory_windows(db, study=summary.study)),
             }
         )
         return
-    tables.print_windows(frame)
+    tables.print_windows(study_windows(db, summary.study))
     if summary.precision:
         tables.print_precision(summary.precision.values())
     print(f"Study {summary.study}: {summary}.")

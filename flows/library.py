@@ -31,8 +31,13 @@ class StudyResult:
 
     @property
     def windows(self) -> pd.DataFrame:
-        """Validity windows: rows of v_windows."""
+        """Validity windows against simulations: rows of v_windows."""
         return self._frame(queries.windows, study=self.study)
+
+    @property
+    def theory_windows(self) -> pd.DataFrame:
+        """Validity windows against the study's reference theory: rows of v_theory_windows."""
+        return self._frame(queries.theory_windows, study=self.study)
 
     @property
     def errors(self) -> pd.DataFrame:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+
+import pandas as pd
 
 from db import claims, queries, repository
 from db.session import Database, default_url
@@ -31,9 +33,14 @@ def record_study(study: Mapping[str, Any]) -> int:
         return repository.record_study(db, **study)
 
 
-def record_digest(study: str, *, merged: str | None, predictions: Sequence[str], comparisons: Mapping[str, str]) -> str:
-    """Identity of a record: what is recorded, for which study, in which database."""
-    what = {"study": study, "merged": merged, "predictions": list(predictions), "comparisons": dict(comparisons)}
+def record_digest(
+    study: str, *, predictions: Sequence[str], comparisons: Mapping[str, str], **reference: str | None
+) -> str:
+    """Identity of a record: what is recorded, for which study, in which database.
+
+    ``reference`` names what the predictions are compared with: a merged sample, or another prediction.
+    """
+    what = {"study": study, "predictions": list(predictions), "comparisons": dict(comparisons), **reference}
     return digest_of({"database": digest_of(default_url()), **what})
 
 
@@ -85,6 +92,35 @@ def record(
             )
 
 
+def record_theory(
+    store: ResultStore,
+    *,
+    study: Mapping[str, Any],
+    reference: str | None,
+    predictions: Sequence[str],
+    comparisons: Mapping[str, str],
+) -> None:
+    """Record predictions and, when it succeeded, the reference theory that they are compared with.
+
+    Args:
+        reference: digest of that prediction; the others are as in ``record``.
+    """
+    with _database() as db:
+        study_id = repository.record_study(db, **study)
+        recorded = {}
+        for digest in (*predictions, *([reference] if reference else ())):
+            theory, provenance = work.load_theory(store, digest)
+            recorded[digest] = repository.record_prediction(db, theory, provenance=provenance, study_id=study_id)
+        for prediction, digest in comparisons.items():
+            assert reference is not None
+            repository.record_comparison(
+                db,
+                prediction_run_id=recorded[prediction],
+                reference_run_id=recorded[reference],
+                comparison=work.load_comparison(store, digest),
+            )
+
+
 def simulation_details(sample: Sample, target: Precision | None) -> dict[str, Any]:
     """What the database keeps of a simulation beside its numbers: precision reached, why it ended, random streams."""
     return {
@@ -114,18 +150,50 @@ def is_recorded(
 ) -> bool:
     """Whether the database holds these predictions and, unless there are no shards, this simulation and the windows
     of the predictions that were compared with it."""
+    merged = sample_digest(spec, shards) if shards else None
     with _database(read_only=True) as db:
-        digests = [*predictions, *([sample_digest(spec, shards)] if shards else [])]
-        runs = {digest: repository.find_run(db, digest) for digest in digests}
-        if any(run is None or run.status != "succeeded" for run in runs.values()):
-            return False
-        ids = {digest: run.id for digest, run in runs.items() if run is not None}
-        if not shards or not compared:
-            return True
-        wanted = [ids[digest] for digest in compared]
-        frame = queries.windows(db, simulation_run_id=ids[digests[-1]], prediction_run_id=wanted)
-        found = set(zip(frame["prediction_run_id"], frame["tolerance"], strict=True))
-        return found >= set(itertools.product(wanted, tolerances))
+        return _is_recorded(
+            db,
+            [*predictions, *([merged] if merged else [])],
+            compared if merged else (),
+            tolerances,
+            lambda ids, wanted: queries.windows(db, simulation_run_id=ids[merged or ""], prediction_run_id=wanted),
+        )
+
+
+def is_theory_recorded(
+    reference: str | None, predictions: Sequence[str], compared: Sequence[str], tolerances: Sequence[float]
+) -> bool:
+    """Whether the database holds these predictions, the reference theory and the windows of those compared with it."""
+    with _database(read_only=True) as db:
+        return _is_recorded(
+            db,
+            [*predictions, *([reference] if reference else [])],
+            compared,
+            tolerances,
+            lambda ids, wanted: queries.theory_windows(
+                db, reference_run_id=ids[reference or ""], prediction_run_id=wanted
+            ),
+        )
+
+
+def _is_recorded(
+    db: Database,
+    digests: Sequence[str],
+    compared: Sequence[str],
+    tolerances: Sequence[float],
+    windows: Callable[[dict[str, int], list[int]], pd.DataFrame],
+) -> bool:
+    runs = {digest: repository.find_run(db, digest) for digest in digests}
+    if any(run is None or run.status != "succeeded" for run in runs.values()):
+        return False
+    if not compared:
+        return True
+    ids = {digest: run.id for digest, run in runs.items() if run is not None}
+    wanted = [ids[digest] for digest in compared]
+    frame = windows(ids, wanted)
+    found = set(zip(frame["prediction_run_id"], frame["tolerance"], strict=True))
+    return found >= set(itertools.product(wanted, tolerances))
 
 
 def record_failure(study: Mapping[str, Any], what: PredictionSpec | Simulation, cause: str) -> None:

@@ -1,7 +1,8 @@
 """Study files: TOML, validated before anything runs, expanded to the work that they ask for.
 
 A study is a grid of models and input kernels. Each pair is predicted by every closure, simulated at every width, and
-each prediction is compared with each simulation. Work that two grid points share is done once: identity is the digest.
+each prediction is compared with each simulation and with the reference theory, if there is one. Either may be missing.
+Work that two grid points share is done once: identity is the digest.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ from eftcore.specs import (
 )
 from flows.inputs import KernelSection, Number, Numbers, Section, Text, Texts, Whole, Wholes, as_tuple
 
+Widths = Annotated[tuple[Whole, ...], BeforeValidator(as_tuple)]
+"""Widths to simulate; none of them is an answer too."""
+
 
 class ModelGrid(Section):
     """``[model]``: fields of eftcore.ResNet, each one value or a list; depth or total_time (T = epsilon^2 depth).
 
     ``[[model]]`` sections, one after the other, add their grids up; each may have widths and samples of its own.
+    ``widths = []`` simulates nothing, so that a few models of many are simulated.
     """
 
     activation: Texts
@@ -44,7 +49,7 @@ class ModelGrid(Section):
     epsilon: Numbers
     depth: Wholes | None = None
     total_time: Numbers | None = None
-    widths: Wholes | None = None
+    widths: Widths | None = None
     samples: Annotated[Whole, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
@@ -70,14 +75,30 @@ class ModelGrid(Section):
         )
 
 
-class ClosureChoice(Section):
-    """One entry of ``closures`` with fields of eftcore.PredictionSpec: ``{name = "wick", order = [8, 24]}``."""
+class TheoryChoice(Section):
+    """A closure with fields of eftcore.PredictionSpec."""
 
     name: Closure
     step: Literal["euler", "exact"] | None = None
     continuous: bool = False
-    order: Annotated[tuple[Whole | Literal["auto"], ...], Field(min_length=1)] | None = None
     numerics: Numerics | None = Field(default=None, description="for this closure alone, in place of the study's")
+
+    def spec(self, order: int | Literal["auto"] | None, usual: Numerics, **configuration: Any) -> PredictionSpec:
+        """The prediction of one configuration."""
+        own = {"step": self.step, "continuous": self.continuous, "numerics": self.numerics or usual}
+        return PredictionSpec(**configuration, **own, closure=self.name, order=order)
+
+
+class Reference(TheoryChoice):
+    """``reference``: the theory that every prediction is compared with, such as ``{name = "wick", order = "auto"}``."""
+
+    order: Whole | Literal["auto"] | None = None
+
+
+class ClosureChoice(TheoryChoice):
+    """One entry of ``closures``; several orders make several predictions: ``{name = "wick", order = [8, 24]}``."""
+
+    order: Annotated[tuple[Whole | Literal["auto"], ...], Field(min_length=1)] | None = None
 
     @field_validator("order", mode="before")
     @classmethod
@@ -85,12 +106,16 @@ class ClosureChoice(Section):
         return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+def _named(choice: Any) -> Any:
+    return {"name": choice} if isinstance(choice, str) else choice
+
+
 class StudyFile(Section):
     """Everything that a study file may say."""
 
     name: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
     description: Text = ""
-    widths: Wholes
+    widths: Widths = ()
     samples: Annotated[Whole, Field(ge=2, description="networks for each configuration and width")] | None = None
     precision: Precision | None = None
     seed: Annotated[Whole, Field(ge=0)] = 0
@@ -98,6 +123,7 @@ class StudyFile(Section):
     sampler: Literal["block", "weights"] = "block"
     dtype: Literal["float32", "float64"] = "float32"
     closures: Annotated[tuple[ClosureChoice, ...], Field(min_length=1)]
+    reference: Annotated[Reference, BeforeValidator(_named)] | None = None
     tolerances: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.10)
     recorded_depths: Annotated[Whole, Field(ge=1)] | Wholes = 100
     model: Annotated[tuple[ModelGrid, ...], BeforeValidator(as_tuple), Field(min_length=1)]
@@ -108,13 +134,24 @@ class StudyFile(Section):
     @classmethod
     def _names_are_choices(cls, value: Any) -> Any:
         items = value if isinstance(value, list | tuple) else [value]
-        return [{"name": item} if isinstance(item, str) else item for item in items]
+        return [_named(item) for item in items]
 
     @model_validator(mode="after")
     def _one_size(self) -> StudyFile:
-        if (self.samples is None) == (self.precision is None):
+        simulated = [bool(self.widths_of(grid)) for grid in self.model]
+        given = (self.samples is not None) + (self.precision is not None)
+        if given > 1 or (any(simulated) and not given):
             raise ValueError("give either samples (networks) or a [precision] section, and not both")
+        if self.reference is None and not all(simulated):
+            raise ValueError(
+                f"[model] number {simulated.index(False) + 1} has no widths and there is no reference, so that nothing "
+                "judges its closures; give widths, such as [64], or reference = { name = 'wick', order = 'auto' }"
+            )
         return self
+
+    def widths_of(self, grid: ModelGrid) -> tuple[int, ...]:
+        """Widths at which a grid's models are simulated."""
+        return self.widths if grid.widths is None else grid.widths
 
     def depths_of(self, model: ResNet) -> tuple[int, ...]:
         """Recorded layers: ``recorded_depths`` as a list of layers, or about that many evenly spaced ones."""
@@ -170,6 +207,7 @@ class Study:
         predictions: by digest.
         simulations: by ensemble digest.
         comparisons: (prediction digest, ensemble digest).
+        theory_comparisons: (prediction digest, digest of the reference, which is one of the predictions).
         spec: the study as plain JSON-able values, for the record.
     """
 
@@ -177,20 +215,30 @@ class Study:
     predictions: dict[str, PredictionSpec]
     simulations: dict[str, Simulation]
     comparisons: tuple[tuple[str, str], ...]
+    theory_comparisons: tuple[tuple[str, str], ...]
     tolerances: tuple[float, ...]
     spec: dict[str, Any]
 
     @property
     def digest(self) -> str:
         """Identity of the study: its name and its work, not where its files lie."""
-        return digest_of(
-            {
-                "study": self.name,
-                "simulations": {digest: item.identity() for digest, item in self.simulations.items()},
-                "comparisons": sorted(self.comparisons),
-                "tolerances": sorted(self.tolerances),
-            }
-        )
+        work: dict[str, Any] = {
+            "study": self.name,
+            "simulations": {digest: item.identity() for digest, item in self.simulations.items()},
+            "comparisons": sorted(self.comparisons),
+            "tolerances": sorted(self.tolerances),
+        }
+        if self.theory_comparisons:
+            work["theory_comparisons"] = sorted(self.theory_comparisons)
+        return digest_of(work)
+
+    @property
+    def references(self) -> dict[str, list[str]]:
+        """The predictions held against each reference theory."""
+        found: dict[str, list[str]] = {}
+        for prediction, reference in self.theory_comparisons:
+            found.setdefault(reference, []).append(prediction)
+        return found
 
     @property
     def record(self) -> dict[str, Any]:
@@ -200,8 +248,10 @@ class Study:
     def topped_up(self, *, samples: int | None = None, precision: Precision | None = None) -> Study:
         """The same study with larger simulations: at least so many networks, or as many as a precision needs.
 
-        Its simulations of a given number of networks never shrink.
+        Its simulations of a given number of networks never shrink. Raises InputError where there are none.
         """
+        if not self.simulations:
+            raise InputError(f"study {self.name} simulates nothing, so nothing becomes larger; give it widths")
         simulations = {}
         for digest, item in self.simulations.items():
             networks = samples if samples is None or item.samples is None else max(samples, item.samples)
@@ -262,24 +312,26 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
     predictions: dict[str, PredictionSpec] = {}
     simulations: dict[str, Simulation] = {}
     comparisons: dict[tuple[str, str], None] = {}
+    theory_comparisons: dict[tuple[str, str], None] = {}
     for (grid, model), kernel in itertools.product(grids, kernels.values()):
         shared = {"model": model, "kernel": kernel, "depths": file.depths_of(model)}
         theories = [
-            PredictionSpec(
-                **shared,
-                closure=choice.name,
-                order=order,
-                step=choice.step,
-                continuous=choice.continuous,
-                numerics=choice.numerics or file.numerics,
-            )
-            for choice in file.closures
-            for order in choice.order or (None,)
+            choice.spec(order, file.numerics, **shared) for choice in file.closures for order in choice.order or (None,)
         ]
         drawn = {name: getattr(file, name) for name in ("seed", "estimator", "sampler", "dtype")}
-        ensembles = [EnsembleSpec(**shared, width=width, **drawn) for width in grid.widths or file.widths]
+        ensembles = [EnsembleSpec(**shared, width=width, **drawn) for width in file.widths_of(grid)]
         samples = grid.samples or file.samples
         predictions.update((theory.digest, theory) for theory in theories)
+        if file.reference is not None:
+            reference = file.reference.spec(file.reference.order, file.numerics, **shared)
+            judged = [theory.digest for theory in theories if theory.digest != reference.digest]
+            if not judged and not ensembles:
+                raise InputError(
+                    "study: closures: the reference is the only theory, so that there is nothing to compare;"
+                    " add a closure, such as 'g_only'"
+                )
+            predictions[reference.digest] = reference
+            theory_comparisons.update(dict.fromkeys((digest, reference.digest) for digest in judged))
         for spec in ensembles:
             wanted = Simulation(spec=spec, samples=samples, precision=None if grid.samples else file.precision)
             before = simulations.get(spec.digest)
@@ -290,6 +342,7 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
         predictions=predictions,
         simulations=simulations,
         comparisons=tuple(comparisons),
+        theory_comparisons=tuple(theory_comparisons),
         tolerances=file.tolerances,
         spec=file.model_dump(mode="json", exclude_none=True),
     )

@@ -57,7 +57,7 @@ def print_frame(frame: pd.DataFrame, *, as_json: bool = False, columns: Sequence
 
 
 def print_windows(windows: pd.DataFrame) -> None:
-    """Print validity windows (columns of v_windows) as a table for people, with its legend."""
+    """Print validity windows (as windows_table takes them) as a table for people, with its legend."""
     if windows.empty:
         print("no validity windows here yet; `eft run quick` makes some")
         return

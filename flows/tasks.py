@@ -113,9 +113,9 @@ def merge(digest: str, spec: dict[str, Any], shards: list[tuple[int, int]]) -> s
 
 
 @task(name="compare", **_settings)
-def compare(digest: str, prediction: str, merged: str, tolerances: list[float]) -> str:
-    """A prediction against a simulation."""
-    return _unless_stored(digest, lambda store: work.compare(store, prediction, merged, tolerances))
+def compare(digest: str, prediction: str, reference: str, tolerances: list[float]) -> str:
+    """A prediction against a simulation or a better prediction."""
+    return _unless_stored(digest, lambda store: work.compare(store, prediction, reference, tolerances))
 
 
 @task(name="record", **_settings)
@@ -137,6 +137,17 @@ def record(
         precision=None if precision is None else Precision(**precision),
         predictions=predictions,
         comparisons=comparisons,
+    )
+    return digest
+
+
+@task(name="record-theory", **_settings)
+def record_theory(
+    digest: str, study: dict[str, Any], reference: str | None, predictions: list[str], comparisons: dict[str, str]
+) -> str:
+    """The predictions of one configuration and their comparisons with the reference, into the database."""
+    recording.record_theory(
+        default_store(), study=study, reference=reference, predictions=predictions, comparisons=comparisons
     )
     return digest
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 _CONFIGURATION = {
@@ -13,6 +16,7 @@ _CONFIGURATION = {
     "kernel_label": "inputs",
     "width": "width",
     "samples": "networks",
+    "reference": "held against",
     "nodes": "nodes",
 }
 """Columns that tell configurations apart, with their headings."""
@@ -39,21 +43,25 @@ def window_text(status: str, certified_until: float, refuted_from: float) -> str
 def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """What all rows have in common, as a heading, and the table of what differs.
 
-    ``windows`` has the columns of the view v_windows.
+    ``windows`` has the columns of the view v_windows, of v_theory_windows, or of both (db.window_queries); what a row
+    is held against is said where it is not always a simulation.
     """
-    order = [*_CONFIGURATION, "quantity", "prediction_run_id", "tolerance"]
+    if "reference_closure" in windows:
+        windows = windows.assign(reference=[_reference(row) for row in windows.to_dict("records")])
+    configuration = [name for name in _CONFIGURATION if name in windows]
+    order = [*configuration, "quantity", "prediction_run_id", "tolerance"]
     windows = windows.assign(quantity=pd.Categorical(windows["quantity"], ["K0", "V4", "K1"])).sort_values(order)
     windows = windows.astype(object).where(windows.notna(), None)
-    common = {name: windows[name].iloc[0] for name in _CONFIGURATION if windows[name].nunique() <= 1}
+    common = {name: windows[name].iloc[0] for name in configuration if windows[name].nunique() <= 1}
     lines: dict[tuple[object, ...], dict[str, object]] = {}
     for row in windows.to_dict("records"):
-        key = (row["prediction_run_id"], row["simulation_run_id"], row["quantity"])
+        key = (row["prediction_run_id"], row.get("simulation_run_id"), row.get("reference_run_id"), row["quantity"])
         line = lines.setdefault(
             key,
             {
-                **{title: row[name] for name, title in _CONFIGURATION.items() if name not in common},
+                **{_CONFIGURATION[name]: row[name] for name in configuration if name not in common},
                 "quantity": row["quantity"],
-                "closure": " ".join(str(part) for part in (row["closure"], row["closure_order"]) if part is not None),
+                "closure": _name(row["closure"], row["closure_order"]),
             },
         )
         line[_percent(row["tolerance"])] = window_text(row["status"], row["certified_until"], row["refuted_from"])
@@ -61,6 +69,15 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     table = pd.DataFrame(list(lines.values()))
     tolerances = [_percent(tolerance) for tolerance in sorted(windows["tolerance"].unique())]
     return heading, table[[*table.columns.difference(tolerances, sort=False), *tolerances]]
+
+
+def _reference(row: Mapping[Any, Any]) -> str:
+    closure = row["reference_closure"]
+    return "simulation" if pd.isna(closure) else _name(closure, row["reference_order"])
+
+
+def _name(closure: str, order: Any) -> str:
+    return closure if pd.isna(order) else f"{closure} {order}"
 
 
 def _percent(tolerance: float) -> str:

@@ -29,9 +29,9 @@ def shard_digest(ensemble: str, shard: int, samples: int) -> str:
     return digest_of({"ensemble": ensemble, "shard": shard, "samples": samples})
 
 
-def comparison_digest(prediction: str, merged: str, tolerances: Sequence[float]) -> str:
-    """Identity of a comparison."""
-    return digest_of({"prediction": prediction, "merged": merged, "tolerances": sorted(tolerances)})
+def comparison_digest(prediction: str, reference: str, tolerances: Sequence[float]) -> str:
+    """Identity of a comparison with a merged sample or another prediction."""
+    return digest_of({"prediction": prediction, "merged": reference, "tolerances": sorted(tolerances)})
 
 
 def predict(store: ResultStore, spec: PredictionSpec) -> str:
@@ -51,7 +51,10 @@ def predict(store: ResultStore, spec: PredictionSpec) -> str:
 
 def load_theory(store: ResultStore, digest: str) -> tuple[Theory, dict[str, Any]]:
     """A stored prediction and its provenance."""
-    stored = store.load(digest)
+    return _theory(store.load(digest))
+
+
+def _theory(stored: Stored) -> tuple[Theory, dict[str, Any]]:
     described = {name: stored.meta[name] for name in ("numerical_error", "converged", "details")}
     fields: dict[str, Any] = {**stored.arrays, **described}
     return Theory(spec=PredictionSpec(**stored.meta["spec"]), **fields), stored.meta["provenance"]
@@ -111,26 +114,30 @@ def _save_sample(store: ResultStore, digest: str, sample: Sample, provenance: di
 
 def load_sample(store: ResultStore, digest: str) -> tuple[Sample, dict[str, Any]]:
     """A stored sample and its provenance."""
-    stored = store.load(digest)
+    return _sample(store.load(digest))
+
+
+def _sample(stored: Stored) -> tuple[Sample, dict[str, Any]]:
     shards = tuple((int(index), int(count)) for index, count in stored.meta["shards"])
     spec = EnsembleSpec(**stored.meta["spec"])
     sample = Sample.from_arrays(spec, shards, stored.arrays, streams=stored.meta["streams"])
     return sample, stored.meta["provenance"]
 
 
-def compare(store: ResultStore, prediction: str, merged: str, tolerances: Sequence[float]) -> str:
-    """Compare a stored prediction with a stored sample."""
+def compare(store: ResultStore, prediction: str, reference: str, tolerances: Sequence[float]) -> str:
+    """Compare a stored prediction with a stored sample, or with another prediction."""
     theory, _ = load_theory(store, prediction)
-    sample, _ = load_sample(store, merged)
-    result = eft.compare(theory, sample, tolerances=tuple(tolerances))
+    stored = store.load(reference)
+    better = _sample(stored)[0] if "shards" in stored.meta else _theory(stored)[0]
+    result = eft.compare(theory, better, tolerances=tuple(tolerances))
     arrays = {}
     for name in _FRAMES:
         frame: pd.DataFrame = getattr(result, name)
         for column in frame:
             values = frame[column].to_numpy()
             arrays[f"{name}.{column}"] = values if values.dtype.kind in "bif" else values.astype(str)
-    digest = comparison_digest(prediction, merged, tolerances)
-    store.save(digest, Stored(arrays=arrays, meta={"prediction": prediction, "merged": merged}))
+    digest = comparison_digest(prediction, reference, tolerances)
+    store.save(digest, Stored(arrays=arrays, meta={"prediction": prediction, "reference": reference}))
     return digest
 
 

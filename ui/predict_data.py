@@ -165,23 +165,14 @@ def _entries(quantity: str, n_inputs: int, components: Sequence[str]) -> list[tu
 def windows_frame(theories: Mapping[str, Theory], exact: Theory) -> pd.DataFrame:
     """Windows t* of every closure against the exact leading order: a row per closure and quantity, texts.
 
-    What the hierarchy leaves out beyond its last order counts as the reference's noise, so that a window is certified
+    What the hierarchy leaves out beyond its last order counts as the reference's error, so that a window is certified
     or refuted only where that cannot change it.
     """
-    rest = exact.details.get("truncation_error")
-    left = rest if isinstance(rest, dict) else {}
-    assert exact.covariance is not None
-    assert exact.correction is not None
-    reference = replace(
-        exact,
-        covariance_se=np.abs(exact.covariance) * left.get("V4", 0.0) / 2,
-        correction_se=np.abs(exact.correction) * left.get("K1", 0.0) / 2,
-    )
     rows = []
     for name, theory in theories.items():
         if theory is exact:
             continue
-        windows = compare(theory, reference, DEFAULT_TOLERANCES).windows
+        windows = compare(theory, exact, DEFAULT_TOLERANCES).windows
         for quantity, part in windows.groupby("quantity", sort=False):
             texts = {
                 f"τ = {number(window['tolerance'])}": window_text(

@@ -60,7 +60,7 @@ _COLUMNS = ["study_id", "name", "created_at", "updated_at", "predictions", "simu
 
 
 def runs_asked(spec: Mapping[str, Any]) -> int:
-    """Runs that a study file asks for: every model at every kernel by every closure and at every width.
+    """Runs that a study file asks for: every model at every kernel by every closure, the reference and every width.
 
     A model that several of its grids ask for counts once; kernels that turn out equal count each.
 
@@ -75,17 +75,26 @@ def runs_asked(spec: Mapping[str, Any]) -> int:
             fields = sorted(name for name, values in grid.items() if isinstance(values, list) and name != "widths")
             for values in itertools.product(*(grid[name] for name in fields)):
                 key = tuple(zip(fields, values, strict=True))
-                models.setdefault(key, set()).update(grid.get("widths") or spec["widths"])
+                models.setdefault(key, set()).update(grid.get("widths", spec.get("widths", ())))
         kernels = sum(
             math.prod(len(section[name]) for name in ("n_inputs", "variance", "correlation"))
             if section["kind"] == "equicorrelated"
             else 1
             for section in spec["kernel"]
         )
-        theories = sum(len(closure.get("order") or [None]) for closure in spec["closures"])
-        return kernels * sum(theories + len(widths) for widths in models.values())
+        theories = {_theory(closure, order) for closure in spec["closures"] for order in closure.get("order") or [None]}
+        if "reference" in spec:
+            theories.add(_theory(spec["reference"], spec["reference"].get("order")))
+        return kernels * sum(len(theories) + len(widths) for widths in models.values())
     except (KeyError, TypeError, AttributeError):
         return 0  # a study file of another version
+
+
+def _theory(choice: Mapping[str, Any], order: int | str | None) -> str:
+    """The same text for the same prediction: what is left out is written out."""
+    wick = choice["name"] == "wick"
+    usual = {"step": "exact" if wick else "euler"} if not choice.get("continuous") else {}
+    return json.dumps({**usual, **choice, "order": order or (24 if wick else None)}, sort_keys=True)
 
 
 def _plain(spec: Any) -> Mapping[str, Any]:

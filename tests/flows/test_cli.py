@@ -100,8 +100,12 @@ def test_database_commands(eft: Eft, home: Path):
     assert (home / "results.db").is_file()
     assert "up to date" in eft("db", "upgrade").out
     assert json.loads(eft("db", "info", "--json").out)["up_to_date"] is True
-    for command in ("runs", "windows"):
-        assert json.loads(eft(command, "--json").out) == []
+    for command in (["runs"], ["windows"], ["windows", "--reference", "theory"]):
+        assert json.loads(eft(*command, "--json").out) == []
+    for wrong in (["--reference", "exact"], ["--reference", "theory", "--width", "8"]):
+        refused = eft("windows", *wrong)
+        assert refused.code == 2
+        assert wrong[-1] in refused.err
 
 
 def test_database_is_looked_after(eft: Eft, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -75,6 +75,95 @@ def test_a_second_run_computes_nothing_and_adds_no_row(calls: list[str], tiny: P
     assert counts() == rows
 
 
+THEORY = TINY.replace("[8, 16]", "[8]").replace("[model]", 'reference = { name = "wick", order = "auto" }\n[model]')
+"""Of it: three predictions, two comparisons and a record against the reference, five tasks of one width."""
+
+THEORY_TASKS = 3 + (2 + 1) + 5
+
+
+def theory_windows() -> list[tuple[Any, ...]]:
+    """(closure, quantity, tolerance, status) of all, sorted."""
+    db = Database(default_url(), read_only=True)
+    frame = queries.theory_windows(db, study="tiny", reference_closure="wick")
+    db.dispose()
+    return sorted(frame[["closure", "quantity", "tolerance", "status"]].itertuples(index=False, name=None))
+
+
+def test_predictions_are_held_against_a_theory_too(calls: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]):
+    from flows import launch
+    from flows.run import plan_study
+
+    tiny.write_text(THEORY)
+    planned = plan_study(str(tiny))
+    assert [task.label for task in planned if "with wick" in task.label] == [
+        f"compare {closure} with wick order auto: tanh, equicorrelated(N=2, K=1, rho=0.3)"
+        for closure in ("mean", "g_only")
+    ]
+    assert len(planned) == THEORY_TASKS
+    first = run(tiny)
+    assert (first.cached, first.computed, first.failures, first.skipped) == (0, THEORY_TASKS, [], 0)
+    assert len(theory_windows()) == (1 + 3) * 2
+    assert counts()["v_windows"] == (1 + 3) * 2, "the reference is not itself held against the simulation"
+
+    calls.clear()
+    assert (run(tiny).computed, calls) == (0, [])
+    assert all(task.cached for task in plan_study(str(tiny)))
+    launch.report(first, as_json=False)
+    said = capsys.readouterr().out
+    assert "held against" in said
+    assert "simulation" in said
+    assert "wick " in said
+    launch.report(first, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["windows"]) == len(told["theory_windows"]) == 8
+
+
+def test_a_study_may_simulate_nothing(calls: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]):
+    from flows import launch
+
+    tiny.write_text(THEORY.replace("samples = 4096\n", "").replace("widths = [8]\n", ""))
+    launch.dry_run(str(tiny), as_json=False)
+    assert "6 to compute; no simulation among them." in capsys.readouterr().out
+    summary = run(tiny)
+    assert (summary.computed, summary.failures) == (6, [])
+    assert sorted(calls) == ["compare"] * 2 + ["predict"] * 3
+    assert len(theory_windows()) == 8
+    assert counts()["v_windows"] == 0
+    launch.report(summary, as_json=False)
+    assert "held against wick" in capsys.readouterr().out
+
+
+def test_more_tolerances_are_compared_and_recorded_again(calls: list[str], tiny: Path):
+    tiny.write_text(THEORY)
+    run(tiny)
+    calls.clear()
+    tiny.write_text(THEORY.replace("[0.05, 0.2]", "[0.05, 0.2, 0.01]"))
+    run(tiny)
+    assert calls == ["compare"] * 4
+    assert len(theory_windows()) == (1 + 3) * 3
+
+
+def test_a_failed_reference_leaves_the_rest(calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    real = work.predict
+
+    def fail_wick(store, spec):
+        if spec.closure == "wick":
+            raise RuntimeError("no series")
+        return real(store, spec)
+
+    tiny.write_text(THEORY)
+    monkeypatch.setattr(work, "predict", fail_wick)
+    summary = run(tiny)
+    assert [failure.cause for failure in summary.failures] == ["RuntimeError: no series"]
+    assert (summary.skipped, summary.computed) == (2, THEORY_TASKS - 3)
+    assert theory_windows() == []
+    assert counts()["v_windows"] == 8
+    monkeypatch.setattr(work, "predict", real)
+    repaired = run(tiny)
+    assert (repaired.failures, repaired.computed) == ([], 1 + 2 + 1)
+    assert len(theory_windows()) == 8
+
+
 def test_a_lost_database_is_filled_again_from_the_cache(calls: list[str], tiny: Path):
     run(tiny)
     rows = counts()

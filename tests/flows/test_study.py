@@ -11,6 +11,7 @@ import pytest
 
 from eftcore.ensemble.shards import shard_size
 from eftcore.errors import InputError
+from eftcore.specs import digest_of
 from flows.study import Simulation, bundled_studies, expand_study, find_study, layers_for, load_study
 from ui.studies_data import runs_asked
 
@@ -208,6 +209,83 @@ def test_a_model_section_may_have_its_own_widths_and_samples():
     assert {item.samples for item in twice.simulations.values()} == {256}
 
 
+EXACT = {"name": "wick", "order": "auto"}
+
+
+def test_every_prediction_is_held_against_the_reference():
+    study, without = expand_study(changed(reference=EXACT)), expand_study(BASE)
+    configurations = 2 * 2 * 2
+    assert study.simulations == without.simulations
+    assert study.comparisons == without.comparisons
+    assert len(study.predictions) == configurations * (2 + 1)
+    assert len(study.references) == configurations
+    assert len(study.theory_comparisons) == configurations * 2
+    for prediction, reference in study.theory_comparisons:
+        theory, exact = study.predictions[prediction], study.predictions[reference]
+        assert (exact.closure, exact.order, theory.closure in ("mean", "g_only")) == ("wick", "auto", True)
+        assert (theory.model, theory.kernel, theory.depths) == (exact.model, exact.kernel, exact.depths)
+    assert study.digest != without.digest
+    assert expand_study(study.spec).digest == study.digest
+
+
+def test_a_reference_among_the_closures_is_computed_once_and_not_held_against_itself():
+    study = expand_study(changed(closures=["g_only", "wick"], reference="wick"))
+    assert len(study.predictions) == 8 * 2
+    assert len(study.theory_comparisons) == 8
+    assert all(prediction != reference for prediction, reference in study.theory_comparisons)
+
+
+def test_a_reference_may_bring_its_own_rule_and_step():
+    reference = {"name": "g_only", "step": "exact", "numerics": {"rtol": 1e-11}}
+    study = expand_study(changed(closures="g_only", reference=reference))
+    (exact, *_) = (study.predictions[digest] for digest in study.references)
+    assert (exact.closure, exact.step, exact.numerics.rtol) == ("g_only", "exact", 1e-11)
+
+
+def without_samples(**changes: Any) -> dict[str, Any]:
+    content = changed(**changes)
+    return {name: value for name, value in content.items() if name != "samples"}
+
+
+@pytest.mark.parametrize("widths", [{"widths": []}, {}])
+def test_with_a_reference_nothing_needs_to_be_simulated(widths: dict[str, Any]):
+    content = without_samples(reference=EXACT)
+    del content["widths"]
+    study = expand_study({**content, **widths})
+    assert not study.simulations
+    assert not study.comparisons
+    assert len(study.theory_comparisons) == 8 * 2
+    assert len({expand_study({**content, "closures": [name]}).digest for name in ("mean", "g_only")}) == 2
+    with pytest.raises(InputError, match="tiny simulates nothing"):
+        study.topped_up(samples=100)
+
+
+def test_some_models_of_many_are_simulated():
+    grids = [{**BASE["model"], "widths": []}, {**BASE["model"], "activation": "erf", "samples": 128}]
+    study = expand_study(changed(model=grids, reference=EXACT))
+    assert {item.spec.model.activation for item in study.simulations.values()} == {"erf"}
+    assert len(study.references) == 8 + 4
+    assert runs_asked(study.spec) == len(study.predictions) + len(study.simulations)
+
+
+def test_studies_without_a_reference_keep_their_identity():
+    """Results are recorded under it: a study that was run before must not become another one."""
+    study = expand_study(BASE)
+    simulations = dict.fromkeys(study.simulations, 64)
+    work = {"simulations": simulations, "comparisons": sorted(study.comparisons), "tolerances": [0.01, 0.05, 0.1]}
+    assert study.digest == digest_of({"study": "tiny", **work})
+
+
+@pytest.mark.parametrize(
+    "closures",
+    [["g_only", "wick"], ["g_only", {"name": "wick", "order": "auto"}], ["mean", {"name": "wick", "order": [8, 24]}]],
+)
+@pytest.mark.parametrize("reference", ["wick", EXACT, {"name": "wick", "order": 24, "step": "exact"}])
+def test_the_explorer_counts_a_reference_once(closures: list[Any], reference: Any):
+    study = expand_study(changed(closures=closures, reference=reference))
+    assert runs_asked(study.spec) == len(study.predictions) + len(study.simulations)
+
+
 WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("negative weight variance", changed(model__weight_variance=-1.0), ["weight_variance", "-1", "greater than 0"]),
     ("unknown activation", changed(model__activation="tahn"), ["activation", "tahn", "tanh"]),
@@ -221,7 +299,28 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("unknown quantity", changed(precision={"quantity": "V5", "relative": 0.1}), ["quantity = 'V5'", "'V4'"]),
     ("no bound", changed(precision={"quantity": "V4"}), ["precision", "relative (such as 0.01) or absolute"]),
     ("bound of 200 %", changed(precision={"quantity": "V4", "relative": 2.0}), ["relative = 2.0", "less than 1"]),
-    ("no width", changed(widths=[]), ["widths", "at least 1"]),
+    ("no width", changed(widths=[]), ["no widths", "[64]", "reference = { name = 'wick', order = 'auto' }"]),
+    (
+        "no width in one section",
+        changed(model=[BASE["model"], {**BASE["model"], "widths": []}]),
+        ["[model] number 2 has no widths", "reference"],
+    ),
+    (
+        "a reference, widths, and no samples",
+        {k: v for k, v in changed(reference="wick").items() if k != "samples"},
+        ["samples", "[precision]"],
+    ),
+    (
+        "two orders of a reference",
+        changed(reference={"name": "wick", "order": [8, 24]}),
+        ["reference.order", "[8, 24]"],
+    ),
+    ("unknown reference", changed(reference="exact"), ["reference.name", "exact", "'wick'"]),
+    (
+        "nothing but the reference",
+        changed(widths=[], closures=["wick"], reference="wick"),
+        ["closures", "reference is the only theory", "add a closure"],
+    ),
     ("depth and time", changed(model__depth=4), ["depth", "total_time", "not both"]),
     ("partial layers", changed(model__epsilon=0.3), ["total_time", "1.0", "0.3", "whole", "0.99"]),
     ("unknown closure", changed(closures=["g-only"]), ["closures", "g-only", "g_only"]),

@@ -49,6 +49,24 @@ def row(**changes: object) -> dict[str, object]:
     return {**base, **changes}
 
 
+def test_theories_as_references_are_told_apart():
+    against = {"reference_closure": "wick", "reference_order": 38, "reference_run_id": 7}
+    theory = {**row(closure="g_only", closure_order=None), **against}
+    for absent in ("width", "samples", "simulation_run_id"):
+        del theory[absent]
+    simulated = row(closure="g_only", closure_order=None, status="bounded", certified_until=0.5, refuted_from=0.6)
+    types = {"closure_order": "Int64", "reference_order": "Int64"}
+    heading, table = windows_table(pd.DataFrame([simulated, theory]).astype(types))
+    assert heading.endswith("inputs k, width 64, networks 1000")
+    assert table.to_dict("records") == [
+        {"held against": "simulation", "quantity": "V4", "closure": "g_only", "5 %": "0.5 - 0.6"},
+        {"held against": "wick 38", "quantity": "V4", "closure": "g_only", "5 %": "> 2"},
+    ]
+    heading, table = windows_table(pd.DataFrame([theory]).astype(types))
+    assert heading.endswith("inputs k, held against wick 38")
+    assert list(table) == ["quantity", "closure", "5 %"]
+
+
 def test_what_is_common_is_said_once_and_tolerances_are_columns():
     frame = pd.DataFrame(
         [
