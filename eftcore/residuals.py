@@ -33,7 +33,8 @@ PARTS = ("residual", "step", "source", "transport")
 class EquationResidual:
     """Residual of the G-only covariance equation on a reference, interval by interval (eq. 8.1, 8.5).
 
-    I = R - 1 intervals between recorded layers; every array but the first three is (I, P, P), per unit t.
+    I = R - 1 intervals between recorded layers, or fewer between chosen ones; every array but the first three is
+    (I, P, P), per unit t.
 
     Attributes:
         depth: (I,) first layer of each interval.
@@ -96,7 +97,10 @@ class EquationResidual:
 
 
 def equation_residual(
-    reference: Theory | Sample | Sequence[Sample], *, numerics: Numerics | None = None
+    reference: Theory | Sample | Sequence[Sample],
+    *,
+    numerics: Numerics | None = None,
+    between: Sequence[int] | None = None,
 ) -> EquationResidual:
     """Put a reference's V4 into the G-only equation and split what is left (eq. 8.1-8.6).
 
@@ -105,6 +109,8 @@ def equation_residual(
             those between shards. From one Sample they are upper bounds that hold whatever the correlation between
             layers, far above the true ones where recorded layers are close: give shards.
         numerics: for chi, Sigma(K0) and Q; the published rule reproduces the published residual.
+        between: recorded layers, ascending: means over the intervals between these in place of every recorded interval.
+            The noise of the layers within an interval drops out of its change, and out of the bound on its error.
 
     Raises InputError where the reference has no V4, has fewer than two recorded layers, or leaves gaps with fewer than
     three; and where the shards belong to different ensembles.
@@ -123,7 +129,7 @@ def equation_residual(
         raise InputError("equation_residual: the reference has no covariance V4; use another closure")
     if any(shard.spec.digest != first.spec.digest for shard in shards):
         raise InputError("equation_residual: the shards belong to different ensembles; give shards of one ensemble")
-    equation = _Equation(first, numerics)
+    equation = _Equation(first, numerics, between)
     parts = [equation.parts(shard) for shard in shards]
     weights = np.array([getattr(shard, "samples", 1) for shard in shards], dtype=float)
     weights /= weights.sum()
@@ -137,9 +143,9 @@ def equation_residual(
     elif (error := getattr(first, "covariance_se", None)) is not None:
         noise = equation.noise_bound(error, getattr(first, "increment_covariance_se", np.zeros_like(error)))
     return EquationResidual(
-        depth=equation.depth[:-1],
-        layers=equation.layers,
-        time=equation.h * (equation.depth[:-1] + (equation.layers - 1) / 2),
+        depth=equation.first_layers,
+        layers=equation.lengths,
+        time=equation.h * (equation.first_layers + (equation.lengths - 1) / 2),
         **value,
         interpolation=equation.interpolation(covariance),
         standard_error=noise,
@@ -151,9 +157,14 @@ def _average(weights: np.ndarray, values: list[np.ndarray]) -> np.ndarray:
 
 
 class _Equation:
-    """The G-only covariance equation along K0 at the recorded layers of a reference."""
+    """The G-only covariance equation along K0 at the recorded layers of a reference.
 
-    def __init__(self, reference: Theory | Sample, numerics: Numerics | None) -> None:
+    Its intervals (I) lie between recorded layers, and those of the results (J) between some of these.
+    """
+
+    def __init__(
+        self, reference: Theory | Sample, numerics: Numerics | None, between: Sequence[int] | None = None
+    ) -> None:
         self.depth = np.asarray(reference.depth)
         self.layers = np.diff(self.depth)
         gaps = bool((self.layers > 1).any())
@@ -161,6 +172,9 @@ class _Equation:
             raise InputError(
                 "equation_residual: record at least two consecutive layers, or three, such as depths = range(0, 81, 8)"
             )
+        self.ends = _positions(self.depth, between)
+        self.first_layers = self.depth[self.ends[:-1]]
+        self.lengths = np.diff(self.depth[self.ends])
         spec = reference.spec
         self.h = spec.model.epsilon**2
         self.closure, self.at, _ = equations_along(reference, numerics)
@@ -168,7 +182,7 @@ class _Equation:
         self.stepped = isinstance(spec, PredictionSpec) and spec.step == "euler"
 
     def parts(self, reference: Theory | Sample) -> dict[str, np.ndarray]:
-        """change, residual and its parts, (I, P, P) each."""
+        """change, residual and its parts, (J, P, P) each."""
         assert reference.covariance is not None
         v4 = reference.covariance
         change = np.diff(v4, axis=0) / (self.h * self.layers)[:, None, None]
@@ -178,13 +192,15 @@ class _Equation:
         # a Theory's own is Sigma(K0), up to its numerics
         increment = None if isinstance(reference, Theory) else getattr(reference, "increment_covariance", None)
         source = np.zeros_like(change) if increment is None else self.average(increment - self.noise)
-        return {
-            "change": change,
-            "residual": residual,
-            "step": step,
-            "source": source,
-            "transport": residual - step - source,
-        }
+        found = {"change": change, "residual": residual, "step": step, "source": source}
+        found["transport"] = residual - step - source
+        return {name: self.gathered(values) for name, values in found.items()}
+
+    def gathered(self, values: np.ndarray) -> np.ndarray:
+        """(I, ...) to (J, ...): mean over the layers of each interval of the results."""
+        weighted = values * self.layers.reshape(-1, *(1,) * (values.ndim - 1))
+        sums = np.add.reduceat(weighted[: self.ends[-1]], self.ends[:-1], axis=0)
+        return sums / self.lengths.reshape(-1, *(1,) * (values.ndim - 1))
 
     def transported(self, v4: np.ndarray, chi: np.ndarray | None = None) -> np.ndarray:
         """(R, P, P) chi V4 + V4 chi^T."""
@@ -208,9 +224,9 @@ class _Equation:
         return (1 - weight) * values[:-1] + weight * values[1:]
 
     def interpolation(self, v4: np.ndarray) -> np.ndarray:
-        """(I,) size of the second-order term that taking the right-hand side as linear neglects (eq. 8.3)."""
+        """(J,) size of the second-order term that taking the right-hand side as linear neglects (eq. 8.3)."""
         if not self.continuous and (self.layers == 1).all():
-            return np.zeros(len(self.layers))
+            return np.zeros(len(self.lengths))
         length = self.h * self.layers
         time = self.h * self.depth
         side = self.transported(v4) + self.noise
@@ -218,14 +234,24 @@ class _Equation:
         bend = 2 * np.diff(slope, axis=0) / (time[2:] - time[:-2])[:, None, None]
         size = np.pad(np.sqrt((bend**2).sum((1, 2))), 1, mode="edge")
         shrink = 1.0 if self.continuous else 1 - 1 / self.layers**2
-        return length**2 / 12 * shrink * np.maximum(size[:-1], size[1:])
+        return self.gathered(length**2 / 12 * shrink * np.maximum(size[:-1], size[1:]))
 
     def noise_bound(self, error: np.ndarray, source_error: np.ndarray) -> dict[str, np.ndarray]:
         """Upper bounds of the standard errors: absolute values add, whatever is correlated (eq. 8.6)."""
-        ends = (error[:-1] + error[1:]) / (self.h * self.layers)[:, None, None]
-        residual = ends + self.average(self.transported(error, np.abs(self.at["chi"])))
-        source = self.average(source_error)
+        ends = (error[self.ends[:-1]] + error[self.ends[1:]]) / (self.h * self.lengths)[:, None, None]
+        residual = ends + self.gathered(self.average(self.transported(error, np.abs(self.at["chi"]))))
+        source = self.gathered(self.average(source_error))
         return {"residual": residual, "source": source, "transport": residual + source}
+
+
+def _positions(depth: np.ndarray, between: Sequence[int] | None) -> np.ndarray:
+    """Where these layers stand among the recorded ones."""
+    if between is None:
+        return np.arange(len(depth))
+    found = np.searchsorted(depth, between)
+    if len(between) < 2 or (np.diff(between) <= 0).any() or not np.isin(between, depth).all():
+        raise InputError(f"between = {list(between)}: must be two or more recorded layers, ascending")
+    return found
 
 
 def equations_along(reference: Theory | Sample, numerics: Numerics | None) -> tuple[GOnly, Ingredients, np.ndarray]:

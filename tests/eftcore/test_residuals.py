@@ -62,6 +62,23 @@ def test_gaps_between_recorded_layers_are_bridged_within_the_estimate(options: d
     assert slope == pytest.approx(2.0, abs=0.25)
 
 
+def test_longer_intervals_hold_the_mean_of_the_recorded_ones() -> None:
+    model = network(epsilon=0.1, depth=40)
+    sample = eft.simulate(model, PAIR, width=16, samples=64, depths=range(0, 41, 4), device="cpu")
+    fine, coarse = (eft.equation_residual(sample, between=between) for between in (None, (4, 12, 40)))
+    np.testing.assert_array_equal(coarse.depth, [4, 12])
+    np.testing.assert_array_equal(coarse.layers, [8, 28])
+    for name in ("change", *PARTS, "interpolation"):
+        values = getattr(fine, name)
+        expected = np.stack([values[1:3].mean(axis=0), values[3:10].mean(axis=0)])
+        np.testing.assert_allclose(getattr(coarse, name), expected, rtol=1e-12)
+    for bound in ("residual", "transport"):
+        mean = fine.standard_error[bound][3:10].mean(axis=0)
+        assert (coarse.standard_error[bound][1] < 0.5 * mean).all()
+    with pytest.raises(eft.InputError, match="recorded layers"):
+        eft.equation_residual(sample, between=(0, 6))
+
+
 def test_the_equation_is_the_papers_for_one_input() -> None:
     """By hand: dV4/dt = 2 chi V4 + 4 K Q, and epsilon^2 (chi^2 V4 + 2 Q^2) for the step."""
     model = network()
