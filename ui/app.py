@@ -27,6 +27,7 @@ st.navigation(
         st.Page("views/compare.py", title="Compare", url_path="compare"),
         st.Page("views/run.py", title="Run", url_path="run"),
         st.Page("views/predict.py", title="Predict", url_path="predict"),
+        st.Page("views/paper.py", title="Paper", url_path="paper"),
         st.Page("views/sql.py", title="SQL", url_path="sql"),
         st.Page("views/studies.py", title="Studies", url_path="studies"),
     ],

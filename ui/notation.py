@@ -96,10 +96,11 @@ def literal(table: pd.DataFrame) -> pd.DataFrame:
     >>> literal(pd.DataFrame({"a_b": ["> 2"]})).to_dict("list")
     {'a\\_b': ['\\> 2']}
     """
-    return table.map(_escaped).rename(columns=_escaped)
+    return table.map(markdown_text).rename(columns=markdown_text)
 
 
-def _escaped(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """A text for a place that reads Markdown, shown as it is."""
     return re.sub(r"([\\`*_{}\[\]()#+.!|<>~$:&-])", r"\\\1", text)
 
 

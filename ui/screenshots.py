@@ -31,6 +31,7 @@ PAGES = {
     "compare": "/compare",
     "run": "/run",
     "predict": "/predict",
+    "paper": "/paper",
     "sql": f"/sql?{urlencode({'sql': EXAMPLES['error of V4 over depth'], 'chart_shown': 'true'})}",
     "studies": "/studies",
 }

@@ -171,6 +171,7 @@ TITLES = {
     "compare": "Compare",
     "run": "Run",
     "predict": "Predict",
+    "paper": "The paper, audited",
     "sql": "SQL",
     "studies": "Studies",
 }
@@ -222,7 +223,9 @@ def test_every_page_is_helpful_whatever_it_finds(
     _open(page, served, windows)
     simulations = windows.replace("comparison of theory and simulation", "simulation")
     sql = "SQL" if studies == "Studies" else studies
-    titles = {"Compare": simulations, "Run": simulations, "Predict": predict, "SQL": sql, "Studies": studies}
+    paper = "The paper, audited" if studies == "Studies" else studies
+    titles = {"Compare": simulations, "Run": simulations, "Predict": predict}
+    titles |= {"Paper": paper, "SQL": sql, "Studies": studies}
     for name, title in titles.items():
         page.get_by_role("link", name=name, exact=True).click()
         page.wait_for_url(f"{served}/{name.lower()}")

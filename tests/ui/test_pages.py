@@ -30,7 +30,7 @@ def _said(app: AppTest) -> str:
     return "\n".join(map(str, texts))
 
 
-READING = ["windows", "compare", "run", "sql", "studies"]
+READING = ["windows", "compare", "run", "paper", "sql", "studies"]
 """Pages that need a database; predict does without."""
 
 
@@ -324,7 +324,7 @@ def test_predict_says_what_is_wrong(open_page: OpenPage, results: Database, quer
 
 def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database, statements: list[str]) -> None:
     spent = {}
-    for page in ("windows", "compare", "run", "predict", "sql", "studies"):
+    for page in ("windows", "compare", "run", "predict", "paper", "sql", "studies"):
         before = len(statements)
         open_page(results.url, page)
         spent[page] = len(statements) - before
@@ -334,6 +334,7 @@ def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database,
         "compare": 2 + 4,
         "run": 2 + 8,
         "predict": 2 + 1,
+        "paper": 2 + 1,
         "sql": 2,
         "studies": 2 + 1,
     }

@@ -27,7 +27,18 @@ from ui.windows_data import (
 
 
 @pytest.mark.parametrize(
-    "name", ["launch", "naming", "notation", "predict_data", "run_data", "studies_data", "windows_data"]
+    "name",
+    [
+        "figures.panels",
+        "launch",
+        "naming",
+        "notation",
+        "paper.audit",
+        "predict_data",
+        "run_data",
+        "studies_data",
+        "windows_data",
+    ],
 )
 def test_examples_in_docstrings(name: str) -> None:
     outcome = doctest.testmod(importlib.import_module(f"ui.{name}"))

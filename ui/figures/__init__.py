@@ -4,6 +4,7 @@ from ui.figures.comparison import entries_figure, series_errors_figure, series_f
 from ui.figures.curves import errors_figure, trajectories_figure
 from ui.figures.heat_map import heat_map_figure
 from ui.figures.intervals import intervals_figure
+from ui.figures.panels import panels_figure, panels_svg
 from ui.figures.windows import windows_figure
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "errors_figure",
     "heat_map_figure",
     "intervals_figure",
+    "panels_figure",
+    "panels_svg",
     "series_errors_figure",
     "series_figure",
     "trajectories_figure",

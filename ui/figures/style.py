@@ -6,11 +6,13 @@ dashes, hatching and bar height say the same again. Bands are ±2 standard error
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from ui.notation import MEANING, SYMBOL
 
@@ -33,6 +35,9 @@ CLOSURE_LINE = {
     "particle": {"color": VERMILION, "dash": "longdashdot"},
 }
 """Line of each closure, the same in every figure."""
+
+INK = GREY
+"""Simulations: readable on light and dark ground."""
 
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY)
 LINES = ("solid", "dash", "dot", "dashdot")
@@ -65,6 +70,16 @@ def panel_title(quantity: str, panels: int) -> str:
     return f"{SYMBOL[quantity]}  {MEANING[quantity]}" if panels < 4 else SYMBOL[quantity]
 
 
+def panel_grid(titles: Sequence[str], columns: int, **options: Any) -> tuple[go.Figure, list[dict[str, int]]]:
+    """Panels row by row with these titles, and the row and column of each."""
+    rows = -(-len(titles) // columns)
+    options.setdefault("horizontal_spacing", 0.03)
+    if rows > 1:  # 60 pixels between panels of about 260
+        options.setdefault("vertical_spacing", min(0.12, 0.22 / rows))
+    figure = make_subplots(rows=rows, cols=columns, subplot_titles=titles, **options)
+    return figure, [{"row": place // columns + 1, "col": place % columns + 1} for place in range(len(titles))]
+
+
 def axis_texts(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Texts of the columns across and by, each once, in the order of across_rank and by_rank."""
     across, by = (frame.drop_duplicates(axis).sort_values(f"{axis}_rank")[axis].tolist() for axis in ("across", "by"))
@@ -85,16 +100,23 @@ def by_theory(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def add_band(
-    figure: go.Figure, x: pd.Series, lower: pd.Series, upper: pd.Series, colour: str, group: str, cell: dict[str, int]
+    figure: go.Figure,
+    x: pd.Series | np.ndarray,
+    lower: pd.Series | np.ndarray,
+    upper: pd.Series | np.ndarray,
+    colour: str,
+    group: str,
+    cell: dict[str, int],
 ) -> None:
     """A band between two curves, one piece per run of finite values, so that gaps stay gaps."""
-    finite = (lower.notna() & upper.notna()).to_numpy()
+    x, lower, upper = (np.asarray(values, dtype=float) for values in (x, lower, upper))
+    finite = ~(np.isnan(lower) | np.isnan(upper))
     edges = np.flatnonzero(np.diff(np.concatenate([[False], finite, [False]]).astype(int)))
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
         piece = slice(start, stop)
         figure.add_scatter(
-            x=np.concatenate([x.to_numpy()[piece], x.to_numpy()[piece][::-1]]),
-            y=np.concatenate([upper.to_numpy()[piece], lower.to_numpy()[piece][::-1]]),
+            x=np.concatenate([x[piece], x[piece][::-1]]),
+            y=np.concatenate([upper[piece], lower[piece][::-1]]),
             fill="toself",
             fillcolor=_faint(colour),
             line={"width": 0},
@@ -111,14 +133,17 @@ def _faint(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.22)"
 
 
-def place_legend(figure: go.Figure, height: int) -> None:
-    """Above the panels, with room for as many lines as its entries take on a page of usual width."""
+def place_legend(figure: go.Figure, height: int, *, narrow: bool = False) -> None:
+    """Above the panels, with room for as many lines as its entries take on a page of usual width, or a narrow one."""
     entries = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
-    lines = 1 + sum(_ENTRY_PIXELS + _LETTER_PIXELS * len(name) for name in entries) // _LEGEND_PIXELS
+    if narrow:  # where entries differ in length, a column of a legend is as wide as its widest entry
+        lines = len(entries)
+    else:
+        lines = 1 + sum(_ENTRY_PIXELS + _LETTER_PIXELS * len(name) for name in entries) // _LEGEND_PIXELS
     more = _LINE_PIXELS * int(lines - 1)
     figure.update_layout(
         height=height + more,
-        margin={"l": 80, "r": 60, "t": 72 + more, "b": 50},
+        margin={"l": 60 if narrow else 80, "r": 40 if narrow else 60, "t": 72 + more, "b": 50},
         legend={"orientation": "h", "y": 1, "yanchor": "top", "yref": "container", "x": 0},
         hoverlabel={"align": "left"},
     )

@@ -1,0 +1,183 @@
+"""The audit of the paper, as a file and as a page, made from a real run of its quick study."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import eftcore as eft
+from db import queries
+from db.repository import record_prediction, record_study
+from db.session import Database
+from eftcore.published import published
+from ui.paper.audit import CHANGES, OPEN, STANDS, findings, lines
+from ui.paper.results import CONVERGED, Number, Results, Theory
+
+EFT = Path(sys.executable).parent / "eft"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+    """HTML, Markdown, and the folder of a report from a quick run of the paper's study."""
+    folder = tmp_path_factory.mktemp("paper")
+    environment = {**os.environ, "EFT_HOME": str(folder / "home")}
+    for command in (
+        ["db", "upgrade"],
+        ["run", "paper-quick"],
+        ["report", "--study", "paper-quick", "--output", "paper.html", "--markdown", "paper.md"],
+    ):
+        done = subprocess.run([EFT, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return (folder / "paper.html").read_text(), (folder / "paper.md").read_text(), folder
+
+
+@pytest.fixture(scope="module")
+def recorded(report: tuple[str, str, Path]) -> Iterator[Database]:
+    """The database of that run."""
+    database = Database(f"sqlite:///{report[2] / 'home' / 'results.db'}", read_only=True)
+    yield database
+    database.dispose()
+
+
+def rows(markdown: str) -> list[list[str]]:
+    table = markdown.split("## Number by number")[1].split("## Figures")[0]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")][
+        1:
+    ]
+
+
+def test_the_published_theory_is_reproduced_to_every_printed_digit(report):
+    lines = rows(report[1])
+    assert len(lines) == len(published().value)
+    theory = [(line, value) for line, value in zip(lines, published().value, strict=True) if value.by == "g_only"]
+    assert len(theory) == 9
+    assert [(line[0], line[2]) for line, _ in theory] == [(line[0], value.value) for line, value in theory]
+
+
+def test_simulated_values_agree_with_the_published_ones(report):
+    """z-scores of the published V4 and Sigma against ours; false-alarm rate below 10 values x 6e-5.
+
+    Theirs are uncertain by about sqrt(4 / networks), Sigma's by less; table 3 does not say how many there were.
+    """
+    compared = 0
+    for line, value in zip(rows(report[1]), published().value, strict=True):
+        if value.by == "simulation" and value.quantity in ("V4", "Sigma"):
+            ours, se = map(float, (line[5] + " ± 0").split(" ± ")[:2])  # exact at t = 0, and printed without an error
+            printed = 0.5 * 10.0**-value.decimals
+            theirs = ours * (4 / (value.samples or 500_000)) ** 0.5
+            assert abs(float(value.value) - ours) < 4 * (se**2 + theirs**2) ** 0.5 + printed, line
+            compared += 1
+    assert compared == 10
+
+
+def test_every_number_has_its_query_and_every_figure_is_inside(report):
+    html, markdown, folder = report
+    assert html.count("<svg") == 4
+    assert not re.search(r"(?:src|href)=\"https?:", html)
+    assert len(list((folder / "images").glob("paper-figure-*.svg"))) == 4
+    assert markdown.count("SELECT ") > 50
+    assert "12 % low" in markdown
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_every_query_gives_the_number_that_it_stands_behind(
+    recorded: Database, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    shown: list[Number] = []
+
+    def noted(ask: Callable[..., Number]) -> Callable[..., Number]:
+        def asked(*arguments: object) -> Number:
+            shown.append(ask(*arguments))
+            return shown[-1]
+
+        return asked
+
+    for name in ("number", "error"):
+        monkeypatch.setattr(Results, name, noted(getattr(Results, name)))
+    results = Results(recorded, "paper-quick", width)
+    said = [*findings(results), *lines(results)]
+    assert len(shown) > 60
+    stood = {number.sql: number for number in shown}
+    windows = 0
+    for sql in {sql for part in said for sql in part.queries}:
+        answer = queries.select(recorded, sql).iloc[0]
+        if sql in stood:
+            assert answer.iloc[0] == pytest.approx(stood[sql].value, rel=1e-12, abs=1e-12)
+            assert answer.iloc[1] == pytest.approx(stood[sql].se, rel=1e-12, abs=1e-12)
+        else:
+            assert answer["status"] == "beyond"
+            windows += 1
+    assert windows == 1
+
+
+class Told(Results):
+    """Results that say what they are told to: (quantity, theory) to value and standard error."""
+
+    told: dict[tuple[str, Theory | None], tuple[float, float]]
+
+    def number(self, quantity, component, layer, theory=None, width=0):
+        found = self.told.get((quantity, theory))
+        return super().number(quantity, component, layer, theory) if found is None else Number(*found, "")
+
+
+def test_verdicts_follow_from_the_numbers(recorded: Database) -> None:
+    results = Told(recorded, "paper-quick")
+    results.told = {}
+    judged = [finding.verdict for finding in findings(results)]
+    assert judged == [STANDS, CHANGES, f"{STANDS}, and by more than published", STANDS, STANDS]
+    for told, place, verdict in (
+        ({("V4", CONVERGED): (42.9, 0.0), ("V4", None): (48.7, 0.1)}, 1, STANDS),
+        ({("K1", CONVERGED): (-0.45, 0.0), ("K1", None): (-0.45, 0.01)}, 2, CHANGES),
+        ({("K1", CONVERGED): (-0.5, 0.0), ("K1", None): (-0.45, 0.01)}, 2, STANDS),
+        ({("U1", CONVERGED): (0.0, 0.0)}, 3, CHANGES),
+        ({("V4", CONVERGED): (48.4665, 0.0)}, 4, CHANGES),
+    ):
+        results.told = told
+        assert findings(results)[place].verdict == verdict, told
+
+
+def test_page_shows_statements_numbers_and_figures(
+    open_page: Callable[..., AppTest], recorded: Database, statements: list[str]
+) -> None:
+    app = open_page(recorded.url, "paper", n="n = 128")
+    assert not app.exception
+    # two look up the schema's revision, then: studies, runs twice, curves, errors, windows
+    assert len(statements) == 2 + 6
+    said = "\n".join(element.value for element in app.markdown)
+    assert "12 % low" in said
+    assert ":orange-badge[changes]" in said
+    assert "simulation of width 128" in said.replace("\\", "")
+    table = app.dataframe[0].value
+    assert len(table) == len(published().value)
+    theory = [(shown, value.value) for shown, value in zip(table["32 nodes"], published().value, strict=True)]
+    assert [shown for shown, _ in theory if shown != "—"] == [v.value for v in published().value if v.by == "g_only"]
+    assert len(app.get("plotly_chart")) == 4
+    app.session_state["numbers"] = {"selection": {"rows": [1], "columns": [], "cells": []}}
+    app.run()
+    asked = [code.value for code in app.code if "component = '00,00' AND layer = 800" in code.value]
+    assert queries.select(recorded, asked[-1]).iloc[0, 0] == pytest.approx(48.7, abs=2)
+
+
+def test_page_without_the_study_says_how_to_get_it(open_page: Callable[..., AppTest], results: Database) -> None:
+    app = open_page(results.url, "paper")
+    assert not app.exception
+    assert "eft run paper-quick" in app.code[0].value
+
+
+def test_page_of_a_study_half_done_says_what_is_missing(open_page: Callable[..., AppTest], fresh: Database) -> None:
+    theory = eft.predict(published().model, published().kernel, "g_only", numerics=published().numerics)
+    study = record_study(fresh, name="paper", digest="2" * 64, spec={})
+    record_prediction(fresh, theory, provenance={}, study_id=study)
+    app = open_page(fresh.url, "paper")
+    assert not app.exception
+    assert "The study is not complete: 7 of its parts are missing" in app.warning[0].value
+    assert "eft run paper" in app.code[0].value
+    assert {finding.verdict for finding in findings(Results(fresh))} == {OPEN}
+    assert len(app.dataframe[0].value) == len(published().value)

@@ -1,0 +1,257 @@
+"""What a database holds of the paper's study: numbers, each with a query that gives it, and the curves of the figures.
+
+A view is built from four statements at most, however many numbers it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from db import queries
+from db.components import row_components
+from db.session import Database
+from db.stored_results import StoredSample, stored_results
+from eftcore.ensemble import Sample
+from eftcore.errors import InputError
+from eftcore.published import published
+from eftcore.results import Theory as Prediction
+
+STUDIES = ("paper", "paper-quick")
+"""Bundled studies laid out as the audit needs them, the better one first."""
+
+_ATTRIBUTES = {"K0": "mean", "V4": "covariance", "K1": "correction", "U1": "source"}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value, its standard error (0 for theory) and the SQL that asks the database for it."""
+
+    value: float
+    se: float
+    sql: str
+
+
+@dataclass(frozen=True)
+class Theory:
+    """Which prediction: closure, Wick order, nodes of the fixed rule (None: converged quadrature)."""
+
+    closure: str
+    order: int | None = None
+    nodes: int | None = None
+
+    @property
+    def condition(self) -> str:
+        """SQL that picks it out of a view."""
+        order = "" if self.order is None else f" AND closure_order = {self.order}"
+        nodes = "IS NULL" if self.nodes is None else f"= {self.nodes}"
+        return f"closure = '{self.closure}'{order} AND nodes {nodes}"
+
+    def __str__(self) -> str:
+        order = "" if self.order is None else f" of order {self.order}"
+        return f"{self.closure}{order}" + ("" if self.nodes is None else f" with {self.nodes} nodes")
+
+
+EPSILON = published().model.epsilon
+WIDTH = 64
+"""The paper's main ensemble: figures 1, 3 and 4."""
+
+PUBLISHED = Theory("g_only", nodes=published().numerics.nodes)
+CONVERGED = Theory("g_only")
+SOURCE_ONLY = Theory("source_only")
+NORMAL_ORDERED = Theory("wick", order=2)
+SIGMA = Theory("sigma")
+EXACT = Theory("wick", order=24)
+THEORIES = (SOURCE_ONLY, CONVERGED, PUBLISHED, SIGMA, NORMAL_ORDERED, EXACT)
+
+
+def recorded_studies(db: Database) -> list[str]:
+    """Those of STUDIES that the database has any run of, the better one first. One statement."""
+    found = queries.studies(db)
+    return [name for name in STUDIES if name in set(found.loc[found["runs"] > 0, "name"])]
+
+
+class Results:
+    """What a database holds of one study, at a width of the paper's epsilon. Two statements, two more for errors.
+
+    Raises InputError where nothing of the study is there; asking for a part that is not there does too.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        study: str = STUDIES[0],
+        width: int = WIDTH,
+        merged: Callable[[str], Sample | None] = lambda _: None,
+    ) -> None:
+        """``merged`` gives the simulation of a digest with its sums, where they are kept."""
+        self._db, self.study, self.width, self._merged = db, study, width, merged
+        runs = queries.runs(db, study=study, status="succeeded")
+        if runs.empty:
+            raise InputError(f"study = {study!r}: the database has no results of it; `eft run {study}` makes them")
+        self._runs = runs
+
+    @cached_property
+    def simulations(self) -> pd.DataFrame:
+        """The study's largest simulation of each epsilon and width: epsilon, width, samples, run_id, depth, digest."""
+        rows = (
+            self._runs[self._runs["kind"] == "simulation"]
+            .sort_values("samples")
+            .drop_duplicates(["epsilon", "width"], keep="last")
+        )
+        return rows.sort_values(["epsilon", "width"])[["epsilon", "width", "samples", "run_id", "depth", "digest"]]
+
+    @property
+    def widths(self) -> list[int]:
+        """Widths that are simulated at the paper's epsilon."""
+        return [int(width) for width in self.simulations.loc[self.simulations["epsilon"] == EPSILON, "width"]]
+
+    @property
+    def epsilons(self) -> list[float]:
+        """Every epsilon that is simulated at the largest width."""
+        return sorted(self.simulations.loc[self.simulations["width"] == self.largest_width, "epsilon"])
+
+    @property
+    def largest_width(self) -> int:
+        """The width of figure 2."""
+        if self.simulations.empty:
+            raise self._missing("no simulation")
+        return int(self.simulations["width"].max())
+
+    @property
+    def missing(self) -> list[str]:
+        """What the audit needs and the study has not got to yet, in words."""
+        widths = sorted({WIDTH, *(value.width for value in published().value if value.width)})
+        simulated = [f"the simulation of width {width}" for width in widths if width not in self.widths]
+        predicted = [str(theory) for theory in THEORIES if self._predictions(theory, EPSILON).empty]
+        return simulated + predicted
+
+    def samples(self, epsilon: float, width: int) -> int:
+        """Networks of a simulation."""
+        return int(self._simulation(epsilon, width)["samples"])
+
+    def simulated(self, epsilon: float, width: int) -> StoredSample:
+        """Curves of a simulation."""
+        sample = self._stored[int(self._simulation(epsilon, width)["run_id"])]
+        assert isinstance(sample, StoredSample)
+        return sample
+
+    def predicted(self, theory: Theory, epsilon: float) -> Prediction:
+        """Curves of a prediction."""
+        rows = self._predictions(theory, epsilon)
+        if rows.empty:
+            raise self._missing(f"no prediction {theory} at epsilon = {epsilon}")
+        prediction = self._stored[int(rows["run_id"].iloc[0])]
+        assert isinstance(prediction, Prediction)
+        return prediction
+
+    def number(self, quantity: str, component: str, layer: int, theory: Theory | None = None, width: int = 0) -> Number:
+        """One component at one layer, at the paper's epsilon: of a theory, or (None) simulated."""
+        width = width or self.width
+        result = self.simulated(EPSILON, width) if theory is None else self.predicted(theory, EPSILON)
+        columns = "simulated, simulated_se" if theory is None else "predicted, 0 AS se"
+        condition = "" if theory is None else theory.condition
+        names, rows, cols = row_components(quantity, result.spec.kernel.n_inputs)
+        place = names.index(component)
+        at = (int(np.flatnonzero(result.depth == layer)[0]), rows[place], cols[place])
+        values = getattr(result, _ATTRIBUTES[quantity])
+        errors = None if theory is not None else getattr(result, f"{_ATTRIBUTES[quantity]}_se")
+        sql = self._query(
+            columns,
+            "v_trajectories",
+            width,
+            condition,
+            f"quantity = '{quantity}'",
+            f"component = '{component}'",
+            f"layer = {layer}",
+        )
+        return Number(float(values[at]), 0.0 if errors is None else float(errors[at]), f"{sql} LIMIT 1")
+
+    def increment_covariance(self, layer: int, width: int) -> Number | None:
+        """Sigma_mic[00,00] of a simulation, from its sums (the database keeps no Sigma); None without them."""
+        sample = self._sample(str(self._simulation(EPSILON, width)["digest"]))
+        if sample is None:
+            return None
+        row = int(np.flatnonzero(sample.depth == layer)[0])
+        value, se = (x[row, 0, 0] for x in (sample.increment_covariance, sample.increment_covariance_se))
+        return Number(float(value), float(se), "")
+
+    def error(self, quantity: str, layer: int, theory: Theory) -> Number:
+        """Relative error of a theory against the simulation (Frobenius norm over all components)."""
+        row = self._row(self._errors, quantity, theory, self._errors["layer"] == layer)
+        sql = self._query(
+            "error, error_se", "v_errors", self.width, theory.condition, f"quantity = '{quantity}'", f"layer = {layer}"
+        )
+        return Number(float(row["error"]), float(row["error_se"]), f"{sql} LIMIT 1")
+
+    def window(self, quantity: str, tolerance: float, theory: Theory) -> tuple[dict[str, Any], str]:
+        """A validity window (a row of v_windows), and its query."""
+        row = self._row(self._windows, quantity, theory, self._windows["tolerance"] == tolerance)
+        return row, self._query(
+            "status, certified_until, refuted_from",
+            "v_windows",
+            self.width,
+            theory.condition,
+            f"quantity = '{quantity}'",
+            f"tolerance = {tolerance}",
+        )
+
+    @cached_property
+    def _stored(self) -> dict[int, Prediction | StoredSample]:
+        predictions = self._runs.loc[self._runs["kind"] == "prediction", "run_id"]
+        return stored_results(self._db, [*self.simulations["run_id"], *predictions])
+
+    @cached_property
+    def _errors(self) -> pd.DataFrame:
+        return queries.errors(self._db, simulation_run_id=self._run_id(self.width), quantity=["K0"])
+
+    @cached_property
+    def _windows(self) -> pd.DataFrame:
+        return queries.windows(self._db, simulation_run_id=self._run_id(self.width), quantity=["K0"])
+
+    def _run_id(self, width: int) -> int:
+        return int(self._simulation(EPSILON, width)["run_id"])
+
+    def _query(self, columns: str, view: str, width: int, *conditions: str) -> str:
+        kept = (f"epsilon = {EPSILON}", f"width = {width}", *conditions, f"simulation_run_id = {self._run_id(width)}")
+        return f"SELECT {columns} FROM {view} WHERE {' AND '.join(filter(None, kept))}"
+
+    def _predictions(self, theory: Theory, epsilon: float) -> pd.DataFrame:
+        rows = self._runs[(self._runs["kind"] == "prediction") & (self._runs["epsilon"] == epsilon)]
+        return self._of_theory(rows, theory)
+
+    @staticmethod
+    def _of_theory(rows: pd.DataFrame, theory: Theory) -> pd.DataFrame:
+        rows = rows[rows["closure"] == theory.closure]
+        rows = rows[rows["nodes"].isna() if theory.nodes is None else rows["nodes"] == theory.nodes]
+        return rows if theory.order is None else rows[rows["closure_order"] == theory.order]
+
+    def _row(self, rows: pd.DataFrame, quantity: str, theory: Theory, where: pd.Series) -> dict[str, Any]:
+        found = self._of_theory(rows[where & (rows["quantity"] == quantity)], theory)
+        if found.empty:
+            raise self._missing(f"no comparison of {theory} with the simulation of width {self.width}")
+        return {str(name): value for name, value in found.iloc[0].items()}
+
+    def _sample(self, digest: str) -> Sample | None:
+        if digest not in self._samples:
+            self._samples[digest] = self._merged(digest)
+        return self._samples[digest]
+
+    @cached_property
+    def _samples(self) -> dict[str, Sample | None]:
+        return {}
+
+    def _simulation(self, epsilon: float, width: int) -> pd.Series:
+        rows = self.simulations
+        rows = rows[(rows["epsilon"] == epsilon) & (rows["width"] == width)]
+        if rows.empty:
+            raise self._missing(f"no simulation at epsilon = {epsilon}, width = {width}")
+        return rows.iloc[0]
+
+    def _missing(self, what: str) -> InputError:
+        return InputError(f"study = {self.study!r}: {what} yet; `eft run {self.study}` goes on")

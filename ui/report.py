@@ -1,0 +1,77 @@
+"""The audit as one HTML file without outside parts, and as a page of the documentation with its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from db.session import Database
+from eftcore.ensemble import Sample
+from eftcore.errors import EnvironmentProblem, InputError
+from eftcore.published import published
+from ui.figures import panels_svg
+from ui.paper.audit import COLUMNS, INTRODUCTION, LEGEND, TITLE, findings, lines
+from ui.paper.figures import paper_figures
+from ui.paper.results import Results
+
+
+def write_report(
+    db: Database,
+    html: Path,
+    *,
+    markdown: Path | None = None,
+    study: str = "paper",
+    merged: Callable[[str], Sample | None] = lambda _: None,
+) -> list[Path]:
+    """Write the report; with ``markdown`` also a page there and its figures in ``images`` beside it.
+
+    ``merged`` gives the simulation of a digest with its sums, where they are kept. Returns what was written. Raises
+    InputError where the database lacks any of the study's results, EnvironmentProblem where a file cannot be written.
+    """
+    results = Results(db, study, merged=merged)
+    if results.missing:
+        raise InputError(f"study = {study!r}: not complete, {results.missing[0]} is missing; `eft run {study}` goes on")
+    content = _content(results)
+    files = {html: _render("report.html.j2", content)}
+    if markdown is not None:
+        files[markdown] = _render("report.md.j2", content)
+        figures = content["figures"]
+        assert isinstance(figures, list)
+        files |= {markdown.parent / "images" / f"paper-{figure['name']}.svg": figure["svg"] for figure in figures}
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise EnvironmentProblem(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    return list(files)
+
+
+def _content(results: Results) -> dict[str, object]:
+    drawn = [{"name": each.name, "caption": each.caption, "svg": panels_svg(each)} for each in paper_figures(results)]
+    return {
+        "title": TITLE,
+        "introduction": INTRODUCTION,
+        "legend": LEGEND,
+        "columns": COLUMNS,
+        "study": results.study,
+        "findings": findings(results),
+        "lines": lines(results),
+        "figures": drawn,
+        "simulations": results.simulations.to_dict("records"),
+        "sources": list(published().sources.values()),
+    }
+
+
+def _render(template: str, content: dict[str, object]) -> str:
+    environment = Environment(
+        loader=PackageLoader("ui"),
+        autoescape=template.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(content)

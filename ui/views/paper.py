@@ -1,0 +1,129 @@
+"""The paper's statements, numbers and figures beside ours."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from eftcore.published import published
+from ui.figures import panels_figure
+from ui.figures.panels import PanelFigure
+from ui.notation import markdown_text
+from ui.paper.audit import CHANGES, COLUMNS, INTRODUCTION, LEGEND, OPEN, STANDS, Finding, Line, findings, lines
+from ui.paper.figures import paper_figures
+from ui.paper.results import WIDTH, Results, recorded_studies
+from ui.shell import PLOT, open_database
+
+ROW_PIXELS = 30
+SECONDS_KEPT = 30
+COLOURS = {STANDS: "green", CHANGES: "orange", OPEN: "gray"}
+
+Audit = tuple[list[str], tuple[Finding, ...], tuple[Line, ...], tuple[PanelFigure, ...]]
+
+
+@st.cache_data(max_entries=8, ttl=SECONDS_KEPT, show_spinner=False)
+def _widths(url: str, study: str) -> list[int]:
+    return Results(db, study).widths
+
+
+@st.cache_data(max_entries=8, ttl=SECONDS_KEPT, show_spinner="reading the study …")
+def _audit(url: str, study: str, width: int) -> Audit:
+    """What is missing, statements, numbers, figures."""
+    results = Results(db, study, width)
+    return results.missing, findings(results), lines(results), paper_figures(results)
+
+
+def _show_queries(queries: tuple[str, ...]) -> None:
+    for sql in queries:
+        st.code(sql, language="sql", wrap_lines=True)
+        st.page_link("views/sql.py", label="Ask it on the SQL page", query_params={"sql": sql})
+
+
+def _show_findings(found: tuple[Finding, ...]) -> None:
+    for finding in found:
+        colour = next((shade for verdict, shade in COLOURS.items() if finding.verdict.startswith(verdict)), "gray")
+        row = st.container(horizontal=True, vertical_alignment="center")
+        row.markdown(f"**{markdown_text(finding.statement)}** :{colour}-badge[{finding.verdict}]", width="content")
+        if finding.queries:
+            with row.popover("queries", type="tertiary"):
+                _show_queries(finding.queries)
+        st.markdown(markdown_text(" ".join(finding.computed)))
+
+
+def _show_lines(found: tuple[Line, ...]) -> None:
+    table = pd.DataFrame([line.cells for line in found], columns=list(COLUMNS))
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        row_height=ROW_PIXELS,
+        height=ROW_PIXELS * (len(table) + 1) + 10,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="numbers",
+        column_config={"value": st.column_config.TextColumn(width=310)},
+    )
+    rows = event["selection"]["rows"]
+    if rows and rows[0] < len(found):
+        line = found[rows[0]]
+        st.text(f"{line.what}: {line.source}")
+        _show_queries(line.queries)
+        if not line.queries:
+            st.caption("Computed from the theory and the simulation's curves; no single query gives it.")
+
+
+def _show_figures(found: tuple[PanelFigure, ...]) -> None:
+    for figure in found:
+        st.plotly_chart(
+            panels_figure(figure),
+            key=figure.name,
+            config={**PLOT, "toImageButtonOptions": {"format": "svg", "filename": f"paper-{figure.name}"}},
+            alt=figure.caption,
+        )
+        st.caption(markdown_text(figure.caption))
+
+
+def _nothing_yet() -> None:
+    st.info("No study of the paper's setting has been run into this database yet.")
+    st.markdown(
+        f"The {len(published().value)} published numbers are compared with what a study computes. `paper-quick` takes "
+        "about two minutes; `paper`, with standard errors below the published ones, takes longer:"
+    )
+    st.code("eft run paper-quick\neft run paper", language="bash")
+    st.caption("In the project's folder, `make paper` does the second one, and writes docs/paper.html too.")
+    st.stop()
+
+
+db = open_database()
+st.title("The paper, audited")
+st.caption(markdown_text(INTRODUCTION))
+studies = recorded_studies(db)
+if not studies:
+    _nothing_yet()
+row = st.container(horizontal=True)
+study = row.segmented_control("study", studies, default=studies[0], required=True, key="study", bind="query-params")
+widths = _widths(str(db.url), str(study))
+width = row.segmented_control(
+    "our simulation in statements and figures 1, 3, 4",
+    [f"n = {width}" for width in widths] or [f"n = {WIDTH}"],
+    default=f"n = {WIDTH}" if WIDTH in widths or not widths else f"n = {widths[0]}",
+    required=True,
+    key="n",
+    bind="query-params",
+)
+missing, statements, numbers, figures = _audit(str(db.url), str(study), int(str(width).removeprefix("n = ")))
+if missing:
+    st.warning(f"The study is not complete: {len(missing)} of its parts are missing, first {missing[0]}. To go on:")
+    st.code(f"eft run {study}", language="bash")
+
+st.subheader("What stands and what changes", divider="gray")
+_show_findings(statements)
+st.subheader("Number by number", divider="gray")
+st.caption(markdown_text(LEGEND) + " Choose a row for its source and queries; a column's head sorts.")
+_show_lines(numbers)
+st.subheader("Figures", divider="gray")
+_show_figures(figures)
+if not figures:
+    st.caption("There is no simulation to draw yet.")
+st.subheader("Sources", divider="gray")
+for text in published().sources.values():
+    st.caption(markdown_text(text))
