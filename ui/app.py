@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui.shell import ICON
+from ui.shell import ICON, watch_width
 
 st.set_page_config(page_title="ResNet EFT explorer", page_icon=str(ICON), layout="wide")
-# Streamlit leaves a sixth of the screen empty above the first line
-# On a phone figures keep their width and scroll sideways: several panels side by side cannot be squeezed
+# Streamlit leaves a sixth of the screen empty above the first line; a wide table scrolls in its own box
 st.html(
     """<style>
     .stMainBlockContainer { padding-top: 4rem; padding-bottom: 3rem; }
-    @media (max-width: 700px) {
-        .stElementContainer:has([data-testid=stPlotlyChart]) { overflow-x: auto; }
-        [data-testid=stFullScreenFrame]:has([data-testid=stPlotlyChart]) { min-width: 820px; }
-    }
+    [data-testid=stTable] { overflow-x: auto; }
     </style>"""
 )
+watch_width()
 st.navigation(
     [
         st.Page("views/windows.py", title="Windows", url_path="windows", default=True),

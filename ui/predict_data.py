@@ -128,7 +128,7 @@ def theory_label(theory: Theory) -> str:
 def trajectories_frame(
     theories: Mapping[str, Theory], sample: StoredSample | None, components: Sequence[str]
 ) -> pd.DataFrame:
-    """Predicted and, where there is one, simulated entries: the columns that ui.figures.series_figure takes."""
+    """Predicted and, where there is one, simulated entries: the columns that ui.figures.trajectories_figure takes."""
     frames = []
     for name, theory in theories.items():
         for quantity, attribute in _ATTRIBUTES.items():

@@ -70,13 +70,18 @@ def component_choices(quantity: str, n_inputs: int) -> tuple[list[str], list[str
 
 
 def build_trajectories(db: Database, simulation_run_id: int, components: list[str]) -> pd.DataFrame:
-    """The chosen components, simulated and predicted, with the column theory. One statement."""
-    return name_theories(queries.trajectories(db, simulation_run_id=simulation_run_id, component=components))
+    """The chosen components, simulated and predicted, with the columns theory and series. One statement."""
+    return _one_configuration(queries.trajectories(db, simulation_run_id=simulation_run_id, component=components))
 
 
 def build_errors(db: Database, simulation_run_id: int) -> pd.DataFrame:
-    """Error over depth of every theory, with the column theory. One statement."""
-    return name_theories(queries.errors(db, simulation_run_id=simulation_run_id))
+    """Error over depth of every theory, with the columns theory and series. One statement."""
+    return _one_configuration(queries.errors(db, simulation_run_id=simulation_run_id))
+
+
+def _one_configuration(rows: pd.DataFrame) -> pd.DataFrame:
+    named = name_theories(rows)
+    return named.assign(configuration="", series=named["theory"])
 
 
 def build_run_windows(db: Database, simulation_run_id: int) -> pd.DataFrame:

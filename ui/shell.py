@@ -17,11 +17,33 @@ PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", 
 
 ICON = Path(__file__).with_name("icon.svg")
 
+_VIEWPORT = st.components.v2.component(
+    "viewport",
+    js="""export default ({ data, setStateValue }) => {
+        const phone = window.matchMedia('(max-width: 700px)')
+        const tell = () => { if (phone.matches !== data.narrow) setStateValue('narrow', phone.matches) }
+        tell()
+        phone.addEventListener('change', tell)
+        return () => phone.removeEventListener('change', tell)
+    }""",
+)
+"""Tells whether the page is shown on a phone, whose panels stand one under the other; only where that changes."""
+
 _PROBLEM_TITLES: dict[type[EftError], str] = {
     DatabaseMissing: "There is no results database yet",
     SchemaOutdated: "The database belongs to another version",
     DatabaseUnreachable: "The database does not answer",
 }
+
+
+def watch_width() -> None:
+    """Keep narrow() up to date; once per page."""
+    _VIEWPORT(key="viewport", data={"narrow": narrow()}, on_narrow_change=lambda: None)
+
+
+def narrow() -> bool:
+    """Whether the page is shown on a phone."""
+    return bool(dict(st.session_state.get("viewport") or {}).get("narrow"))
 
 
 @st.cache_resource(max_entries=4, on_release=Database.dispose)

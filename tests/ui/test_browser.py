@@ -177,6 +177,17 @@ TITLES = {
 }
 
 
+ROOMY = """phone => {
+    const boxes = selector => [...document.querySelectorAll(selector)].map(found => found.getBoundingClientRect())
+    const charts = boxes('[data-testid=stPlotlyChart]')
+    return document.scrollingElement.scrollWidth <= innerWidth
+        && document.querySelector('[data-testid=stMain]').scrollWidth <= innerWidth
+        && charts.every(box => box.left >= 0 && box.right <= innerWidth && box.height > box.width === phone)
+        && boxes('[data-testid=stPlotlyChart] text').every(box => box.left >= 0 && box.right <= innerWidth)
+}"""
+"""Whether nothing reaches beyond the window, sideways, and panels stand one under the other on a phone."""
+
+
 def test_nothing_is_fetched_from_elsewhere_and_nothing_goes_wrong(page: Page, address: str) -> None:
     asked: list[str] = []
     complaints: list[str] = []
@@ -185,12 +196,20 @@ def test_nothing_is_fetched_from_elsewhere_and_nothing_goes_wrong(page: Page, ad
     page.on("response", lambda answer: complaints.append(answer.url) if answer.status >= 400 else None)
     for path, title in TITLES.items():
         _open(page, f"{address}/{path}", title)
+        page.wait_for_function(ROOMY, arg=False, timeout=PATIENCE)
         assert page.get_by_text("This app has encountered an error").count() == 0
     assert asked
     assert [url for url in asked if not url.startswith((f"{address}/", "data:", "blob:"))] == []
     # Streamlit looks for its server below the page's own path first
     below = tuple(f"{address}/{path}/_stcore/" for path in TITLES if path)
     assert [complaint for complaint in complaints if not complaint.startswith(below)] == []
+
+
+def test_on_a_phone_nothing_scrolls_sideways(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    for path, title in {**TITLES, "?view=intervals": TITLES[""], "?view=bars": TITLES[""]}.items():
+        _open(page, f"{address}/{path}", title)
+        page.wait_for_function(ROOMY, arg=True, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")

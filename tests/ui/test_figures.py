@@ -13,12 +13,11 @@ from ui.figures import (
     errors_figure,
     heat_map_figure,
     intervals_figure,
-    series_figure,
+    query_figure,
     trajectories_figure,
     windows_figure,
 )
-from ui.figures.query import query_figure
-from ui.figures.style import CLOSURE_LINE, WINDOW_MARK
+from ui.figures.style import CLOSURE_LINE, WINDOW_MARK, theory_lines
 from ui.run_data import build_errors, build_simulations, build_trajectories
 from ui.windows_data import WindowFilter, build_cells, build_intervals, build_windows
 
@@ -140,6 +139,8 @@ def test_where_the_error_is_undefined_nothing_is_drawn() -> None:
     frame = pd.DataFrame(
         {
             "quantity": "K1",
+            "configuration": "",
+            "series": "g_only",
             "theory": "g_only",
             "closure": "g_only",
             "time": [0.0, 0.5, 1.0, 1.5, 2.0],
@@ -168,6 +169,50 @@ def test_every_closure_has_a_line_of_its_own() -> None:
     assert set(CLOSURE_LINE) == set(CLOSURES)
     assert len({(line["color"], line["dash"]) for line in CLOSURE_LINE.values()}) == len(CLOSURES)
     assert len({line["dash"] for line in CLOSURE_LINE.values()}) == len(CLOSURES)
+
+
+def test_theories_of_one_closure_have_lines_of_their_own() -> None:
+    theories = {
+        "wick m=2": ("wick", 2, np.nan),
+        "wick m=24": ("wick", 24, np.nan),
+        "g_only 32-node": ("g_only", np.nan, 32),
+        "g_only": ("g_only", np.nan, np.nan),
+    }
+    frame = pd.DataFrame(theories.values(), columns=["closure", "closure_order", "nodes"]).assign(theory=list(theories))
+    lines = theory_lines(frame)
+    assert lines["g_only"] == CLOSURE_LINE["g_only"]
+    assert lines["wick m=24"] == CLOSURE_LINE["wick"]
+    assert len({(line["color"], line["dash"]) for line in lines.values()}) == 4
+
+
+def test_a_logarithmic_axis_of_errors_ends_below_the_best_theory(results: Database) -> None:
+    errors = build_errors(results, int(build_simulations(results)["run_id"].iloc[0]))
+    tiny = errors.assign(error=errors["error"].where(errors["time"] > 0, 1e-12))
+    for axis in errors_figure(tiny, [0.05, 0.1]).select_yaxes():
+        assert -8 <= axis.range[0] <= np.log10(0.005)
+        assert axis.range[1] > np.log10(errors["error"].max())
+    assert {axis.type for axis in errors_figure(errors, [0.1], log=False).select_yaxes()} == {None}
+
+
+def test_on_a_phone_one_panel_stands_under_the_other(results: Database) -> None:
+    simulation = int(build_simulations(results)["run_id"].iloc[0])
+    cells = build_cells(results, WindowFilter(tolerance=0.05), "closure", "activation")
+    rows = build_intervals(results, WindowFilter(tolerance=0.05), "closure", "activation")
+    bars = build_windows(results, WindowFilter(tolerance=0.05), []).windows
+    entries = build_trajectories(results, simulation, ["00", "00,00"])
+    for narrow, wide in (
+        (heat_map_figure(cells, "closure", "activation", narrow=True), heat_map_figure(cells, "closure", "activation")),
+        (intervals_figure(rows, "closure", "activation", narrow=True), intervals_figure(rows, "closure", "activation")),
+        (windows_figure(bars, narrow=True), windows_figure(bars)),
+        (trajectories_figure(entries, narrow=True), trajectories_figure(entries)),
+        (
+            errors_figure(build_errors(results, simulation), [0.1], narrow=True),
+            errors_figure(build_errors(results, simulation), [0.1]),
+        ),
+    ):
+        assert len({tuple(axis.domain) for axis in narrow.select_xaxes()}) == 1
+        assert len({tuple(axis.domain) for axis in wide.select_xaxes()}) > 1
+        assert len(narrow.data) == len(wide.data)
 
 
 def _axes(windows: pd.DataFrame) -> pd.DataFrame:
@@ -246,7 +291,7 @@ def test_names_from_the_database_are_not_markup_in_any_figure() -> None:
     for figure in (
         heat_map_figure(frame, bad, bad),
         intervals_figure(frame, bad, bad),
-        series_figure(series),
+        trajectories_figure(series),
         query_figure(table, bad, "y", "name", lines=True, log=False),
     ):
         for trace in figure.data:

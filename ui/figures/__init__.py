@@ -1,10 +1,14 @@
-"""Plotly figures from tidy frames: nothing here reads a database or knows of a page."""
+"""Plotly figures from tidy frames: nothing here reads a database or knows of a page.
 
-from ui.figures.comparison import entries_figure, series_errors_figure, series_figure
+Every figure takes ``narrow``: panels then stand one under the other, for a phone.
+"""
+
 from ui.figures.curves import errors_figure, trajectories_figure
+from ui.figures.entries import entries_figure
 from ui.figures.heat_map import heat_map_figure
 from ui.figures.intervals import intervals_figure
 from ui.figures.panels import panels_figure, panels_svg
+from ui.figures.query import query_figure
 from ui.figures.windows import windows_figure
 
 __all__ = [
@@ -14,8 +18,7 @@ __all__ = [
     "intervals_figure",
     "panels_figure",
     "panels_svg",
-    "series_errors_figure",
-    "series_figure",
+    "query_figure",
     "trajectories_figure",
     "windows_figure",
 ]

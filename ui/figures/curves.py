@@ -1,17 +1,30 @@
-"""Trajectories and errors against depth."""
+"""Trajectories and errors against depth, of one configuration or of several."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from ui.figures.style import CLOSURE_LINE, GREY, GRID, LEGEND_RANK, add_band, by_theory, place_legend
-from ui.notation import MEANING, QUANTITIES, SYMBOL, TIME, number
+from ui.figures.style import (
+    GREY,
+    GRID,
+    INK,
+    SERIES,
+    add_band,
+    drawing_order,
+    panel_grid,
+    panel_title,
+    place_legend,
+    theory_lines,
+    title_bottom,
+)
+from ui.notation import QUANTITIES, SYMBOL, TIME, number
 
 _SYMBOLS = {"circle": "●", "diamond": "◆", "square": "■", "triangle-up": "▲", "triangle-down": "▼", "star": "★"}
 """Symbols of the simulated entries of a panel, in turn, and how text shows them."""
@@ -19,181 +32,242 @@ _SYMBOLS = {"circle": "●", "diamond": "◆", "square": "■", "triangle-up": "
 _LABEL_HEIGHT = 0.07
 """Least distance of two labels, as a part of the panel's height."""
 
+_FLOOR = 1e-8
+"""Where a logarithmic axis of errors ends at the latest."""
 
-def trajectories_figure(trajectories: pd.DataFrame) -> go.Figure:
-    """Simulated entries against t with their error bands, and every theory over them; a panel per quantity.
 
-    ``trajectories`` has columns quantity, component, time, simulated, simulated_se, theory, closure, predicted,
-    samples.
+class _Look:
+    """How the lines and points of a frame look: with several configurations colour tells them apart, else theories."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        names = frame["configuration"].drop_duplicates().tolist()
+        self._colours = {} if len(names) < 2 else dict(zip(names, cycle(SERIES), strict=False))
+        self._lines = theory_lines(frame)
+        self._shown: set[str] = set()
+
+    def configuration(self, name: str) -> str:
+        """Colour of a configuration's simulation."""
+        return self._colours.get(name, INK)
+
+    def theory(self, part: pd.DataFrame) -> dict[str, Any]:
+        """Colour and dash of one series."""
+        line, configuration = self._lines[part["theory"].iloc[0]], part["configuration"].iloc[0]
+        return {**line, "color": self._colours[configuration]} if self._colours else line
+
+    def legend(self, group: str, rank: int) -> dict[str, Any]:
+        """One legend entry for all traces of a group."""
+        first = group not in self._shown
+        self._shown.add(group)
+        return {"legendgroup": group, "legendrank": rank, "showlegend": first}
+
+
+def trajectories_figure(trajectories: pd.DataFrame, *, log: bool = False, narrow: bool = False) -> go.Figure:
+    """Simulated entries against t with ±2 s.e. bands, and every theory over them; a panel per quantity.
+
+    ``trajectories`` has columns quantity, component, configuration (what differs, or empty), theory, closure, series
+    (configuration and theory in words), time, simulated, simulated_se, predicted, samples, width. ``log`` shows
+    absolute values on a logarithmic axis; ``narrow`` puts one panel under the other.
     """
-    quantities = [q for q in QUANTITIES if q in set(trajectories["quantity"])]
-    columns = min(2, len(quantities))
-    figure = make_subplots(
-        rows=-(-len(quantities) // columns),
-        cols=columns,
-        shared_xaxes=True,
-        horizontal_spacing=0.09,
-        vertical_spacing=0.12,
-        subplot_titles=[f"{SYMBOL[q]}  {MEANING[q]}" for q in quantities],
-    )
-    shown: set[str] = set()
-    for place, quantity in enumerate(quantities):
-        cell = {"row": place // columns + 1, "col": place % columns + 1}
+    quantities = [name for name in QUANTITIES if name in set(trajectories["quantity"])]
+    columns = 1 if narrow else min(2, len(quantities))
+    titles = [panel_title(name, columns) for name in quantities]
+    figure, cells = panel_grid(titles, columns, horizontal_spacing=0.09)
+    look = _Look(trajectories)
+    for quantity, cell in zip(quantities, cells, strict=True):
         panel = trajectories[trajectories["quantity"] == quantity]
         entries = [(str(name), part) for name, part in panel.groupby("component", sort=True)]
         for (component, part), symbol in zip(entries, cycle(_SYMBOLS), strict=False):
-            simulated = part.drop_duplicates("time").sort_values("time")
             entry = f"{quantity}[{component}]"
-            _add_simulation(figure, simulated, entry, symbol, cell, shown)
-            for name, closure, line in by_theory(part.dropna(subset=["predicted"])):
-                _add_theory(figure, line.sort_values("time"), entry, name, closure, cell, shown)
-        _label_ends(figure, entries, cell)
-        figure.update_yaxes(title=SYMBOL[quantity], **cell)
+            for configuration, runs in part.groupby("configuration", sort=False):
+                _add_simulation(figure, runs, entry, str(configuration), symbol, look, log, cell)
+            for rank, name, line in drawing_order(part.dropna(subset=["predicted"])):
+                _add_theory(figure, line.sort_values("time"), entry, name, rank, look, log, cell)
+        _label_ends(figure, entries, log, cell)
+        figure.update_yaxes(title=f"|{SYMBOL[quantity]}|" if log else SYMBOL[quantity], **cell)
     figure.update_xaxes(gridcolor=GRID, zeroline=False, range=[0, float(trajectories["time"].max())])
-    figure.update_yaxes(gridcolor=GRID, zeroline=True, zerolinecolor=GRID)
-    for column in range(1, columns + 1):
-        figure.update_xaxes(title=TIME, row=-(-len(quantities) // columns), col=column)
-    place_legend(figure, 330 * (-(-len(quantities) // columns)) + 60)
+    figure.update_yaxes(**_scale(log))
+    title_bottom(figure, TIME, cells, columns)
+    place_legend(figure, (270 if narrow else 320) * cells[-1]["row"] + 70, narrow=narrow)
     return figure
+
+
+def errors_figure(
+    errors: pd.DataFrame,
+    tolerances: Sequence[float],
+    *,
+    log: bool = True,
+    reference: str = "sim",
+    narrow: bool = False,
+) -> go.Figure:
+    """Relative error of every series against t with its ±2 s.e. band, a panel per quantity, tolerances as level lines.
+
+    ``errors`` has columns quantity, configuration, theory, closure, series, time, error (NaN where it is undefined),
+    error_se, samples; ``reference`` is an HTML subscript that names what the error is against.
+    """
+    quantities = [name for name in QUANTITIES if name in set(errors["quantity"])]
+    columns = 1 if narrow else len(quantities)
+    titles = [panel_title(name, columns) for name in quantities]
+    figure, cells = panel_grid(titles, columns, shared_yaxes="all")
+    look = _Look(errors)
+    floor = _lowest(errors, tolerances) if log else 0.0
+    longest = float(errors["time"].max())
+    for quantity, cell in zip(quantities, cells, strict=True):
+        panel = errors[errors["quantity"] == quantity]
+        for rank, name, part in drawing_order(panel):
+            _add_error(figure, part.sort_values("time"), f"{quantity}, {escape(name)}", name, rank, look, floor, cell)
+        if not panel["error"].notna().any():
+            text = "undefined: below its own noise"
+            figure.add_annotation(text=text, x=0.5, y=0.5, showarrow=False, xref="x domain", yref="y domain", **cell)
+        _add_tolerances(figure, tolerances, longest, cell["col"] == columns, cell)
+        if cell["col"] == 1:
+            ratio = f"  e = ‖X − X<sub>{reference}</sub>‖ / ‖X<sub>{reference}</sub>‖"
+            figure.update_yaxes(title=f"relative error{'' if narrow else ratio}", **cell)
+    figure.update_xaxes(gridcolor=GRID, zeroline=False, range=[0, longest])
+    title_bottom(figure, TIME, cells, columns)
+    figure.update_yaxes(**_scale(log))
+    if log:
+        largest = float(np.nanmax([*tolerances, *(errors["error"] + 2 * errors["error_se"].fillna(0.0))]))
+        figure.update_yaxes(range=np.log10([floor, 2 * largest]).tolist())
+    place_legend(figure, 250 * cells[-1]["row"] + 90 if narrow else 400, narrow=narrow)
+    return figure
+
+
+def _lowest(errors: pd.DataFrame, tolerances: Sequence[float]) -> float:
+    """Where a logarithmic axis ends: the largest error of the best theory, and the tolerances, are well above it."""
+    most = errors[errors["error"] > 0].groupby(["quantity", "series"])["error"].max()
+    return max(float(min([*most, *tolerances])) / 10, _FLOOR)
+
+
+def _scale(log: bool) -> dict[str, Any]:
+    if log:
+        return {"type": "log", "gridcolor": GRID, "exponentformat": "power", "dtick": 1}
+    return {"gridcolor": GRID, "zeroline": True, "zerolinecolor": GRID}
 
 
 def _add_simulation(
-    figure: go.Figure, part: pd.DataFrame, entry: str, symbol: str, cell: dict[str, int], shown: set[str]
+    figure: go.Figure,
+    runs: pd.DataFrame,
+    entry: str,
+    configuration: str,
+    symbol: str,
+    look: _Look,
+    log: bool,
+    cell: Mapping[str, int],
 ) -> None:
-    upper = part["simulated"] + 2 * part["simulated_se"]
-    lower = part["simulated"] - 2 * part["simulated_se"]
-    samples = int(part["samples"].iloc[0])
-    add_band(figure, part["time"], lower, upper, GREY, "simulation", cell)
+    part = runs.dropna(subset=["simulated"]).drop_duplicates("time").sort_values("time")
+    if part.empty:
+        return
+    colour = look.configuration(configuration)
+    value, spread = part["simulated"], 2 * part["simulated_se"].fillna(0.0)
+    if log:
+        value = value.abs()
+        spread = spread.clip(upper=0.99 * value)
+    group = f"simulation {configuration}"
+    add_band(figure, part["time"], value - spread, value + spread, colour, group, cell)
+    samples, width = int(part["samples"].iloc[0]), int(part["width"].iloc[0])
+    label = f"{escape(configuration)}: simulation" if configuration else "simulation"
     figure.add_scatter(
         x=part["time"],
-        y=part["simulated"],
+        y=value,
         mode="markers",
-        marker={"color": GREY, "size": 5, "symbol": symbol},
-        name=f"simulation ± 2 s.e., M = {samples} networks",
-        legendgroup="simulation",
-        legendrank=1,
-        showlegend="simulation" not in shown,
-        customdata=np.column_stack([part["simulated_se"]]),
-        hovertemplate=f"{entry}, simulation<br>t = %{{x:.4g}}: %{{y:.5g}} ± %{{customdata[0]:.2g}} (s.e.)"
-        f"<br>M = {samples} networks<extra></extra>",
+        marker={"color": colour, "size": 5, "symbol": symbol},
+        name=f"{label} ± 2 s.e., M = {samples} networks",
+        customdata=part[["simulated_se"]],
+        hovertemplate=f"{entry}, {label}<br>t = %{{x:.4g}}: %{{y:.5g}} ± %{{customdata[0]:.2g}} (s.e.)"
+        f"<br>n = {width}, M = {samples} networks<extra></extra>",
+        **look.legend(group, 0),
         **cell,
     )
-    shown.add("simulation")
-
-
-def _label_ends(figure: go.Figure, entries: list[tuple[str, pd.DataFrame]], cell: dict[str, int]) -> None:
-    """Name each entry, with its symbol, at the right end of its curve; close ones are moved apart."""
-    values = pd.concat([part for _, part in entries])
-    spread = 2 * values["simulated_se"].fillna(0)
-    top = max((values["simulated"] + spread).max(), values["predicted"].max())
-    bottom = min((values["simulated"] - spread).min(), values["predicted"].min())
-    least = _LABEL_HEIGHT * (float(top - bottom) or 1.0)
-    ends = [
-        (float(part.sort_values("time")["simulated"].iloc[-1]), f"{glyph} {component}")
-        for (component, part), glyph in zip(entries, cycle(_SYMBOLS.values()), strict=False)
-    ]
-    place = -np.inf
-    for value, text in sorted(end for end in ends if np.isfinite(end[0])):
-        place = max(value, place + least)
-        figure.add_annotation(
-            text=text,
-            x=float(values["time"].max()),
-            y=place,
-            xanchor="left",
-            xshift=5,
-            showarrow=False,
-            font={"size": 11},
-            **cell,
-        )
 
 
 def _add_theory(
-    figure: go.Figure, line: pd.DataFrame, entry: str, name: str, closure: str, cell: dict[str, int], shown: set[str]
+    figure: go.Figure,
+    line: pd.DataFrame,
+    entry: str,
+    name: str,
+    rank: int,
+    look: _Look,
+    log: bool,
+    cell: Mapping[str, int],
 ) -> None:
     figure.add_scatter(
         x=line["time"],
-        y=line["predicted"],
+        y=line["predicted"].abs() if log else line["predicted"],
         mode="lines",
-        line={**CLOSURE_LINE[closure], "width": 2},
-        name=name,
-        legendgroup=name,
-        legendrank=LEGEND_RANK[closure],
-        showlegend=name not in shown,
-        hovertemplate=f"{entry}, {name}<br>t = %{{x:.4g}}: %{{y:.6g}}<extra></extra>",
+        line={**look.theory(line), "width": 2},
+        name=escape(name),
+        hovertemplate=f"{entry}, {escape(name)}<br>t = %{{x:.4g}}: %{{y:.6g}}<extra></extra>",
+        **look.legend(name, rank),
         **cell,
     )
-    shown.add(name)
 
 
-def errors_figure(errors: pd.DataFrame, tolerances: Sequence[float]) -> go.Figure:
-    """Relative error of every closure against t with its ±2 s.e. band, a panel per quantity, tolerances as level lines.
+def _label_ends(
+    figure: go.Figure, entries: Sequence[tuple[str, pd.DataFrame]], log: bool, cell: Mapping[str, int]
+) -> None:
+    """Name each entry, with its symbol, at the right end of its first curve; close ones are moved apart."""
+    values = np.concatenate([part[["simulated", "predicted"]].to_numpy(dtype=float).ravel() for _, part in entries])
+    values = np.log10(np.abs(values[values != 0])) if log else values
+    least = _LABEL_HEIGHT * (np.nanmax(values) - np.nanmin(values) or 1.0)
+    ends = []
+    for (component, part), glyph in zip(entries, cycle(_SYMBOLS.values()), strict=False):
+        first = part[part["configuration"] == part["configuration"].iloc[0]].sort_values("time")
+        simulated = first["simulated"].dropna()
+        last = float((first["predicted"].dropna() if simulated.empty else simulated).iloc[-1])
+        height = np.log10(abs(last)) if log and last else last
+        ends.append((height, component if simulated.empty else f"{glyph} {component}"))
+    longest, place = float(max(part["time"].max() for _, part in entries)), -np.inf
+    for value, text in sorted(end for end in ends if np.isfinite(end[0])):
+        place = max(value, place + least)
+        figure.add_annotation(
+            text=text, x=longest, y=place, xanchor="left", xshift=5, showarrow=False, font={"size": 11}, **cell
+        )
 
-    ``errors`` has columns quantity, theory, closure, time, error, error_se, samples; NaN where the error is undefined.
-    """
-    quantities = [q for q in QUANTITIES if q in set(errors["quantity"])]
-    figure = make_subplots(
-        cols=len(quantities),
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        subplot_titles=[f"{SYMBOL[q]}  {MEANING[q]}" for q in quantities],
+
+def _add_error(
+    figure: go.Figure,
+    line: pd.DataFrame,
+    what: str,
+    name: str,
+    rank: int,
+    look: _Look,
+    floor: float,
+    cell: Mapping[str, int],
+) -> None:
+    style, spread = look.theory(line), 2 * line["error_se"].fillna(0.0)
+    noisy = bool((spread > 0).any())
+    if noisy:
+        lower = (line["error"] - spread).clip(lower=floor)
+        add_band(figure, line["time"], lower, line["error"] + spread, style["color"], name, cell)
+    figure.add_scatter(
+        x=line["time"],
+        y=line["error"],
+        mode="lines",
+        line={**style, "width": 2},
+        name=f"{escape(name)} ± 2 s.e." if noisy else escape(name),
+        customdata=line[["error_se", "samples"]],
+        hovertemplate=f"{what}<br>t = %{{x:.4g}}: e = %{{y:.3g}}"
+        + (" ± %{customdata[0]:.2g} (s.e.)<br>M = %{customdata[1]} networks" if noisy else "")
+        + "<extra></extra>",
+        **look.legend(name, rank),
+        **cell,
     )
-    shown: set[str] = set()
-    floor, longest = _smallest_positive(errors), float(errors["time"].max())
-    for column, quantity in enumerate(quantities, start=1):
-        cell = {"row": 1, "col": column}
-        for name, closure, part in by_theory(errors[errors["quantity"] == quantity]):
-            line = part.sort_values("time")
-            lower = (line["error"] - 2 * line["error_se"]).clip(lower=floor)
-            style = CLOSURE_LINE[closure]
-            add_band(figure, line["time"], lower, line["error"] + 2 * line["error_se"], style["color"], name, cell)
-            figure.add_scatter(
-                x=line["time"],
-                y=line["error"],
-                mode="lines",
-                line={**style, "width": 2},
-                name=f"{name} ± 2 s.e.",
-                legendgroup=name,
-                legendrank=LEGEND_RANK[closure],
-                showlegend=name not in shown,
-                customdata=line[["error_se", "samples"]],
-                hovertemplate=f"{quantity}, {name}<br>t = %{{x:.4g}}: e = %{{y:.3g}} ± %{{customdata[0]:.2g}} (s.e.)"
-                "<br>M = %{customdata[1]} networks<extra></extra>",
-                **cell,
-            )
-            shown.add(name)
-        if not errors.loc[errors["quantity"] == quantity, "error"].notna().any():
-            figure.add_annotation(
-                text="undefined: below its own noise",
-                x=0.5,
-                y=0.5,
-                showarrow=False,
-                xref="x domain",
-                yref="y domain",
-                **cell,
-            )
-        for tolerance in tolerances:
-            last = column == len(quantities)
-            figure.add_scatter(
-                x=[0, longest],
-                y=[tolerance] * 2,
-                mode="lines+text" if last else "lines",
-                text=["", f" τ = {number(tolerance)}"],
-                textposition="middle right",
-                textfont={"size": 11, "color": GREY},
-                line={"color": GREY, "width": 1, "dash": "dot"},
-                showlegend=False,
-                hoverinfo="skip",
-                cliponaxis=False,
-                **cell,
-            )
-    figure.update_xaxes(title=TIME, gridcolor=GRID, zeroline=False, range=[0, longest])
-    figure.update_yaxes(type="log", gridcolor=GRID, exponentformat="power", dtick=1)
-    figure.update_yaxes(title="relative error  e = ‖X − X<sub>sim</sub>‖ / ‖X<sub>sim</sub>‖", row=1, col=1)
-    place_legend(figure, 400)
-    return figure
 
 
-def _smallest_positive(errors: pd.DataFrame) -> float:
-    """Where bands that reach zero end on a logarithmic axis: a decade below the smallest error."""
-    positive = errors.loc[errors["error"] > 0, "error"]
-    return float(positive.min()) / 10 if len(positive) else 1e-6
+def _add_tolerances(
+    figure: go.Figure, tolerances: Sequence[float], longest: float, named: bool, cell: Mapping[str, int]
+) -> None:
+    for tolerance in tolerances:
+        figure.add_scatter(
+            x=[0, longest],
+            y=[tolerance] * 2,
+            mode="lines+text" if named else "lines",
+            text=["", f" τ = {number(tolerance)}"],
+            textposition="middle right",
+            textfont={"size": 11, "color": GREY},
+            line={"color": GREY, "width": 1, "dash": "dot"},
+            showlegend=False,
+            hoverinfo="skip",
+            cliponaxis=False,
+            **cell,
+        )

@@ -8,19 +8,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from ui.figures.style import WINDOW_MARK, add_window_legend, axis_texts, panel_title, place_legend
+from ui.figures.style import (
+    WINDOW_MARK,
+    add_window_legend,
+    axis_texts,
+    panel_grid,
+    panel_title,
+    place_legend,
+    title_bottom,
+)
 from ui.notation import QUANTITIES, number
 
 _ROW_PIXELS = 44
 _TARGET_PIXELS = 38
 """Size of the square around a cell's middle that answers a click."""
 
+_MOST_NUMBERS = 24
+"""Cells side by side that leave room for numbers in them; a quarter of it on a phone."""
+
 _SIGNS = {"x": "×", "triangle-up": "▲", "circle-open": "○", "square-x-open": "⊠"}
 
 
-def heat_map_figure(cells: pd.DataFrame, across: str, by: str) -> go.Figure:
+def heat_map_figure(cells: pd.DataFrame, across: str, by: str, *, narrow: bool = False) -> go.Figure:
     """Depth up to which a closure is certified over two parameters, a panel per quantity.
 
     ``cells`` has columns quantity, across, by (texts), their ranks, status, certified_until, certified_most, windows,
@@ -30,16 +40,13 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str) -> go.Figure:
     """
     quantities = [q for q in QUANTITIES if q in set(cells["quantity"])]
     columns, rows = axis_texts(cells)
-    figure = make_subplots(
-        cols=len(quantities),
-        shared_yaxes=True,
-        horizontal_spacing=0.02,
-        subplot_titles=[panel_title(q, len(quantities)) for q in quantities],
-    )
+    beside = 1 if narrow else len(quantities)
+    crowded = len(columns) * beside > (_MOST_NUMBERS // 4 if narrow else _MOST_NUMBERS)
+    titles = [panel_title(name, beside) for name in quantities]
+    figure, places = panel_grid(titles, beside, shared_yaxes=True, horizontal_spacing=0.02)
     longest = float(cells["total_time"].max())
-    for place, quantity in enumerate(quantities, start=1):
+    for quantity, cell in zip(quantities, places, strict=True):
         part = cells[cells["quantity"] == quantity]
-        cell = {"row": 1, "col": place}
         figure.add_heatmap(
             x=part["across"],
             y=part["by"],
@@ -54,7 +61,7 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str) -> go.Figure:
             x=part["across"],
             y=part["by"],
             mode="markers+text",
-            text=[_written(row, len(columns) * len(quantities)) for row in part.to_dict("records")],
+            text=[_written(row, crowded) for row in part.to_dict("records")],
             textfont={"size": 12, "color": [_ink(value, longest) for value in part["certified_until"]]},
             marker={"symbol": "square", "size": _TARGET_PIXELS, "color": "rgba(0,0,0,0)"},
             selected={"marker": {"opacity": 1}},
@@ -66,9 +73,10 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str) -> go.Figure:
             **cell,
         )
     add_window_legend(figure, cells["status"])
-    figure.update_xaxes(type="category", categoryarray=columns, title=escape(across), showgrid=False)
+    figure.update_xaxes(type="category", categoryarray=columns, showgrid=False)
+    title_bottom(figure, escape(across), places, beside)
     figure.update_yaxes(type="category", categoryarray=rows, autorange="reversed", showgrid=False)
-    figure.update_yaxes(title=escape(by), row=1, col=1)
+    figure.update_yaxes(title=escape(by), col=1)
     figure.update_layout(
         coloraxis={
             "colorscale": "Cividis",
@@ -83,18 +91,20 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str) -> go.Figure:
                 "yanchor": "top",
                 "outlinewidth": 0,
             },
+            "showscale": not narrow,
         },
         clickmode="event+select",
         dragmode=False,
     )
-    place_legend(figure, max(290, 170 + _ROW_PIXELS * len(rows)))
+    panel = max(120, _ROW_PIXELS * len(rows)) + (80 if narrow else 0)
+    place_legend(figure, 170 + panel * places[-1]["row"], narrow=narrow)
     return figure
 
 
-def _written(cell: dict[Any, Any], columns: int) -> str:
+def _written(cell: dict[Any, Any], crowded: bool) -> str:
     """The state's sign and the certified depth; only the sign where the map is too dense for more."""
     sign = _SIGNS[WINDOW_MARK[cell["status"]]["symbol"]]
-    return sign if columns > 24 or np.isnan(cell["certified_until"]) else f"{sign} {number(cell['certified_until'], 3)}"
+    return sign if crowded or np.isnan(cell["certified_until"]) else f"{sign} {number(cell['certified_until'], 3)}"
 
 
 def _hover(cell: dict[Any, Any], across: str, by: str) -> str:

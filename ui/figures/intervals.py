@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from ui.figures.style import (
     GRID,
@@ -18,8 +17,10 @@ from ui.figures.style import (
     WINDOW_MARK,
     add_window_legend,
     axis_texts,
+    panel_grid,
     panel_title,
     place_legend,
+    title_bottom,
 )
 from ui.notation import QUANTITIES, TIME, number, window_text
 
@@ -27,7 +28,7 @@ _SPREAD = 0.7
 """Part of a category's place that its windows take."""
 
 
-def intervals_figure(windows: pd.DataFrame, across: str, by: str) -> go.Figure:
+def intervals_figure(windows: pd.DataFrame, across: str, by: str, *, narrow: bool = False) -> go.Figure:
     """t* of every window against one parameter, told apart by another; a panel per quantity.
 
     ``windows`` has columns quantity, across, by (texts), their ranks, theory, status, certified_until, refuted_from,
@@ -37,15 +38,11 @@ def intervals_figure(windows: pd.DataFrame, across: str, by: str) -> go.Figure:
     """
     quantities = [q for q in QUANTITIES if q in set(windows["quantity"])]
     columns, groups = axis_texts(windows)
-    figure = make_subplots(
-        cols=len(quantities),
-        shared_yaxes=True,
-        horizontal_spacing=0.02,
-        subplot_titles=[panel_title(q, len(quantities)) for q in quantities],
-    )
+    beside = 1 if narrow else len(quantities)
+    titles = [panel_title(name, beside) for name in quantities]
+    figure, places = panel_grid(titles, beside, shared_yaxes=True, horizontal_spacing=0.02)
     placed = windows.assign(x=_places(windows, columns, groups))
-    for place, quantity in enumerate(quantities, start=1):
-        cell = {"row": 1, "col": place}
+    for quantity, cell in zip(quantities, places, strict=True):
         for rank, group in enumerate(groups):
             part = placed[(placed["quantity"] == quantity) & (placed["by"] == group)]
             colour = SERIES[rank % len(SERIES)]
@@ -63,8 +60,8 @@ def intervals_figure(windows: pd.DataFrame, across: str, by: str) -> go.Figure:
             legendgroup=group,
         )
     add_window_legend(figure, windows["status"])
+    title_bottom(figure, escape(across), places, beside)
     figure.update_xaxes(
-        title=escape(across),
         tickvals=list(range(len(columns))),
         ticktext=[escape(text) for text in columns],
         range=[-0.6, len(columns) - 0.4],
@@ -74,9 +71,9 @@ def intervals_figure(windows: pd.DataFrame, across: str, by: str) -> go.Figure:
     figure.update_yaxes(
         gridcolor=GRID, zeroline=False, range=[-0.04, 1.08] * np.array(float(windows["total_time"].max()))
     )
-    figure.update_yaxes(title=f"t*,  {TIME}", row=1, col=1)
+    figure.update_yaxes(title="t*" if narrow else f"t*,  {TIME}", col=1)
     figure.update_layout(clickmode="event+select", dragmode=False)
-    place_legend(figure, 440)
+    place_legend(figure, 260 * places[-1]["row"] + 90 if narrow else 440, narrow=narrow)
     return figure
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import plotly.graph_objects as go
 
-from ui.figures.style import GRID, add_band, panel_grid, place_legend
+from ui.figures.style import GRID, add_band, panel_grid, place_legend, title_bottom
 from ui.notation import TIME
 
 _DASHES: dict[str, Any] = {
@@ -68,9 +68,7 @@ def panels_figure(described: PanelFigure, *, narrow: bool = False) -> go.Figure:
             _add_curve(figure, panel, curve, cell, shown)
         first = narrow or not described.shared_values or place % columns == 0
         figure.update_yaxes(title=panel.quantity if first else None, range=panel.limits, **cell)
-    last = len(cells) - 1 if narrow else len(cells) - columns
-    for cell in cells[last:]:
-        figure.update_xaxes(title=TIME, **cell)
+    title_bottom(figure, TIME, cells, 1 if narrow else columns)
     longest = max(float(curve.time[-1]) for panel in panels for curve in panel.curves)
     figure.update_xaxes(gridcolor=GRID, zeroline=False, range=[0, longest])
     figure.update_yaxes(gridcolor=GRID, zeroline=False)

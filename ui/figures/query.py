@@ -11,7 +11,9 @@ import plotly.graph_objects as go
 from ui.figures.style import GRID, LINES, SERIES, place_legend
 
 
-def query_figure(frame: pd.DataFrame, x: str, y: str, by: str | None, *, lines: bool, log: bool) -> go.Figure:
+def query_figure(
+    frame: pd.DataFrame, x: str, y: str, by: str | None, *, lines: bool, log: bool, narrow: bool = False
+) -> go.Figure:
     """Column ``y`` against ``x``, a curve (or points) for each value of ``by``. Names are shown as they are."""
     figure = go.Figure()
     parts = [(None, frame)] if by is None else list(frame.groupby(by, sort=False, dropna=False))
@@ -29,5 +31,5 @@ def query_figure(frame: pd.DataFrame, x: str, y: str, by: str | None, *, lines: 
         )
     figure.update_xaxes(title=escape(x), gridcolor=GRID, zeroline=False)
     figure.update_yaxes(title=escape(y), gridcolor=GRID, zeroline=False, type="log" if log else "linear")
-    place_legend(figure, 420)
+    place_legend(figure, 420, narrow=narrow)
     return figure

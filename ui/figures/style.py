@@ -6,7 +6,8 @@ dashes, hatching and bar height say the same again. Bands are ±2 standard error
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,14 @@ CLOSURE_LINE = {
 
 INK = GREY
 """Simulations: readable on light and dark ground."""
+
+VARIANTS = (
+    {"color": VERMILION, "dash": "dash"},
+    {"color": SKY, "dash": "longdashdot"},
+    {"color": ORANGE, "dash": "dashdot"},
+    {"color": GREEN, "dash": "dot"},
+)
+"""Lines of a closure's further theories, as with a fixed rule or of lower order, in turn."""
 
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY)
 LINES = ("solid", "dash", "dot", "dashdot")
@@ -74,10 +83,19 @@ def panel_grid(titles: Sequence[str], columns: int, **options: Any) -> tuple[go.
     """Panels row by row with these titles, and the row and column of each."""
     rows = -(-len(titles) // columns)
     options.setdefault("horizontal_spacing", 0.03)
-    if rows > 1:  # 60 pixels between panels of about 260
-        options.setdefault("vertical_spacing", min(0.12, 0.22 / rows))
+    if rows > 1:
+        options.setdefault("vertical_spacing", min(0.11, 0.2 / rows))
     figure = make_subplots(rows=rows, cols=columns, subplot_titles=titles, **options)
+    figure.update_annotations(font_size=14)
     return figure, [{"row": place // columns + 1, "col": place % columns + 1} for place in range(len(titles))]
+
+
+def title_bottom(figure: go.Figure, title: str, cells: Sequence[Mapping[str, int]], columns: int) -> None:
+    """Name the horizontal axis below the last panels, and number it there alone."""
+    for cell in cells[:-columns]:
+        figure.update_xaxes(showticklabels=False, **cell)
+    for cell in cells[-columns:]:
+        figure.update_xaxes(title=title, **cell)
 
 
 def axis_texts(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -93,10 +111,31 @@ def add_window_legend(figure: go.Figure, statuses: pd.Series) -> None:
             figure.add_scatter(x=[None], y=[None], mode="markers", marker=mark, name=WINDOW_MEANING[status])
 
 
-def by_theory(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """(theory, closure, rows), solid lines first: where theories coincide, as in K0, they show through the dashes."""
-    parts = [(str(theory), str(part["closure"].iloc[0]), part) for theory, part in frame.groupby("theory", sort=False)]
-    return sorted(parts, key=lambda item: (CLOSURE_LINE[item[1]]["dash"] != "solid", -LEGEND_RANK[item[1]]))
+def theory_lines(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Line of each theory of a frame (columns theory, closure, and nodes and closure_order where there are any).
+
+    The closure's own for its best theory, converged and of the highest order; the others of a closure have one of
+    VARIANTS each.
+    """
+    columns = [name for name in ("theory", "closure", "closure_order", "nodes") if name in frame]
+    theories = frame[frame["theory"] != ""].drop_duplicates("theory")[columns]
+    rows = theories.assign(
+        place=theories["closure"].map(list(CLOSURE_LINE).index),
+        fixed=theories["nodes"].notna() if "nodes" in theories else False,
+        order=-theories["closure_order"].fillna(0).astype(float) if "closure_order" in theories else 0.0,
+    ).sort_values(["place", "fixed", "order"], kind="stable")
+    variants, lines, seen = cycle(VARIANTS), {}, set()
+    for theory, closure in zip(rows["theory"], rows["closure"], strict=True):
+        lines[theory] = next(variants) if closure in seen else CLOSURE_LINE[closure]
+        seen.add(closure)
+    return lines
+
+
+def drawing_order(frame: pd.DataFrame) -> list[tuple[int, str, pd.DataFrame]]:
+    """(rank in the legend, series, rows), solid lines first: where theories coincide, as in K0, they show through."""
+    parts = [(str(name), part, part["closure"].iloc[0]) for name, part in frame.groupby("series", sort=False)]
+    ordered = sorted(parts, key=lambda item: (CLOSURE_LINE[item[2]]["dash"] != "solid", -LEGEND_RANK[item[2]]))
+    return [(LEGEND_RANK[closure], name, part) for name, part, closure in ordered]
 
 
 def add_band(
@@ -106,7 +145,7 @@ def add_band(
     upper: pd.Series | np.ndarray,
     colour: str,
     group: str,
-    cell: dict[str, int],
+    cell: Mapping[str, int],
 ) -> None:
     """A band between two curves, one piece per run of finite values, so that gaps stay gaps."""
     x, lower, upper = (np.asarray(values, dtype=float) for values in (x, lower, upper))
@@ -136,14 +175,19 @@ def _faint(colour: str) -> str:
 def place_legend(figure: go.Figure, height: int, *, narrow: bool = False) -> None:
     """Above the panels, with room for as many lines as its entries take on a page of usual width, or a narrow one."""
     entries = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
-    if narrow:  # where entries differ in length, a column of a legend is as wide as its widest entry
-        lines = len(entries)
-    else:
-        lines = 1 + sum(_ENTRY_PIXELS + _LETTER_PIXELS * len(name) for name in entries) // _LEGEND_PIXELS
-    more = _LINE_PIXELS * int(lines - 1)
+    letters = sum(_ENTRY_PIXELS + _LETTER_PIXELS * len(name) for name in entries)
+    lines = max(len(entries), 1) if narrow else 1 + letters // _LEGEND_PIXELS
+    more = _LINE_PIXELS * int(lines - 1) + (15 if narrow else 0)
     figure.update_layout(
         height=height + more,
         margin={"l": 60 if narrow else 80, "r": 40 if narrow else 60, "t": 72 + more, "b": 50},
-        legend={"orientation": "h", "y": 1, "yanchor": "top", "yref": "container", "x": 0},
+        legend={
+            "orientation": "v" if narrow else "h",
+            "itemwidth": 40,
+            "y": 1,
+            "yanchor": "top",
+            "yref": "container",
+            "x": 0,
+        },
         hoverlabel={"align": "left"},
     )

@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from ui.figures.style import BLUE, GREY, GRID, ORANGE, VERMILION, place_legend
-from ui.notation import MEANING, QUANTITIES, SYMBOL, TIME, number, window_text
+from ui.figures.style import BLUE, GREY, GRID, ORANGE, VERMILION, panel_grid, panel_title, place_legend, title_bottom
+from ui.notation import QUANTITIES, TIME, number, window_text
 
 _SEGMENTS = {
     "certified": ("certified: e + 2 s.e. ≤ τ", BLUE, "", 0.62),
@@ -29,7 +28,7 @@ _MARKS = {
 _ROW_PIXELS = 24
 
 
-def windows_figure(windows: pd.DataFrame) -> go.Figure:
+def windows_figure(windows: pd.DataFrame, *, narrow: bool = False) -> go.Figure:
     """Validity windows of one tolerance: a bar from t = 0 to T per configuration and theory, a column per quantity.
 
     ``windows`` has columns configuration and theory (texts), quantity, tolerance, certified_until, refuted_from,
@@ -37,15 +36,10 @@ def windows_figure(windows: pd.DataFrame) -> go.Figure:
     """
     quantities = [q for q in QUANTITIES if q in set(windows["quantity"])]
     rows, headings = _bar_positions(windows)
-    figure = make_subplots(
-        cols=len(quantities),
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        subplot_titles=[f"{SYMBOL[q]}  {MEANING[q]}" for q in quantities],
-    )
+    beside = 1 if narrow else len(quantities)
+    figure, places = panel_grid([panel_title(name, beside) for name in quantities], beside, shared_yaxes=True)
     segments, marks = _window_segments(windows, rows), _window_marks(windows, rows)
-    for column, quantity in enumerate(quantities, start=1):
-        cell = {"row": 1, "col": column}
+    for quantity, cell in zip(quantities, places, strict=True):
         for kind in _SEGMENTS:
             part = segments[(segments["quantity"] == quantity) & (segments["kind"] == kind)]
             figure.add_bar(
@@ -67,7 +61,12 @@ def windows_figure(windows: pd.DataFrame) -> go.Figure:
         figure.add_bar(x=[None], y=[None], name=_SEGMENTS[kind][0], **_bar_style(kind))
     for kind in marks["kind"].drop_duplicates().sort_values(ascending=False):
         figure.add_scatter(x=[None], y=[None], name=_MARKS[kind][0], **_mark_style(kind))
-    _label_bars(figure, rows, headings, float(windows["total_time"].max()))
+    _label_bars(figure, rows, headings, places[:: len(places) if beside > 1 else 1])
+    figure.update_xaxes(range=[0, float(windows["total_time"].max()) * 1.03], gridcolor=GRID, zeroline=False)
+    title_bottom(figure, TIME, places, beside)
+    figure.update_layout(barmode="overlay", bargap=0)
+    panel = 55 + _ROW_PIXELS * (len(rows) + len(headings))
+    place_legend(figure, 70 + panel * places[-1]["row"], narrow=narrow)
     return figure
 
 
@@ -155,7 +154,10 @@ def _window_marks(windows: pd.DataFrame, rows: dict[tuple[str, str], int]) -> pd
     return pd.DataFrame(points, columns=["quantity", "kind", "t", "y", "text"])
 
 
-def _label_bars(figure: go.Figure, rows: dict[tuple[str, str], int], headings: dict[str, int], longest: float) -> None:
+def _label_bars(
+    figure: go.Figure, rows: dict[tuple[str, str], int], headings: dict[str, int], places: list[dict[str, int]]
+) -> None:
+    """Theories beside their bars, and configurations above theirs in the panels at these places."""
     count = len(rows) + len(headings)
     figure.update_yaxes(
         tickvals=list(rows.values()),
@@ -164,16 +166,14 @@ def _label_bars(figure: go.Figure, rows: dict[tuple[str, str], int], headings: d
         showgrid=False,
         zeroline=False,
     )
-    for configuration, position in headings.items():
-        figure.add_annotation(
-            text=f"<b>{escape(configuration)}</b>",
-            x=0,
-            xref="x",
-            y=position,
-            xanchor="left",
-            showarrow=False,
-            font={"size": 12},
-        )
-    figure.update_xaxes(title=TIME, range=[0, longest * 1.03], gridcolor=GRID, zeroline=False)
-    figure.update_layout(barmode="overlay", bargap=0)
-    place_legend(figure, 125 + _ROW_PIXELS * count)
+    for cell in places:
+        for configuration, position in headings.items():
+            figure.add_annotation(
+                text=f"<b>{escape(configuration)}</b>",
+                x=0,
+                y=position,
+                xanchor="left",
+                showarrow=False,
+                font={"size": 12},
+                **cell,
+            )

@@ -16,9 +16,9 @@ from ui.compare_data import (
     build_series_errors,
     build_theories,
 )
-from ui.figures import entries_figure, series_errors_figure, series_figure
+from ui.figures import entries_figure, errors_figure, trajectories_figure
 from ui.run_data import build_simulations, component_choices
-from ui.shell import PLOT, nothing_recorded, open_database
+from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
 EXACT_ORDER = 24
 REFERENCES = ("simulation", "exact leading order")
@@ -139,7 +139,7 @@ st.subheader("Trajectories", divider="gray")
 if components:
     series = build_series(db, pairs, components)
     st.plotly_chart(
-        series_figure(series, log=scale == "log"),
+        trajectories_figure(series, log=scale == "log", narrow=narrow()),
         key="series",
         config=PLOT,
         alt="Simulated and predicted entries over depth; the run pages hold the numbers.",
@@ -163,8 +163,12 @@ else:
         "Against each configuration's own simulation, Frobenius norm over all pairs of inputs; bands are ± 2 s.e."
     )
 st.plotly_chart(
-    series_errors_figure(
-        errors, DEFAULT_TOLERANCES, log=error_scale == "log", reference="sim" if reference == REFERENCES[0] else "exact"
+    errors_figure(
+        errors,
+        DEFAULT_TOLERANCES,
+        log=error_scale == "log",
+        reference="sim" if reference == REFERENCES[0] else "exact",
+        narrow=narrow(),
     ),
     key="series-errors",
     config=PLOT,

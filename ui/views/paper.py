@@ -12,7 +12,7 @@ from ui.notation import markdown_text
 from ui.paper.audit import CHANGES, COLUMNS, INTRODUCTION, LEGEND, OPEN, STANDS, Finding, Line, findings, lines
 from ui.paper.figures import paper_figures
 from ui.paper.results import WIDTH, Results, recorded_studies
-from ui.shell import PLOT, open_database
+from ui.shell import PLOT, narrow, open_database
 
 ROW_PIXELS = 30
 SECONDS_KEPT = 30
@@ -74,7 +74,7 @@ def _show_lines(found: tuple[Line, ...]) -> None:
 def _show_figures(found: tuple[PanelFigure, ...]) -> None:
     for figure in found:
         st.plotly_chart(
-            panels_figure(figure),
+            panels_figure(figure, narrow=narrow()),
             key=figure.name,
             config={**PLOT, "toImageButtonOptions": {"format": "svg", "filename": f"paper-{figure.name}"}},
             alt=figure.caption,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -14,7 +15,7 @@ from eftcore.errors import EftError
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, digest_of
 from ui import deployments
-from ui.figures import series_figure
+from ui.figures import trajectories_figure
 from ui.notation import literal, number
 from ui.predict_data import (
     kernel_from_upload,
@@ -27,11 +28,12 @@ from ui.predict_data import (
     windows_frame,
 )
 from ui.run_data import component_choices
-from ui.shell import PLOT, find_database
+from ui.shell import PLOT, find_database, narrow
 from ui.study_file import study_toml
 
 SOURCES = ("equicorrelated", "Gram matrix", "data file")
 POLL_SECONDS = 0.4
+INPUT_PIXELS = 160
 STUDY_CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick")
 STUDY_SAMPLES = 20_000
 
@@ -53,16 +55,17 @@ def _at_once(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> dict[str
 
 
 def _choose_model() -> tuple[eft.ResNet, int]:
-    first = st.columns(6)
+    row = st.container(horizontal=True)
     names = list(eft.activation_names())
-    activation = first[0].selectbox(
-        "activation σ", names, index=names.index("tanh"), key="activation", bind="query-params"
+    activation = row.selectbox(
+        "activation σ", names, index=names.index("tanh"), key="activation", bind="query-params", width=INPUT_PIXELS
     )
-    weight = first[1].number_input("C_W", 0.01, 100.0, 2.0, 0.1, key="C_W", bind="query-params")
-    bias = first[2].number_input("C_b", 0.0, 100.0, 0.0, 0.1, key="C_b", bind="query-params")
-    epsilon = first[3].number_input("ε", 0.001, 10.0, 0.1, 0.01, format="%.3f", key="epsilon", bind="query-params")
-    total = first[4].number_input("T = ε² L", 0.01, 1000.0, 2.0, 0.1, key="T", bind="query-params")
-    width = first[5].number_input("width n", 1, 1_000_000, 64, 16, key="n", bind="query-params")
+    shared: dict[str, Any] = {"bind": "query-params", "width": INPUT_PIXELS}
+    weight = row.number_input("C_W", 0.01, 100.0, 2.0, 0.1, key="C_W", **shared)
+    bias = row.number_input("C_b", 0.0, 100.0, 0.0, 0.1, key="C_b", **shared)
+    epsilon = row.number_input("ε", 0.001, 10.0, 0.1, 0.01, format="%.3f", key="epsilon", **shared)
+    total = row.number_input("T = ε² L", 0.01, 1000.0, 2.0, 0.1, key="T", **shared)
+    width = row.number_input("width n", 1, 1_000_000, 64, 16, key="n", **shared)
     model = eft.ResNet(
         activation=activation,
         weight_variance=weight,
@@ -126,7 +129,7 @@ def _show(key: str, model: eft.ResNet, kernel: eft.InputKernel, width: int, comp
         theories = {name: together[name] for name in order}
         frame = trajectories_frame(theories, sample, components)
         st.plotly_chart(
-            series_figure(frame, log=log),
+            trajectories_figure(frame, log=log, narrow=narrow()),
             key="prediction",
             config={**PLOT, "toImageButtonOptions": {"format": "svg", "filename": "prediction"}},
             alt="Every closure over depth; the numbers at T are in the table below.",

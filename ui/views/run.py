@@ -19,8 +19,7 @@ from ui.diagnostics_data import (
     orders_frame,
     residual_frame,
 )
-from ui.figures import errors_figure, trajectories_figure
-from ui.figures.query import query_figure
+from ui.figures import errors_figure, query_figure, trajectories_figure
 from ui.notation import TIME, literal, number
 from ui.run_data import (
     build_download,
@@ -35,7 +34,7 @@ from ui.run_data import (
     component_choices,
     windows_matrix,
 )
-from ui.shell import PLOT, nothing_recorded, open_database
+from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
 
 def _choose_simulation(ids: list[int], labels: dict[int, str]) -> int:
@@ -106,7 +105,7 @@ if not kernel_entries and not covariance_entries:
     st.stop()
 trajectories = build_trajectories(db, run_id, [*kernel_entries, *covariance_entries])
 st.plotly_chart(
-    trajectories_figure(trajectories),
+    trajectories_figure(trajectories, narrow=narrow()),
     key="trajectories",
     config=_saving("trajectories"),
     alt="Simulated kernel entries against depth with error bands and theories; numbers below.",
@@ -125,7 +124,7 @@ st.table(literal(build_values(trajectories, time)), border="horizontal", hide_in
 st.subheader("Relative error", divider="gray")
 windows = build_run_windows(db, run_id)
 st.plotly_chart(
-    errors_figure(errors, sorted(windows["tolerance"].unique())),
+    errors_figure(errors, sorted(windows["tolerance"].unique()), narrow=narrow()),
     key="errors",
     config=_saving("errors"),
     alt="Relative error of each theory against depth with error bands, on a logarithmic scale.",
@@ -158,7 +157,7 @@ def _show_diagnosis(chosen: str) -> None:
             "On fresh small networks of this configuration; false-alarm rate 0.001 each, all hold at every width."
         )
     elif chosen == ORDERS:
-        figure = query_figure(table, "order", "size", "quantity", lines=True, log=True)
+        figure = query_figure(table, "order", "size", "quantity", lines=True, log=True, narrow=narrow())
         st.plotly_chart(figure, key="orders", config=_saving("orders"), alt="Size of each Wick order at T.")
         st.caption("Frobenius norm at T of what each Wick order adds to V4, K1 and U1; order 2 holds all up to it.")
     else:
@@ -168,7 +167,7 @@ def _show_diagnosis(chosen: str) -> None:
             "on", list(references), default="simulation", required=True, key="residual_on", bind="query-params"
         )
         table = _diagnosis(str(db.url), chosen, (references[str(name)],))
-        figure = query_figure(table, TIME, NORM, "part", lines=True, log=True)
+        figure = query_figure(table, TIME, NORM, "part", lines=True, log=True, narrow=narrow())
         st.plotly_chart(figure, key="residual", config=_saving("residual"), alt="Residual and its parts over depth.")
         st.caption(
             "The G-only equation of V4 on the reference's own V4: what is left over is the step's higher powers of ε, "

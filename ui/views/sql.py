@@ -9,8 +9,8 @@ import streamlit as st
 
 from db.user_sql import select
 from eftcore.errors import EftError
-from ui.figures.query import query_figure
-from ui.shell import PLOT, open_database
+from ui.figures import query_figure
+from ui.shell import PLOT, narrow, open_database
 from ui.sql_data import EXAMPLES, MEANING, chart_columns, view_columns
 
 MOST_ROWS = 10_000
@@ -55,7 +55,7 @@ def _show_chart(frame: pd.DataFrame) -> None:
         "y axis", ("linear", "log"), default="linear", required=True, key="scale", bind="query-params"
     )
     st.plotly_chart(
-        query_figure(frame, x, y, by, lines=kind == "lines", log=scale == "log"),
+        query_figure(frame, x, y, by, lines=kind == "lines", log=scale == "log", narrow=narrow()),
         key="chart",
         config=PLOT,
         alt="The chosen columns of the result against each other.",
@@ -69,10 +69,9 @@ st.caption(
     f"{MOST_SECONDS:.0f} s. Times are t = ε² ℓ; V4 is n Cov; every column is in docs/data-dictionary.md."
 )
 left, right = st.columns([3, 2])
-if "query" not in st.session_state:
-    st.session_state["query"] = st.query_params.get("sql", next(iter(EXAMPLES.values())))
+first = st.session_state.setdefault("first_query", st.query_params.get("sql", next(iter(EXAMPLES.values()))))
 left.pills("examples", list(EXAMPLES), key="example", on_change=_take_example)
-left.text_area("query", key="query", height=230, max_chars=20_000, on_change=_run)
+left.text_area("query", first, key="query", height=230, max_chars=20_000, on_change=_run)
 left.button("Run", type="primary", on_click=_run, shortcut="ctrl+enter")
 columns = view_columns()
 view = right.segmented_control("documented views", list(MEANING), default="v_windows", required=True, key="documented")

@@ -8,7 +8,7 @@ import streamlit as st
 
 from ui.figures import heat_map_figure, intervals_figure, windows_figure
 from ui.naming import split_columns
-from ui.shell import PLOT, nothing_recorded, open_database
+from ui.shell import PLOT, narrow, nothing_recorded, open_database
 from ui.windows_data import (
     MOST_INTERVALS,
     PAGE_ROWS,
@@ -90,11 +90,13 @@ def _follow(key: str, across: str, by: str) -> None:
 
 def _show_figure(view: str, across: str, by: str, chosen: WindowFilter, total: int) -> None:
     if view == "map":
-        figure = heat_map_figure(build_cells(db, chosen, across, by), PARAMETERS[across], PARAMETERS[by])
+        figure = heat_map_figure(
+            build_cells(db, chosen, across, by), PARAMETERS[across], PARAMETERS[by], narrow=narrow()
+        )
         words = "Certified depth over two parameters; the same numbers are in the table."
     else:
         windows = build_intervals(db, chosen, across, by)
-        figure = intervals_figure(windows, PARAMETERS[across], PARAMETERS[by])
+        figure = intervals_figure(windows, PARAMETERS[across], PARAMETERS[by], narrow=narrow())
         words = "Each window as a dot and an interval; the same numbers are in the table."
         if total > MOST_INTERVALS:
             st.caption(f"The first {MOST_INTERVALS} of {total} windows are drawn: choose filters to see the others.")
@@ -149,7 +151,7 @@ with figure_place:
     st.text(f"τ = {chosen.tolerance:.12g}" + (f" and, for all below, {common}" if common else ""))
     if view == "bars":
         st.plotly_chart(
-            windows_figure(shown.windows),
+            windows_figure(shown.windows, narrow=narrow()),
             key="chart",
             config=PLOT,
             alt="Certified, undecided and refuted depth of each closure; the same numbers are in the table.",
