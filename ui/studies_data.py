@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ import pandas as pd
 from db import queries
 from db.session import Database
 from db.study_queries import study_progress
+from ui.study_file import bundled_names, data_files, recorded_study_toml
 
 FRESH_SECONDS = 120
 """A study whose last result is younger than this, and which is not complete, may be running."""
@@ -28,7 +30,7 @@ def build_studies(db: Database) -> pd.DataFrame:
 
     Columns study_id, name, created_at, updated_at (of its newest run), predictions, simulations, failed (numbers of
     runs), asked (runs that the study file asks for, see runs_asked; 0 where that cannot be told), done
-    (succeeded / asked, at most 1).
+    (succeeded / asked, at most 1), spec (what the study file says).
     """
     rows = study_progress(db)
     studies = []
@@ -39,7 +41,8 @@ def build_studies(db: Database) -> pd.DataFrame:
             int(good.loc[good["kind"] == kind, "runs"].sum()) for kind in ("prediction", "simulation")
         )
         failed = int(part.loc[part["status"] == "failed", "runs"].sum())
-        asked = runs_asked(_plain(first["spec"]))
+        spec = _plain(first["spec"])
+        asked = runs_asked(spec)
         studies.append(
             {
                 "study_id": study_id,
@@ -51,12 +54,59 @@ def build_studies(db: Database) -> pd.DataFrame:
                 "failed": failed,
                 "asked": asked,
                 "done": min(1.0, (predictions + simulations) / asked) if asked else math.nan,
+                "spec": spec,
             }
         )
     return pd.DataFrame(studies, columns=_COLUMNS)
 
 
-_COLUMNS = ["study_id", "name", "created_at", "updated_at", "predictions", "simulations", "failed", "asked", "done"]
+_COLUMNS = [
+    "study_id",
+    "name",
+    "created_at",
+    "updated_at",
+    "predictions",
+    "simulations",
+    "failed",
+    "asked",
+    "done",
+    "spec",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """A recorded study as a file to save under ``name``.
+
+    ``command`` finishes the study where that file is; ``bundled`` does where the program's own study of that name has
+    not been changed (None: there is none). ``data`` are the files of real inputs that have to lie beside it.
+    """
+
+    study: str
+    name: str
+    toml: str
+    command: str
+    bundled: str | None
+    data: list[str]
+
+
+def build_study_files(studies: pd.DataFrame) -> list[StudyFile]:
+    """A file for each of these studies (rows of build_studies); studies of one name get a number. No statement."""
+    files = []
+    for row in studies.to_dict("records"):
+        several = (studies["name"] == row["name"]).sum() > 1
+        name = f"{row['name']}-{row['study_id']}.toml" if several else f"{row['name']}.toml"
+        files.append(
+            StudyFile(
+                study=row["name"],
+                name=name,
+                toml=recorded_study_toml(row["spec"]),
+                command=f"eft run {name}",
+                bundled=f"eft run {row['name']}" if row["name"] in bundled_names() and not several else None,
+                data=data_files(row["spec"]),
+            )
+        )
+    return files
 
 
 def runs_asked(spec: Mapping[str, Any]) -> int:

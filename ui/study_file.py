@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,33 @@ def study_toml(
     if predictions:
         document["numerics"] = predictions[0].numerics.model_dump(mode="json", exclude_none=True)
     return tomlkit.dumps(document)
+
+
+def recorded_study_toml(spec: Mapping[str, Any]) -> str:
+    """A recorded study as the file that it was: `eft run` takes it for the same study, wherever it is run."""
+    return tomlkit.dumps(_tables_last(spec))
+
+
+def _tables_last(values: Mapping[str, Any]) -> dict[str, Any]:
+    """In TOML what follows the head of a table belongs to it."""
+    own = {name: _tables_last(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    return dict(sorted(own.items(), key=lambda item: _is_table(item[1])))
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(item, Mapping) for item in value))
+
+
+def data_files(spec: Mapping[str, Any]) -> list[str]:
+    """Paths of the files of real inputs that a recorded study reads; relative ones start at the study file's folder."""
+    sections = spec.get("kernel") or []
+    return [str(section["path"]) for section in sections if isinstance(section, Mapping) and "path" in section]
+
+
+def bundled_names() -> set[str]:
+    """Names of the studies that come with the program, which `eft run` takes in place of a path."""
+    root = Path(__file__).parents[1]
+    return {path.stem for folder in ("studies", "flows/_studies") for path in (root / folder).glob("*.toml")}
 
 
 def _closure(spec: PredictionSpec) -> str | dict[str, Any]:

@@ -204,7 +204,9 @@ def test_a_database_of_failures_points_to_their_causes(open_page: OpenPage, fail
 
 def test_studies_page_names_the_cause_and_the_command(open_page: OpenPage, failed: Database) -> None:
     app = open_page(failed.url, "studies")
-    assert "eft run wild" in _said(app)
+    assert "eft run wild.toml" in _said(app)
+    (save,) = app.get("download_button")
+    assert save.proto.label == "Save wild.toml"
     progress, failures = (table.value for table in app.dataframe)
     assert progress[["name", "failed", "asked", "done"]].iloc[0].tolist() == ["wild", 1, 2, 0.0]
     assert failures["cause"].tolist() == ["K0 <b>leaves</b> the range"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,9 @@ from db import queries
 from db.session import Database
 from db.stored_results import stored_specs
 from eftcore.specs import EnsembleSpec, PredictionSpec
-from flows.study import expand_study
+from flows.study import bundled_studies, expand_study, load_study
 from ui.run_data import build_study_file
-from ui.study_file import study_toml
+from ui.study_file import bundled_names, data_files, recorded_study_toml, study_toml
 
 MODEL = eft.ResNet(activation="softplus(beta=2)", weight_variance=1.5, bias_variance=0.1, epsilon=0.05, depth=80)
 KERNELS = {
@@ -53,3 +54,31 @@ def test_the_file_of_a_recorded_run_finds_what_is_recorded(results: Database) ->
     specs = stored_specs(results, [simulation, *predictions])
     assert list(study.simulations) == [specs[simulation].digest]
     assert set(study.predictions) == set(runs.loc[runs["kind"] == "prediction", "digest"])
+
+
+@pytest.mark.parametrize("name", bundled_studies())
+def test_a_recorded_study_is_the_same_study_as_a_file(name: str) -> None:
+    study = load_study(bundled_studies()[name])
+    again = expand_study(tomllib.loads(recorded_study_toml(study.spec)))
+    assert again.record == study.record
+
+
+def test_a_recorded_study_with_every_section_is_the_same_study(tmp_path: Path) -> None:
+    (tmp_path / "inputs.csv").write_text("1,2\n3,5\n")
+    content = {
+        "name": "all",
+        "description": 'quotes " and\nlines',
+        "widths": [8],
+        "precision": {"quantity": "V4", "relative": 0.1},
+        "closures": ["mean", {"name": "wick", "order": [2, "auto"], "numerics": {"rtol": 1e-6}}],
+        "model": [{"activation": ["tanh", "relu"], "weight_variance": 1.5, "epsilon": 0.5, "depth": 4, "widths": [16]}],
+        "kernel": [{"kind": "file", "path": "inputs.csv"}, {"kind": "explicit", "matrix": [[1.0, 0.5], [0.5, 1.0]]}],
+        "numerics": {"quadrature": "gauss_hermite", "nodes": 32},
+    }
+    study = expand_study(content, folder=tmp_path)
+    assert expand_study(tomllib.loads(recorded_study_toml(study.spec)), folder=tmp_path).record == study.record
+    assert data_files(study.spec) == ["inputs.csv"]
+
+
+def test_bundled_studies_are_known_by_name() -> None:
+    assert bundled_names() == set(bundled_studies())

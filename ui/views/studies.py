@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from ui.shell import open_database
-from ui.studies_data import build_failures, build_studies, may_be_running
+from ui.studies_data import build_failures, build_studies, build_study_files, may_be_running
 
 POLL_SECONDS = 5
 
@@ -61,13 +61,23 @@ st.session_state["polled"] = False
 progress()
 
 unfinished = first[first["done"] < 1]
-if len(unfinished):
-    st.subheader("How to go on", divider="gray")
-    st.caption(
-        "The same command again finishes a study: what is recorded or cached is not computed again. A study file of "
-        "your own is given by its path, which is not recorded."
+st.subheader("How to go on" if len(unfinished) else "Study files", divider="gray")
+st.caption(
+    "A study goes on where it ended: what is recorded or cached is not computed again. Its file, as it was recorded, "
+    "can be saved and run in any folder; `--db` names another database than the one shown here."
+)
+for file in build_study_files(unfinished if len(unfinished) else first):
+    row = st.container(horizontal=True, vertical_alignment="center")
+    row.download_button(
+        f"Save {file.name}", file.toml, file.name, "application/toml", on_click="ignore", key=f"save-{file.name}"
     )
-    st.code("\n".join(f"eft run {name}" for name in dict.fromkeys(unfinished["name"])), language="bash")
+    if len(unfinished):
+        row.code(file.command, language="bash", width="content")
+        if file.bundled is not None:
+            row.caption("without saving it, where that study came with the program:", width="content")
+            row.code(file.bundled, language="bash", width="content")
+    for path in file.data:
+        st.text(f"{file.study} reads {path}, from the folder of the study file.")
 if first["failed"].sum():
     st.subheader("Failed runs and their causes", divider="gray")
     st.dataframe(
