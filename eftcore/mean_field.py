@@ -5,7 +5,10 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -48,8 +51,35 @@ class MeanField:
         return self.model.weight_variance * gradient
 
 
+_shared: ContextVar[dict[Hashable, MeanField] | None] = ContextVar("_shared", default=None)
+
+
+@contextmanager
+def shared_paths() -> Iterator[None]:
+    """In the block every K0 is solved once: closures of one configuration that use the same integrals share it.
+
+    All paths are held until the block ends.
+    """
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
 def mean_path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
     """Solve K0' = K0 + epsilon^2 (C_b + C_W E2(K0)) (eq. 3.1) with one resolution of the integrals."""
+    shared = _shared.get()
+    if shared is None:
+        return _solve(model, kernel, engine)
+    # the model fixes the integrand; extra coefficients may ask for a finer rule
+    key = (model, kernel.tobytes(), *engine.describe().items(), getattr(engine, "extra", 0))
+    if key not in shared:
+        shared[key] = _solve(model, kernel, engine)
+    return replace(shared[key], engine=engine)
+
+
+def _solve(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
     path = np.empty((model.depth + 1, *kernel.shape))
     source = np.empty_like(path)
     path[0] = kernel

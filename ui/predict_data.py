@@ -19,6 +19,7 @@ import eftcore as eft
 from db.components import row_components
 from db.stored_results import StoredSample
 from eftcore.errors import InputError, NumericsWarning
+from eftcore.mean_field import shared_paths
 from eftcore.results import Theory
 from eftcore.specs import PredictionSpec, default_depths
 from eftcore.windows import DEFAULT_TOLERANCES, compare
@@ -98,7 +99,8 @@ def spec_of(model: eft.ResNet, kernel: eft.InputKernel, closure: str, **options:
 def predict_at_once(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
     """The closures that need no more than a moment, by name. Raises InputError where a kernel overflows."""
     closures = AT_ONCE if kernel.n_inputs <= FEW_INPUTS else AT_ONCE[:2]
-    found = {name: _predict(spec_of(model, kernel, name)) for name in closures}
+    with shared_paths():
+        found = {name: _predict(spec_of(model, kernel, name)) for name in closures}
     crude = found["source_only"]
     mean = replace(
         crude, spec=spec_of(model, kernel, "mean"), covariance=None, numerical_error={"K0": crude.numerical_error["K0"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from dataclasses import replace
 
@@ -38,6 +39,28 @@ def test_closures_are_those_of_predict(quick: dict[str, eft.Theory]) -> None:
             assert (mine is None) == (true is None)
             if mine is not None:
                 assert mine == pytest.approx(true, rel=1e-4, abs=1e-6)
+
+
+def test_closures_share_k0_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved: list[int] = []
+
+    def counted(*arguments: object) -> object:
+        solved.append(1)
+        return solve(*arguments)
+
+    module = importlib.import_module("eftcore.mean_field")
+    solve = module._solve
+    monkeypatch.setattr(module, "_solve", counted)
+    together = predict_at_once(MODEL, KERNEL)
+    shared = len(solved)
+    for name in ("source_only", "g_only", "sigma"):
+        alone = eft.predict_spec(together[name].spec)
+        for attribute in ("mean", "covariance", "correction", "source"):
+            mine, other = getattr(together[name], attribute), getattr(alone, attribute)
+            assert (mine is None) == (other is None)
+            assert mine is None or np.array_equal(mine, other)
+        assert alone.numerical_error == together[name].numerical_error
+    assert shared < len(solved) - shared
 
 
 def test_frame_holds_the_entries_asked_for(quick: dict[str, eft.Theory]) -> None:
