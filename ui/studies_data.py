@@ -88,10 +88,11 @@ class StudyFile:
     command: str
     bundled: str | None
     data: list[str]
+    complete: bool
 
 
 def build_study_files(studies: pd.DataFrame) -> list[StudyFile]:
-    """A file for each of these studies (rows of build_studies); studies of one name get a number. No statement."""
+    """A file for each study (rows of build_studies); studies of one name get a number. No statement."""
     files = []
     for row in studies.to_dict("records"):
         several = (studies["name"] == row["name"]).sum() > 1
@@ -104,6 +105,7 @@ def build_study_files(studies: pd.DataFrame) -> list[StudyFile]:
                 command=f"eft run {name}",
                 bundled=f"eft run {row['name']}" if row["name"] in bundled_names() and not several else None,
                 data=data_files(row["spec"]),
+                complete=row["done"] >= 1,
             )
         )
     return files
@@ -154,7 +156,8 @@ def _plain(spec: Any) -> Mapping[str, Any]:
 def may_be_running(studies: pd.DataFrame, now: pd.Timestamp) -> bool:
     """Whether any incomplete study got a result in the last two minutes."""
     open_ones = studies[studies["done"] < 1]
-    newest = open_ones["updated_at"].fillna(open_ones["created_at"])
+    pairs = zip(open_ones["updated_at"], open_ones["created_at"], strict=True)
+    newest = pd.Series([created if pd.isna(updated) else updated for updated, created in pairs])
     return bool(((now - newest).dt.total_seconds() < FRESH_SECONDS).any()) if len(open_ones) else False
 
 

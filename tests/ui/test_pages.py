@@ -13,8 +13,10 @@ from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
 from db import queries
+from db.repository import record_study
 from db.session import Database
 from db.views import VIEWS
+from tests.ui.conftest import ONE_RUN
 from ui.diagnostics_data import CHECKS, DIAGNOSTICS
 from ui.sql_data import EXAMPLES, MEANING
 
@@ -210,6 +212,16 @@ def test_studies_page_names_the_cause_and_the_command(open_page: OpenPage, faile
     progress, failures = (table.value for table in app.dataframe)
     assert progress[["name", "failed", "asked", "done"]].iloc[0].tolist() == ["wild", 1, 2, 0.0]
     assert failures["cause"].tolist() == ["K0 <b>leaves</b> the range"]
+
+
+def test_studies_of_one_name_are_told_apart(open_page: OpenPage, fresh: Database) -> None:
+    for digest, widths in (("3" * 64, [8]), ("4" * 64, [16])):
+        record_study(fresh, name="quick", digest=digest, spec={**ONE_RUN, "widths": widths})
+    record_study(fresh, name="paper", digest="5" * 64, spec=ONE_RUN)
+    app = open_page(fresh.url, "studies")
+    assert not app.exception
+    told = ["eft run paper.toml", "eft run paper", "eft run quick-2.toml", "eft run quick-1.toml"]
+    assert [code.value for code in app.code] == told
 
 
 def test_half_finished_study_says_so(open_page: OpenPage, half_finished: Database) -> None:

@@ -41,6 +41,7 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str, *, narrow: bool =
     quantities = [q for q in QUANTITIES if q in set(cells["quantity"])]
     columns, rows = axis_texts(cells)
     beside = 1 if narrow else len(quantities)
+    digits = 3 if len(columns) * beside <= _MOST_NUMBERS // 2 else 2
     crowded = len(columns) * beside > (_MOST_NUMBERS // 4 if narrow else _MOST_NUMBERS)
     titles = [panel_title(name, beside) for name in quantities]
     figure, places = panel_grid(titles, beside, shared_yaxes=True, horizontal_spacing=0.02)
@@ -61,7 +62,7 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str, *, narrow: bool =
             x=part["across"],
             y=part["by"],
             mode="markers+text",
-            text=[_written(row, crowded) for row in part.to_dict("records")],
+            text=[_written(row, digits, crowded) for row in part.to_dict("records")],
             textfont={"size": 12, "color": [_ink(value, longest) for value in part["certified_until"]]},
             marker={"symbol": "square", "size": _TARGET_PIXELS, "color": "rgba(0,0,0,0)"},
             selected={"marker": {"opacity": 1}},
@@ -73,9 +74,9 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str, *, narrow: bool =
             **cell,
         )
     add_window_legend(figure, cells["status"])
-    figure.update_xaxes(type="category", categoryarray=columns, showgrid=False)
+    figure.update_xaxes(type="category", categoryarray=columns, range=[-0.5, len(columns) - 0.5], showgrid=False)
     title_bottom(figure, escape(across), places, beside)
-    figure.update_yaxes(type="category", categoryarray=rows, autorange="reversed", showgrid=False)
+    figure.update_yaxes(type="category", categoryarray=rows, range=[len(rows) - 0.5, -0.5], showgrid=False)
     figure.update_yaxes(title=escape(by), col=1)
     figure.update_layout(
         coloraxis={
@@ -101,10 +102,10 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str, *, narrow: bool =
     return figure
 
 
-def _written(cell: dict[Any, Any], crowded: bool) -> str:
+def _written(cell: dict[Any, Any], digits: int, crowded: bool) -> str:
     """The state's sign and the certified depth; only the sign where the map is too dense for more."""
     sign = _SIGNS[WINDOW_MARK[cell["status"]]["symbol"]]
-    return sign if crowded or np.isnan(cell["certified_until"]) else f"{sign} {number(cell['certified_until'], 3)}"
+    return sign if crowded or np.isnan(cell["certified_until"]) else f"{sign} {number(cell['certified_until'], digits)}"
 
 
 def _hover(cell: dict[Any, Any], across: str, by: str) -> str:

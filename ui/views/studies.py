@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from ui.shell import open_database
-from ui.studies_data import build_failures, build_studies, build_study_files, may_be_running
+from ui.studies_data import StudyFile, build_failures, build_studies, build_study_files, may_be_running
 
 POLL_SECONDS = 5
+MOST_FILES = 50
 
 db = open_database()
 st.title("Studies")
@@ -36,6 +38,11 @@ def _show(studies: pd.DataFrame) -> None:
     )
 
 
+def _offer(row: DeltaGenerator, file: StudyFile) -> None:
+    label, key = f"Save {file.name}", f"save-{file.name}"
+    row.download_button(label, file.toml, file.name, "application/toml", on_click="ignore", key=key)
+
+
 first = build_studies(db)
 if first.empty:
     st.info("No study has been run into this database yet.")
@@ -60,24 +67,28 @@ def progress() -> None:
 st.session_state["polled"] = False
 progress()
 
-unfinished = first[first["done"] < 1]
-st.subheader("How to go on" if len(unfinished) else "Study files", divider="gray")
-st.caption(
-    "A study goes on where it ended: what is recorded or cached is not computed again. Its file, as it was recorded, "
-    "can be saved and run in any folder; `--db` names another database than the one shown here."
-)
-for file in build_study_files(unfinished if len(unfinished) else first):
-    row = st.container(horizontal=True, vertical_alignment="center")
-    row.download_button(
-        f"Save {file.name}", file.toml, file.name, "application/toml", on_click="ignore", key=f"save-{file.name}"
+files = build_study_files(first)
+if not all(file.complete for file in files):
+    st.subheader("How to go on", divider="gray")
+    st.caption(
+        "A study goes on where it ended: what is recorded or cached is not computed again. Save its file, as it was "
+        "recorded, and run it in any folder; `--db` names another database than the usual one."
     )
-    if len(unfinished):
-        row.code(file.command, language="bash", width="content")
-        if file.bundled is not None:
-            row.caption("without saving it, where that study came with the program:", width="content")
-            row.code(file.bundled, language="bash", width="content")
+for file in (file for file in files if not file.complete):
+    row = st.container(horizontal=True, vertical_alignment="center")
+    _offer(row, file)
+    row.code(file.command, language="bash", width="content")
+    if file.bundled is not None:
+        row.caption("without saving it, where that study came with the program:", width="content")
+        row.code(file.bundled, language="bash", width="content")
     for path in file.data:
         st.text(f"{file.study} reads {path}, from the folder of the study file.")
+complete = [file for file in files if file.complete]
+if complete:
+    st.subheader("Files of complete studies", divider="gray")
+    row = st.container(horizontal=True)
+    for file in complete[:MOST_FILES]:
+        _offer(row, file)
 if first["failed"].sum():
     st.subheader("Failed runs and their causes", divider="gray")
     st.dataframe(

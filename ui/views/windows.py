@@ -133,16 +133,16 @@ if total == 0:
     st.info("No window matches these filters: take one of them off.")
     st.stop()
 view, across, by = _choose_axes(options)
-figure_place, results = st.container(), st.container()
+figure_place = st.container()
 
-bottom = st.container(horizontal=True, vertical_alignment="bottom")
-sort = bottom.selectbox("sort table by", list(SORT), key="sort", bind="query-params", width=200)
-descending = bottom.toggle("descending", key="descending", bind="query-params")
+order = st.container(horizontal=True, vertical_alignment="bottom")
+sort = order.selectbox("sort table by", list(SORT), key="sort", bind="query-params", width=200)
+descending = order.toggle("descending", key="descending", bind="query-params")
 pages = -(-total // PAGE_ROWS)
 page = 1
 if pages > 1:
     st.session_state["page"] = min(int(st.session_state.get("page", 1)), pages)
-    page = bottom.number_input("page", min_value=1, max_value=pages, key="page", bind="query-params", width=140)
+    page = order.number_input("page", min_value=1, max_value=pages, key="page", bind="query-params", width=140)
 common, differing = split_columns(matching)
 shown = build_windows(db, chosen, differing, int(page), sort, descending)
 
@@ -158,7 +158,7 @@ with figure_place:
         )
     else:
         _show_figure(view, across, by, chosen, total)
-event = results.dataframe(
+event = st.dataframe(
     shown.table,
     key=f"table-{hash(repr((chosen, page, sort, descending)))}",
     hide_index=True,
@@ -184,7 +184,7 @@ if rows and rows[0] < len(shown.windows):
         "views/run.py", query_params={"simulation": str(int(shown.windows["simulation_run_id"].iloc[rows[0]]))}
     )
 first = (int(page) - 1) * PAGE_ROWS + 1
-results.caption(
+st.caption(
     f"Windows {first} to {first + len(shown.table) - 1} of {total}. "
     "Choose a row, or click in the figure, to open the run."
 )
