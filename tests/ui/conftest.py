@@ -33,6 +33,16 @@ PROVENANCE = {
 }
 CLOSURES = ("mean", "source_only", "g_only")
 
+ROOMY = """phone => {
+    const boxes = selector => [...document.querySelectorAll(selector)].map(found => found.getBoundingClientRect())
+    const charts = boxes('[data-testid=stPlotlyChart]')
+    return document.scrollingElement.scrollWidth <= innerWidth
+        && document.querySelector('[data-testid=stMain]').scrollWidth <= innerWidth
+        && charts.every(box => box.left >= 0 && box.right <= innerWidth && box.height > box.width === phone)
+        && boxes('[data-testid=stPlotlyChart] text').every(box => box.left >= 0 && box.right <= innerWidth)
+}"""
+"""Whether nothing reaches beyond the window, sideways, and panels stand one under the other on a phone."""
+
 
 def record(database: Database, activation: str, *, width: int = 16, label: str | None = None, seed: int = 0) -> int:
     """Simulate, predict, compare and record one configuration; gives the simulation's run id."""

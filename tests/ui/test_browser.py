@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import eftcore as eft
+from tests.ui.conftest import ROOMY
 from ui.screenshots import chromium, explorer, wait_until_drawn
 
 pytestmark = pytest.mark.browser
@@ -175,17 +176,6 @@ TITLES = {
     "sql": "SQL",
     "studies": "Studies",
 }
-
-
-ROOMY = """phone => {
-    const boxes = selector => [...document.querySelectorAll(selector)].map(found => found.getBoundingClientRect())
-    const charts = boxes('[data-testid=stPlotlyChart]')
-    return document.scrollingElement.scrollWidth <= innerWidth
-        && document.querySelector('[data-testid=stMain]').scrollWidth <= innerWidth
-        && charts.every(box => box.left >= 0 && box.right <= innerWidth && box.height > box.width === phone)
-        && boxes('[data-testid=stPlotlyChart] text').every(box => box.left >= 0 && box.right <= innerWidth)
-}"""
-"""Whether nothing reaches beyond the window, sideways, and panels stand one under the other on a phone."""
 
 
 def test_nothing_is_fetched_from_elsewhere_and_nothing_goes_wrong(page: Page, address: str) -> None:

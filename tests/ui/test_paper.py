@@ -17,8 +17,10 @@ from db import queries
 from db.repository import record_prediction, record_study
 from db.session import Database
 from eftcore.published import published
+from tests.ui.conftest import ROOMY
 from ui.paper.audit import CHANGES, OPEN, STANDS, findings, lines
 from ui.paper.results import CONVERGED, Number, Results, Theory
+from ui.screenshots import chromium, explorer, wait_until_drawn
 
 EFT = Path(sys.executable).parent / "eft"
 
@@ -181,3 +183,21 @@ def test_page_of_a_study_half_done_says_what_is_missing(open_page: Callable[...,
     assert "eft run paper" in app.code[0].value
     assert {finding.verdict for finding in findings(Results(fresh))} == {OPEN}
     assert len(app.dataframe[0].value) == len(published().value)
+
+
+@pytest.mark.browser
+def test_a_number_of_the_page_is_what_its_query_gives(recorded: Database) -> None:
+    with explorer(str(recorded.url)) as address, chromium() as browser:
+        for width in (1280, 390):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.set_default_timeout(60_000)
+            page.goto(f"{address}/paper")
+            page.get_by_text("V4 drifts").wait_for()
+            wait_until_drawn(page)
+            page.wait_for_function(ROOMY, arg=width == 390, timeout=60_000)
+            assert page.get_by_test_id("stPlotlyChart").count() == 4
+            page.get_by_role("button", name="queries").nth(1).click()
+            asked = page.get_by_test_id("stPopoverBody").get_by_test_id("stCode").nth(1).inner_text()
+            value = queries.select(recorded, asked).iloc[0, 0]
+            assert page.get_by_text(f"the same equations give {value:.3f}").is_visible()
+            page.close()
