@@ -141,7 +141,8 @@ def equation_residual(
             spread = _average(weights, [(part[name] - value[name]) ** 2 for part in parts])
             noise[name] = np.sqrt(spread / (len(shards) - 1))
     elif (error := getattr(first, "covariance_se", None)) is not None:
-        noise = equation.noise_bound(error, getattr(first, "increment_covariance_se", np.zeros_like(error)))
+        own = getattr(first, "increment_covariance_se", None)
+        noise = equation.noise_bound(error, np.zeros_like(error) if own is None else own)
     return EquationResidual(
         depth=equation.first_layers,
         layers=equation.lengths,

@@ -268,10 +268,9 @@ def report(
     db: DatabaseOption = None,
 ) -> None:
     """Write the audit of the paper: what was published, what it is converged, and what was simulated."""
-    from flows.work import find_sample
     from ui.report import write_report
 
-    for path in write_report(_reading(db), output, markdown=markdown, study=study, merged=find_sample):
+    for path in write_report(_reading(db), output, markdown=markdown, study=study):
         print(path)
 
 

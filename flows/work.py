@@ -19,7 +19,7 @@ from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
 from eftcore.windows import Comparison
 from flows.progress import step
 from flows.provenance import origin, timed
-from flows.store import ResultStore, Stored, default_store
+from flows.store import ResultStore, Stored
 
 _FRAMES = ("errors", "windows")
 
@@ -122,12 +122,6 @@ def _sample(stored: Stored) -> tuple[Sample, dict[str, Any]]:
     spec = EnsembleSpec(**stored.meta["spec"])
     sample = Sample.from_arrays(spec, shards, stored.arrays, streams=stored.meta["streams"])
     return sample, stored.meta["provenance"]
-
-
-def find_sample(digest: str) -> Sample | None:
-    """A sample stored on this machine, if it is there."""
-    store = default_store()
-    return load_sample(store, digest)[0] if store.is_intact(digest) else None
 
 
 def compare(store: ResultStore, prediction: str, reference: str, tolerances: Sequence[float]) -> str:

@@ -27,16 +27,19 @@ _LAYERS = 20
 def residual_frame(reference: Theory | StoredSample) -> pd.DataFrame:
     """Size over depth of what the G-only covariance equation misses on a reference, and of its parts.
 
-    Columns TIME, NORM and part. A recorded simulation lacks the increments' covariance, so that its source and
-    transport errors cannot be told apart; a better theory has no source error at leading order.
+    Columns TIME, NORM and part. Source and transport errors of a simulation are told apart by its Sigma, which runs
+    recorded by an older version of the program lack; a better theory has no source error at leading order.
     """
     norms = equation_residual(cast("Theory", reference)).norms()  # it reads what both have
-    parts = {"change": "change of V4", "residual": "residual"}
-    if isinstance(reference, StoredSample):
-        parts |= {"step": "step", "transport": "source and transport"}
-        parts |= {"residual_se": "standard error of the residual (bound)"} if "residual_se" in norms else {}
+    parts = {"change": "change of V4", "residual": "residual", "step": "step"}
+    if not isinstance(reference, StoredSample):
+        parts |= {"transport": "transport"}
+    elif reference.increment_covariance is None:
+        parts |= {"transport": "source and transport"}
     else:
-        parts |= {"step": "step", "transport": "transport"}
+        parts |= {"source": "source", "transport": "transport"}
+    if "residual_se" in norms:
+        parts |= {"residual_se": "standard error of the residual (bound)"}
     long = norms.melt(id_vars="time", value_vars=list(parts), var_name="part", value_name=NORM)
     return long.assign(part=long["part"].map(parts)).rename(columns={"time": TIME})
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 import eftcore as eft
 from db.components import row_components
+from db.rows import ARRAYS
 from db.stored_results import StoredSample
 from eftcore.errors import InputError, NumericsWarning
 from eftcore.mean_field import shared_paths
@@ -40,7 +41,8 @@ AT_ONCE = ("source_only", "g_only", "sigma")
 FEW_INPUTS = 4
 """Inputs up to which the sigma closure is one of them: Cov(S, S) of many takes seconds."""
 
-_ATTRIBUTES = {"K0": "mean", "V4": "covariance", "K1": "correction", "U1": "source"}
+_SHOWN = ("K0", "V4", "K1", "U1")
+"""Quantities of the figure; Sigma(K0) is the same for all closures."""
 
 
 def layers_of(total_time: float, epsilon: float) -> int:
@@ -133,8 +135,8 @@ def trajectories_frame(
     """Predicted and, where there is one, simulated entries: the columns that ui.figures.trajectories_figure takes."""
     frames = []
     for name, theory in theories.items():
-        for quantity, attribute in _ATTRIBUTES.items():
-            values = getattr(theory, attribute)
+        for quantity in _SHOWN:
+            values = getattr(theory, ARRAYS[quantity])
             for component, index in _entries(quantity, theory.spec.kernel.n_inputs, components):
                 if values is None:
                     continue
@@ -144,9 +146,9 @@ def trajectories_frame(
                         quantity=quantity, component=component, closure=name, theory=theory_label(theory)
                     )
                 )
-    for quantity, attribute in _ATTRIBUTES.items() if sample is not None else ():
+    for quantity in _SHOWN if sample is not None else ():
+        values, errors = (getattr(sample, f"{ARRAYS[quantity]}{suffix}") for suffix in ("", "_se"))
         assert sample is not None
-        values, errors = getattr(sample, attribute), getattr(sample, f"{attribute}_se")
         for component, index in _entries(quantity, sample.spec.kernel.n_inputs, components):
             at = (slice(None), *index)
             columns = {"time": sample.time, "simulated": values[at], "simulated_se": errors[at]}

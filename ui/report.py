@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from db.session import Database
-from eftcore.ensemble import Sample
 from eftcore.errors import EnvironmentProblem, InputError
 from eftcore.published import published
 from ui.figures import panels_svg
@@ -23,14 +21,13 @@ def write_report(
     *,
     markdown: Path | None = None,
     study: str = "paper",
-    merged: Callable[[str], Sample | None] = lambda _: None,
 ) -> list[Path]:
     """Write the report; with ``markdown`` also a page there and its figures in ``images`` beside it.
 
-    ``merged`` gives the simulation of a digest with its sums, where they are kept. Returns what was written. Raises
-    InputError where the database lacks any of the study's results, EnvironmentProblem where a file cannot be written.
+    Returns what was written. Raises InputError where the database lacks any of the study's results, EnvironmentProblem
+    where a file cannot be written.
     """
-    results = Results(db, study, merged=merged)
+    results = Results(db, study)
     if results.missing:
         raise InputError(f"study = {study!r}: not complete, {results.missing[0]} is missing; `eft run {study}` goes on")
     content = _content(results)

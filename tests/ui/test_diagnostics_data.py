@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -21,11 +23,22 @@ def test_residual_of_a_recorded_simulation(results: Database) -> None:
     sample = stored_results(results, [run])[run]
     assert isinstance(sample, StoredSample)
     frame = residual_frame(sample)
-    assert "source and transport" in set(frame["part"])
+    assert {"source", "transport"} < set(frame["part"])
     change = np.linalg.norm(np.diff(sample.covariance, axis=0), axis=(1, 2)) / np.diff(sample.time)
     shown = frame[frame["part"] == "change of V4"]
     assert shown[NORM].to_numpy() == pytest.approx(change)
     assert shown[TIME].is_monotonic_increasing
+
+
+def test_residual_of_a_simulation_without_sigma_keeps_two_parts_together(results: Database) -> None:
+    run = int(queries.runs(results, kind="simulation", activation="tanh")["run_id"].iloc[0])
+    sample = stored_results(results, [run])[run]
+    assert isinstance(sample, StoredSample)
+    whole = residual_frame(sample).pivot(index=TIME, columns="part", values=NORM)
+    older = replace(sample, increment_covariance=None, increment_covariance_se=None)
+    part = residual_frame(older).pivot(index=TIME, columns="part", values=NORM)
+    assert set(part.columns) == set(whole.columns) - {"source", "transport"} | {"source and transport"}
+    assert (part["source and transport"] <= whole["source"] + whole["transport"] + 1e-12).all()
 
 
 def test_residual_of_the_equation_on_its_own_solution_vanishes() -> None:

@@ -69,9 +69,9 @@ def trajectories_figure(trajectories: pd.DataFrame, *, log: bool = False, narrow
     absolute values on a logarithmic axis; ``narrow`` puts one panel under the other.
     """
     quantities = [name for name in QUANTITIES if name in set(trajectories["quantity"])]
-    columns = 1 if narrow else min(2, len(quantities))
+    columns = 1 if narrow else min(2 if len(quantities) < 5 else 3, len(quantities))
     titles = [panel_title(name, columns) for name in quantities]
-    figure, cells = panel_grid(titles, columns, horizontal_spacing=0.09)
+    figure, cells = panel_grid(titles, columns, horizontal_spacing=0.18 / columns)
     look = _Look(trajectories)
     for quantity, cell in zip(quantities, cells, strict=True):
         panel = trajectories[trajectories["quantity"] == quantity]

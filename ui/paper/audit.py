@@ -8,7 +8,6 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from eftcore.closures.g_only import noise_source
 from eftcore.errors import InputError
 from eftcore.mean_field import MeanField, mean_field
 from eftcore.published import PublishedValue, published
@@ -93,10 +92,7 @@ def _line(results: Results, value: PublishedValue) -> Line:
     theirs: Number | None
     converged: Number | None
     exact: Number | None = None
-    if value.quantity == "Sigma":
-        theirs, converged = (Number(_sigma(rule, layer), 0.0, "") for rule in (published().numerics, Numerics()))
-        ours = _found(lambda: results.increment_covariance(layer, width))
-    elif value.quantity == "K1 from U1":
+    if value.quantity == "K1 from U1":
         theirs = converged = None
         ours = _found(lambda: Number(_summed_source(results, width), np.nan, ""))
     else:
@@ -157,12 +153,6 @@ def _path(numerics: Numerics) -> MeanField:
     """The first input's part of the paper's setting, a closed system by marginal consistency."""
     kernel = InputKernel.explicit([[published().setting["variance"]]])
     return mean_field(published().model, kernel, numerics)
-
-
-def _sigma(numerics: Numerics, layer: int) -> float:
-    """Sigma(K0)[00,00] of the paper's setting."""
-    path = _path(numerics)
-    return float(noise_source(path.kernel[layer], path.increment[layer])[0, 0])
 
 
 def _summed_source(results: Results, width: int) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from db.rows import ARRAYS
 from db.stored_results import StoredSample
 from eftcore.errors import InputError
 from eftcore.published import published
@@ -39,8 +40,6 @@ ENTRIES = ((0, 0), (0, 1))
 
 EVERY = 5
 """Every fifth recorded layer carries a point."""
-
-_ATTRIBUTES = {"K0": "mean", "V4": "covariance", "K1": "correction", "U1": "source"}
 
 
 def paper_figures(results: Results) -> tuple[PanelFigure, ...]:
@@ -122,7 +121,7 @@ def _with_theories(results: Results, simulated: StoredSample, quantity: str, i: 
 
 def _points(simulated: StoredSample, quantity: str, i: int, j: int) -> Curve:
     at = (slice(None, None, EVERY), i, j)
-    value, noise = (getattr(simulated, f"{_ATTRIBUTES[quantity]}{suffix}")[at] for suffix in ("", "_se"))
+    value, noise = (getattr(simulated, f"{ARRAYS[quantity]}{suffix}")[at] for suffix in ("", "_se"))
     return Curve("simulation, 2 s.e.", {"color": INK}, simulated.time[::EVERY], value, 2 * noise, "points")
 
 
@@ -133,7 +132,7 @@ def _theories(
     curves = []
     for theory in theories:
         predicted = _find(results, theory, epsilon)
-        values = None if predicted is None else getattr(predicted, _ATTRIBUTES[quantity])
+        values = None if predicted is None else getattr(predicted, ARRAYS[quantity])
         if predicted is not None and values is not None:
             label, line = _LINES[theory]
             curves.append(Curve(label, line, predicted.time, values[:, i, j]))

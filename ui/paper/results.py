@@ -5,7 +5,6 @@ A view is built from four statements at most, however many numbers it shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,17 +14,15 @@ import pandas as pd
 
 from db import queries
 from db.components import row_components
+from db.rows import ARRAYS
 from db.session import Database
 from db.stored_results import StoredSample, stored_results
-from eftcore.ensemble import Sample
 from eftcore.errors import InputError
 from eftcore.published import published
 from eftcore.results import Theory as Prediction
 
 STUDIES = ("paper", "paper-quick")
 """Bundled studies laid out as the audit needs them, the better one first."""
-
-_ATTRIBUTES = {"K0": "mean", "V4": "covariance", "K1": "correction", "U1": "source"}
 
 
 @dataclass(frozen=True)
@@ -82,15 +79,8 @@ class Results:
     Raises InputError where nothing of the study is there; asking for a part that is not there does too.
     """
 
-    def __init__(
-        self,
-        db: Database,
-        study: str = STUDIES[0],
-        width: int = WIDTH,
-        merged: Callable[[str], Sample | None] = lambda _: None,
-    ) -> None:
-        """``merged`` gives the simulation of a digest with its sums, where they are kept."""
-        self._db, self.study, self.width, self._merged = db, study, width, merged
+    def __init__(self, db: Database, study: str = STUDIES[0], width: int = WIDTH) -> None:
+        self._db, self.study, self.width = db, study, width
         runs = queries.runs(db, study=study, status="succeeded")
         if runs.empty:
             raise InputError(f"study = {study!r}: the database has no results of it; `eft run {study}` makes them")
@@ -98,13 +88,13 @@ class Results:
 
     @cached_property
     def simulations(self) -> pd.DataFrame:
-        """The study's largest simulation of each epsilon and width: epsilon, width, samples, run_id, depth, digest."""
+        """The study's largest simulation of each epsilon and width: epsilon, width, samples, run_id, depth."""
         rows = (
             self._runs[self._runs["kind"] == "simulation"]
             .sort_values("samples")
             .drop_duplicates(["epsilon", "width"], keep="last")
         )
-        return rows.sort_values(["epsilon", "width"])[["epsilon", "width", "samples", "run_id", "depth", "digest"]]
+        return rows.sort_values(["epsilon", "width"])[["epsilon", "width", "samples", "run_id", "depth"]]
 
     @property
     def widths(self) -> list[int]:
@@ -159,8 +149,10 @@ class Results:
         names, rows, cols = row_components(quantity, result.spec.kernel.n_inputs)
         place = names.index(component)
         at = (int(np.flatnonzero(result.depth == layer)[0]), rows[place], cols[place])
-        values = getattr(result, _ATTRIBUTES[quantity])
-        errors = None if theory is not None else getattr(result, f"{_ATTRIBUTES[quantity]}_se")
+        values = getattr(result, ARRAYS[quantity])
+        if values is None:
+            raise self._missing(f"no {quantity} of {theory or 'the simulation'}")
+        errors = None if theory is not None else getattr(result, f"{ARRAYS[quantity]}_se")
         sql = self._query(
             columns,
             "v_trajectories",
@@ -171,15 +163,6 @@ class Results:
             f"layer = {layer}",
         )
         return Number(float(values[at]), 0.0 if errors is None else float(errors[at]), f"{sql} LIMIT 1")
-
-    def increment_covariance(self, layer: int, width: int) -> Number | None:
-        """Sigma_mic[00,00] of a simulation, from its sums (the database keeps no Sigma); None without them."""
-        sample = self._sample(str(self._simulation(EPSILON, width)["digest"]))
-        if sample is None:
-            return None
-        row = int(np.flatnonzero(sample.depth == layer)[0])
-        value, se = (x[row, 0, 0] for x in (sample.increment_covariance, sample.increment_covariance_se))
-        return Number(float(value), float(se), "")
 
     def error(self, quantity: str, layer: int, theory: Theory) -> Number:
         """Relative error of a theory against the simulation (Frobenius norm over all components)."""
@@ -236,15 +219,6 @@ class Results:
         if found.empty:
             raise self._missing(f"no comparison of {theory} with the simulation of width {self.width}")
         return {str(name): value for name, value in found.iloc[0].items()}
-
-    def _sample(self, digest: str) -> Sample | None:
-        if digest not in self._samples:
-            self._samples[digest] = self._merged(digest)
-        return self._samples[digest]
-
-    @cached_property
-    def _samples(self) -> dict[str, Sample | None]:
-        return {}
 
     def _simulation(self, epsilon: float, width: int) -> pd.Series:
         rows = self.simulations

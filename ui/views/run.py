@@ -171,8 +171,9 @@ def _show_diagnosis(chosen: str) -> None:
         st.plotly_chart(figure, key="residual", config=_saving("residual"), alt="Residual and its parts over depth.")
         st.caption(
             "The G-only equation of V4 on the reference's own V4: what is left over is the step's higher powers of ε, "
-            "the source error Σ − Σ(K⁰) and the transport error E[S | G] ≠ E₂(G). The database keeps no Σ of a "
-            "simulation, so there the last two stay together; on the Wick hierarchy the source error is 0."
+            "the source error Σ − Σ(K⁰) and the transport error E[S | G] ≠ E₂(G). Where an older version of the "
+            "program recorded the simulation without its Σ, the last two stay together; on the Wick hierarchy the "
+            "source error is 0."
         )
 
 
