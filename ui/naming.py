@@ -12,8 +12,9 @@ from ui.notation import CONFIGURATION, QUANTITIES, configuration_text
 
 def split_columns(rows: pd.DataFrame) -> tuple[str, list[str]]:
     """The configuration columns that are the same in all rows, in words, and the names of those that differ."""
-    differing = [column for column in CONFIGURATION if rows[column].nunique(dropna=False) > 1]
-    same = [column for column in CONFIGURATION if column not in differing]
+    there = [column for column in CONFIGURATION if column in rows]
+    differing = [column for column in there if rows[column].nunique(dropna=False) > 1]
+    same = [column for column in there if column not in differing]
     return configuration_text(rows.iloc[0].to_dict(), same), differing
 
 
@@ -23,7 +24,7 @@ def name_theories(rows: pd.DataFrame) -> pd.DataFrame:
         theory_name(closure, order, nodes)
         for closure, order, nodes in zip(rows["closure"], rows["closure_order"], rows["nodes"], strict=True)
     ]
-    return _tell_apart(rows.assign(theory=names), "theory", "prediction_run_id", within="simulation_run_id")
+    return _tell_apart(rows.assign(theory=names), "theory", "prediction_run_id", within=_reference_run(rows))
 
 
 def theory_name(closure: str, order: float | None, nodes: float | None) -> str:
@@ -40,7 +41,7 @@ def name_configurations(rows: pd.DataFrame) -> pd.DataFrame:
     """Add the column configuration: one line of what differs between the rows."""
     _, differing = split_columns(rows)
     names = [configuration_text(row, differing) for row in rows[differing].to_dict("records")]
-    return _tell_apart(rows.assign(configuration=names), "configuration", "simulation_run_id")
+    return _tell_apart(rows.assign(configuration=names), "configuration", _reference_run(rows))
 
 
 def in_reading_order(windows: pd.DataFrame) -> pd.DataFrame:
@@ -55,6 +56,11 @@ def in_reading_order(windows: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return windows.loc[keys.sort_values(keys.columns.tolist()).index].reset_index(drop=True)
+
+
+def _reference_run(rows: pd.DataFrame) -> str:
+    """The column that names what the rows were held against: a simulation, or a better theory."""
+    return "simulation_run_id" if "simulation_run_id" in rows else "reference_run_id"
 
 
 def _tell_apart(rows: pd.DataFrame, name: str, identity: str, within: str | None = None) -> pd.DataFrame:

@@ -147,8 +147,8 @@ def trajectories_frame(
                     )
                 )
     for quantity in _SHOWN if sample is not None else ():
-        values, errors = (getattr(sample, f"{ARRAYS[quantity]}{suffix}") for suffix in ("", "_se"))
         assert sample is not None
+        values, errors = (getattr(sample, f"{ARRAYS[quantity]}{suffix}") for suffix in ("", "_se"))
         for component, index in _entries(quantity, sample.spec.kernel.n_inputs, components):
             at = (slice(None), *index)
             columns = {"time": sample.time, "simulated": values[at], "simulated_se": errors[at]}

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import pandas as pd
 
 from db.session import Database
-from db.window_queries import THEORY, window_cells, window_counts, window_page
+from db.window_queries import THEORY, Reference, window_cells, window_counts, window_page
 from eftcore.specs import CLOSURES
 from ui.naming import in_reading_order, name_configurations, name_theories, theory_name
 from ui.notation import CONFIGURATION, QUANTITIES, number, window_text
+from ui.predict_data import MOST_INPUTS
 
 PAGE_ROWS = 50
 """Windows on one page of the table and of the bars."""
@@ -41,6 +43,9 @@ PARAMETERS = {
 }
 """Columns of v_windows that may be an axis or a filter, in reading order."""
 
+_OF_SIMULATIONS = ("width", "samples")
+"""Of these, what a theory as reference does not have."""
+
 SORT = {
     "configuration": None,
     "certified until": "certified_until",
@@ -62,6 +67,19 @@ SORT = {
 """Columns of the table that it can be sorted by, and the columns of v_windows behind them."""
 
 
+_PREDICT = {
+    "activation": "activation",
+    "C_W": "weight_variance",
+    "C_b": "bias_variance",
+    "epsilon": "epsilon",
+    "T": "total_time",
+    "N": "n_inputs",
+    "variance": "kernel_variance",
+    "correlation": "kernel_correlation",
+}
+"""Names in the address of the predict page, and the columns behind them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WindowFilter:
     """Which windows to show: the tolerance is always one, so that windows compare; other columns may be restricted.
@@ -69,9 +87,11 @@ class WindowFilter:
     Attributes:
         tolerance: tau.
         allowed: column of v_windows: the values allowed in it; an empty sequence restricts nothing.
+        reference: what the predictions are held against.
     """
 
     tolerance: float
+    reference: Reference = "simulation"
     allowed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def lists(self) -> dict[str, Sequence[Any]]:
@@ -84,10 +104,15 @@ class WindowOptions:
     """Which values stored windows take, and how many windows each combination has.
 
     Attributes:
-        counts: quantity, tolerance, the columns of PARAMETERS, windows.
+        counts: quantity, tolerance, the columns of PARAMETERS that the reference has, windows.
     """
 
     counts: pd.DataFrame
+
+    @property
+    def parameters(self) -> list[str]:
+        """Those of PARAMETERS that these windows have."""
+        return [name for name in PARAMETERS if name in self.counts]
 
     @property
     def closures(self) -> list[str]:
@@ -117,7 +142,7 @@ class WindowOptions:
     @property
     def differing(self) -> list[str]:
         """Parameters that take more than one value, the closure always; not a label that only repeats numbers."""
-        names = [name for name in PARAMETERS if name == "closure" or self.counts[name].nunique(dropna=False) > 1]
+        names = [name for name in self.parameters if name == "closure" or self.counts[name].nunique(dropna=False) > 1]
         numbers = ["n_inputs", "kernel_variance", "kernel_correlation"]
         said = len(self.counts[numbers].drop_duplicates()) == len(
             self.counts[[*numbers, "kernel_label"]].drop_duplicates()
@@ -143,9 +168,10 @@ class WindowsView:
     table: pd.DataFrame
 
 
-def build_window_options(db: Database) -> WindowOptions:
+def build_window_options(db: Database, reference: Reference = "simulation") -> WindowOptions:
     """Filters of the windows page. One statement."""
-    return WindowOptions(counts=window_counts(db, ["quantity", "tolerance", *PARAMETERS]))
+    parameters = [name for name in PARAMETERS if reference == "simulation" or name not in _OF_SIMULATIONS]
+    return WindowOptions(counts=window_counts(db, ["quantity", "tolerance", *parameters], reference=reference))
 
 
 def build_windows(
@@ -158,7 +184,8 @@ def build_windows(
 ) -> WindowsView:
     """One page of matching windows; the table shows the configuration columns ``differing``. One statement."""
     offset = (page - 1) * PAGE_ROWS
-    rows = window_page(db, chosen.lists(), order=SORT[sort], descending=descending, limit=PAGE_ROWS, offset=offset)
+    place = {"limit": PAGE_ROWS, "offset": offset}
+    rows = _window_page(db, chosen, order=SORT[sort], descending=descending, **place)
     windows = name_configurations(name_theories(rows))
     if SORT[sort] is None:
         windows = in_reading_order(windows)
@@ -169,7 +196,7 @@ def build_intervals(db: Database, chosen: WindowFilter, across: str, by: str) ->
     """At most MOST_INTERVALS windows, one row each, with their places on the axes (across, by: texts, with
     across_rank and by_rank). One statement.
     """
-    rows = name_theories(window_page(db, chosen.lists(), limit=MOST_INTERVALS))
+    rows = name_theories(_window_page(db, chosen, limit=MOST_INTERVALS))
     return _on_axes(rows, across, by).reset_index(drop=True)
 
 
@@ -178,11 +205,13 @@ def build_cells(db: Database, chosen: WindowFilter, across: str, by: str) -> pd.
 
     Columns quantity, across, by (texts), their ranks; windows (their number), unresolved (of them too_noisy),
     certified_until and status (of the window certified least; too_noisy where none is resolved), certified_most,
-    refuted_from, total_time, text (in words, where it is one window), simulation_run_id (one of the simulations).
+    refuted_from, total_time, text (in words, where it is one window), link (to the run of one simulation, see
+    link_to; empty for a theory as reference).
     """
     parameters = [name for name in dict.fromkeys((across, by)) if name != "closure"]
     columns = ["quantity", *parameters, *(THEORY if "closure" in (across, by) else ())]
-    rows = _on_axes(window_cells(db, columns, chosen.lists()), across, by)
+    found = window_cells(db, columns, chosen.lists(), reference=chosen.reference)
+    rows = _on_axes(found.assign(link=_run_links(found)), across, by)
     cells = [_cell(group) for _, group in rows.groupby(["quantity", "across", "by"], sort=False)]
     return pd.DataFrame(cells)
 
@@ -201,6 +230,28 @@ def _cell(group: pd.DataFrame) -> dict[str, Any]:
         "refuted_from": first["refuted_least"],
     }
     return {**cell, "text": window_text(cell)}
+
+
+def _window_page(db: Database, chosen: WindowFilter, **place: Any) -> pd.DataFrame:
+    """Rows of the view, with the column link."""
+    rows = window_page(db, chosen.lists(), reference=chosen.reference, **place)
+    if chosen.reference == "simulation":
+        return rows.assign(link=_run_links(rows))
+    return rows.assign(link=[_prediction_link(row) for row in rows.to_dict("records")])
+
+
+def _run_links(rows: pd.DataFrame) -> list[str]:
+    """Addresses of the runs of simulations, within the explorer; empty where there is none."""
+    if "simulation_run_id" not in rows:
+        return [""] * len(rows)
+    return [f"run?simulation={run}" for run in rows["simulation_run_id"]]
+
+
+def _prediction_link(row: Mapping[Any, Any]) -> str:
+    """Address of the prediction of a configuration, within the explorer; empty where it takes an upload."""
+    if pd.isna(row["kernel_correlation"]) or row["n_inputs"] > MOST_INPUTS:
+        return ""
+    return "predict?" + urlencode({name: row[column] for name, column in _PREDICT.items()})
 
 
 def _on_axes(rows: pd.DataFrame, across: str, by: str) -> pd.DataFrame:
@@ -238,7 +289,10 @@ def windows_table(windows: pd.DataFrame, differing: Sequence[str]) -> pd.DataFra
     table["refuted from"] = windows["refuted_from"]
     table["T"] = windows["total_time"]
     table["status"] = windows["status"]
-    if "M" not in table:
+    if "M" not in table and "samples" in windows:
         table["M"] = windows["samples"]
-    table.insert(0, "run", windows["simulation_run_id"].map("run?simulation={}".format))
+    if "reference_closure" in windows:
+        named = zip(windows["reference_closure"], windows["reference_order"], strict=True)
+        table["reference"] = [theory_name(closure, order, None) for closure, order in named]
+    table.insert(0, "run", windows["link"].where(windows["link"] != ""))
     return table

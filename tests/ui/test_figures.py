@@ -218,7 +218,7 @@ def test_on_a_phone_one_panel_stands_under_the_other(results: Database) -> None:
 def _axes(windows: pd.DataFrame) -> pd.DataFrame:
     """Windows of _windows with places on two axes."""
     return windows.assign(
-        across=windows["theory"], across_rank=range(len(windows)), by="tanh", by_rank=1.0, simulation_run_id=7
+        across=windows["theory"], across_rank=range(len(windows)), by="tanh", by_rank=1.0, link="run?simulation=7"
     )
 
 

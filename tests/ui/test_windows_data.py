@@ -9,9 +9,12 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from streamlit.testing.v1 import AppTest
 
+import eftcore as eft
 import ui.windows_data
 from db import queries
+from db.repository import record_comparison, record_prediction
 from db.session import Database
 from ui.naming import name_configurations, name_theories, split_columns
 from ui.notation import CONFIGURATION
@@ -136,7 +139,7 @@ def test_a_cell_of_one_window_is_that_window(results: Database) -> None:
         ).iloc[0]
         for name in ("certified_until", "refuted_from", "total_time"):
             assert cell[name] == stored[name] or (np.isnan(cell[name]) and np.isnan(stored[name]))
-        assert (cell["status"], cell["simulation_run_id"]) == (stored["status"], stored["simulation_run_id"])
+        assert (cell["status"], cell["link"]) == (stored["status"], f"run?simulation={stored['simulation_run_id']}")
 
 
 def test_a_cell_of_several_windows_says_the_least(both: Database) -> None:
@@ -195,3 +198,59 @@ def test_split_columns_of_one_row_leaves_nothing_to_tell(results: Database) -> N
     same, differing = split_columns(rows)
     assert differing == []
     assert "M = 2048" in same
+
+
+@pytest.fixture
+def referred(fresh: Database, put: Callable[..., int]) -> Database:
+    """Two closures against the exact leading order, and the same against a simulation."""
+    put(fresh, "tanh")
+    model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.25, depth=16)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=1.0, correlation=0.3)
+    exact = eft.predict(model, kernel, "wick", order=8)
+    reference = record_prediction(fresh, exact, provenance={})
+    for closure in ("source_only", "g_only"):
+        theory = eft.predict(model, kernel, closure)
+        record_comparison(
+            fresh,
+            prediction_run_id=record_prediction(fresh, theory, provenance={}),
+            reference_run_id=reference,
+            comparison=eft.compare(theory, exact),
+        )
+    return fresh
+
+
+def test_a_better_theory_as_reference(referred: Database) -> None:
+    options = build_window_options(referred, "theory")
+    assert options.closures == ["source_only", "g_only"]
+    assert not {"width", "samples"} & set(options.parameters)
+    chosen = WindowFilter(tolerance=0.05, reference="theory")
+    stored = queries.theory_windows(referred, tolerance=0.05)
+    shown = _page(referred, chosen).windows
+    assert len(shown) == len(stored) == 5
+    pairs = {(row["closure"], row["quantity"]): row for row in stored.to_dict("records")}
+    for row in shown.to_dict("records"):
+        wanted = pairs[row["closure"], row["quantity"]]
+        assert (row["status"], row["certified_until"]) == (wanted["status"], pytest.approx(wanted["certified_until"]))
+        assert row["link"].startswith("predict?activation=tanh&C_W=2.0&")
+    cells = build_cells(referred, chosen, "closure", "epsilon")
+    assert cells["windows"].tolist() == [1] * 5
+    assert set(cells["link"]) == {""}
+    assert len(build_intervals(referred, chosen, "closure", "epsilon")) == 5
+
+
+@pytest.mark.parametrize("view", ["map", "intervals", "bars"])
+def test_page_against_a_better_theory(open_page: Callable[..., AppTest], referred: Database, view: str) -> None:
+    app = open_page(referred.url, reference="exact leading order", view=view, tolerance="0.05")
+    assert not app.exception
+    table = app.dataframe[0].value
+    assert table["theory"].unique().tolist() == ["source_only", "g_only"]
+    assert set(table["reference"]) == {"wick m=8"}
+    assert "M" not in table
+    assert len(app.get("plotly_chart")) == 1
+    assert len(open_page(referred.url).dataframe[0].value) == 6
+
+
+def test_page_without_a_better_theory_says_how_to_get_one(open_page: Callable[..., AppTest], results: Database) -> None:
+    app = open_page(results.url, reference="exact leading order")
+    assert not app.exception
+    assert "reference" in app.code[0].value

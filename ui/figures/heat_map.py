@@ -34,9 +34,9 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str, *, narrow: bool =
     """Depth up to which a closure is certified over two parameters, a panel per quantity.
 
     ``cells`` has columns quantity, across, by (texts), their ranks, status, certified_until, certified_most, windows,
-    unresolved, total_time, text, simulation_run_id; ``across`` and ``by`` name the axes. Colour and number are the
+    unresolved, total_time, text, link; ``across`` and ``by`` name the axes. Colour and number are the
     certified depth, the sign before it the state; of several windows in a cell, those of the one certified least.
-    Points carry (across, by, simulation_run_id, windows) for whoever asks which one was clicked.
+    Points carry (across, by, link, windows) for whoever asks which one was clicked.
     """
     quantities = [q for q in QUANTITIES if q in set(cells["quantity"])]
     columns, rows = axis_texts(cells)
@@ -67,7 +67,7 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str, *, narrow: bool =
             marker={"symbol": "square", "size": _TARGET_PIXELS, "color": "rgba(0,0,0,0)"},
             selected={"marker": {"opacity": 1}},
             unselected={"marker": {"opacity": 1}},
-            customdata=part[["across", "by", "simulation_run_id", "windows"]],
+            customdata=part[["across", "by", "link", "windows"]],
             hovertext=[_hover(row, across, by) for row in part.to_dict("records")],
             hovertemplate="%{hovertext}<extra></extra>",
             showlegend=False,
@@ -111,7 +111,7 @@ def _written(cell: dict[Any, Any], digits: int, crowded: bool) -> str:
 def _hover(cell: dict[Any, Any], across: str, by: str) -> str:
     where = f"{cell['quantity']}: {escape(across)} = {escape(cell['across'])}, {escape(by)} = {escape(cell['by'])}"
     if cell["windows"] == 1:
-        return f"{where}<br>t* {escape(cell['text'])}<br>click: its run"
+        return f"{where}<br>t* {escape(cell['text'])}<br>click: {'its run' if cell['link'] else 'only this'}"
     spread = f"certified until {number(cell['certified_until'])} to {number(cell['certified_most'])}"
     noisy = f", {cell['unresolved']} not resolved" if cell["unresolved"] else ""
     return f"{where}<br>{cell['windows']} windows, {spread}{noisy}<br>click: only these"

@@ -17,12 +17,13 @@ from ui.figures.style import (
     WINDOW_MARK,
     add_window_legend,
     axis_texts,
+    ensemble_text,
     panel_grid,
     panel_title,
     place_legend,
     title_bottom,
 )
-from ui.notation import QUANTITIES, TIME, number, window_text
+from ui.notation import QUANTITIES, TIME, window_text
 
 _SPREAD = 0.7
 """Part of a category's place that its windows take."""
@@ -32,9 +33,9 @@ def intervals_figure(windows: pd.DataFrame, across: str, by: str, *, narrow: boo
     """t* of every window against one parameter, told apart by another; a panel per quantity.
 
     ``windows`` has columns quantity, across, by (texts), their ranks, theory, status, certified_until, refuted_from,
-    total_time, width, samples, simulation_run_id. A dot marks the certified end, a line the undecided stretch, a cross
+    total_time, width, samples, link. A dot marks the certified end, a line the undecided stretch, a cross
     the first refuted depth, a triangle a window that goes beyond T, a crossed square one that the simulation cannot
-    resolve. Points carry the simulation's run.
+    resolve. Points carry (across, by, link, windows).
     """
     quantities = [q for q in QUANTITIES if q in set(windows["quantity"])]
     columns, groups = axis_texts(windows)
@@ -116,7 +117,7 @@ def _add_dots(
     if part.empty:
         return
     shared: dict[str, Any] = {
-        "customdata": part[["across", "by", "simulation_run_id"]].assign(windows=1),
+        "customdata": part[["across", "by", "link"]].assign(windows=1),
         "hovertext": [_hover(window, *axes) for window in part.to_dict("records")],
         "hovertemplate": "%{hovertext}<extra></extra>",
         "showlegend": False,
@@ -135,6 +136,5 @@ def _add_dots(
 def _hover(window: dict[Any, Any], across: str, by: str) -> str:
     return (
         f"{window['theory']}, {window['quantity']}: t* {window_text(window)}<br>{escape(across)} ="
-        f" {escape(window['across'])}, {escape(by)} = {escape(window['by'])}<br>n = {window['width']},"
-        f" M = {number(window['samples'])} networks<br>click: its run"
+        f" {escape(window['across'])}, {escape(by)} = {escape(window['by'])}{ensemble_text(window)}<br>click: open it"
     )

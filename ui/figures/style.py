@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ui.notation import MEANING, SYMBOL
+from ui.notation import MEANING, SYMBOL, number
 
 BLUE, ORANGE, VERMILION, GREEN, PURPLE, SKY, GREY = (
     "#0072B2",
@@ -102,6 +102,11 @@ def axis_texts(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Texts of the columns across and by, each once, in the order of across_rank and by_rank."""
     across, by = (frame.drop_duplicates(axis).sort_values(f"{axis}_rank")[axis].tolist() for axis in ("across", "by"))
     return across, by
+
+
+def ensemble_text(window: Mapping[Any, Any]) -> str:
+    """What a window was held against, as a line of a tip; nothing for a theory."""
+    return f"<br>n = {window['width']}, M = {number(window['samples'])} networks" if "width" in window else ""
 
 
 def add_window_legend(figure: go.Figure, statuses: pd.Series) -> None:

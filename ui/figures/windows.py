@@ -8,7 +8,18 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ui.figures.style import BLUE, GREY, GRID, ORANGE, VERMILION, panel_grid, panel_title, place_legend, title_bottom
+from ui.figures.style import (
+    BLUE,
+    GREY,
+    GRID,
+    ORANGE,
+    VERMILION,
+    ensemble_text,
+    panel_grid,
+    panel_title,
+    place_legend,
+    title_bottom,
+)
 from ui.notation import QUANTITIES, TIME, number, window_text
 
 _SEGMENTS = {
@@ -105,7 +116,7 @@ def _hover(window: dict[Any, Any]) -> str:
     tolerance, text = number(window["tolerance"]), window_text(window)
     return (
         f"{escape(window['configuration'])}<br>{window['theory']}, {window['quantity']}, τ = {tolerance}: t* {text}"
-        f"<br>n = {window['width']}, M = {window['samples']} networks"
+        + ensemble_text(window)
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
+from db.window_queries import Reference
 from ui.figures import heat_map_figure, intervals_figure, windows_figure
 from ui.naming import split_columns
 from ui.shell import PLOT, narrow, nothing_recorded, open_database
@@ -25,11 +28,11 @@ from ui.windows_data import (
 
 HEADER_PIXELS, ROW_PIXELS, TABLE_ROWS = 38, 28, 18
 VIEWS = ("map", "intervals", "bars")
+REFERENCES = {"simulation": "simulation", "exact leading order": "theory"}
 
 
-def _choose_filters(options: WindowOptions) -> WindowFilter:
+def _choose_filters(options: WindowOptions, reference: Reference, row: DeltaGenerator) -> WindowFilter:
     """The filters in force, from their widgets."""
-    row = st.container(horizontal=True)
     quantities = row.pills("quantity", options.quantities, selection_mode="multi", key="quantity", bind="query-params")
     labels = {f"{value:.12g}": value for value in options.tolerances}
     tolerance = row.segmented_control(
@@ -49,7 +52,7 @@ def _choose_filters(options: WindowOptions) -> WindowFilter:
                 PARAMETERS[name], list(values), placeholder="all", key=name, bind="query-params", width=190
             )
             allowed[name] = [values[text] for text in chosen]
-    return WindowFilter(tolerance=labels[str(tolerance)], allowed=allowed)
+    return WindowFilter(tolerance=labels[str(tolerance)], allowed=allowed, reference=reference)
 
 
 def _choose_axes(options: WindowOptions) -> tuple[str, str, str]:
@@ -58,7 +61,7 @@ def _choose_axes(options: WindowOptions) -> tuple[str, str, str]:
     view = row.segmented_control("view", VIEWS, default=VIEWS[0], required=True, key="view", bind="query-params")
     if view == "bars":
         return str(view), "", ""
-    names = list(PARAMETERS)
+    names = options.parameters
     second = next((name for name in options.differing if name != "closure"), "activation")
     label = "columns" if view == "map" else "horizontal axis"
     across = row.selectbox(label, names, index=0, key="across", bind="query-params", width=200)
@@ -73,16 +76,22 @@ def _choose_axes(options: WindowOptions) -> tuple[str, str, str]:
     return str(view), across, by
 
 
+def _open(link: str) -> None:
+    """Go to another page of the explorer, given by its address."""
+    page, _, query = link.partition("?")
+    st.switch_page(f"views/{page}.py", query_params=dict(parse_qsl(query)))
+
+
 def _clicked(key: str) -> list[Any] | None:
-    """What the point clicked in a figure carries: across, by, run, number of windows."""
+    """What the point clicked in a figure carries: across, by, link, number of windows."""
     points = st.session_state.get(key, {}).get("selection", {}).get("points", [])
     return list(points[0]["customdata"]) if points else None
 
 
 def _follow(key: str, across: str, by: str) -> None:
-    """A cell of several windows narrows the filters to them."""
+    """A cell of several windows, or of one that has no page of its own, narrows the filters to them."""
     found = _clicked(key)
-    if found and int(found[3]) > 1:
+    if found and (int(found[3]) > 1 or not found[2]):
         for name, text in ((across, found[0]), (by, found[1])):
             if name in st.session_state:
                 st.session_state[name] = [text.split(" ")[0] if name == "closure" else text]
@@ -111,22 +120,32 @@ def _show_figure(view: str, across: str, by: str, chosen: WindowFilter, total: i
         selection_mode="points",
     )
     found = _clicked(key)
-    if found and int(found[3]) == 1:
-        st.switch_page("views/run.py", query_params={"simulation": str(int(found[2]))})
+    if found and int(found[3]) == 1 and found[2]:
+        _open(str(found[2]))
 
 
 db = open_database()
-options = build_window_options(db)
-if options.counts.empty:
+asked = REFERENCES.get(st.query_params.get("reference", ""), "simulation")
+reference: Reference = "theory" if asked == "theory" else "simulation"
+options = build_window_options(db, reference)
+if options.counts.empty and reference == "simulation":
     nothing_recorded(db, "comparison of theory and simulation")
 
 st.title("Validity windows")
 st.caption(
-    "How deep a closure stays within relative error τ of the simulation: t* = sup { t : e(s) ≤ τ for all s ≤ t }, "
-    "t = ε² ℓ. The simulation's noise turns t* into an interval: certified up to the last depth with e + 2 s.e. ≤ τ, "
+    "How deep a closure stays within relative error τ of the reference: t* = sup { t : e(s) ≤ τ for all s ≤ t }, "
+    "t = ε² ℓ. The reference's error turns t* into an interval: certified up to the last depth with e + 2 s.e. ≤ τ, "
     "refuted from the first with e − 2 s.e. > τ. Nothing drawn: the closure does not predict that quantity."
 )
-chosen = _choose_filters(options)
+row = st.container(horizontal=True)
+row.segmented_control(
+    "reference", list(REFERENCES), default="simulation", required=True, key="reference", bind="query-params"
+)
+if options.counts.empty:
+    st.info("No closure has been compared with a better theory yet: a study asks for it with `reference`, as in")
+    st.code('reference = "wick"', language="toml")
+    st.stop()
+chosen = _choose_filters(options, reference, row)
 matching = options.matching(chosen)
 total = int(matching["windows"].sum())
 if total == 0:
@@ -174,17 +193,16 @@ event = st.dataframe(
         "M": st.column_config.NumberColumn(format="%d", help="networks in the simulation"),
         "n": st.column_config.NumberColumn(format="%d", help="width of the simulated networks"),
         "run": st.column_config.LinkColumn(
-            display_text=r"run\?simulation=([0-9]+)", help="the simulation it was held against, in a new tab"
+            display_text=r"run\?simulation=([0-9]+)" if reference == "simulation" else "predict",
+            help="the simulation it was held against, or the configuration on the predict page; in a new tab",
         ),
     },
 )
 rows = event["selection"]["rows"]
-if rows and rows[0] < len(shown.windows):
-    st.switch_page(
-        "views/run.py", query_params={"simulation": str(int(shown.windows["simulation_run_id"].iloc[rows[0]]))}
-    )
+if rows and rows[0] < len(shown.windows) and shown.windows["link"].iloc[rows[0]]:
+    _open(str(shown.windows["link"].iloc[rows[0]]))
 first = (int(page) - 1) * PAGE_ROWS + 1
 st.caption(
     f"Windows {first} to {first + len(shown.table) - 1} of {total}. "
-    "Choose a row, or click in the figure, to open the run."
+    f"Choose a row, or click in the figure, to open {'the run' if reference == 'simulation' else 'the prediction'}."
 )
