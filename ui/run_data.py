@@ -116,7 +116,7 @@ def build_values(trajectories: pd.DataFrame, time: float) -> pd.DataFrame:
         row["simulated ± s.e."] = with_error(value["simulated"], value["simulated_se"])
         row[value["theory"]] = _predicted(value["predicted"], value["simulated"], value["simulated_se"])
     order = sorted(rows, key=lambda key: (QUANTITIES.index(key[0]), key[1]))
-    theories = list(dict.fromkeys(here["theory"]))
+    theories = in_reading_order(here.assign(tolerance=0.0))["theory"].drop_duplicates().tolist()
     table = pd.DataFrame(
         [{"quantity": quantity, "component": name, **rows[quantity, name]} for quantity, name in order],
         columns=["quantity", "component", "simulated ± s.e.", *theories],

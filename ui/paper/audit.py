@@ -133,7 +133,7 @@ def _change(value: PublishedValue, layer: int, ours: Number | None) -> str:
         return f"converged integrals move it by {ours.value / printed - 1:+.2%}"
     shift = (value.width or WIDTH) * _quadrature_shift(value, layer)
     if shift:
-        return f"32 nodes shift it by {-shift:+.{value.decimals}f}: without them {value.printed(printed + shift)}"
+        return f"without the error of 32 nodes: {value.printed(printed + shift)}"
     return f"ours differs by {ours.value / printed - 1:+.2%}"
 
 

@@ -60,7 +60,10 @@ def _show_lines(found: tuple[Line, ...]) -> None:
         on_select="rerun",
         selection_mode="single-row",
         key="numbers",
-        column_config={"value": st.column_config.TextColumn(width=310)},
+        column_config={
+            "value": st.column_config.TextColumn(width=300),
+            "published": st.column_config.TextColumn(width=120),
+        },
     )
     rows = event["selection"]["rows"]
     if rows and rows[0] < len(found):
