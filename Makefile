@@ -2,6 +2,7 @@
 # make test   install what is missing, check the code, run every test
 # make ui     open the explorer on the results
 # make paper  run the study of the paper and write its audit
+# make atlas  run the study of many networks and write what it teaches
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format ui paper paper-quick bench docs figures pre-commit clean
+.PHONY: help run test lint format ui paper paper-quick atlas bench docs figures pre-commit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +60,11 @@ paper-quick: $(VENV)/.installed ## the same with fewer networks, within two minu
 	$(BIN)/eft db upgrade
 	$(BIN)/eft run paper-quick
 	$(BIN)/eft report --study paper-quick --output paper-quick.html
+
+atlas: $(VENV)/.installed ## run the study of 288 networks (within half an hour) and write docs/atlas.md
+	$(BIN)/eft db upgrade
+	$(BIN)/eft run atlas
+	$(BIN)/eft atlas --output docs/atlas.md
 
 docs: $(VENV)/.installed-test ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

@@ -275,6 +275,18 @@ def report(
 
 
 @app.command()
+def atlas(
+    output: Annotated[Path, typer.Option(help="Markdown page to write, its figure beside it.")] = Path("atlas.md"),
+    db: DatabaseOption = None,
+) -> None:
+    """Write what the windows of the study `atlas` teach: which closure for which network, and how deep."""
+    from ui.report import write_atlas
+
+    for path in write_atlas(_reading(db), output):
+        print(path)
+
+
+@app.command()
 def ui(
     db: DatabaseOption = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,

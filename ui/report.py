@@ -1,27 +1,30 @@
-"""The audit as one HTML file without outside parts, and as a page of the documentation with its figures."""
+"""The audit as one HTML file without outside parts; audit and atlas as pages of the documentation with figures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from db.session import Database
 from eftcore.errors import EnvironmentProblem, InputError
 from eftcore.published import published
+from ui.atlas import lessons as atlas
+from ui.atlas.figure import SQL as FIGURE_SQL
+from ui.atlas.figure import atlas_figure
 from ui.figures import panels_svg
+from ui.notation import number
 from ui.paper.audit import COLUMNS, INTRODUCTION, LEGEND, TITLE, findings, lines
 from ui.paper.figures import paper_figures
 from ui.paper.results import Results
 
+LONGEST_TABLE = 40
+"""Rows of a table on a page."""
 
-def write_report(
-    db: Database,
-    html: Path,
-    *,
-    markdown: Path | None = None,
-    study: str = "paper",
-) -> list[Path]:
+
+def write_report(db: Database, html: Path, *, markdown: Path | None = None, study: str = "paper") -> list[Path]:
     """Write the report; with ``markdown`` also a page there and its figures in ``images`` beside it.
 
     Returns what was written. Raises InputError where the database lacks any of the study's results, EnvironmentProblem
@@ -37,6 +40,37 @@ def write_report(
         figures = content["figures"]
         assert isinstance(figures, list)
         files |= {markdown.parent / "images" / f"paper-{figure['name']}.svg": figure["svg"] for figure in figures}
+    return _write(files)
+
+
+def write_atlas(db: Database, markdown: Path) -> list[Path]:
+    """Write what the atlas teaches as a page, its figure in ``images`` beside it. Raises as write_report."""
+    figure = atlas_figure(db)
+    content = {
+        "introduction": atlas.INTRODUCTION,
+        "study": atlas.STUDY,
+        "longest": LONGEST_TABLE,
+        "figure": figure,
+        "lessons": [
+            {"title": each.title, "sentences": each.sentences, "sql": each.sql, "table": _table(each.table)}
+            for each in atlas.lessons(db)
+        ],
+        "figure_sql": FIGURE_SQL,
+    }
+    picture = markdown.parent / "images" / f"atlas-{figure.name}.svg"
+    return _write({markdown: _render("atlas.md.j2", content), picture: panels_svg(figure)})
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """A Markdown table, numbers with four digits; nothing where it would be too long to read."""
+    if len(frame) > LONGEST_TABLE:
+        return ""
+    rows = [[number(x) if isinstance(x, float) else str(x) for x in row] for row in frame.itertuples(index=False)]
+    lines = [[str(name) for name in frame.columns], ["---"] * len(frame.columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _write(files: Mapping[Path, str]) -> list[Path]:
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

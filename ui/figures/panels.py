@@ -45,6 +45,7 @@ class Panel:
     curves: tuple[Curve, ...]
     title: str = ""
     limits: tuple[float, float] | None = None
+    logarithmic: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,8 @@ def panels_figure(described: PanelFigure, *, narrow: bool = False) -> go.Figure:
         for curve in panel.curves:
             _add_curve(figure, panel, curve, cell, shown)
         first = narrow or not described.shared_values or place % columns == 0
-        figure.update_yaxes(title=panel.quantity if first else None, range=panel.limits, **cell)
+        scale = "log" if panel.logarithmic else "linear"
+        figure.update_yaxes(title=panel.quantity if first else None, range=panel.limits, type=scale, **cell)
     title_bottom(figure, TIME, cells, 1 if narrow else columns)
     longest = max(float(curve.time[-1]) for panel in panels for curve in panel.curves)
     figure.update_xaxes(gridcolor=GRID, zeroline=False, range=[0, longest])
@@ -119,7 +121,9 @@ def panels_svg(described: PanelFigure) -> str:
             if column == 0 or not described.shared_values:
                 axis.set_ylabel(_mathtext(panel.quantity))
             axis.set_title(panel.title, fontsize=9)
-            axis.set_ylim(panel.limits)
+            axis.set_yscale("log" if panel.logarithmic else "linear")
+            if panel.limits is not None:
+                axis.set_ylim(panel.limits)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.3, lw=0.5)
     for axis in axes[-1]:

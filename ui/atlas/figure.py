@@ -1,0 +1,49 @@
+"""The picture of the atlas: how the error of V4 grows over depth, one panel for each activation."""
+
+from __future__ import annotations
+
+from db import queries
+from db.session import Database
+from eftcore.errors import InputError
+from ui.atlas.lessons import IN_STUDY, STUDY, THEORY
+from ui.figures.panels import Curve, Panel, PanelFigure
+from ui.figures.style import theory_lines
+
+COLUMNS = 3
+
+SQL = (
+    f"SELECT activation, {THEORY}, closure, closure_order, time, error\nFROM v_theory_errors\n"
+    "WHERE quantity = 'V4' AND weight_variance = 2 AND bias_variance = 0 AND epsilon = 0.1 AND kernel_variance = 2\n"
+    f"    AND kernel_correlation = 0.3 AND layer > 0\n    AND {IN_STUDY}\n"
+    "ORDER BY activation, closure, closure_order, layer"
+)
+
+
+def atlas_figure(db: Database) -> PanelFigure:
+    """Relative error of V4 against the exact leading order at C_W = 2, C_b = 0, eps = 0.1, K^0 = 2, rho = 0.3.
+
+    Raises InputError where the database does not have it.
+    """
+    errors = queries.select(db, SQL)
+    if errors.empty:
+        raise InputError(f"study = {STUDY!r}: not complete; `eft run {STUDY}` goes on. No row for: {SQL}")
+    lines = theory_lines(errors)
+    panels = [
+        Panel(
+            "error of V<sub>4</sub>",
+            tuple(
+                Curve(str(theory), lines[str(theory)], curve["time"].to_numpy(), curve["error"].to_numpy())
+                for theory, curve in rows.groupby("theory", sort=False)
+            ),
+            title=str(activation),
+            logarithmic=True,
+        )
+        for activation, rows in errors.groupby("activation", sort=False)
+    ]
+    return PanelFigure(
+        "windows",
+        "Relative error of V4 against the exact leading order over depth; C_W = 2, C_b = 0, epsilon = 0.1, two inputs"
+        " of variance 2 and correlation 0.3.",
+        tuple(tuple(panels[start : start + COLUMNS]) for start in range(0, len(panels), COLUMNS)),
+        shared_values=True,
+    )

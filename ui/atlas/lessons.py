@@ -1,0 +1,246 @@
+"""Questions to the results of the atlas: the SQL that asks, the table that answers, the sentence that sums it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from db import queries
+from db.session import Database
+from eftcore.errors import InputError
+from ui.notation import number
+
+STUDY = "atlas"
+
+INTRODUCTION = (
+    "Which closure holds how long, over activations, C_W, C_b, epsilon, variance and correlation of two inputs, up to"
+    " T = 2. Errors are relative (Frobenius norm over all components) against the exact leading order, the Wick"
+    " hierarchy with its order raised until V4 and K1 settle: no noise and no finite width. Simulations with the paired"
+    " estimator then say what a finite width n adds. Units: t = epsilon^2 * layer, V4 = n Cov(G), K1 = n (E[G] - K0)."
+)
+
+COST = ("source_only", "g_only", "sigma", "wick 2", "wick 8")
+"""Closures from the cheapest to the dearest."""
+
+V4_TOLERANCE, K1_TOLERANCE, SIMULATED_TOLERANCE = 0.05, 0.10, 0.10
+
+THEORY = "closure || COALESCE(' ' || CAST(closure_order AS text), '') AS theory"
+
+IN_STUDY = (
+    "prediction_run_id IN (SELECT r.run_id FROM study_runs r JOIN studies s ON s.id = r.study_id"
+    f" WHERE s.name = '{STUDY}')"
+)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A heading, what the table below it says, and the query that made the table."""
+
+    title: str
+    sentences: tuple[str, ...]
+    table: pd.DataFrame
+    sql: str
+
+
+def lessons(db: Database) -> tuple[Lesson, ...]:
+    """Every lesson, in the order of the page. Raises InputError where the database lacks what one needs."""
+    return tuple(
+        _learn(db, *question)
+        for question in (
+            ("How deep each closure follows V4", _windows("V4", V4_TOLERANCE), _covariance),
+            ("How deep each closure follows K1", _windows("K1", K1_TOLERANCE), _correction),
+            ("Where G-only fails, and by how much", _G_ONLY_ERRORS, _failures),
+            ("What the sigma-kernel restores", _SIGMA_ERRORS, _restored),
+            ("How windows move with the inputs and variances", _INPUTS, _inputs),
+            ("How windows move with epsilon", _STEPS, _steps),
+            ("How windows move with n", _WIDTHS, _widths),
+            ("What finite width adds to the exact leading order", _FINITE_WIDTH, _finite_width),
+        )
+    )
+
+
+def _learn(db: Database, title: str, sql: str, say: Callable[[pd.DataFrame], Iterable[str]]) -> Lesson:
+    table = queries.select(db, sql)
+    if table.empty:
+        raise InputError(f"study = {STUDY!r}: not complete; `eft run {STUDY}` goes on. No row for: {sql}")
+    return Lesson(title, tuple(say(table)), table, sql)
+
+
+def _windows(quantity: str, tolerance: float) -> str:
+    return (
+        f"SELECT activation, {THEORY}, COUNT(*) AS configurations,\n"
+        "    SUM(CASE WHEN status = 'beyond' THEN 1 ELSE 0 END) AS to_the_end,\n"
+        "    MIN(certified_until) AS shortest, AVG(certified_until) AS average, MAX(certified_until) AS longest\n"
+        f"FROM v_theory_windows\nWHERE quantity = '{quantity}' AND tolerance = {tolerance}\n    AND {IN_STUDY}\n"
+        "GROUP BY activation, closure, closure_order\nORDER BY activation, closure, closure_order"
+    )
+
+
+def _errors(columns: str, condition: str, groups: str) -> str:
+    return (
+        f"SELECT {columns},\n    MIN(error) AS smallest, AVG(error) AS average, MAX(error) AS largest\n"
+        f"FROM v_theory_errors\nWHERE layer = depth AND defined AND {condition}\n    AND {IN_STUDY}\n"
+        f"GROUP BY {groups}\nORDER BY {groups}"
+    )
+
+
+_G_ONLY_ERRORS = _errors(
+    "activation, weight_variance AS c_w, quantity",
+    "closure = 'g_only' AND quantity IN ('V4', 'K1')",
+    "quantity, activation, weight_variance",
+)
+
+_SIGMA_ERRORS = _errors(
+    f"activation, quantity, {THEORY}",
+    "closure IN ('g_only', 'sigma') AND quantity IN ('V4', 'K1')",
+    "quantity, activation, closure, closure_order",
+)
+
+_INPUTS = _errors(
+    "activation, weight_variance AS c_w, bias_variance AS c_b, kernel_variance AS k_0, kernel_correlation AS rho",
+    "closure = 'g_only' AND quantity = 'V4' AND epsilon = 0.1",
+    "activation, weight_variance, bias_variance, kernel_variance, kernel_correlation",
+)
+
+_STEPS = (
+    "SELECT a.activation, a.quantity, a.closure, COUNT(*) AS pairs,\n"
+    "    MAX(ABS(a.certified_until - b.certified_until)) AS largest_shift,\n"
+    "    AVG(ABS(a.certified_until - b.certified_until)) AS average_shift\n"
+    "FROM v_theory_windows a JOIN v_theory_windows b\n"
+    "    ON b.activation = a.activation AND b.weight_variance = a.weight_variance\n"
+    "    AND b.bias_variance = a.bias_variance AND b.kernel_label = a.kernel_label AND b.closure = a.closure\n"
+    "    AND b.quantity = a.quantity AND b.tolerance = a.tolerance AND b.epsilon = 0.05\n"
+    "WHERE a.epsilon = 0.1 AND a.closure IN ('g_only', 'sigma')\n"
+    f"    AND (a.quantity = 'V4' AND a.tolerance = {V4_TOLERANCE}"
+    f" OR a.quantity = 'K1' AND a.tolerance = {K1_TOLERANCE})\n"
+    f"    AND a.{IN_STUDY}\n    AND b.{IN_STUDY}\n"
+    "GROUP BY a.activation, a.quantity, a.closure\nORDER BY a.quantity, a.activation, a.closure"
+)
+
+_WIDTHS = (
+    "SELECT activation, CASE WHEN closure_order > 8 THEN 'exact leading order' ELSE closure END AS theory, width,\n"
+    "    COUNT(*) AS configurations, SUM(CASE WHEN status = 'beyond' THEN 1 ELSE 0 END) AS to_the_end,\n"
+    "    SUM(CASE WHEN status = 'bounded' THEN 1 ELSE 0 END) AS refuted,\n"
+    "    AVG(COALESCE(certified_until, 0)) AS average\n"
+    f"FROM v_windows\nWHERE quantity = 'V4' AND tolerance = {SIMULATED_TOLERANCE}"
+    " AND (closure IN ('g_only', 'sigma') OR closure_order > 8)\n"
+    f"    AND {IN_STUDY}\n"
+    "GROUP BY activation, theory, width\nORDER BY activation, theory, width"
+)
+
+_FINITE_WIDTH = (
+    "SELECT quantity, activation, width, COUNT(*) AS configurations, AVG(error) AS error, AVG(error_se) AS error_se,\n"
+    "    AVG(width * error) AS n_error, AVG(width * error_se) AS n_error_se\n"
+    "FROM v_errors\nWHERE closure = 'wick' AND closure_order > 8 AND layer = depth AND defined\n"
+    f"    AND quantity IN ('K0', 'V4') AND {IN_STUDY}\n"
+    "GROUP BY quantity, activation, width\nORDER BY quantity, activation, width"
+)
+
+
+def _covariance(table: pd.DataFrame) -> Iterable[str]:
+    return _who_reaches(table, "V4", V4_TOLERANCE)
+
+
+def _correction(table: pd.DataFrame) -> Iterable[str]:
+    yield from _who_reaches(table, "K1", K1_TOLERANCE)
+    yield (
+        "The relative error of K1 counts from the first layer on, where K1 is small and its source is what a closure"
+        " gets wrong first: a window of 0 means wrong from the start, not wrong everywhere."
+    )
+
+
+def _who_reaches(table: pd.DataFrame, quantity: str, tolerance: float) -> Iterable[str]:
+    """The cheapest closure that holds up to T in every configuration, for each activation; and where G-only ends."""
+    whole = table[table["to_the_end"] == table["configurations"]]
+    cheapest: dict[str, list[str]] = {}
+    for activation in table["activation"].unique():
+        good = whole.loc[whole["activation"] == activation, "theory"]
+        found = next((theory for theory in COST if theory in set(good)), "none of these")
+        cheapest.setdefault(found, []).append(activation)
+    listed = "; ".join(f"{theory} for {', '.join(names)}" for theory, names in sorted(cheapest.items(), key=_rank))
+    yield (
+        f"The cheapest closure whose {quantity} stays within {tolerance:.0%} of the exact leading order up to T in all"
+        f" configurations: {listed}."
+    )
+    ends = table[(table["theory"] == "g_only") & (table["to_the_end"] < table["configurations"])]
+    if not ends.empty:
+        shown = zip(ends["activation"], ends["to_the_end"], ends["configurations"], ends["shortest"], strict=True)
+        parts = [f"{name} {held} of {all_}, the shortest up to t = {number(end)}" for name, held, all_, end in shown]
+        yield f"G-only reaches T in only some, or none: {'; '.join(parts)}."
+
+
+def _rank(item: tuple[str, list[str]]) -> int:
+    return COST.index(item[0]) if item[0] in COST else len(COST)
+
+
+def _failures(table: pd.DataFrame) -> Iterable[str]:
+    for quantity in ("V4", "K1"):
+        rows = table[table["quantity"] == quantity].groupby("activation")
+        smallest, largest = rows["smallest"].min(), rows["largest"].max()
+        order = largest.sort_values().index
+        parts = [f"{name} {smallest[name]:.2%} to {largest[name]:.2%}" for name in order]
+        yield f"Relative error of G-only's {quantity} at T over all configurations: {'; '.join(parts)}."
+
+
+def _restored(table: pd.DataFrame) -> Iterable[str]:
+    for quantity in ("V4", "K1"):
+        rows = table[table["quantity"] == quantity].set_index(["activation", "theory"])["average"].unstack("theory")
+        parts = [f"{name} {row['g_only']:.2%} → {row['sigma']:.2%}" for name, row in rows.iterrows()]
+        yield f"Average relative error of {quantity} at T, G-only → sigma-kernel: {'; '.join(parts)}."
+
+
+def _inputs(table: pd.DataFrame) -> Iterable[str]:
+    for parameter, symbol in (
+        ("rho", "the correlation rho"),
+        ("k_0", "the variance K^0"),
+        ("c_b", "C_b"),
+        ("c_w", "C_W"),
+    ):
+        others = [name for name in ("activation", "c_w", "c_b", "k_0", "rho") if name != parameter]
+        spread = table.groupby(others)["average"].agg(lambda errors: errors.max() / errors.min())
+        worst = spread.groupby("activation").max()
+        parts = [f"{name} {value:.3g}" for name, value in worst.items()]
+        yield f"By what factor {symbol} changes G-only's error of V4 at T, at most: {', '.join(parts)}."
+
+
+def _steps(table: pd.DataFrame) -> Iterable[str]:
+    for quantity in ("V4", "K1"):
+        rows = table[table["quantity"] == quantity]
+        worst = rows.sort_values("largest_shift").iloc[-1]
+        yield (
+            f"Halving epsilon, from 0.1 to 0.05 at the same t, moves the window of {quantity} by"
+            f" {number(float(rows['average_shift'].mean()))} on average and at most"
+            f" {number(float(worst['largest_shift']))} ({worst['activation']}, {worst['closure']})."
+        )
+
+
+def _widths(table: pd.DataFrame) -> Iterable[str]:
+    for theory, rows in table.groupby("theory"):
+        grid = rows.pivot(index="activation", columns="width", values="to_the_end")
+        whole = rows["configurations"].iloc[0]
+        widths = ", ".join(str(width) for width in grid.columns)
+        parts = [f"{name} {', '.join(str(count) for count in row)}" for name, row in grid.iterrows()]
+        yield (
+            f"Of {whole} configurations each, {theory} keeps V4 within {SIMULATED_TOLERANCE:.0%} of simulations of n ="
+            f" {widths} up to T in: {'; '.join(parts)}."
+        )
+
+
+def _finite_width(table: pd.DataFrame) -> Iterable[str]:
+    for quantity in ("K0", "V4"):
+        rows = table[table["quantity"] == quantity].groupby("activation")
+        parts = []
+        for name, row in rows:
+            sizes = [f"{value:.3g} ± {se:.2g}" for value, se in zip(row["n_error"], row["n_error_se"], strict=True)]
+            parts.append(f"{name} {', '.join(sizes)}")
+        widths = ", ".join(str(width) for width in sorted(table["width"].unique()))
+        yield f"n times the relative error of {quantity} at T, at n = {widths}: {'; '.join(parts)}."
+    low, high = table["n_error"] - 2 * table["n_error_se"], table["n_error"] + 2 * table["n_error_se"]
+    keys = [table["quantity"], table["activation"]]
+    constant = low.groupby(keys).max() <= high.groupby(keys).min()
+    yield (
+        f"A correction of order 1/n makes these independent of n; within two standard errors they are in"
+        f" {int(constant.sum())} of {len(constant)} rows (an error below its noise is biased upwards by it)."
+    )
