@@ -68,10 +68,10 @@ SORT = {
 
 
 _PREDICT = {
-    "activation": "activation",
+    "sigma": "activation",
     "C_W": "weight_variance",
     "C_b": "bias_variance",
-    "epsilon": "epsilon",
+    "eps": "epsilon",
     "T": "total_time",
     "N": "n_inputs",
     "variance": "kernel_variance",

@@ -202,6 +202,14 @@ def test_on_a_phone_nothing_scrolls_sideways(page: Page, address: str) -> None:
         page.wait_for_function(ROOMY, arg=True, timeout=PATIENCE)
 
 
+def test_filters_of_one_page_leave_the_inputs_of_another_alone(page: Page, address: str) -> None:
+    _open(page, f"{address}/?activation=relu", "Validity windows")
+    page.get_by_role("link", name="Predict", exact=True).click()
+    page.get_by_role("heading", name="Predict", level=1).wait_for()
+    page.get_by_text("Reference: Wick hierarchy up to order").wait_for()
+    expect(page.get_by_role("combobox", name="activation σ")).to_have_value("tanh")
+
+
 @pytest.fixture(scope="module")
 def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A server, and the file that it reads; what lies there changes."""

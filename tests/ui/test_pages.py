@@ -293,7 +293,7 @@ def test_sql_chart_takes_the_columns_of_the_result(open_page: OpenPage, results:
 
 
 def test_predict_needs_no_database(open_page: OpenPage, tmp_path: Path) -> None:
-    app = open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", activation="erf", T="1.0", C_W="1.5")
+    app = open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", sigma="erf", T="1.0", C_W="1.5")
     assert not app.exception
     model = eft.ResNet(activation="erf", weight_variance=1.5, epsilon=0.1, depth=100)
     theory = eft.predict(model, eft.InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.3), "g_only")
@@ -304,21 +304,21 @@ def test_predict_needs_no_database(open_page: OpenPage, tmp_path: Path) -> None:
 
 
 def test_predict_draws_the_stored_simulation(open_page: OpenPage, results: Database) -> None:
-    query = {"epsilon": "0.25", "T": "1.0", "n": "16", "variance": "1.0", "correlation": "0.3"}
+    query = {"eps": "0.25", "T": "1.0", "n": "16", "variance": "1.0", "correlation": "0.3"}
     app = open_page(results.url, "predict", **query)
     run = int(queries.runs(results, kind="simulation", activation="tanh")["run_id"].iloc[0])
     assert not app.exception
     (link,) = app.get("page_link")
     assert link.proto.label == f"simulation: run {run}, n = 16, M = 2048 networks"
     assert "simulation ± 2 s.e." in app.get("plotly_chart")[0].proto.spec
-    app = open_page(results.url, "predict", **query, activation="gelu")
+    app = open_page(results.url, "predict", **query, sigma="gelu")
     assert not app.get("page_link")
 
 
 def test_predict_writes_the_study_file(open_page: OpenPage, results: Database, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("EFT_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    app = open_page(results.url, "predict", activation="gelu", n="32")
+    app = open_page(results.url, "predict", sigma="gelu", n="32")
     assert [button.label for button in app.button] == ["Write study file"]
     app.button[0].click().run()
     (path,) = (tmp_path / "home" / "studies").glob("*.toml")
@@ -328,7 +328,7 @@ def test_predict_writes_the_study_file(open_page: OpenPage, results: Database, t
 
 
 @pytest.mark.parametrize(
-    ("query", "words"), [({"correlation": "-0.9", "N": "4"}, "correlation"), ({"epsilon": "0.001"}, "layers")]
+    ("query", "words"), [({"correlation": "-0.9", "N": "4"}, "correlation"), ({"eps": "0.001"}, "layers")]
 )
 def test_predict_says_what_is_wrong(open_page: OpenPage, results: Database, query: dict[str, str], words: str) -> None:
     app = open_page(results.url, "predict", **query)

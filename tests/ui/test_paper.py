@@ -148,7 +148,7 @@ def test_verdicts_follow_from_the_numbers(recorded: Database) -> None:
 def test_page_shows_statements_numbers_and_figures(
     open_page: Callable[..., AppTest], recorded: Database, statements: list[str]
 ) -> None:
-    app = open_page(recorded.url, "paper", n="n = 128")
+    app = open_page(recorded.url, "paper", ensemble="n = 128")
     assert not app.exception
     # two look up the schema's revision, then: studies, runs twice, curves, errors, windows
     assert len(statements) == 2 + 6

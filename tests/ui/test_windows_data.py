@@ -231,7 +231,7 @@ def test_a_better_theory_as_reference(referred: Database) -> None:
     for row in shown.to_dict("records"):
         wanted = pairs[row["closure"], row["quantity"]]
         assert (row["status"], row["certified_until"]) == (wanted["status"], pytest.approx(wanted["certified_until"]))
-        assert row["link"].startswith("predict?activation=tanh&C_W=2.0&")
+        assert row["link"].startswith("predict?sigma=tanh&C_W=2.0&")
     cells = build_cells(referred, chosen, "closure", "epsilon")
     assert cells["windows"].tolist() == [1] * 5
     assert set(cells["link"]) == {""}

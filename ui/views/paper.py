@@ -110,7 +110,7 @@ width = row.segmented_control(
     [f"n = {width}" for width in widths] or [f"n = {WIDTH}"],
     default=f"n = {WIDTH}" if WIDTH in widths or not widths else f"n = {widths[0]}",
     required=True,
-    key="n",
+    key="ensemble",
     bind="query-params",
 )
 missing, statements, numbers, figures = _audit(str(db.url), str(study), int(str(width).removeprefix("n = ")))

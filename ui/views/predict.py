@@ -54,16 +54,19 @@ def _at_once(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> dict[str
     return predict_at_once(_model, _kernel)
 
 
+# Keys are names in the address, and filters of the windows page have other values under the names of v_windows.
+
+
 def _choose_model() -> tuple[eft.ResNet, int]:
     row = st.container(horizontal=True)
     names = list(eft.activation_names())
     activation = row.selectbox(
-        "activation σ", names, index=names.index("tanh"), key="activation", bind="query-params", width=INPUT_PIXELS
+        "activation σ", names, index=names.index("tanh"), key="sigma", bind="query-params", width=INPUT_PIXELS
     )
     shared: dict[str, Any] = {"bind": "query-params", "width": INPUT_PIXELS}
     weight = row.number_input("C_W", 0.01, 100.0, 2.0, 0.1, key="C_W", **shared)
     bias = row.number_input("C_b", 0.0, 100.0, 0.0, 0.1, key="C_b", **shared)
-    epsilon = row.number_input("ε", 0.001, 10.0, 0.1, 0.01, format="%.3f", key="epsilon", **shared)
+    epsilon = row.number_input("ε", 0.001, 10.0, 0.1, 0.01, format="%.3f", key="eps", **shared)
     total = row.number_input("T = ε² L", 0.01, 1000.0, 2.0, 0.1, key="T", **shared)
     width = row.number_input("width n", 1, 1_000_000, 64, 16, key="n", **shared)
     model = eft.ResNet(
