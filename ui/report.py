@@ -18,6 +18,8 @@ from ui.figures import panels_svg
 from ui.notation import number
 from ui.paper.audit import COLUMNS, INTRODUCTION, LEGEND, TITLE, findings, lines
 from ui.paper.figures import paper_figures
+from ui.paper.residuals import COLUMNS as RESIDUAL_COLUMNS
+from ui.paper.residuals import EXPLANATION, SQL, residual_findings, residual_table
 from ui.paper.results import Results
 
 LONGEST_TABLE = 40
@@ -81,6 +83,8 @@ def _write(files: Mapping[Path, str]) -> list[Path]:
 
 
 def _content(results: Results) -> dict[str, object]:
+    table = residual_table(results)
+    said = residual_findings(table) if table else []
     drawn = [{"name": each.name, "caption": each.caption, "svg": panels_svg(each)} for each in paper_figures(results)]
     return {
         "title": TITLE,
@@ -91,6 +95,13 @@ def _content(results: Results) -> dict[str, object]:
         "findings": findings(results),
         "lines": lines(results),
         "figures": drawn,
+        "residuals": {
+            "rows": table,
+            "columns": RESIDUAL_COLUMNS,
+            "explanation": EXPLANATION,
+            "findings": said,
+            "sql": SQL,
+        },
         "simulations": results.simulations.to_dict("records"),
         "sources": list(published().sources.values()),
     }

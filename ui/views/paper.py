@@ -11,6 +11,8 @@ from ui.figures.panels import PanelFigure
 from ui.notation import markdown_text
 from ui.paper.audit import CHANGES, COLUMNS, INTRODUCTION, LEGEND, OPEN, STANDS, Finding, Line, findings, lines
 from ui.paper.figures import paper_figures
+from ui.paper.residuals import COLUMNS as RESIDUAL_COLUMNS
+from ui.paper.residuals import EXPLANATION, SQL, Interval, residual_findings, residual_table
 from ui.paper.results import WIDTH, Results, recorded_studies
 from ui.shell import PLOT, narrow, open_database
 
@@ -31,6 +33,11 @@ def _audit(url: str, study: str, width: int) -> Audit:
     """What is missing, statements, numbers, figures."""
     results = Results(db, study, width)
     return results.missing, findings(results), lines(results), paper_figures(results)
+
+
+@st.cache_data(max_entries=2, ttl=SECONDS_KEPT, show_spinner="putting V4 into its equation …")
+def _residuals(url: str, study: str) -> tuple[Interval, ...]:
+    return residual_table(Results(db, study))
 
 
 def _show_queries(queries: tuple[str, ...]) -> None:
@@ -85,6 +92,17 @@ def _show_figures(found: tuple[PanelFigure, ...]) -> None:
         st.caption(markdown_text(figure.caption))
 
 
+def _show_residuals(found: tuple[Interval, ...]) -> None:
+    if not found:
+        st.caption("No simulation with Sigma is recorded yet.")
+        return
+    st.markdown(markdown_text(" ".join(residual_findings(found))))
+    st.caption(markdown_text(EXPLANATION))
+    st.dataframe(pd.DataFrame([row.cells for row in found], columns=list(RESIDUAL_COLUMNS)), hide_index=True)
+    with st.popover("query of V4 and Sigma", type="tertiary"):
+        _show_queries((SQL,))
+
+
 def _nothing_yet() -> None:
     st.info("No study of the paper's setting has been run into this database yet.")
     st.markdown(
@@ -130,3 +148,6 @@ if not figures:
 st.subheader("Sources", divider="gray")
 for text in published().sources.values():
     st.caption(markdown_text(text))
+st.subheader("Residual of the equation of V4", divider="gray")
+if st.toggle("put the simulated V4 into the equation (some seconds)", key="residual", bind="query-params"):
+    _show_residuals(_residuals(str(db.url), str(study)))
