@@ -64,6 +64,7 @@ paper-quick: $(VENV)/.installed ## the same with fewer networks, within two minu
 atlas: $(VENV)/.installed ## run the study of 288 networks (within half an hour) and write docs/atlas.md
 	$(BIN)/eft db upgrade
 	$(BIN)/eft run atlas
+	$(BIN)/eft run digits-16
 	$(BIN)/eft atlas --output docs/atlas.md
 
 docs: $(VENV)/.installed-test ## build the documentation into site/

@@ -51,6 +51,7 @@ def write_atlas(db: Database, markdown: Path) -> list[Path]:
     content = {
         "introduction": atlas.INTRODUCTION,
         "study": atlas.STUDY,
+        "real_inputs": atlas.REAL_INPUTS,
         "longest": LONGEST_TABLE,
         "figure": figure,
         "lessons": [

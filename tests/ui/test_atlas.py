@@ -27,21 +27,21 @@ recorded_depths = 5
 
 [[model]]
 activation = ["tanh", "relu"]
-weight_variance = [1.0, 2.0]
+weight_variance = 2.0
 epsilon = 0.1
 total_time = 0.5
 widths = [8, 16]
 
 [[model]]
 activation = ["tanh", "relu"]
-weight_variance = [1.0, 2.0]
+weight_variance = 2.0
 bias_variance = 0.1
 epsilon = [0.05, 0.1]
 total_time = 0.5
 
 [[model]]
 activation = ["tanh", "relu"]
-weight_variance = [1.0, 2.0]
+weight_variance = 2.0
 epsilon = 0.05
 total_time = 0.5
 
@@ -53,13 +53,44 @@ correlation = 0.3
 """
 
 
+DIGITS = """
+name = "digits-16"
+reference = { name = "wick", order = 8 }
+closures = ["g_only", "sigma"]
+recorded_depths = 5
+
+[model]
+activation = "relu"
+weight_variance = 2.0
+epsilon = 0.2
+depth = 10
+
+[[kernel]]
+kind = "digits"
+classes = [0, 1]
+variance = 1.0
+
+[[kernel]]
+kind = "equicorrelated"
+n_inputs = 2
+variance = 1.0
+correlation = 0.65
+"""
+
+
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Database, Path]:
     """The page, the database it was made from, and its folder."""
     folder = tmp_path_factory.mktemp("atlas")
     (folder / "small.toml").write_text(STUDY)
+    (folder / "digits.toml").write_text(DIGITS)
     environment = {**os.environ, "EFT_HOME": str(folder / "home"), "EFT_DATABASE_URL": ""}
-    for command in (["db", "upgrade"], ["run", "small.toml"], ["atlas", "--output", "page/atlas.md"]):
+    for command in (
+        ["db", "upgrade"],
+        ["run", "small.toml"],
+        ["run", "digits.toml"],
+        ["atlas", "--output", "page/atlas.md"],
+    ):
         done = subprocess.run([EFT, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     db = Database(f"sqlite:///{folder / 'home' / 'results.db'}", read_only=True)
@@ -71,7 +102,7 @@ def test_every_table_is_what_its_query_gives(atlas: tuple[str, Database, Path]) 
     parts = re.split(r"^## ", page, flags=re.MULTILINE)
     queried = dict(re.findall(r"^(\w[^\n]*)\n\n```sql\n(.*?);\n```", parts[-1], re.DOTALL | re.MULTILINE))
     shown = {part.split("\n", 1)[0]: re.findall(r"^\| (.*) \|$", part, re.MULTILINE) for part in parts[1:-1]}
-    assert len(shown) == 8
+    assert len(shown) == 9
     assert set(queried) == {*shown, "The figure"}
     for title, lines in shown.items():
         frame = queries.select(db, queried[title])
