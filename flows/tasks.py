@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from db.errors import DatabaseMissing, DatabaseReadOnly, SchemaOutdated
 from eftcore.checks import theorem_table
 from eftcore.ensemble.engines import resolve_device
+from eftcore.errors import OutOfMemory
 from eftcore.specs import EnsembleSpec, Precision, PredictionSpec
 from eftcore.theorems import check_theorems
 from flows import gpu, recording, work
@@ -39,7 +40,7 @@ def may_pass(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, DatabaseMissing | DatabaseReadOnly | SchemaOutdated):
             return False
-        if isinstance(error, ConnectionError | TimeoutError | OperationalError) or gpu.out_of_memory(error):
+        if isinstance(error, ConnectionError | TimeoutError | OperationalError | OutOfMemory):
             return True
         if isinstance(error, OSError) and error.errno in _PASSING:
             return True

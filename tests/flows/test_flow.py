@@ -10,6 +10,7 @@ import pytest
 
 from db import migrate, queries
 from db.session import Database, default_url
+from eftcore.errors import OutOfMemory
 from flows import work
 from flows.requests import StudyRequest
 from flows.store import data_home, default_store
@@ -403,7 +404,7 @@ def test_passing_trouble_is_retried_and_wrong_input_is_not(
     from flows import tasks
 
     monkeypatch.setattr(tasks.predict, "retry_delay_seconds", 0)
-    real, troubles = work.predict, [ConnectionResetError("gone"), ConnectionResetError("gone")]
+    real, troubles = work.predict, [ConnectionResetError("gone"), OutOfMemory("another program has it")]
 
     def troubled(store, spec):
         if troubles:
