@@ -203,14 +203,14 @@ def test_what_prefect_forgot_is_not_computed_again(calls: list[str], tiny: Path,
 def test_a_dry_run_foretells_what_is_computed(calls: list[str], tiny: Path):
     from flows.run import plan_study
 
-    before = plan_study(str(tiny))
+    before = plan_study(load_study(tiny))
     assert calls == []
     assert [task.cached for task in before] == [False] * TASKS
     run(tiny)
-    assert all(task.cached for task in plan_study(str(tiny)))
+    assert all(task.cached for task in plan_study(load_study(tiny)))
     lost = next(iter(load_study(tiny).predictions))
     default_store().path(lost).unlink()
-    assert [task.label for task in plan_study(str(tiny)) if not task.cached] == [before[0].label]
+    assert [task.label for task in plan_study(load_study(tiny)) if not task.cached] == [before[0].label]
 
 
 def test_a_dry_run_says_how_long_judging_by_earlier_runs(
@@ -218,14 +218,14 @@ def test_a_dry_run_says_how_long_judging_by_earlier_runs(
 ):
     from flows import launch
 
-    launch.dry_run(str(tiny), as_json=False)
+    launch.dry_run(StudyRequest(study=str(tiny)), as_json=False)
     assert f"0 tasks cached, {TASKS} to compute; no simulation is recorded yet" in capsys.readouterr().out
     run(tiny)
-    launch.dry_run(str(tiny), as_json=False)
+    launch.dry_run(StudyRequest(study=str(tiny)), as_json=False)
     assert f"{TASKS} tasks cached, 0 to compute; nothing to compute." in capsys.readouterr().out
     tiny.write_text(TINY.replace("seed = 7", "seed = 8"))
     capsys.readouterr()
-    launch.dry_run(str(tiny), as_json=True)
+    launch.dry_run(StudyRequest(study=str(tiny)), as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert [task["task"].split()[0] for task in told["tasks"] if task["cached"]] == ["predict", "predict"]
     db = Database(default_url(), read_only=True)
@@ -282,7 +282,7 @@ def test_shards_are_added_until_the_target_is_met(calls: list[str], tiny: Path, 
     from flows.run import plan_study
 
     tiny.write_text(TARGET)
-    before = plan_study(str(tiny))
+    before = plan_study(load_study(tiny))
     assert [task.at_most for task in before].count(True) == 1
     assert "at most 30 more shards for V4 to 10 % (at most 2000 networks), 1872 networks" in str(before)
     summary = run(tiny)
@@ -303,7 +303,7 @@ def test_shards_are_added_until_the_target_is_met(calls: list[str], tiny: Path, 
     assert calls == []
     assert again.computed == 0
     assert again.precision == summary.precision
-    assert not [task for task in plan_study(str(tiny)) if task.at_most or not task.cached]
+    assert not [task for task in plan_study(load_study(tiny)) if task.at_most or not task.cached]
 
     launch.report(summary, as_json=True)
     (told,) = json.loads(capsys.readouterr().out)["precision"]
