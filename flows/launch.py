@@ -167,12 +167,13 @@ def report(summary: Summary, *, as_json: bool) -> None:
     """Print the study's validity windows, what was cached, what failed and what to look at next."""
     db = Database(default_url(), read_only=True)
     if as_json:
-        counts = {name: getattr(summary, name) for name in ("cached", "computed", "skipped", "superseded")}
+        counts = {name: getattr(summary, name) for name in ("cached", "computed", "skipped")}
         failures = [{"task": failure.label, "cause": failure.cause} for failure in summary.failures]
         tables.print_json(
             {
                 "study": summary.study,
                 "tasks": counts,
+                "superseded": summary.superseded,
                 "failures": failures,
                 "precision": tables.records(tables.precision_table(summary.precision.values())),
                 "windows": tables.records(windows(db, study=summary.study)),
