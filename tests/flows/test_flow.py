@@ -95,7 +95,7 @@ def test_predictions_are_held_against_a_theory_too(calls: list[str], tiny: Path,
     from flows.run import plan_study
 
     tiny.write_text(THEORY)
-    planned = plan_study(str(tiny))
+    planned = plan_study(load_study(tiny))
     assert [task.label for task in planned if "with wick" in task.label] == [
         f"compare {closure} with wick order auto: tanh, equicorrelated(N=2, K=1, rho=0.3)"
         for closure in ("mean", "g_only")
@@ -108,7 +108,7 @@ def test_predictions_are_held_against_a_theory_too(calls: list[str], tiny: Path,
 
     calls.clear()
     assert (run(tiny).computed, calls) == (0, [])
-    assert all(task.cached for task in plan_study(str(tiny)))
+    assert all(task.cached for task in plan_study(load_study(tiny)))
     launch.report(first, as_json=False)
     said = capsys.readouterr().out
     assert "held against" in said
@@ -123,7 +123,7 @@ def test_a_study_may_simulate_nothing(calls: list[str], tiny: Path, capsys: pyte
     from flows import launch
 
     tiny.write_text(THEORY.replace("samples = 4096\n", "").replace("widths = [8]\n", ""))
-    launch.dry_run(str(tiny), as_json=False)
+    launch.dry_run(StudyRequest(study=str(tiny)), as_json=False)
     assert "6 to compute; no simulation among them." in capsys.readouterr().out
     summary = run(tiny)
     assert (summary.computed, summary.failures) == (6, [])

@@ -15,7 +15,7 @@ from flows.requests import ConfigurationRequest, StudyRequest, TopUpRequest
 from flows.store import data_home, default_store
 from flows.study import load_study
 from tests.flows.conftest import TINY
-from tests.flows.test_flow import TARGET, TASKS, calls, counts, small_shards
+from tests.flows.test_flow import TARGET, TASKS, THEORY, calls, counts, small_shards
 
 __all__ = ["calls", "small_shards"]
 
@@ -112,6 +112,19 @@ def test_only_what_is_new_is_computed_beside_older_results(calls: list[str], tin
         (NOW + 1, False, 1),
     ]
     assert rows("SELECT DISTINCT closure FROM v_windows ORDER BY 1") == [("g_only",), ("mean",), ("source_only",)]
+
+
+def test_older_theories_stay_good_as_references(calls: list[str], tiny: Path, newer):
+    tiny.write_text(THEORY.replace('"mean", "g_only"', '"mean"'))
+    run(tiny)
+    before = rows("SELECT COUNT(*) FROM v_theory_windows")
+    newer("prediction")
+    calls.clear()
+    summary = run(tiny)
+    assert (calls, summary.computed, summary.superseded) == ([], 0, 2)
+    assert rows("SELECT COUNT(*) FROM v_theory_windows") == before
+    run(tiny, renew=True)
+    assert sorted(calls) == ["compare", "compare", "predict", "predict"], "the simulation is of its present version"
 
 
 @pytest.mark.usefixtures("small_shards")
