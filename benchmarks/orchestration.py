@@ -2,7 +2,8 @@
 
 Overhead: shards of about a second as tasks of one flow run with one worker; the time from the start of the first to the
 end of the last, over the time that the simulations themselves took (they measure it, so other load meets both). Sweep:
-theory of every closure and a small paired ensemble for each of ``--configurations`` configurations from one study file.
+theory of every closure and a small paired ensemble for each of ``--configurations`` configurations from one study file,
+with the memory of the command and of Prefect's server as configurations are recorded.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import psutil
 
 import eftcore as eft
@@ -128,33 +129,34 @@ def sweep(home: Path, configurations: int) -> None:
     subprocess.run([*eft_command, "db", "upgrade"], env=environment, check=True, stdout=subprocess.DEVNULL)
     for title in ("first", "again"):
         start = time.perf_counter()
-        run = subprocess.Popen(
-            [*eft_command, "run", str(study)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        megabytes: list[float] = []
-        watch = threading.Thread(target=_watch, args=(run.pid, megabytes))
-        watch.start()
-        assert run.stdout is not None
-        said = run.stdout.read().decode()
+        said = home / "said.txt"
+        with said.open("w") as out:
+            command = [*eft_command, "run", str(study)]
+            run = subprocess.Popen(command, env=environment, text=True, stdout=out, stderr=subprocess.PIPE)
+        assert run.stderr is not None
+        ours, servers = [], []  # megabytes after each configuration
+        for line in run.stderr:
+            if "] record: " in line:
+                server = orchestration.local_server().running()
+                assert server is not None
+                ours.append(_megabytes(run.pid))
+                servers.append(_megabytes(server.pid))
         assert run.wait() == 0
-        watch.join()
-        (counts,) = [line for line in said.splitlines() if line.startswith("Study sweep")]
-        quarters = [megabytes[int(part * (len(megabytes) - 1) / 4)] for part in range(5)]
-        memory = ", ".join(f"{number:.0f}" for number in quarters)
-        print(f"{title}: {time.perf_counter() - start:.0f} s. {counts} Memory over time: {memory} MB")
+        (counts,) = [line for line in said.read_text().splitlines() if line.startswith("Study sweep")]
+        print(f"{title}: {time.perf_counter() - start:.0f} s. {counts}")
+        for name, megabytes in (("command", ours), ("server", servers)):
+            shown = ", ".join(f"{megabytes[count - 1]:.0f} ({count})" for count in _marks(len(megabytes)))
+            half = len(megabytes) // 2
+            growth = 1000 * np.polyfit(np.arange(half), megabytes[-half:], 1)[0]
+            print(f"  {name}: MB (after so many configurations) {shown}; second half {growth:.0f} kB for each")
 
 
-def _watch(pid: int, megabytes: list[float]) -> None:
-    process = psutil.Process(pid)
-    while True:
-        try:
-            megabytes.append(process.memory_info().rss / 1e6)
-        except psutil.Error:
-            return
-        if process.status() == psutil.STATUS_ZOMBIE:
-            megabytes.pop()
-            return
-        time.sleep(1.0)
+def _marks(count: int) -> list[int]:
+    return sorted({1, *range(50, count, 100), count})
+
+
+def _megabytes(pid: int) -> float:
+    return psutil.Process(pid).memory_info().rss / 1e6
 
 
 if __name__ == "__main__":

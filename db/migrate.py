@@ -117,19 +117,20 @@ def upgrade(url: str | sa.URL | None = None, revision: str = "head") -> str:
         with locked_connection(parsed) as connection:
             command.upgrade(_config(connection=connection), revision)
     if target == head():
-        _register_versions(parsed)
+        register_versions(parsed)
     return target
 
 
-def _register_versions(url: sa.URL) -> None:
+def register_versions(url: str | sa.URL | None = None) -> None:
     """From now on results of older algorithms are shown as superseded."""
-    with _peek(url) as connection:
+    parsed = parse_url(url or default_url())
+    with _peek(parsed) as connection:
         rows = connection.execute(sa.select(AlgorithmVersion.algorithm, AlgorithmVersion.version))
         known = {row.algorithm: row.version for row in rows}
     newer = {name: version for name, version in ALGORITHM_VERSION.items() if known.get(name, 0) < version}
     if not newer:
         return
-    db = Database(url)
+    db = Database(parsed)
     try:
         with db.session() as session:
             for name, version in newer.items():

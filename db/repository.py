@@ -45,7 +45,7 @@ from db.statements import get_or_create, insert, table_of, upsert
 from db.types import plain_json, utc_now
 from eftcore.errors import InputError
 from eftcore.results import Theory
-from eftcore.specs import ALGORITHM_VERSION, EnsembleSpec, PredictionSpec
+from eftcore.specs import EnsembleSpec, PredictionSpec
 
 if TYPE_CHECKING:
     from eftcore.ensemble.sample import Sample
@@ -279,7 +279,7 @@ def _row(
 ) -> dict[str, Any]:
     row = {"status": "succeeded"} | provenance_fields(provenance) | dict(fields)
     row["spec"] = spec.model_dump(mode="json", exclude={"model", "kernel"})
-    row["algorithm_version"] = ALGORITHM_VERSION[row["kind"]]
+    row["algorithm_version"] = spec.version
     return row
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.orm import Session
 
 from db.errors import UPGRADE_HINT, DatabaseMissing, problem_from, shown
+from db.side_effects import READER
 from eftcore.errors import EnvironmentProblem, InputError
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -130,7 +131,7 @@ def _lay_down_rights(connection: sa.Connection) -> None:
     driver = connection.connection.driver_connection
     assert driver is not None
     if driver.info.parameter_status("is_superuser") == "on":
-        driver.execute("SET LOCAL ROLE pg_read_all_data")
+        driver.execute(f"SET LOCAL ROLE {READER}")
 
 
 class Database:

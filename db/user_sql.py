@@ -1,7 +1,8 @@
 """SQL written by people: one SELECT, on a database opened so that it cannot be changed, with a limit on rows and time.
 
 The database is the judge, not a parser of ours: SQLite refuses everything but reading when it compiles the statement,
-and takes one statement only; PostgreSQL runs it as a cursor (one SELECT by its grammar) in a read-only transaction.
+and takes one statement only; PostgreSQL runs it as a cursor (one SELECT by its grammar) in a read-only transaction, and
+for an account with every right only if no function that it calls has side effects.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql
 
 from db.session import STATEMENT_TIMEOUT_SECONDS, Database
+from db.side_effects import functions_with_side_effects, has_every_right
 from eftcore.errors import InputError
 
 MAX_ROWS = 10_000
@@ -42,6 +45,8 @@ def select(
     if not _READS.match(sql):
         shown = sql.strip()[:40] or "nothing"
         raise InputError(f"sql: only one SELECT or WITH ... SELECT is allowed, not: {shown}")
+    if "\0" in sql:
+        raise InputError("sql: contains a NUL character, where PostgreSQL would stop reading; remove it")
     if max_rows < 1:
         raise InputError(f"max_rows = {max_rows}: must be at least 1")
     reader = db if db.read_only else Database(db.url, read_only=True)
@@ -64,6 +69,7 @@ def _run(
         else:
             limit = sa.func.set_config("statement_timeout", str(int(timeout_seconds * 1000)), True)
             connection.execute(sa.select(limit))
+            _refuse_side_effects(driver, sql, params)
         # a PostgreSQL server-side cursor takes one SELECT only, and sends no more rows than are fetched
         reading = connection.execution_options(stream_results=True, no_parameters=not params)
         try:
@@ -86,14 +92,39 @@ def _run(
     return frame
 
 
+def _refuse_side_effects(driver: Any, sql: str, params: Mapping[str, Any] | None) -> None:
+    """Raises InputError where an account with every right would call a function that could change something."""
+    if not has_every_right(driver):
+        return
+    import psycopg
+
+    numbered = postgresql.dialect(paramstyle="numeric_dollar")
+    text = str(sa.text(sql).compile(dialect=numbered)) if params else sql
+    try:
+        functions = functions_with_side_effects(driver, text)
+    except psycopg.Error as error:
+        raise _told(str(error)) from None
+    if functions:
+        raise InputError(
+            f"sql: {', '.join(functions)} may have side effects, and {driver.info.user} has every right on this "
+            "server; leave it out, or connect as an account that can only read"
+        )
+
+
 def _refusal(error: exc.DBAPIError, timeout_seconds: float) -> Exception:
     """What the database said about the statement; a lost connection is not the statement's fault."""
     if error.connection_invalidated:
         return error
-    said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+    said = str(error.orig).strip() or type(error.orig).__name__
     low = said.lower()
     if "interrupted" in low or "statement timeout" in low:
         return InputError(f"sql: took longer than {timeout_seconds:g} s and was stopped; add a filter or a LIMIT")
+    return _told(said)
+
+
+def _told(said: str) -> InputError:
+    said = said.strip().splitlines()[0]
+    low = said.lower()
     if "not authorized" in low or "one statement" in low or "multiple commands" in low or "read-only" in low:
         return InputError(f"sql: only one statement that reads is allowed here ({said})")
     return InputError(f"sql: {said}")

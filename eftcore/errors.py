@@ -15,5 +15,9 @@ class EnvironmentProblem(EftError, RuntimeError):
     """The surroundings do not allow the work: database, disk, device."""
 
 
+class OutOfMemory(EnvironmentProblem):
+    """The device has too little memory left, perhaps because another program uses it too."""
+
+
 class NumericsWarning(UserWarning):
     """A requested numerical tolerance was not met; the result carries its error estimate."""

@@ -11,10 +11,10 @@ import json
 import math
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
@@ -267,9 +267,15 @@ def check_depths(depths: Iterable[int] | None, depth: int) -> tuple[int, ...]:
 
 
 class _Recorded(Spec):
+    algorithm: ClassVar[str]
+
     model: ResNet
     kernel: InputKernel
     depths: tuple[int, ...] | None = None
+    _version: int = PrivateAttr(default=0)
+
+    def model_post_init(self, context: Any) -> None:
+        self._version = ALGORITHM_VERSION[self.algorithm]
 
     @model_validator(mode="after")
     def _depths_within(self) -> _Recorded:
@@ -286,6 +292,29 @@ class _Recorded(Spec):
         own = self.model_dump(mode="json", exclude={"model", "kernel"})
         return {**own, "model": self.model.identity(), "kernel": self.kernel.identity()}
 
+    @property
+    def version(self) -> int:
+        """Of the algorithm that makes the result; the present one unless ``of_version`` chose another."""
+        return self._version
+
+    @property
+    def superseded(self) -> bool:
+        """Whether this stands for a result of an older version of the algorithm, which only that version could make."""
+        return self.version < ALGORITHM_VERSION[self.algorithm]
+
+    def of_version(self, version: int) -> Self:
+        """The same work done by another version of the algorithm: a result with another digest.
+
+        >>> spec = PredictionSpec(model=ResNet(activation="tanh", weight_variance=1.0, epsilon=0.1, depth=1),
+        ...                       kernel=InputKernel.explicit([[1.0]]))
+        >>> older = spec.of_version(1)
+        >>> older.superseded, older.digest == spec.digest, older.of_version(spec.version).digest == spec.digest
+        (True, False, True)
+        """
+        other = type(self)(**{name: getattr(self, name) for name in type(self).model_fields})
+        other._version = version
+        return other
+
 
 class PredictionSpec(_Recorded):
     """One theory prediction.
@@ -295,6 +324,8 @@ class PredictionSpec(_Recorded):
     or "exact", every power of epsilon; default: "exact" for wick, else "euler". ``continuous`` takes the limit
     epsilon -> 0 at fixed t instead of stepping layer by layer.
     """
+
+    algorithm: ClassVar[str] = "prediction"
 
     closure: Closure = "g_only"
     order: int | Literal["auto"] | None = None
@@ -326,11 +357,13 @@ class PredictionSpec(_Recorded):
     @cached_property
     def digest(self) -> str:
         """Identity of the prediction."""
-        return digest_of({"prediction": self.identity(), "version": ALGORITHM_VERSION["prediction"]})
+        return digest_of({"prediction": self.identity(), "version": self.version})
 
 
 class EnsembleSpec(_Recorded):
     """One ensemble of networks of one width, before saying how many; shards of it merge."""
+
+    algorithm: ClassVar[str] = "simulation"
 
     width: int = Field(ge=1, le=1_000_000, description="neurons n")
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -341,7 +374,7 @@ class EnsembleSpec(_Recorded):
     @cached_property
     def digest(self) -> str:
         """Identity of the ensemble; with a shard index it fixes the random stream."""
-        return digest_of({"ensemble": self.identity(), "version": ALGORITHM_VERSION["simulation"]})
+        return digest_of({"ensemble": self.identity(), "version": self.version})
 
 
 class Precision(Spec):

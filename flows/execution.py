@@ -14,7 +14,7 @@ from eftcore.ensemble import Attained, attained, sample_digest
 from eftcore.ensemble.sample import Shards
 from eftcore.ensemble.shards import SHARD_WORK, next_round
 from eftcore.specs import EnsembleSpec, PredictionSpec
-from flows import recording, tasks, work
+from flows import recording, superseded, tasks, work
 from flows.dispatch import Dispatcher
 from flows.progress import current, stepping
 from flows.requests import DEFAULT, Resources
@@ -55,13 +55,15 @@ class Planned:
 class Summary:
     """What became of a study's tasks. ``skipped`` ones needed the result of a failed one.
 
-    ``precision`` holds what each simulation that aimed at a precision attained, by the ensemble's digest.
+    ``superseded`` counts the predictions and simulations that an older version of their algorithm made. ``precision``
+    holds what each simulation that aimed at a precision attained, by the ensemble's digest.
     """
 
     study: str
     cached: int = 0
     computed: int = 0
     skipped: int = 0
+    superseded: int = 0
     failures: list[Failure] = field(default_factory=list)
     precision: dict[str, Attained] = field(default_factory=dict)
 
@@ -69,6 +71,8 @@ class Summary:
         text = f"{self.cached} tasks cached, {self.computed} computed"
         if self.failures:
             text += f", {len(self.failures)} failed, {self.skipped} skipped"
+        if self.superseded:
+            text += f"; {superseded.in_words(self.superseded)}"
         return text
 
 
@@ -80,7 +84,7 @@ class Execution:
         self.store = store
         self.resources = resources
         self.dispatcher = dispatcher
-        self.summary = Summary(plan.name)
+        self.summary = Summary(plan.name, superseded=plan.superseded)
         self.predicted: set[str] = set()
         self.started: set[str] = set()
         self.tasks_in_all = 0
@@ -110,7 +114,7 @@ class Execution:
         spec = self.plan.predictions[digest]
         return self._do(
             tasks.predict,
-            f"predict {_closure(spec)}: {spec.model.activation}, {spec.kernel.label}",
+            f"predict {_closure(spec)}: {spec.model.activation}, {spec.kernel.label}{_version(spec)}",
             on_start=lambda: self._starts(spec),
             on_failure=lambda cause: recording.record_failure(self.plan.record, spec, cause),
             digest=digest,
@@ -270,7 +274,7 @@ class Execution:
 
     def _do(
         self,
-        task: Task[..., str],
+        task: Task[..., None],
         label: str,
         *,
         digest: str,
@@ -320,7 +324,7 @@ class Planning(Execution):
 
     def _do(
         self,
-        task: Task[..., str],
+        task: Task[..., None],
         label: str,
         *,
         digest: str,
@@ -352,7 +356,11 @@ def _closure(spec: PredictionSpec) -> str:
 
 
 def _about(spec: EnsembleSpec) -> str:
-    return f"{spec.model.activation}, width {spec.width}, {spec.kernel.label}"
+    return f"{spec.model.activation}, width {spec.width}, {spec.kernel.label}{_version(spec)}"
+
+
+def _version(spec: PredictionSpec | EnsembleSpec) -> str:
+    return f", version {spec.version} of the algorithm" if spec.superseded else ""
 
 
 def _work_of(spec: EnsembleSpec, shards: Shards) -> float:

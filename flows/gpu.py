@@ -32,8 +32,3 @@ def alone(device: str) -> Iterator[None]:
         client.upsert_global_concurrency_limit_by_name(name, limit=1)
     with concurrency(name, occupy=1, strict=True, lease_duration=LEASE_SECONDS):
         yield
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU had too little memory left, perhaps because another program uses it too."""
-    return type(error).__name__ == "OutOfMemoryError"

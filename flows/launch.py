@@ -32,12 +32,12 @@ GIVE_UP_SECONDS = 2.0
 Without the note the next command finds them so."""
 
 
-def run_study(study: str, resources: Resources) -> Summary:
+def run_study(request: StudyRequest, resources: Resources) -> Summary:
     """Run the flow and return what became of it; failures are in the summary, not raised.
 
     Raises EnvironmentProblem when no Prefect server can be had.
     """
-    return _run(lambda run: run.run_study(StudyRequest(study=study), resources), tag=study)
+    return _run(lambda run: run.run_study(request, resources), tag=request.title)
 
 
 def top_up(request: TopUpRequest, resources: Resources) -> Summary:
@@ -118,12 +118,13 @@ def _give_up() -> None:
         recording.give_up()
 
 
-def dry_run(study: str, *, as_json: bool) -> None:
+def dry_run(request: StudyRequest, *, as_json: bool) -> None:
     """Print what ``run_study`` would compute, what it would find, and how long it may take judging by earlier runs."""
     orchestration.configure(data_home())
-    from flows import run
+    from flows import run, superseded
 
-    planned = run.plan_study(study)
+    plan = superseded.settled(request)
+    planned = run.plan_study(plan)
     certain = [task for task in planned if not task.at_most]
     left = [task for task in certain if not task.cached]
     further = [task for task in planned if task.at_most]
@@ -131,7 +132,8 @@ def dry_run(study: str, *, as_json: bool) -> None:
     at_most = _expected_seconds(sum(task.work for task in (*left, *further)))
     if as_json:
         rows = [{"task": task.label, "cached": task.cached, "at_most": task.at_most} for task in planned]
-        tables.print_json({"study": study, "tasks": rows, "expected_seconds": seconds, "at_most_seconds": at_most})
+        told = {"expected_seconds": seconds, "at_most_seconds": at_most, "superseded": plan.superseded}
+        tables.print_json({"study": request.study, "tasks": rows, **told})
         return
     for task in planned:
         print(f"{'perhaps' if task.at_most else 'cached ' if task.cached else 'compute'}  {task.label}")
@@ -144,7 +146,14 @@ def dry_run(study: str, *, as_json: bool) -> None:
     else:
         cap = f" ({at_most:.0f} s if no target is met before its cap)" if further else ""
         expectation = f"about {seconds:.0f} s{cap} of simulation, at the median speed of the simulations recorded here"
-    print(f"Study {study}: {len(certain) - len(left)} tasks cached, {len(left)} to compute; {expectation}.")
+    print(f"Study {request.study}: {len(certain) - len(left)} tasks cached, {len(left)} to compute; {expectation}.")
+    if plan.superseded:
+        print(f"{superseded.in_words(plan.superseded)}. {_renewal()}")
+
+
+def _renewal() -> str:
+    command = shlex.join(["eft", *(word for word in sys.argv[1:] if word != "--dry-run"), "--renew"])
+    return f"What is superseded counts as done; to compute it anew: {command}"
 
 
 def _expected_seconds(work: float) -> float | None:
@@ -158,12 +167,13 @@ def report(summary: Summary, *, as_json: bool) -> None:
     """Print the study's validity windows, what was cached, what failed and what to look at next."""
     db = Database(default_url(), read_only=True)
     if as_json:
-        counts = {"cached": summary.cached, "computed": summary.computed, "skipped": summary.skipped}
+        counts = {name: getattr(summary, name) for name in ("cached", "computed", "skipped")}
         failures = [{"task": failure.label, "cause": failure.cause} for failure in summary.failures]
         tables.print_json(
             {
                 "study": summary.study,
                 "tasks": counts,
+                "superseded": summary.superseded,
                 "failures": failures,
                 "precision": tables.records(tables.precision_table(summary.precision.values())),
                 "windows": tables.records(windows(db, study=summary.study)),
@@ -175,6 +185,8 @@ def report(summary: Summary, *, as_json: bool) -> None:
     if summary.precision:
         tables.print_precision(summary.precision.values())
     print(f"Study {summary.study}: {summary}.")
+    if summary.superseded:
+        print(_renewal())
     for failure in summary.failures:
         print(f"failed: {failure.label}: {failure.cause}", file=sys.stderr)
     if not summary.failures:

@@ -14,8 +14,7 @@ from db import migrate, queries
 from db.errors import DatabaseMissing
 from db.session import Database, default_url
 from flows import launch
-from flows.requests import Resources, checked
-from flows.study import find_study, load_study
+from flows.requests import Resources, StudyRequest, checked
 
 if TYPE_CHECKING:
     from flows.execution import Summary
@@ -58,26 +57,30 @@ class StudyResult:
             db.dispose()
 
 
-def run_study(study: str | os.PathLike[str], *, db: str | None = None, **resources: Any) -> StudyResult:
+def run_study(
+    study: str | os.PathLike[str], *, db: str | None = None, renew: bool = False, **resources: Any
+) -> StudyResult:
     """Run a study; what was computed before is not computed again.
 
     Args:
         study: a bundled study by name ("quick"), or the path of a study file.
         db: address of the results database; EFT_DATABASE_URL, else SQLite in ./eft-data. Created when there is none.
+        renew: compute anew what an older version of an algorithm made (``summary.superseded`` counts it); the old
+            stays in the database, shown as superseded.
         resources: fields of flows.requests.Resources: device, runner, workers, dask_address, task_timeout.
 
     Raises InputError for a wrong study or resource, EnvironmentProblem for a database, server or cluster that cannot
     be used. Tasks that failed are in ``summary.failures`` of the result.
     """
     wanted = checked(Resources, **resources)
-    plan = load_study(find_study(os.fspath(study)))
+    request = checked(StudyRequest, study=os.fspath(study), renew=renew)
     with _database(db) as url:
         try:
             migrate.require_current(url)
         except DatabaseMissing:
             migrate.upgrade(url)
-        summary = launch.run_study(os.fspath(study), wanted)
-    return StudyResult(study=plan.name, database=url, summary=summary)
+        summary = launch.run_study(request, wanted)
+    return StudyResult(study=summary.study, database=url, summary=summary)
 
 
 @contextmanager

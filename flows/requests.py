@@ -43,10 +43,17 @@ class Resources(Section):
 DEFAULT = Resources()
 
 
+Renew = Annotated[
+    bool,
+    Field(description="compute anew what an older version of an algorithm made; else its results count as done"),
+]
+
+
 class StudyRequest(Section):
     """Which study to run."""
 
     study: Annotated[str, Field(description="a bundled study (quick, digits) or the path of a study file")]
+    renew: Renew = False
 
     @field_validator("study")
     @classmethod
@@ -126,6 +133,7 @@ class ConfigurationRequest(ModelRequest):
     estimator: Literal["plain", "paired"] = "paired"
     closures: Annotated[tuple[Closure, ...], Field(min_length=1)] = ("mean", "source_only", "g_only")
     tolerances: Annotated[tuple[float, ...], Field(min_length=1)] = (0.01, 0.05, 0.1)
+    renew: Renew = False
 
     @model_validator(mode="after")
     def _expands(self) -> ConfigurationRequest:

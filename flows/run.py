@@ -21,7 +21,8 @@ from flows.requests import (
 )
 from flows.runners import dispatching
 from flows.store import default_store
-from flows.study import Study, find_study, load_study
+from flows.study import Study
+from flows.superseded import settled
 
 
 class StudyFailed(EftError):
@@ -44,19 +45,19 @@ def run_study(request: StudyRequest, resources: Resources = DEFAULT) -> Summary:
         InputError: the study file is wrong; nothing ran.
         StudyFailed: some tasks failed, after retries where those could help.
     """
-    return carry_out(request.plan(), resources)
+    return carry_out(request, resources)
 
 
 @flow(name="run-configuration", flow_run_name="{request.title}", persist_result=False)
 def run_configuration(request: ConfigurationRequest, resources: Resources = DEFAULT) -> Summary:
     """Predict, simulate and compare one configuration. As run_study."""
-    return carry_out(request.plan(), resources)
+    return carry_out(request, resources)
 
 
 @flow(name="top-up", flow_run_name="{request.title}", persist_result=False)
 def top_up(request: TopUpRequest, resources: Resources = DEFAULT) -> Summary:
     """Make the simulations of a study larger; their finished shards are kept. As run_study."""
-    return carry_out(request.plan(), resources)
+    return carry_out(request, resources)
 
 
 @flow(name="verify-theorems", flow_run_name="{request.title}", persist_result=False)
@@ -76,9 +77,11 @@ def sweep_stale() -> list[int]:
     return recording.sweep_stale()
 
 
-def carry_out(plan: Study, resources: Resources) -> Summary:
+def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources) -> Summary:
     """Do the work of a study within the flow run of this context, and publish its artifacts. Raises StudyFailed."""
     migrate.require_current()
+    migrate.register_versions()
+    plan = settled(request)
     with made_by(flow_run_id=str(runtime.flow_run.id)), dispatching(resources) as dispatcher:
         summary = Execution(plan, default_store(), resources, dispatcher).execute()
     artifacts.publish_study(plan.name, str(summary))
@@ -87,11 +90,8 @@ def carry_out(plan: Study, resources: Resources) -> Summary:
     return summary
 
 
-def plan_study(study: str) -> list[Planned]:
-    """The tasks of a study in the order in which ``run_study`` takes them; computes nothing.
-
-    Raises InputError when the study file is wrong.
-    """
-    planning = Planning(load_study(find_study(study)), default_store())
+def plan_study(plan: Study) -> list[Planned]:
+    """The tasks of a study in the order in which ``run_study`` takes them; computes nothing."""
+    planning = Planning(plan, default_store())
     planning.execute()
     return planning.tasks

@@ -241,6 +241,12 @@ class Study:
         return found
 
     @property
+    def superseded(self) -> int:
+        """How many of its predictions and simulations an older version of their algorithm made."""
+        made = (*self.predictions.values(), *(item.spec for item in self.simulations.values()))
+        return sum(spec.superseded for spec in made)
+
+    @property
     def record(self) -> dict[str, Any]:
         """What the database keeps of the study itself."""
         return {"name": self.name, "digest": self.digest, "spec": self.spec}

@@ -12,10 +12,13 @@ from flows.options import DatabaseOption, JsonOption, use_database
 
 if TYPE_CHECKING:
     from flows.execution import Summary
-    from flows.study import Study
+    from flows.requests import StudyRequest
 
 study_app = typer.Typer()
 
+RenewOption = Annotated[
+    bool, typer.Option("--renew", help="Compute anew what an older version of an algorithm made; the old stays.")
+]
 StudyArgument = Annotated[
     str, typer.Argument(help="A study file, or a bundled study: quick, digits, paper-quick, paper.")
 ]
@@ -40,22 +43,22 @@ def run(
     dask_address: AddressOption = None,
     task_timeout: TimeoutOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be computed, and how long.")] = False,
+    renew: RenewOption = False,
     json: JsonOption = False,
 ) -> None:
     """Run a study: predict, simulate, compare, record. What was computed before is not computed again."""
     from db import migrate
     from flows import launch
-    from flows.requests import Resources, checked
-    from flows.study import find_study, load_study
+    from flows.requests import Resources, StudyRequest, checked
 
     given = {"device": device, "runner": runner, "workers": workers, "task_timeout": task_timeout}
     resources = checked(Resources, **given, dask_address=dask_address)
-    plan = load_study(find_study(study))
+    request = checked(StudyRequest, study=study, renew=renew)
     migrate.require_current(use_database(db))
     if dry_run:
-        launch.dry_run(study, as_json=json)
+        launch.dry_run(request, as_json=json)
         return
-    _carry_out(plan, lambda: launch.run_study(study, resources), as_json=json)
+    _carry_out(request, lambda: launch.run_study(request, resources), as_json=json)
 
 
 @study_app.command()
@@ -71,6 +74,7 @@ def top_up(
     runner: RunnerOption = "threads",
     workers: WorkersOption = None,
     dask_address: AddressOption = None,
+    renew: RenewOption = False,
     json: JsonOption = False,
 ) -> None:
     """Make the simulations of a study larger, by number or to a precision. Finished shards are kept."""
@@ -84,16 +88,17 @@ def top_up(
     if precision is not None:
         quantity, _, error = precision.partition("=")
         aim = {"quantity": quantity, "relative": error, "max_samples": max_samples}
-    request = checked(TopUpRequest, study=study, samples=samples, precision=aim)
+    request = checked(TopUpRequest, study=study, samples=samples, precision=aim, renew=renew)
     migrate.require_current(use_database(db))
-    _carry_out(request.plan(), lambda: launch.top_up(request, resources), as_json=json)
+    _carry_out(request, lambda: launch.top_up(request, resources), as_json=json)
 
 
-def _carry_out(plan: Study, start: Callable[[], Summary], *, as_json: bool) -> None:
+def _carry_out(request: StudyRequest, start: Callable[[], Summary], *, as_json: bool) -> None:
     """Run a flow from the shell: what it left, or how to go on after Ctrl-C."""
     from flows import launch, recording
+    from flows.superseded import settled
 
-    recording.record_study(plan.record)  # a database that cannot be written is told before anything runs
+    recording.record_study(settled(request).record)  # a database that cannot be written is told before anything runs
     try:
         outcome = start()
     except KeyboardInterrupt:

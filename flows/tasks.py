@@ -2,7 +2,8 @@
 
 Inputs are digests and JSON-able specs, never arrays. Each task's first input is the digest of its result, and that
 alone is its cache key; where it runs (``device``) is not part of it. Only failures that may pass by themselves are
-retried.
+retried. Tasks return nothing: Prefect keeps a record in memory of every result until its flow run ends, so that a long
+sweep would grow.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 from db.errors import DatabaseMissing, DatabaseReadOnly, SchemaOutdated
 from eftcore.checks import theorem_table
 from eftcore.ensemble.engines import resolve_device
+from eftcore.errors import EnvironmentProblem, OutOfMemory
 from eftcore.specs import EnsembleSpec, Precision, PredictionSpec
 from eftcore.theorems import check_theorems
 from flows import gpu, recording, work
@@ -39,7 +41,7 @@ def may_pass(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, DatabaseMissing | DatabaseReadOnly | SchemaOutdated):
             return False
-        if isinstance(error, ConnectionError | TimeoutError | OperationalError) or gpu.out_of_memory(error):
+        if isinstance(error, ConnectionError | TimeoutError | OperationalError | OutOfMemory):
             return True
         if isinstance(error, OSError) and error.errno in _PASSING:
             return True
@@ -59,6 +61,7 @@ def _worth_retrying(task: Any, run: Any, state: Any) -> bool:
 _settings: dict[str, Any] = {
     "cache_key_fn": _cache_key,
     "persist_result": True,
+    "cache_result_in_memory": False,
     "result_serializer": "json",
     "retries": 3,
     "retry_delay_seconds": exponential_backoff(1),
@@ -68,14 +71,18 @@ _settings: dict[str, Any] = {
 }
 
 
-def _unless_stored(digest: str, compute: Callable[[ResultStore], str]) -> str:
+def _unless_stored(digest: str, compute: Callable[[ResultStore], str]) -> None:
     """Compute a result, or wait for whoever is computing it now.
 
     What was stored just before a crash is not computed again either, though Prefect never heard that it was done.
     """
     store = default_store()
     with store.computing(digest), _linked():
-        return digest if store.is_intact(digest) else compute(store)
+        if not store.is_intact(digest) and compute(store) != digest:
+            raise EnvironmentProblem(
+                f"{store.path(digest)}: is missing or damaged, and only an older version of the algorithm could "
+                "compute it again; run the study with --renew"
+            )
 
 
 def _linked() -> AbstractContextManager[None]:
@@ -89,13 +96,13 @@ def _linked() -> AbstractContextManager[None]:
 
 
 @task(name="predict", **_settings)
-def predict(digest: str, spec: dict[str, Any]) -> str:
+def predict(digest: str, spec: dict[str, Any]) -> None:
     """A theory prediction."""
-    return _unless_stored(digest, lambda store: work.predict(store, PredictionSpec(**spec)))
+    _unless_stored(digest, lambda store: work.predict(store, PredictionSpec(**spec)))
 
 
 @task(name="simulate", **_settings)
-def simulate(digest: str, spec: dict[str, Any], shard: int, samples: int, device: str) -> str:
+def simulate(digest: str, spec: dict[str, Any], shard: int, samples: int, device: str) -> None:
     """One shard of an ensemble."""
     options: dict[str, Any] = {"shard": shard, "samples": samples, "device": device}
 
@@ -103,19 +110,19 @@ def simulate(digest: str, spec: dict[str, Any], shard: int, samples: int, device
         with gpu.alone(resolve_device(device)):
             return work.simulate(store, EnsembleSpec(**spec), **options)
 
-    return _unless_stored(digest, compute)
+    _unless_stored(digest, compute)
 
 
 @task(name="merge", **_settings)
-def merge(digest: str, spec: dict[str, Any], shards: list[tuple[int, int]]) -> str:
+def merge(digest: str, spec: dict[str, Any], shards: list[tuple[int, int]]) -> None:
     """The shards of an ensemble added up."""
-    return _unless_stored(digest, lambda store: work.merge(store, EnsembleSpec(**spec), shards))
+    _unless_stored(digest, lambda store: work.merge(store, EnsembleSpec(**spec), shards))
 
 
 @task(name="compare", **_settings)
-def compare(digest: str, prediction: str, reference: str, tolerances: list[float]) -> str:
+def compare(digest: str, prediction: str, reference: str, tolerances: list[float]) -> None:
     """A prediction against a simulation or a better prediction."""
-    return _unless_stored(digest, lambda store: work.compare(store, prediction, reference, tolerances))
+    _unless_stored(digest, lambda store: work.compare(store, prediction, reference, tolerances))
 
 
 @task(name="record", **_settings)
@@ -127,7 +134,7 @@ def record(
     precision: dict[str, Any] | None,
     predictions: list[str],
     comparisons: dict[str, str],
-) -> str:
+) -> None:
     """One simulation, its predictions and comparisons, into the database."""
     recording.record(
         default_store(),
@@ -138,18 +145,16 @@ def record(
         predictions=predictions,
         comparisons=comparisons,
     )
-    return digest
 
 
 @task(name="record-theory", **_settings)
 def record_theory(
     digest: str, study: dict[str, Any], reference: str | None, predictions: list[str], comparisons: dict[str, str]
-) -> str:
+) -> None:
     """The predictions of one configuration and their comparisons with the reference, into the database."""
     recording.record_theory(
         default_store(), study=study, reference=reference, predictions=predictions, comparisons=comparisons
     )
-    return digest
 
 
 @task(name="verify", task_run_name="five exact statements")

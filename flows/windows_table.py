@@ -18,6 +18,7 @@ _CONFIGURATION = {
     "samples": "networks",
     "reference": "held against",
     "nodes": "nodes",
+    "superseded": "superseded",
 }
 """Columns that tell configurations apart, with their headings."""
 
@@ -50,7 +51,10 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
         windows = windows.assign(reference=[_reference(row) for row in windows.to_dict("records")])
     configuration = [name for name in _CONFIGURATION if name in windows]
     order = [*configuration, "quantity", "prediction_run_id", "tolerance"]
-    windows = windows.assign(quantity=pd.Categorical(windows["quantity"], ["K0", "V4", "K1"])).sort_values(order)
+    windows = windows.assign(
+        quantity=pd.Categorical(windows["quantity"], ["K0", "V4", "K1"]),
+        superseded=windows["superseded"].map({True: "yes", False: "no"}),
+    ).sort_values(order)
     windows = windows.astype(object).where(windows.notna(), None)
     common = {name: windows[name].iloc[0] for name in configuration if windows[name].nunique() <= 1}
     lines: dict[tuple[object, ...], dict[str, object]] = {}
@@ -65,7 +69,8 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
             },
         )
         line[_percent(row["tolerance"])] = window_text(row["status"], row["certified_until"], row["refuted_from"])
-    heading = ", ".join(f"{_CONFIGURATION[name]} {_text(value)}" for name, value in common.items() if value is not None)
+    said = {_CONFIGURATION[name]: _text(value) for name, value in common.items() if value not in (None, "no")}
+    heading = ", ".join(f"{title} {text}" for title, text in said.items())
     table = pd.DataFrame(list(lines.values()))
     tolerances = [_percent(tolerance) for tolerance in sorted(windows["tolerance"].unique())]
     return heading, table[[*table.columns.difference(tolerances, sort=False), *tolerances]]

@@ -5,8 +5,8 @@ Each returns the digest under which its result lies in the store, together with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ from eftcore.windows import Comparison
 from flows.progress import step
 from flows.provenance import origin, timed
 from flows.store import ResultStore, Stored
+
+AnySpec = TypeVar("AnySpec", PredictionSpec, EnsembleSpec)
 
 _FRAMES = ("errors", "windows")
 
@@ -51,13 +53,14 @@ def predict(store: ResultStore, spec: PredictionSpec) -> str:
 
 def load_theory(store: ResultStore, digest: str) -> tuple[Theory, dict[str, Any]]:
     """A stored prediction and its provenance."""
-    return _theory(store.load(digest))
+    return _theory(store.load(digest), digest)
 
 
-def _theory(stored: Stored) -> tuple[Theory, dict[str, Any]]:
+def _theory(stored: Stored, digest: str) -> tuple[Theory, dict[str, Any]]:
+    spec = _made_by_its_version(PredictionSpec(**stored.meta["spec"]), lambda spec: spec.digest == digest)
     described = {name: stored.meta[name] for name in ("numerical_error", "converged", "details")}
     fields: dict[str, Any] = {**stored.arrays, **described}
-    return Theory(spec=PredictionSpec(**stored.meta["spec"]), **fields), stored.meta["provenance"]
+    return Theory(spec=spec, **fields), stored.meta["provenance"]
 
 
 def simulate(store: ResultStore, spec: EnsembleSpec, *, shard: int, samples: int, device: str) -> str:
@@ -114,21 +117,31 @@ def _save_sample(store: ResultStore, digest: str, sample: Sample, provenance: di
 
 def load_sample(store: ResultStore, digest: str) -> tuple[Sample, dict[str, Any]]:
     """A stored sample and its provenance."""
-    return _sample(store.load(digest))
+    return _sample(store.load(digest), digest)
 
 
-def _sample(stored: Stored) -> tuple[Sample, dict[str, Any]]:
+def _sample(stored: Stored, digest: str) -> tuple[Sample, dict[str, Any]]:
     shards = tuple((int(index), int(count)) for index, count in stored.meta["shards"])
-    spec = EnsembleSpec(**stored.meta["spec"])
+    index, count = shards[0]
+    spec = _made_by_its_version(
+        EnsembleSpec(**stored.meta["spec"]),
+        lambda spec: digest in (sample_digest(spec, shards), shard_digest(spec.digest, index, count)),
+    )
     sample = Sample.from_arrays(spec, shards, stored.arrays, streams=stored.meta["streams"])
     return sample, stored.meta["provenance"]
+
+
+def _made_by_its_version(spec: AnySpec, matches: Callable[[AnySpec], bool]) -> AnySpec:
+    """The spec with the version of the algorithm that its result's digest tells."""
+    versions = (spec.of_version(version) for version in range(spec.version, 0, -1))
+    return next((spec for spec in versions if matches(spec)), spec)
 
 
 def compare(store: ResultStore, prediction: str, reference: str, tolerances: Sequence[float]) -> str:
     """Compare a stored prediction with a stored sample, or with another prediction."""
     theory, _ = load_theory(store, prediction)
     stored = store.load(reference)
-    better = _sample(stored)[0] if "shards" in stored.meta else _theory(stored)[0]
+    better = _sample(stored, reference)[0] if "shards" in stored.meta else _theory(stored, reference)[0]
     result = eft.compare(theory, better, tolerances=tuple(tolerances))
     arrays = {}
     for name in _FRAMES:

@@ -11,6 +11,8 @@ import torch
 from eftcore.activations import get_activation
 from eftcore.ensemble.gpu_kernel import simulate_block
 from eftcore.ensemble.gpu_math import KINDS
+from eftcore.ensemble.gpu_moments import GROUP
+from eftcore.ensemble.memory import Batch
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.streams import stream_key
 from eftcore.errors import InputError
@@ -111,25 +113,28 @@ class GpuEngine:
         """(1, R, 2 or 4, P, networks) float64 at a time, ``samples`` networks in all. InputError for too many."""
         if samples > _MAX_NETWORKS:
             raise InputError(f"simulate: samples = {samples}: at most {_MAX_NETWORKS} in one shard; use more shards")
-        spec, per_network, block = self._spec, int(np.prod(self._shape)), self._constants["NETWORKS"]
-        chunk = block * max(1, _CHUNK_NUMBERS // per_network // block)
-        for first in range(0, samples, chunk):
-            networks = min(chunk, samples - first)
-            observed = torch.empty((1, *self._shape, networks), dtype=torch.float64, device=self._device)
-            simulate_block[(-(-networks // block),)](
-                observed,
-                self._rows,
-                *self._arrays,
-                self._key,
-                first,
-                networks,
-                spec.width,
-                spec.model.depth,
-                self._shape[0],
-                **self._constants,
-                **launch_options(spec),
-            )
-            yield observed
+        block = self._constants["NETWORKS"]
+        chunk = block * max(1, _CHUNK_NUMBERS // int(np.prod(self._shape)) // block)
+        unit = min(GROUP, chunk)
+        yield from Batch(chunk // unit * unit, unit=unit, smallest=unit).pieces(samples, self._simulate)
+
+    def _simulate(self, first: int, networks: int) -> torch.Tensor:
+        spec = self._spec
+        observed = torch.empty((1, *self._shape, networks), dtype=torch.float64, device=self._device)
+        simulate_block[(-(-networks // self._constants["NETWORKS"]),)](
+            observed,
+            self._rows,
+            *self._arrays,
+            self._key,
+            first,
+            networks,
+            spec.width,
+            spec.model.depth,
+            self._shape[0],
+            **self._constants,
+            **launch_options(spec),
+        )
+        return observed
 
     def _tensor(self, array: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         return torch.tensor(np.ascontiguousarray(array), dtype=dtype, device=self._device)

@@ -15,6 +15,9 @@ from eftcore.specs import EnsembleSpec
 BLOCK = 512
 """Networks added side by side; each lane adds its own in order, then the lanes are added as a tree."""
 
+GROUP = 8 * BLOCK
+"""Networks whose total joins a sum at once."""
+
 _SINGLE = ("deviation", "source", "source_2", "residual")
 _SYMMETRIC = ("deviation_2", "deviation_4", "increment", "increment_2", "residual_2", "change", "change_2")
 _ORDERED = ("deviation_3", "change_residual")
@@ -23,7 +26,8 @@ _ORDERED = ("deviation_3", "change_residual")
 class DeviceMoments:
     """Sums of one shard, fed with observations that stay on their device; only sums ever leave it.
 
-    Every sum has one program that adds to it, chunk after chunk in order, so the result is the same in every run.
+    Every sum has one program that adds to it, group after group in order, so the result is the same in every run, and
+    does not depend on how many networks come at once where that is a multiple of GROUP.
     """
 
     def __init__(self, spec: EnsembleSpec, reference: Reference, *, device: str) -> None:
@@ -47,11 +51,18 @@ class DeviceMoments:
 
     def add(self, observed: torch.Tensor) -> None:
         """Add observations (1, R, 2 or 4, P, networks) float64: d, s, and for paired also R, T."""
-        _, recorded, copies, pairs, networks = observed.shape
+        for begin in range(0, observed.shape[-1], GROUP):
+            self._add_group(observed, begin, min(GROUP, observed.shape[-1] - begin))
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _add_group(self, observed: torch.Tensor, begin: int, networks: int) -> None:
+        _, recorded, copies, pairs, stride = observed.shape
         known = {"PAIRED": copies == 4, "BLOCK": BLOCK, "num_warps": 4, "enable_fp_fusion": True}
-        _add_single[(recorded, pairs)](observed, self._single, pairs, networks, POWERS=POWERS, **known)
+        group = observed[..., begin:]
+        _add_single[(recorded, pairs)](group, self._single, pairs, stride, networks, POWERS=POWERS, **known)
         _add_pairs[(recorded, self._packed)](
-            observed,
+            group,
             self._symmetric,
             self._ordered,
             self._kernel,
@@ -59,12 +70,11 @@ class DeviceMoments:
             self._weight_variance,
             *self._tables,
             pairs,
+            stride,
             networks,
             self._spec.kernel.n_inputs,
             **known,
         )
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
 
     @property
     def sums(self) -> dict[str, np.ndarray]:
@@ -88,13 +98,15 @@ class DeviceMoments:
         return torch.tensor(np.array(array, order="C"), dtype=torch.int32, device=self._device)
 
 
-@triton.jit(do_not_specialize=["pairs", "networks"])
-def _add_single(observed, out, pairs, networks, POWERS: tl.constexpr, PAIRED: tl.constexpr, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["pairs", "stride", "networks"])
+def _add_single(
+    observed, out, pairs, stride, networks, POWERS: tl.constexpr, PAIRED: tl.constexpr, BLOCK: tl.constexpr
+):
     """Sums of d, T, T^2, R and the powers of d for one recorded layer and pair, added to out (R, P, 4 + POWERS)."""
     COPIES: tl.constexpr = 4 if PAIRED else 2
     row, p = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    place = observed + (row * COPIES * pairs + p) * networks
-    step = pairs.to(tl.int64) * networks
+    place = observed + (row * COPIES * pairs + p) * stride
+    step = pairs.to(tl.int64) * stride
     zero = tl.zeros([BLOCK], tl.float64)
     source, source_2, residual = zero, zero, zero
     powers = ()
@@ -124,7 +136,7 @@ def _add_single(observed, out, pairs, networks, POWERS: tl.constexpr, PAIRED: tl
         _add(out + 4 + k, powers[k])
 
 
-@triton.jit(do_not_specialize=["pairs", "networks", "n_inputs"])
+@triton.jit(do_not_specialize=["pairs", "stride", "networks", "n_inputs"])
 def _add_pairs(
     observed,
     symmetric,
@@ -138,6 +150,7 @@ def _add_pairs(
     second_of,
     table,
     pairs,
+    stride,
     networks,
     n_inputs,
     PAIRED: tl.constexpr,
@@ -165,7 +178,7 @@ def _add_pairs(
         q_right = q_right + (tl.load(increment + right[term]),)
     scale = tl.load(weight_variance)
 
-    step = pairs.to(tl.int64) * networks
+    step = pairs.to(tl.int64) * stride
     deviation = observed + row * COPIES * step
     source = deviation + step
     residual = deviation + (COPIES - 2) * step
@@ -175,8 +188,8 @@ def _add_pairs(
     r_2, y_1, y_2, y_p, y_q = zero, zero, zero, zero, zero
     for begin in range(0, networks, BLOCK):
         column = begin + tl.arange(0, BLOCK)
-        d_p = _row(deviation, p, column, networks)
-        d_q = _row(deviation, q, column, networks)
+        d_p = _row(deviation, p, column, stride, networks)
+        d_q = _row(deviation, q, column, stride, networks)
         product = d_p * d_q
         d_2 += product
         d_4 += product * product
@@ -184,16 +197,16 @@ def _add_pairs(
         d_3_qp += product * d_q
         sigma = zero
         for term in tl.static_range(4):
-            d = _row(deviation, left[term], column, networks)
-            s = _row(source, right[term], column, networks)
-            rest = _row(residual, left[term], column, networks)
-            rest_s = _row(rest_source, right[term], column, networks)
+            d = _row(deviation, left[term], column, stride, networks)
+            s = _row(source, right[term], column, stride, networks)
+            rest = _row(residual, left[term], column, stride, networks)
+            rest_s = _row(rest_source, right[term], column, stride, networks)
             sigma += scale * (d * s + k_left[term] * rest_s) + q_right[term] * rest
         sigma_1 += sigma
         sigma_2 += sigma * sigma
         if PAIRED:
-            r_p = _row(residual, p, column, networks)
-            r_q = _row(residual, q, column, networks)
+            r_p = _row(residual, p, column, stride, networks)
+            r_q = _row(residual, q, column, stride, networks)
             # d d - e e with e = d - R, without cancellation
             y = d_p * r_q + r_p * d_q - r_p * r_q
             r_2 += r_p * r_q
@@ -226,9 +239,9 @@ def _pair(table, a, b, n_inputs):
 
 
 @triton.jit
-def _row(array, p, column, networks):
+def _row(array, p, column, stride, networks):
     """One pair's numbers, zero beyond the last network."""
-    return tl.load(array + p.to(tl.int64) * networks + column, mask=column < networks, other=0.0)
+    return tl.load(array + p.to(tl.int64) * stride + column, mask=column < networks, other=0.0)
 
 
 @triton.jit

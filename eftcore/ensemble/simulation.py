@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from eftcore.ensemble.engines import engine_and_moments, resolve_device
+from eftcore.ensemble.memory import explained
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.sample import Sample, Shards
 from eftcore.ensemble.shards import attained, first_round, next_round
@@ -54,7 +55,8 @@ def simulate(
         progress: called with (networks done, networks in all).
 
     Raises InputError for bad arguments and where a network leaves the range of ``dtype``, EnvironmentProblem where the
-    device is missing. Issues a NumericsWarning where the cap is reached first.
+    device is missing, OutOfMemory where not even the fewest networks at a time fit into its memory. Issues a
+    NumericsWarning where the cap is reached first.
 
     >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=10)
     >>> sample = simulate(model, InputKernel.explicit([[1.0]]), width=16, samples=64, estimator="plain")
@@ -124,6 +126,10 @@ def _add(
 def _simulate_shard(
     spec: EnsembleSpec, shard: int, samples: int, device: str, report: Callable[[int, int], None]
 ) -> Sample:
+    return explained(device, lambda: _add_up(spec, shard, samples, device, report))
+
+
+def _add_up(spec: EnsembleSpec, shard: int, samples: int, device: str, report: Callable[[int, int], None]) -> Sample:
     path = Path(spec)
     done = 0
     engine, moments = engine_and_moments(spec, path, shard=shard, device=device)

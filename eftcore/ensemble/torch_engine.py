@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from eftcore.activations import get_activation
+from eftcore.ensemble.memory import Batch
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.streams import stream_key
 from eftcore.ensemble.sums import LANES
@@ -22,9 +24,21 @@ _WHITEN_RTOL = 1e-6
 """Eigenvalues of Q below this times the largest count as zero where an increment is whitened."""
 
 
+def _unit(keep: bool) -> int:
+    """Networks whose observations are added up together."""
+    if keep:
+        from eftcore.ensemble.gpu_moments import GROUP
+
+        return GROUP
+    from eftcore.ensemble.moments import GROUP as BUNDLES
+
+    return BUNDLES * LANES
+
+
 class TorchEngine:
     """Observations of one shard, chunk by chunk; chunk sizes follow from the ensemble and the kind of device alone.
 
+    The networks of a chunk are drawn together, and followed together where memory allows it.
     With ``keep`` the observations stay on the device, for eftcore.ensemble.gpu_moments.
     """
 
@@ -55,6 +69,7 @@ class TorchEngine:
         per_network = spec.width * (spec.width if spec.sampler == "weights" else 4 * spec.kernel.n_inputs)
         per_network = max(per_network, 4 * len(first) * len(spec.depths))
         self.chunk = LANES * max(1, min(_CHUNK_NETWORKS[device], _CHUNK_NUMBERS[device] // per_network) // LANES)
+        self._batch = Batch(self.chunk, unit=min(_unit(keep), self.chunk), smallest=1)
 
     @property
     def stream(self) -> str:
@@ -66,30 +81,45 @@ class TorchEngine:
         """``samples`` networks in all: (bundles, R, 2 or 4, P, LANES) float64 arrays with zeros in unused lanes, or
         with ``keep`` (1, R, 2 or 4, P, networks) float64 tensors."""
         for index, start in enumerate(range(0, samples, self.chunk)):
-            seen = self._simulate(index)
-            if self._keep:
-                yield seen[None, ..., : samples - start].contiguous()
-                continue
-            observed = seen.cpu().numpy()
-            observed[..., samples - start :] = 0.0
-            observed = observed[..., : -(-min(self.chunk, samples - start) // LANES) * LANES]
-            bundles = observed.reshape(*observed.shape[:-1], -1, LANES)
-            yield np.ascontiguousarray(np.moveaxis(bundles, -2, 0))
+            left = min(self.chunk, samples - start)
+            for seen in self._batch.pieces(self.chunk, partial(self._piece, index)):
+                yield self._observed(seen, min(left, seen.shape[-1]))
+                left -= seen.shape[-1]
+                if left <= 0:
+                    break
 
-    def _simulate(self, chunk: int) -> torch.Tensor:
-        """(R, 2 or 4, P, networks) of one whole chunk."""
+    def _observed(self, seen: torch.Tensor, networks: int) -> Any:
+        """The first ``networks`` of a piece as they are yielded."""
+        if self._keep:
+            return seen[None, ..., :networks].contiguous()
+        observed = seen.cpu().numpy()
+        observed[..., networks:] = 0.0
+        observed = observed[..., : -(-networks // LANES) * LANES]
+        bundles = observed.reshape(*observed.shape[:-1], -1, LANES)
+        return np.ascontiguousarray(np.moveaxis(bundles, -2, 0))
+
+    def _piece(self, chunk: int, first: int, count: int) -> torch.Tensor:
+        """(R, 2 or 4, P, networks) of ``count`` networks of a chunk, one batch of them after the other."""
+        shape = (len(self._row), 4 if self._paired else 2, len(self._first), count)
+        out = torch.empty(shape, dtype=torch.float64, device=self._device)
+        for begin in range(0, count, self._batch.networks):
+            end = min(begin + self._batch.networks, count)
+            self._simulate(chunk, slice(first + begin, first + end), out[..., begin:end])
+        return out
+
+    def _simulate(self, chunk: int, networks: slice, out: torch.Tensor) -> None:
+        """Write (R, 2 or 4, P, networks) of these networks of a chunk to ``out``."""
         spec, model = self._spec, self._spec.model
         generator = torch.Generator(self._device)
         generator.manual_seed(stream_key(spec, self._shard, chunk) >> 1)
-        size = (self.chunk, spec.width, spec.kernel.n_inputs)
-        out = torch.empty(
-            (len(self._row), 4 if self._paired else 2, len(self._first), self.chunk),
-            dtype=torch.float64,
-            device=self._device,
-        )
-        state = self._normal(size, generator) @ self._start.to(self._dtype)
+
+        def draw(*shape: int) -> torch.Tensor:
+            size = (self.chunk, *shape)
+            return torch.randn(size, generator=generator, dtype=self._dtype, device=self._device)[networks]
+
+        state = draw(spec.width, spec.kernel.n_inputs) @ self._start.to(self._dtype)
         twin = state.clone()
-        response = torch.zeros((self.chunk, len(self._first)), dtype=torch.float64, device=self._device)
+        response = torch.zeros((len(state), len(self._first)), dtype=torch.float64, device=self._device)
         for layer in range(model.depth + 1):
             fired, second_moment = self._fire(state)
             twin_moment = self._fire(twin)[1] if self._paired else second_moment
@@ -105,16 +135,15 @@ class TorchEngine:
                     out[row, 3] = (s - twin_s - self._chi(layer, response) / model.weight_variance).T
             if layer == model.depth:
                 break
-            increment, normal = self._increment(fired, second_moment, generator)
+            increment, normal = self._increment(fired, second_moment, draw)
             state = torch.add(state, increment, alpha=model.epsilon)
             if self._paired:
                 twin = torch.add(twin, normal @ self._root[layer].to(self._dtype), alpha=model.epsilon)
                 drive = model.weight_variance * (self._pairs(twin_moment) - self._path_moment[layer])
                 response = response + model.epsilon**2 * (self._chi(layer, response) + drive)
-        return out
 
     def _increment(
-        self, fired: torch.Tensor, second_moment: torch.Tensor, generator: torch.Generator
+        self, fired: torch.Tensor, second_moment: torch.Tensor, draw: Callable[..., torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """W sigma + b, (networks, n, N), and the standard normals z for which it equals z Q^(1/2)."""
         model, width = self._spec.model, self._spec.width
@@ -123,19 +152,19 @@ class TorchEngine:
         values = values.clamp(min=0.0)
         if self._spec.sampler == "block":
             root = (vectors * values.sqrt()[:, None, :]) @ vectors.mT
-            normal = self._normal(fired.shape, generator)
+            normal = draw(*fired.shape[1:])
             return normal @ root.to(self._dtype), normal
-        weights = self._normal((len(fired), width, width), generator)
+        weights = draw(width, width)
         increment = (model.weight_variance / width) ** 0.5 * (weights @ fired)
         if model.bias_variance > 0:
-            increment = increment + model.bias_variance**0.5 * self._normal((len(fired), width, 1), generator)
+            increment = increment + model.bias_variance**0.5 * draw(width, 1)
         if not self._paired:
             return increment, increment
         # where Q is singular the increment says nothing about z, so that z is drawn anew there
         solid = values > _WHITEN_RTOL * values[:, -1:]
         inverse = torch.where(solid, values, 1.0).rsqrt()
         along = increment.double() @ vectors
-        fresh = self._normal(fired.shape, generator).double()
+        fresh = draw(*fired.shape[1:]).double()
         normal = torch.where(solid[:, None, :], along * inverse[:, None, :], fresh) @ vectors.mT
         return increment, normal.to(self._dtype)
 
@@ -143,9 +172,6 @@ class TorchEngine:
         """sigma(state), and (networks, N, N) its mean products."""
         fired = self._activation(state)
         return fired, self._mean_product(fired)
-
-    def _normal(self, size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-        return torch.randn(size, generator=generator, dtype=self._dtype, device=self._device)
 
     def _mean_product(self, state: torch.Tensor) -> torch.Tensor:
         """(networks, N, N) float64 mean over neurons of the products of inputs."""

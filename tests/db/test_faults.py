@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,10 +45,28 @@ def theory(make_theory) -> eft.Theory:
     return make_theory(n_inputs=3)
 
 
-def test_eight_processes_record_into_one_database(url, db, theory, count_rows):
+def _remedy(told: pytest.ExceptionInfo[EnvironmentProblem]) -> str:
+    """What the user is told to do."""
+    return str(told.value).rsplit("; ", 1)[-1]
+
+
+def _holds(check: Callable[[], None]) -> bool:
+    """Whether a check passes, for the log."""
+    try:
+        check()
+    except AssertionError:
+        return False
+    return True
+
+
+def test_eight_processes_record_into_one_database(url, db, theory, count_rows, backend, fault_log):
     """Each its own study and simulation, all the same prediction and one simulation in common."""
     given = [(_address(url), theory, f"study {k}", (8, 16 + k)) for k in range(PROCESSES)]
     answers = workers.run_together(workers.record_study_of, given)
+    sound = _holds(lambda: _nothing_is_half_there(db)) and count_rows(db)["runs"] == PROCESSES + 2
+    for number, (code, answer) in enumerate(answers):
+        moment, completes = f"study {number}, exit code {code}", code == 0 and len(answer) == 3
+        fault_log.note(f"{PROCESSES} processes at once", backend, moment, consistent=sound, completes=completes)
     assert [code for code, _ in answers] == [0] * PROCESSES
     ids = [answer for _, answer in answers]
     assert len({found[:2] for found in ids}) == 1, "what they share has one id"
@@ -77,22 +96,26 @@ def test_eight_processes_want_the_same_work_and_one_gets_it(url, db, theory):
     assert queries.runs(db).status.tolist() == ["running"]
 
 
-def test_killed_at_twenty_moments_of_recording(url, db, theory, count_rows):
+def test_killed_at_twenty_moments_of_recording(url, db, theory, count_rows, backend, fault_log):
     """Before and after statements and around commits; each time the database is sound and the re-run goes on."""
     ((code, steps),) = workers.run_together(workers.die_recording, [(_address(url), theory, 0)])
     assert code == 0
     complete = count_rows(db)
     _nothing_is_half_there(db)
-    moments = random.Random(20261124).sample(range(1, steps + 1), KILLS)
+    moments = random.Random(20261124).sample(range(1, len(steps) + 1), KILLS)
     for moment in moments:
         with db.session() as session:
             for table in ("studies", "runs", "model_configurations", "input_kernels"):
                 session.execute(sa.text(f"DELETE FROM {table}"))
         ((code, answer),) = workers.run_together(workers.die_recording, [(_address(url), theory, moment)])
-        assert (code, answer) == (-signal.SIGKILL, "died"), moment
-        _nothing_is_half_there(db)
+        sound = _holds(lambda: _nothing_is_half_there(db))
         workers.record_study_of(_address(url), theory, "killed", (16, 32))
-        assert count_rows(db) == complete, moment
+        whole = count_rows(db) == complete
+        said = f"step {moment} of {len(steps)}, {steps[moment - 1]}"
+        fault_log.note("kill -9 while recording", backend, said, consistent=sound, completes=whole)
+        assert (code, answer) == (-signal.SIGKILL, "died"), moment
+        assert sound, moment
+        assert whole, moment
     assert maintenance.check(url) == []
 
 
@@ -108,7 +131,7 @@ def test_run_of_a_killed_worker_is_swept_and_done_by_another(url, db, theory, pr
     assert queries.runs(db).status.tolist() == ["succeeded"]
 
 
-def test_full_disk_leaves_nothing_half_written(db, make_theory, provenance, count_rows, backend):
+def test_full_disk_leaves_nothing_half_written(db, make_theory, provenance, count_rows, backend, fault_log):
     """SQLite's own page limit gives the error of a full disk; PostgreSQL is made to raise its own."""
     if backend == "sqlite":
 
@@ -117,6 +140,7 @@ def test_full_disk_leaves_nothing_half_written(db, make_theory, provenance, coun
             connection.execute(f"PRAGMA max_page_count = {pages + 2}")
 
         sa.event.listen(db.engine, "connect", cramp)
+        loosen = "PRAGMA max_page_count = 1000000"
     else:
         with db.session() as session:
             session.execute(
@@ -131,14 +155,24 @@ def test_full_disk_leaves_nothing_half_written(db, make_theory, provenance, coun
                     " FOR EACH STATEMENT EXECUTE FUNCTION full_disk()"
                 )
             )
+        loosen = "DROP TRIGGER full_disk ON trajectory_values"
     before = count_rows(db)
-    with pytest.raises(EnvironmentProblem, match="free some disk space"):
-        record_prediction(db, make_theory(n_inputs=4), provenance=provenance)
-    assert count_rows(db) == before
+    theory = make_theory(n_inputs=4)
+    with pytest.raises(EnvironmentProblem, match="free some disk space") as told:
+        record_prediction(db, theory, provenance=provenance)
+    sound = count_rows(db) == before
+    with db.session() as session:
+        session.execute(sa.text(loosen))
+    record_prediction(db, theory, provenance=provenance)
+    whole = count_rows(db)["runs"] == 1
+    moment = f"at an insert; the error says: {_remedy(told)}"
+    fault_log.note("disk full", backend, moment, consistent=sound, completes=whole)
+    assert sound
+    assert whole
     assert before["runs"] == 0
 
 
-def test_lost_connection_leaves_nothing_half_written(db, make_theory, provenance, count_rows, backend):
+def test_lost_connection_leaves_nothing_half_written(db, make_theory, provenance, count_rows, backend, fault_log):
     """PostgreSQL ends the session between two statements; SQLite has no connection, so its file cannot be read."""
     theory = make_theory()
     before = count_rows(db)
@@ -154,10 +188,14 @@ def test_lost_connection_leaves_nothing_half_written(db, make_theory, provenance
             session.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
 
     sa.event.listen(db.engine, "before_cursor_execute", cut)
-    with pytest.raises(DatabaseUnreachable, match="cannot use database"):
+    with pytest.raises(DatabaseUnreachable, match="cannot use database") as told:
         record_prediction(db, theory, provenance=provenance)
     sa.event.remove(db.engine, "before_cursor_execute", cut)
-    assert count_rows(db) == before, "and the same Database goes on with a new connection"
+    sound = count_rows(db) == before
     record_prediction(db, theory, provenance=provenance)
-    assert count_rows(db)["runs"] == 1
+    whole = count_rows(db)["runs"] == 1
+    moment = f"before INSERT INTO trajectory_values; the error says: {_remedy(told)}"
+    fault_log.note("lost connection", backend, moment, consistent=sound, completes=whole)
+    assert sound, "and the same Database goes on with a new connection"
+    assert whole
     other.dispose()

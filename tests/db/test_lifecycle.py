@@ -226,7 +226,6 @@ def test_older_algorithm_stays_and_is_shown_as_superseded(db, record_all, make_t
     recorded = record_all(db)
     assert not queries.runs(db).superseded.any()
     versions = {**ALGORITHM_VERSION, "prediction": ALGORITHM_VERSION["prediction"] + 1}
-    monkeypatch.setattr("db.repository.ALGORITHM_VERSION", versions)
     monkeypatch.setattr("eftcore.specs.ALGORITHM_VERSION", versions)
     theory = make_theory("g_only")
     renewed = replace(theory, spec=eft.PredictionSpec(**theory.spec.model_dump()))

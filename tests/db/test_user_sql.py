@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import uuid
 
 import numpy as np
 import pandas as pd
@@ -123,6 +124,21 @@ ATTEMPTS = (
     "SELECT lo_create(4711)",
     "SELECT set_config('transaction_read_only', 'off', false)",
     "SELECT query_to_xml('DELETE FROM studies', true, true, '')",
+    "SET ROLE NONE",
+    "RESET ROLE",
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "SET default_transaction_read_only = off",
+    "UPDATE pg_settings SET setting = 'none' WHERE name = 'role'",
+    "WITH gone AS (UPDATE pg_settings SET setting = 'none' WHERE name = 'role' RETURNING 1) SELECT * FROM gone",
+    "SELECT lo_export(1, 'other')",
+    "SELECT * FROM dblink('host=/tmp', 'DELETE FROM studies') AS t (i integer)",
+    "CALL set_config('role', 'none', false)",
+    "PREPARE other AS DELETE FROM studies",
+    "EXECUTE other",
+    "LISTEN other",
+    "LOCK TABLE studies",
+    "EXPLAIN ANALYZE SELECT 1",
+    "SELECT 1\0; DELETE FROM studies",
     "",
     "   ",
     "SELECTED",
@@ -171,19 +187,113 @@ def test_each_lock_of_sqlite_holds_alone(sqlite_db, tmp_path):
     assert not other.exists()
 
 
-def test_settings_changed_by_a_query_do_not_open_the_next_one(rows, read_only, backend):
+SUPERUSERS_ATTEMPTS = (
+    *("SELECT set_config('role', 'none', false)", "SELECT pg_catalog.set_config('role', 'none', true) FROM studies"),
+    "SELECT U&\"set\\005fconfig\"('session_authorization', 'postgres', false)",
+    "SELECT set_config('role', 'none', false), query_to_xml('SELECT pg_read_file(''/etc/passwd'')', true, true, '')",
+    "SELECT set_config('role', 'none', true), (SELECT pg_terminate_backend(pg_backend_pid()))",
+    "SELECT 1 WHERE set_config('role', 'none', false) = 'none'",
+    "SELECT 1 ORDER BY (SELECT set_config('role', 'none', false))",
+    "SELECT 1 LIMIT length(set_config('role', 'none', false))",
+    "SELECT count(*) FILTER (WHERE set_config('role', 'none', false) = 'none') OVER () FROM studies",
+    "SELECT * FROM set_config('role', 'none', false)",
+    "SELECT * FROM ROWS FROM (set_config('role', 'none', false)) WITH ORDINALITY",
+    "SELECT * FROM studies JOIN LATERAL set_config('role', 'none', false) ON true",
+    "SELECT ARRAY[set_config('role', 'none', false)] || ARRAY['']",
+    "WITH x AS (SELECT set_config('role', 'none', false)) SELECT 1 FROM x",
+    "WITH RECURSIVE x AS (SELECT 'a' UNION SELECT set_config('role', 'none', false) FROM x) SELECT * FROM x",
+    "SELECT * FROM XMLTABLE('/a' PASSING CAST(set_config('role', 'none', false) AS xml) COLUMNS a text)",
+    "SELECT * FROM JSON_TABLE(jsonb '1', '$' COLUMNS (a text PATH '$' DEFAULT set_config('a.b', 'c', false) ON EMPTY))",
+    *("SELECT pg_sleep(1)", "SELECT pg_advisory_lock(1)", "SELECT pg_cancel_backend(1)", "SELECT pg_reload_conf()"),
+    *("SELECT pg_notify('a', 'b')", "SELECT pg_stat_reset()", "SELECT setseed(0.5)", "SELECT ours()", "SELECT 1 <+> 2"),
+    *(
+        "SELECT ts_rewrite('a'::tsquery, 'SELECT 1')",
+        "SELECT * FROM ts_stat('SELECT set_config(''role'', ''x'', true)')",
+    ),
+)
+"""Takes up rights that were laid down, by every place of a SELECT that can hold a call; and other side effects."""
+
+
+@pytest.fixture
+def server_functions(db, backend):
+    """A function and an operator that somebody added, which count as free of side effects and are not."""
     if backend == "postgresql":
-        select(read_only, "SELECT set_config('default_transaction_read_only', 'off', false)")
-        select(read_only, "SELECT set_config('statement_timeout', '0', false)")
+        with db.session() as session:
+            session.execute(
+                sa.text("CREATE FUNCTION ours() RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN 'x'; END $$")
+            )
+            session.execute(
+                sa.text(
+                    "CREATE FUNCTION added(a int, b int) RETURNS int IMMUTABLE LANGUAGE plpgsql"
+                    " AS $$ BEGIN RETURN a + b; END $$"
+                )
+            )
+            session.execute(sa.text("CREATE OPERATOR <+> (LEFTARG = int, RIGHTARG = int, FUNCTION = added)"))
+
+
+@pytest.mark.usefixtures("server_functions")
+def test_every_right_once_laid_down_is_not_taken_up_again(rows, read_only, backend):
+    refusal = "may have side effects, and .* has every right" if backend == "postgresql" else "^sql: "
+    for attempt in SUPERUSERS_ATTEMPTS:
+        with pytest.raises(InputError, match=refusal):
+            select(read_only, attempt)
+
+
+def test_what_people_compute_with_is_no_side_effect(rows, read_only, backend):
+    select(read_only, "SELECT count(*), sum(id), min(name), max(length(name)), abs(-1), coalesce(NULL, 2) FROM studies")
+    select(
+        read_only, "SELECT random(), row_number() OVER (ORDER BY id), upper(name) || 'x' FROM studies ORDER BY random()"
+    )
+    if backend == "postgresql":
+        select(read_only, "SELECT now(), percentile_cont(0.5) WITHIN GROUP (ORDER BY id), stddev(id) FROM studies")
+        select(
+            read_only, "SELECT i::text ~ '1', to_char(now(), 'YYYY'), i::regclass FROM generate_series(1, 3) AS t (i)"
+        )
+        select(read_only, "SELECT jsonb_agg(s), array_agg(id), string_agg(name, ',') FROM studies AS s")
+        select(read_only, "SELECT id, :a || name FROM studies WHERE name LIKE '%' AND id > :b", {"a": "x", "b": 0})
+
+
+@pytest.fixture
+def ordinary(url, backend):
+    """The database opened by an account that reads the tables and has no other right."""
+    if backend == "sqlite":
+        yield Database(url, read_only=True)
+        return
+    name = f"reader_{uuid.uuid4().hex[:8]}"
+    owner = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with owner.connect() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE pg_read_all_data")
+    database = Database(sa.make_url(url).set(username=name, password="secret"), read_only=True)
+    yield database
+    database.dispose()
+    with owner.connect() as connection:
+        connection.exec_driver_sql(f"DROP ROLE {name}")
+    owner.dispose()
+
+
+def test_an_ordinary_account_cannot_break_out_either(rows, ordinary):
+    for attempt in ATTEMPTS:
+        if attempt == "SELECT":
+            continue  # a row without columns is legal on PostgreSQL, and harmless
+        with pytest.raises(InputError, match=r"^sql: "):
+            select(ordinary, attempt)
+
+
+def test_settings_changed_by_a_query_do_not_open_the_next_one(rows, ordinary, backend):
+    if backend == "postgresql":
+        select(ordinary, "SELECT set_config('default_transaction_read_only', 'off', false)")
+        select(ordinary, "SELECT set_config('statement_timeout', '0', false)")
+        with pytest.raises(InputError, match="took longer"):
+            select(ordinary, "SELECT pg_sleep(5)", timeout_seconds=0.2)
     with pytest.raises(InputError, match="took longer"):
         select(
-            read_only,
+            ordinary,
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
             None,
             1,
             0.2,
         )
-    with pytest.raises(DatabaseReadOnly), read_only.session() as session:
+    with pytest.raises(DatabaseReadOnly), ordinary.session() as session:
         session.execute(sa.delete(Study))
 
 

@@ -125,21 +125,23 @@ def record_study_of(url: str, theory: eft.Theory, name: str, widths: tuple[int, 
         database.dispose()
 
 
-def die_recording(url: str, theory: eft.Theory, after: int) -> int:
+def die_recording(url: str, theory: eft.Theory, after: int) -> list[str]:
     """As record_study_of, but killed (SIGKILL) at that step: before or after a statement, or around a commit.
 
-    Returns the number of steps when there are fewer.
+    Returns what the steps are, for people, when there are fewer.
     """
-    steps = 0
+    steps: list[str] = []
 
-    def step(*_: Any) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == after:
+    def step(moment: str, statement: str = "") -> None:
+        steps.append(f"{moment} {' '.join(statement.split()[:3])}".strip())
+        if len(steps) == after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for moment in ("before_cursor_execute", "after_cursor_execute", "begin", "commit"):
-        sa.event.listen(sa.Engine, moment, step)
+    for moment in ("before", "after"):
+        name = f"{moment}_cursor_execute"
+        sa.event.listen(sa.Engine, name, lambda c, _, text, *rest, moment=moment: step(moment, text))
+    for moment in ("begin", "commit"):
+        sa.event.listen(sa.Engine, moment, lambda _, moment=moment: step(f"at {moment}"))
     record_study_of(url, theory, "killed", (16, 32))
     return steps
 

@@ -10,6 +10,7 @@ import pytest
 
 from db import migrate, queries
 from db.session import Database, default_url
+from eftcore.errors import OutOfMemory
 from flows import work
 from flows.requests import StudyRequest
 from flows.store import data_home, default_store
@@ -94,7 +95,7 @@ def test_predictions_are_held_against_a_theory_too(calls: list[str], tiny: Path,
     from flows.run import plan_study
 
     tiny.write_text(THEORY)
-    planned = plan_study(str(tiny))
+    planned = plan_study(load_study(tiny))
     assert [task.label for task in planned if "with wick" in task.label] == [
         f"compare {closure} with wick order auto: tanh, equicorrelated(N=2, K=1, rho=0.3)"
         for closure in ("mean", "g_only")
@@ -107,7 +108,7 @@ def test_predictions_are_held_against_a_theory_too(calls: list[str], tiny: Path,
 
     calls.clear()
     assert (run(tiny).computed, calls) == (0, [])
-    assert all(task.cached for task in plan_study(str(tiny)))
+    assert all(task.cached for task in plan_study(load_study(tiny)))
     launch.report(first, as_json=False)
     said = capsys.readouterr().out
     assert "held against" in said
@@ -122,7 +123,7 @@ def test_a_study_may_simulate_nothing(calls: list[str], tiny: Path, capsys: pyte
     from flows import launch
 
     tiny.write_text(THEORY.replace("samples = 4096\n", "").replace("widths = [8]\n", ""))
-    launch.dry_run(str(tiny), as_json=False)
+    launch.dry_run(StudyRequest(study=str(tiny)), as_json=False)
     assert "6 to compute; no simulation among them." in capsys.readouterr().out
     summary = run(tiny)
     assert (summary.computed, summary.failures) == (6, [])
@@ -202,14 +203,14 @@ def test_what_prefect_forgot_is_not_computed_again(calls: list[str], tiny: Path,
 def test_a_dry_run_foretells_what_is_computed(calls: list[str], tiny: Path):
     from flows.run import plan_study
 
-    before = plan_study(str(tiny))
+    before = plan_study(load_study(tiny))
     assert calls == []
     assert [task.cached for task in before] == [False] * TASKS
     run(tiny)
-    assert all(task.cached for task in plan_study(str(tiny)))
+    assert all(task.cached for task in plan_study(load_study(tiny)))
     lost = next(iter(load_study(tiny).predictions))
     default_store().path(lost).unlink()
-    assert [task.label for task in plan_study(str(tiny)) if not task.cached] == [before[0].label]
+    assert [task.label for task in plan_study(load_study(tiny)) if not task.cached] == [before[0].label]
 
 
 def test_a_dry_run_says_how_long_judging_by_earlier_runs(
@@ -217,14 +218,14 @@ def test_a_dry_run_says_how_long_judging_by_earlier_runs(
 ):
     from flows import launch
 
-    launch.dry_run(str(tiny), as_json=False)
+    launch.dry_run(StudyRequest(study=str(tiny)), as_json=False)
     assert f"0 tasks cached, {TASKS} to compute; no simulation is recorded yet" in capsys.readouterr().out
     run(tiny)
-    launch.dry_run(str(tiny), as_json=False)
+    launch.dry_run(StudyRequest(study=str(tiny)), as_json=False)
     assert f"{TASKS} tasks cached, 0 to compute; nothing to compute." in capsys.readouterr().out
     tiny.write_text(TINY.replace("seed = 7", "seed = 8"))
     capsys.readouterr()
-    launch.dry_run(str(tiny), as_json=True)
+    launch.dry_run(StudyRequest(study=str(tiny)), as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert [task["task"].split()[0] for task in told["tasks"] if task["cached"]] == ["predict", "predict"]
     db = Database(default_url(), read_only=True)
@@ -281,7 +282,7 @@ def test_shards_are_added_until_the_target_is_met(calls: list[str], tiny: Path, 
     from flows.run import plan_study
 
     tiny.write_text(TARGET)
-    before = plan_study(str(tiny))
+    before = plan_study(load_study(tiny))
     assert [task.at_most for task in before].count(True) == 1
     assert "at most 30 more shards for V4 to 10 % (at most 2000 networks), 1872 networks" in str(before)
     summary = run(tiny)
@@ -302,7 +303,7 @@ def test_shards_are_added_until_the_target_is_met(calls: list[str], tiny: Path, 
     assert calls == []
     assert again.computed == 0
     assert again.precision == summary.precision
-    assert not [task for task in plan_study(str(tiny)) if task.at_most or not task.cached]
+    assert not [task for task in plan_study(load_study(tiny)) if task.at_most or not task.cached]
 
     launch.report(summary, as_json=True)
     (told,) = json.loads(capsys.readouterr().out)["precision"]
@@ -403,7 +404,7 @@ def test_passing_trouble_is_retried_and_wrong_input_is_not(
     from flows import tasks
 
     monkeypatch.setattr(tasks.predict, "retry_delay_seconds", 0)
-    real, troubles = work.predict, [ConnectionResetError("gone"), ConnectionResetError("gone")]
+    real, troubles = work.predict, [ConnectionResetError("gone"), OutOfMemory("another program has it")]
 
     def troubled(store, spec):
         if troubles:

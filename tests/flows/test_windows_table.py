@@ -45,6 +45,7 @@ def row(**changes: object) -> dict[str, object]:
         "status": "beyond",
         "prediction_run_id": 1,
         "simulation_run_id": 2,
+        "superseded": False,
     }
     return {**base, **changes}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import eftcore as eft
 from eftcore.activations import get_activation
@@ -51,6 +52,7 @@ CASES = {
 }
 CHUNKED = "plain, three blocks, n = 12"
 SHARD = 7
+LIMITED, FITTING = "limited", (35, 20, 8, 7)
 
 
 def interpret(target: str) -> None:
@@ -71,7 +73,38 @@ def interpret(target: str) -> None:
         found[f"{name}|pieces"] = np.array(len(pieces))
         found[f"{name}|observed"] = np.concatenate(pieces, axis=-1)
         found |= {f"{name}|{key}": value for key, value in moments.finished().items()}
+    found |= {
+        f"{LIMITED}|{networks}|{name}": value for networks in FITTING for name, value in limited(networks).items()
+    }
     np.savez(target, **found)
+
+
+def limited(networks: int) -> dict[str, np.ndarray]:
+    """Sums, not rounded yet, where memory holds observations of so many networks; and how many came at a time."""
+    from eftcore.ensemble import gpu_engine, gpu_moments
+    from eftcore.ensemble.gpu_moments import DeviceMoments
+
+    gpu_moments.BLOCK, gpu_moments.GROUP, gpu_engine.GROUP = 4, 8, 8
+    spec, samples = ensemble(inputs=1, depths=(0, 1)), 35
+    path = reference.Path(spec)
+    moments, counts = DeviceMoments(spec, path.reference, device="cpu"), []
+    allocate = torch.empty
+
+    def empty(shape, **options):
+        if shape[-1] > networks:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return allocate(shape, **options)
+
+    torch.empty = empty
+    try:
+        for observed in gpu_engine.GpuEngine(spec, path, shard=SHARD, device="cpu").observations(samples):
+            moments.add(observed)
+            counts.append(observed.shape[-1])
+    except torch.OutOfMemoryError:
+        counts.append(0)
+    finally:
+        torch.empty = allocate
+    return moments.sums | {"counts": np.array(counts)}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +115,7 @@ def interpreted(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
     root = Path(__file__).parents[3]
     run = subprocess.run([sys.executable, __file__, target], env=environment, cwd=root, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
-    cases: dict[str, dict[str, np.ndarray]] = {name: {} for name in CASES}
+    cases: dict[str, dict[str, np.ndarray]] = {name: {} for name in (*CASES, LIMITED)}
     with np.load(target) as seen:
         for key in seen:
             name, _, what = key.partition("|")
@@ -207,6 +240,17 @@ def test_sums_are_those_of_the_processor(interpreted, name):
 def test_an_ensemble_comes_in_pieces_of_whole_blocks(interpreted):
     assert interpreted[CHUNKED]["pieces"] == 3
     assert interpreted["plain, N = 3"]["pieces"] == 1
+
+
+def test_smaller_pieces_where_memory_is_short_give_the_same_digits(interpreted):
+    seen = interpreted[LIMITED]
+    assert [list(seen[f"{networks}|counts"]) for networks in FITTING] == [[35], [16, 16, 3], [8, 8, 8, 8, 3], [0]]
+    names = [key.partition("|")[2] for key in seen if key.startswith("35|")]
+    assert {"deviation", "deviation_4", "powers"} < set(names)
+    for name in set(names) - {"counts"}:
+        whole = seen[f"35|{name}"]
+        assert np.abs(whole).max() > 0
+        assert all(np.array_equal(seen[f"{networks}|{name}"], whole) for networks in (20, 8))
 
 
 def test_duplicated_inputs_stay_equal(interpreted):

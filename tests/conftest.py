@@ -1,0 +1,69 @@
+"""For all tests: `--fault-log PATH` writes down what each injected fault did, as the tests that inject them saw it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+HEADING = """# What injected faults did
+
+Written by `pytest tests/db/test_faults.py tests/flows/test_recovery.py --fault-log benchmarks/FAULTS.md`: each line is
+what a test injected and then found. Consistent: nothing is there in part or twice. Completes: the same work again ends
+with every row, computes no finished shard again, and leaves no run running.
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: where it struck, whether all was consistent then, and whether the work completed when done again."""
+
+    moment: str
+    consistent: bool
+    completes: bool
+
+
+@dataclass
+class FaultLog:
+    """Faults by their kind and database."""
+
+    faults: dict[tuple[str, str], list[Fault]] = field(default_factory=dict)
+
+    def note(self, kind: str, database: str, moment: str, *, consistent: bool, completes: bool) -> None:
+        """Keep what a fault did; call it before the assertions, so that the log also tells what failed."""
+        self.faults.setdefault((kind, database), []).append(Fault(moment, consistent, completes))
+
+    def text(self) -> str:
+        """All of it as Markdown: a table of counts, then each fault on a line."""
+        run = f"{datetime.now(UTC):%-d %B %Y}; {platform.system()}, Python {platform.python_version()}."
+        rows = ["| fault | database | injected | consistent | completes |", "|---|---|---|---|---|"]
+        lines = []
+        for (kind, database), faults in sorted(self.faults.items()):
+            counts = (len(faults), sum(f.consistent for f in faults), sum(f.completes for f in faults))
+            rows.append(f"| {kind} | {database} | {' | '.join(map(str, counts))} |")
+            lines += [f"\n## {kind}, {database}\n"]
+            lines += [f"{n}. {f.moment}: {_verdict(f)}" for n, f in enumerate(faults, start=1)]
+        return "\n".join([HEADING, f"{run}\n", *rows, *lines, ""])
+
+
+def _verdict(fault: Fault) -> str:
+    consistent = "consistent" if fault.consistent else "NOT CONSISTENT"
+    return f"{consistent}, {'completes' if fault.completes else 'DOES NOT COMPLETE'}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-log", type=Path, help="write what injected faults did to this file (without -n)")
+
+
+@pytest.fixture(scope="session")
+def fault_log(request: pytest.FixtureRequest) -> Iterator[FaultLog]:
+    """Where tests note what the faults that they inject did; written where --fault-log says."""
+    log = FaultLog()
+    yield log
+    path = request.config.getoption("--fault-log")
+    if path is not None:
+        path.write_text(log.text())
