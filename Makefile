@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format ui paper paper-quick atlas bench docs figures pre-commit clean
+.PHONY: help run test lint format ui paper paper-quick atlas bench docs pre-commit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,9 +73,6 @@ docs: $(VENV)/.installed-test ## build the documentation into site/
 bench: $(VENV)/.installed-test ## measure time and memory of the theory and the simulation
 	$(BIN)/python -m benchmarks.theory
 	$(BIN)/python -m benchmarks.simulation
-
-figures: $(VENV)/.installed-test ## draw the picture of the README from the results of `make run`
-	$(BIN)/python docs/readme_figure.py
 
 pre-commit: $(VENV)/.installed-test ## check the code before each commit
 	$(PIP) install --quiet 'pre-commit>=4'

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
+
 from db import queries
 from db.session import Database
 from eftcore.errors import InputError
-from ui.atlas.lessons import IN_STUDY, STUDY, THEORY
+from ui.atlas.lessons import COST, IN_STUDY, STUDY, THEORY, V4_TOLERANCE
 from ui.figures.panels import Curve, Panel, PanelFigure
-from ui.figures.style import theory_lines
+from ui.figures.style import INK, theory_lines
 
 COLUMNS = 3
+LIMIT = {"color": INK, "dash": "dot"}
 
 SQL = (
     f"SELECT activation, {THEORY}, closure, closure_order, time, error\nFROM v_theory_errors\n"
@@ -28,12 +32,13 @@ def atlas_figure(db: Database) -> PanelFigure:
     if errors.empty:
         raise InputError(f"study = {STUDY!r}: not complete; `eft run {STUDY}` goes on. No row for: {SQL}")
     lines = theory_lines(errors)
+    ends = np.array([0.0, errors["time"].max()])
     panels = [
         Panel(
             "error of V<sub>4</sub>",
-            tuple(
-                Curve(str(theory), lines[str(theory)], curve["time"].to_numpy(), curve["error"].to_numpy())
-                for theory, curve in rows.groupby("theory", sort=False)
+            (
+                *(_curve(theory, lines[theory], rows[rows["theory"] == theory]) for theory in COST if theory in lines),
+                Curve(f"tolerance {V4_TOLERANCE:.0%}", LIMIT, ends, np.full(2, V4_TOLERANCE)),
             ),
             title=str(activation),
             logarithmic=True,
@@ -47,3 +52,7 @@ def atlas_figure(db: Database) -> PanelFigure:
         tuple(tuple(panels[start : start + COLUMNS]) for start in range(0, len(panels), COLUMNS)),
         shared_values=True,
     )
+
+
+def _curve(theory: str, line: dict[str, str], rows: pd.DataFrame) -> Curve:
+    return Curve(theory, line, rows["time"].to_numpy(), rows["error"].to_numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from eftcore.errors import EftError
@@ -57,6 +58,18 @@ def _choose_simulation(ids: list[int], labels: dict[int, str]) -> int:
     )
 
 
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _trajectories(frame: pd.DataFrame, small: bool) -> go.Figure:
+    """Drawn once for the same numbers; pages share the figure, and none changes it."""
+    return trajectories_figure(frame, narrow=small)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _errors(frame: pd.DataFrame, tolerances: list[float], small: bool) -> go.Figure:
+    """As _trajectories."""
+    return errors_figure(frame, tolerances, narrow=small)
+
+
 db = open_database()
 simulations = build_simulations(db)
 if simulations.empty:
@@ -105,7 +118,7 @@ if not kernel_entries and not covariance_entries:
     st.stop()
 trajectories = build_trajectories(db, run_id, [*kernel_entries, *covariance_entries])
 st.plotly_chart(
-    trajectories_figure(trajectories, narrow=narrow()),
+    _trajectories(trajectories, narrow()),
     key="trajectories",
     config=_saving("trajectories"),
     alt="Simulated kernel entries against depth with error bands and theories; numbers below.",
@@ -124,7 +137,7 @@ st.table(literal(build_values(trajectories, time)), border="horizontal", hide_in
 st.subheader("Relative error", divider="gray")
 windows = build_run_windows(db, run_id)
 st.plotly_chart(
-    errors_figure(errors, sorted(windows["tolerance"].unique()), narrow=narrow()),
+    _errors(errors, sorted(windows["tolerance"].unique()), narrow()),
     key="errors",
     config=_saving("errors"),
     alt="Relative error of each theory against depth with error bands, on a logarithmic scale.",
