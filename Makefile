@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/mypy
 
 test: lint ## run every check and test
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 format: $(VENV)/.installed-test ## format the code
 	$(BIN)/ruff check --fix .

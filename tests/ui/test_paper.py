@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
@@ -174,6 +175,7 @@ def test_verdicts_follow_from_the_numbers(recorded: Database) -> None:
 def test_page_shows_statements_numbers_and_figures(
     open_page: Callable[..., AppTest], recorded: Database, statements: list[str]
 ) -> None:
+    st.cache_data.clear()  # what other tests of this page have read
     app = open_page(recorded.url, "paper", ensemble="n = 128")
     assert not app.exception
     # two look up the schema's revision, then: studies, runs twice, curves, errors, windows
