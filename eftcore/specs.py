@@ -88,8 +88,10 @@ def describe_validation_error(owner: str, error: ValidationError) -> str:
             lines.append(f"{owner}: {field}: {message}")
         elif item["type"] == "missing":
             lines.append(f"{owner}: {field}: required field is missing; add it")
+        elif not place:
+            lines.append(f"{owner}: {message}")
         else:
-            lines.append(f"{owner}: {field} = {shown}: {message}")
+            lines.append(f"{owner}: {field} = {shown}: {message.removeprefix(f'{field} = {shown}: ')}")
     return "\n".join(lines)
 
 

@@ -172,4 +172,7 @@ def checked(model: type[Model], **given: Any) -> Model:
     try:
         return model(**given)
     except ValidationError as error:
+        causes = [item.get("ctx", {}).get("error") for item in error.errors(include_url=False)]
+        if len(causes) == 1 and isinstance(causes[0], InputError):
+            raise causes[0] from None
         raise InputError(describe_validation_error(model.__name__.lower(), error)) from None

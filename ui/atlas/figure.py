@@ -30,7 +30,7 @@ def atlas_figure(db: Database) -> PanelFigure:
     """
     errors = queries.select(db, SQL)
     if errors.empty:
-        raise InputError(f"study = {STUDY!r}: not complete; `eft run {STUDY}` goes on. No row for: {SQL}")
+        raise InputError(f"study = {STUDY!r}: not complete; `eft run {STUDY}` goes on")
     lines = theory_lines(errors)
     ends = np.array([0.0, errors["time"].max()])
     panels = [

@@ -76,7 +76,7 @@ def _learn(db: Database, title: str, sql: str, say: Callable[[pd.DataFrame], Ite
     table = queries.select(db, sql)
     if table.empty:
         study = REAL_INPUTS if f"'{REAL_INPUTS}'" in sql else STUDY
-        raise InputError(f"study = {study!r}: not complete; `eft run {study}` goes on. No row for: {sql}")
+        raise InputError(f"study = {study!r}: not complete; `eft run {study}` goes on")
     return Lesson(title, tuple(say(table)), table, sql)
 
 
