@@ -282,14 +282,15 @@ def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
     me = replace(wanted, pid=os.getpid())
 
     def look_after() -> None:
-        users = (folder / "users").open("ab")
-        while not api.should_exit:
-            if api.started and not card.exists():
-                card.with_suffix(".part").write_text(json.dumps(asdict(me)))
-                card.with_suffix(".part").replace(card)
-            if not me.kept and _try_lock(users):  # and it stays locked: who comes now waits until we are gone
-                break
-            time.sleep(_LOOK_SECONDS if api.started else 0.05)
+        with contextlib.suppress(OSError):  # without its folder nobody finds it any more
+            users = (folder / "users").open("ab")
+            while not api.should_exit:
+                if api.started and not card.exists():
+                    card.with_suffix(".part").write_text(json.dumps(asdict(me)))
+                    card.with_suffix(".part").replace(card)
+                if not me.kept and _try_lock(users):  # and it stays locked: who comes now waits until we are gone
+                    break
+                time.sleep(_LOOK_SECONDS if api.started else 0.05)
         api.should_exit = True
         time.sleep(STOP_SECONDS / 2)
         os._exit(0)

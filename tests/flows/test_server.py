@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,3 +20,11 @@ def test_servers_that_start_together_do_not_take_each_others_port(tmp_path: Path
         assert server.answers(found)
         assert server.stop() == found
         assert server.running() is None
+
+
+def test_a_server_ends_when_its_folder_is_gone(tmp_path: Path):
+    running = LocalServer(tmp_path / "home").start()
+    handle = os.pidfd_open(running.pid)
+    shutil.rmtree(tmp_path / "home")
+    assert select.select([handle], [], [], 60)[0]
+    os.close(handle)
