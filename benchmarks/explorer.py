@@ -1,8 +1,8 @@
 """How fast the explorer answers with 1000 runs in its database: `python -m benchmarks.explorer [DATABASE_URL]`.
 
 First the processor time of the server for one interaction; then every page is used in a real Chromium (needs the test
-extra) on this machine. Without a database, a temporary
-SQLite file is filled with small real results first, which takes some minutes.
+extra) on this machine. Without a database, a temporary SQLite file is filled with small real results first, which takes
+some minutes.
 """
 
 from __future__ import annotations

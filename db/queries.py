@@ -129,9 +129,7 @@ def windows(
         simulation_run_id=simulation_run_id,
     )
     query = _in_study(query, study, v_windows.c.prediction_run_id, v_windows.c.simulation_run_id)
-    order = ("activation", "configuration_id", "width", "quantity", "closure", "tolerance")
-    columns = [v_windows.c[name] for name in (*order, "prediction_run_id", "simulation_run_id")]
-    return _frame(db, query.order_by(*columns).limit(limit).offset(offset))
+    return _frame(db, query.order_by(*_reading_order(v_windows)).limit(limit).offset(offset))
 
 
 def errors(
@@ -191,9 +189,7 @@ def theory_windows(
         reference_run_id=reference_run_id,
     )
     query = _in_study(query, study, v_theory_windows.c.prediction_run_id, v_theory_windows.c.reference_run_id)
-    order = ("activation", "configuration_id", "quantity", "closure", "tolerance")
-    columns = [v_theory_windows.c[name] for name in (*order, "prediction_run_id", "reference_run_id")]
-    return _frame(db, query.order_by(*columns).limit(limit).offset(offset))
+    return _frame(db, query.order_by(*_reading_order(v_theory_windows)).limit(limit).offset(offset))
 
 
 def theory_errors(
@@ -329,6 +325,15 @@ def arrays(db: Database, run_id: int) -> dict[str, np.ndarray]:
         if item.se is not None:
             found[f"{item.quantity}_se"] = unpack(item.se, shape)
     return found
+
+
+_READING = ("activation", "configuration_id", "width", "quantity", "closure", "tolerance")
+_RUNS = ("prediction_run_id", "simulation_run_id", "reference_run_id")
+
+
+def _reading_order(view: sa.TableClause) -> list[sa.ColumnElement[Any]]:
+    """Columns by which people read windows, those that this view has."""
+    return [view.c[name] for name in (*_READING, *_RUNS) if name in view.c]
 
 
 def _filtered(view: sa.TableClause, **filters: Any) -> sa.Select[Any]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import pandas as pd
 import sqlalchemy as sa
 
-from db.queries import _filtered, _frame, theory_windows, windows
+from db.queries import _filtered, _frame, _reading_order, theory_windows, windows
 from db.session import Database
 from db.views import v_theory_windows, v_windows
 
@@ -24,7 +24,6 @@ Reference: TypeAlias = Literal["simulation", "theory"]
 THEORY = ("closure", "closure_order", "nodes")
 """Columns that name a theory; closure_order and nodes are absent where they have no meaning."""
 
-_READING = ("activation", "configuration_id", "width", "quantity", "closure", "tolerance", "prediction_run_id")
 _VIEWS = {"simulation": v_windows, "theory": v_theory_windows}
 _REFERENCE_RUN = {"simulation": "simulation_run_id", "theory": "reference_run_id"}
 
@@ -80,9 +79,7 @@ def window_page(
     if order is not None:
         column = view.c[order]
         query = query.order_by((column.desc() if descending else column.asc()).nulls_last())
-    reading = [name for name in (*_READING, _REFERENCE_RUN[reference]) if name in view.c]
-    query = query.order_by(*(view.c[name] for name in reading))
-    return _frame(db, query.limit(limit).offset(offset))
+    return _frame(db, query.order_by(*_reading_order(view)).limit(limit).offset(offset))
 
 
 def study_windows(db: Database, study: str) -> pd.DataFrame:

@@ -209,7 +209,7 @@ def downgrade() -> None:
     for table in ("error_metrics", "validity_windows"):
         op.execute(f"DELETE FROM {table} WHERE comparison_id IN ({with_theory})")
     op.execute(f"DELETE FROM comparisons WHERE id IN ({with_theory})")
-    for table in ("kernel_trajectories", "trajectory_values"):
+    for table in TRAJECTORY_TABLES:
         op.execute(f"DELETE FROM {table} WHERE quantity = 'Sigma'")
     runs, automatic = runs_of_automatic_order(first)
     op.execute(sa.update(runs).where(automatic).values(closure_order=None))

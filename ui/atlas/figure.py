@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from db import queries
 from db.session import Database
-from eftcore.errors import InputError
-from ui.atlas.lessons import COST, IN_STUDY, STUDY, THEORY, V4_TOLERANCE
+from ui.atlas.lessons import COST, IN_STUDY, THEORY, V4_TOLERANCE, ask
 from ui.figures.panels import Curve, Panel, PanelFigure
 from ui.figures.style import INK, theory_lines
 
@@ -28,9 +26,7 @@ def atlas_figure(db: Database) -> PanelFigure:
 
     Raises InputError where the database does not have it.
     """
-    errors = queries.select(db, SQL)
-    if errors.empty:
-        raise InputError(f"study = {STUDY!r}: not complete; `eft run {STUDY}` goes on")
+    errors = ask(db, SQL)
     lines = theory_lines(errors)
     ends = np.array([0.0, errors["time"].max()])
     panels = [

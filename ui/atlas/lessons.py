@@ -73,11 +73,17 @@ def lessons(db: Database) -> tuple[Lesson, ...]:
 
 
 def _learn(db: Database, title: str, sql: str, say: Callable[[pd.DataFrame], Iterable[str]]) -> Lesson:
+    table = ask(db, sql)
+    return Lesson(title, tuple(say(table)), table, sql)
+
+
+def ask(db: Database, sql: str) -> pd.DataFrame:
+    """What the database answers. Raises InputError where that is nothing yet."""
     table = queries.select(db, sql)
     if table.empty:
         study = REAL_INPUTS if f"'{REAL_INPUTS}'" in sql else STUDY
         raise InputError(f"study = {study!r}: not complete; `eft run {study}` goes on")
-    return Lesson(title, tuple(say(table)), table, sql)
+    return table
 
 
 def _windows(quantity: str, tolerance: float) -> str:

@@ -89,7 +89,8 @@ class Interval:
 def residual_findings(table: tuple[Interval, ...]) -> list[str]:
     """What the table says of the last interval at the smallest epsilon."""
     smallest = min(row.epsilon for row in table)
-    last = [row for row in table if row.epsilon == smallest and row.end == max(each.end for each in table)]
+    rows = [row for row in table if row.epsilon == smallest]
+    last = [row for row in rows if row.end == max(each.end for each in rows)]
     widths = ", ".join(str(row.width) for row in last)
     sources = ", ".join(with_error(row.width * row.source, row.width * row.source_error) for row in last)
     transports = ", ".join(with_error(row.transport, row.error) for row in last)
@@ -103,20 +104,29 @@ def residual_findings(table: tuple[Interval, ...]) -> list[str]:
 
 def residual_table(results: Results) -> tuple[Interval, ...]:
     """Every simulation of the study that has Sigma, interval by interval."""
-    return tuple(
-        row for _, item in results.simulations.iterrows() for row in _rows(results, item["epsilon"], int(item["width"]))
-    )
+    found = results.simulations
+    widths = {
+        epsilon: [int(width) for width in found["width"][found["epsilon"] == epsilon]] for epsilon in found["epsilon"]
+    }
+    return tuple(row for epsilon, those in widths.items() for row in _rows(results, epsilon, those))
 
 
-def _rows(results: Results, epsilon: float, width: int) -> Iterator[Interval]:
-    simulated, theory = results.simulated(epsilon, width), results.predicted(EXACT, epsilon)
-    if simulated.increment_covariance is None:
-        return
+def _rows(results: Results, epsilon: float, widths: list[int]) -> Iterator[Interval]:
+    """Those of one epsilon, which share the exact leading order."""
+    theory = results.predicted(EXACT, epsilon)
     wanted = np.array(TIMES) / epsilon**2
-    layers = sorted({int(simulated.depth[np.abs(simulated.depth - layer).argmin()]) for layer in wanted})
-    found = equation_residual(cast("Sample", simulated), between=layers)
+    layers = sorted({int(theory.depth[np.abs(theory.depth - layer).argmin()]) for layer in wanted})
     exact = equation_residual(theory, between=layers)
+    for width in widths:
+        simulated = results.simulated(epsilon, width)
+        if simulated.increment_covariance is not None:
+            found = equation_residual(cast("Sample", simulated), between=layers)
+            yield from _intervals(epsilon, width, layers, found, exact)
 
+
+def _intervals(
+    epsilon: float, width: int, layers: list[int], found: EquationResidual, exact: EquationResidual
+) -> Iterator[Interval]:
     def first(of: EquationResidual, name: str, row: int) -> float:
         return float(getattr(of, name)[row, 0, 0])
 
