@@ -145,9 +145,9 @@ st.subheader("Figures", divider="gray")
 _show_figures(figures)
 if not figures:
     st.caption("There is no simulation to draw yet.")
-st.subheader("Sources", divider="gray")
-for text in published().sources.values():
-    st.caption(markdown_text(text))
 st.subheader("Residual of the equation of V4", divider="gray")
 if st.toggle("put the simulated V4 into the equation (some seconds)", key="residual", bind="query-params"):
     _show_residuals(_residuals(str(db.url), str(study)))
+st.subheader("Sources", divider="gray")
+for text in published().sources.values():
+    st.caption(markdown_text(text))
