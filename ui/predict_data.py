@@ -24,7 +24,8 @@ from eftcore.mean_field import shared_paths
 from eftcore.results import Theory
 from eftcore.specs import PredictionSpec, default_depths
 from eftcore.windows import DEFAULT_TOLERANCES, compare
-from ui.notation import number, window_text
+from eftcore.words import window_text
+from ui.notation import number
 
 RTOL = 1e-5
 RECORDED = 40

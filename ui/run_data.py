@@ -17,8 +17,9 @@ from db.components import row_components
 from db.session import Database
 from db.stored_results import numerical_errors, stored_specs
 from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.words import window_text
 from ui.naming import in_reading_order, name_theories
-from ui.notation import QUANTITIES, configuration_text, number, window_text, with_error
+from ui.notation import QUANTITIES, configuration_text, number, with_error
 from ui.study_file import study_toml
 
 _CHOICE = ("activation", "weight_variance", "bias_variance", "epsilon", "depth", "kernel_label", "width", "samples")
