@@ -13,6 +13,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -116,17 +117,28 @@ def rates(case: Case, seeds: int) -> Iterator[Rates]:
             continue
         for count in DEPTHS:
             rows = np.unique(np.round(np.linspace(0, len(theory.depth) - 1, count + 1)).astype(int))[1:]
-            for factor in FACTORS:
-                wrong = _at(theory, rows, **{attribute: truth[quantity] * (1 + factor * tolerance)})
-                found = Counter()
-                for sample in samples:
-                    windows = eft.compare(wrong, sample, [tolerance]).windows
-                    window = windows[windows["quantity"] == quantity].iloc[0]
-                    found["refuted"] += window["status"] == "bounded"
-                    found["certified"] += not np.isnan(window["certified_until"])
-                    found["resolved"] += window["status"] != "too_noisy"
-                shares = {name: found[name] / seeds for name in ("refuted", "certified", "resolved")}
+            right = _at(theory, rows, **{attribute: truth[quantity]})
+            wrong = _at(theory, rows, **{attribute: truth[quantity] * (1 + tolerance)})
+            found: dict[float, Counter[str]] = {factor: Counter() for factor in FACTORS}
+            for sample in samples:
+                for factor, window in _windows(right, wrong, sample, quantity, tolerance):
+                    found[factor]["refuted"] += window["status"] == "bounded"
+                    found[factor]["certified"] += not np.isnan(window["certified_until"])
+                    found[factor]["resolved"] += window["status"] != "too_noisy"
+            for factor, counts in found.items():
+                shares = {name: counts[name] / seeds for name in ("refuted", "certified", "resolved")}
                 yield Rates(quantity=quantity, depths=len(rows), factor=factor, **shares)
+
+
+def _windows(
+    right: Theory, wrong: Theory, sample: Sample, quantity: str, tolerance: float
+) -> Iterator[tuple[float, dict[str, Any]]]:
+    """The window of each factor: of a theory without error, and of one whose error is ``tolerance`` at tolerances
+    around that."""
+    for theory, factors in ((right, FACTORS[:1]), (wrong, FACTORS[1:])):
+        asked = [tolerance / factor if factor else tolerance for factor in factors]
+        windows = eft.compare(theory, sample, asked).windows
+        yield from zip(factors, windows[windows["quantity"] == quantity].to_dict("records"), strict=True)
 
 
 _JUDGED = [(name, QUANTITIES[name]) for name in ("V4", "K1")]
