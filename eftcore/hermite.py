@@ -80,7 +80,7 @@ def gauss_hermite_nodes(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of the Gauss-Hermite rule for z ~ N(0, 1) (eq. 6.7)."""
     nodes = eigvalsh_tridiagonal(np.zeros(count), np.sqrt(np.arange(1.0, count)))
     for _ in range(2):
-        # Newton on h_count, whose derivative is sqrt(count) h_{count - 1}; functions, unlike polynomials, do not overflow
+        # Newton on h_count, with derivative sqrt(count) h_{count - 1}; functions, unlike polynomials, do not overflow
         psi = hermite_functions(nodes, count + 1)
         nodes = nodes - psi[:, count] / (np.sqrt(count) * psi[:, count - 1])
     nodes = (nodes - nodes[::-1]) / 2

@@ -168,7 +168,10 @@ def test_gauss_hermite_nodes_agree_with_arbitrary_precision() -> None:
                     before, here = here, (z * here - mpmath.sqrt(k) * before) / mpmath.sqrt(k + 1)
                 return before, here
 
-            z = mpmath.findroot(lambda x: polynomial(x)[1], mpmath.mpf(nodes[j]))
+            z = mpmath.mpf(nodes[j])
+            for _ in range(4):
+                before, here = polynomial(z)
+                z -= here / (mpmath.sqrt(400) * before)
             assert nodes[j] == pytest.approx(float(z), rel=1e-14)
             # Christoffel: 1 / (n h_{n-1}(z)^2)
             assert weights[j] == pytest.approx(float(1 / (400 * polynomial(z)[0] ** 2)), rel=1e-10, abs=1e-300)
