@@ -175,3 +175,12 @@ def test_gauss_hermite_nodes_agree_with_arbitrary_precision() -> None:
             assert nodes[j] == pytest.approx(float(z), rel=1e-14)
             # Christoffel: 1 / (n h_{n-1}(z)^2)
             assert weights[j] == pytest.approx(float(1 / (400 * polynomial(z)[0] ** 2)), rel=1e-10, abs=1e-300)
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu", "erf", "sin"])
+@pytest.mark.parametrize("variance", [1e-320, 1e-160, 1e200])
+def test_kernels_out_of_range_are_refused(name: str, variance: float) -> None:
+    model = eft.ResNet(activation=name, weight_variance=2.0, epsilon=0.1, depth=3)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=variance, correlation=0.3)
+    with pytest.raises(eft.InputError, match="range|underflows"):
+        eft.predict(model, kernel, "g_only")
