@@ -135,8 +135,8 @@ def _predicted(predicted: float, simulated: float, se: float) -> str:
 def build_precision(db: Database, errors: pd.DataFrame) -> pd.DataFrame:
     """How precise the numbers are: a row per quantity; texts, to be read. Two statements.
 
-    The simulation's relative standard error (Frobenius, over all pairs) at T and at its largest, where it can be trusted
-    at all, and each theory's own estimate of the relative error of its numerics.
+    The simulation's relative standard error (Frobenius, over all pairs) at T and at its largest, where it can be
+    trusted, and each theory's own estimate of the relative error of its numerics.
     """
     shares = queries.precision(db, simulation_run_id=int(errors["simulation_run_id"].iloc[0]))
     trusted = dict(zip(shares["quantity"], shares["reliable_share"], strict=True))
