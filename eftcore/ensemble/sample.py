@@ -159,9 +159,19 @@ class Sample:
         """(R, N). Too small by some ten percent at 10^4 networks and a few at 10^5: it rests on eighth moments."""
         return self.spec.width**3 * self._cumulants.fourth_se
 
+    def widening(self, quantity: str) -> Widening:
+        """What the standard errors of K0, V4, K1, U1 or Sigma were multiplied by, and whether that is enough."""
+        estimator = "plain" if quantity == "V4" and self._covariance is self._plain_covariance else self.spec.estimator
+        spread, skewness = self._shape
+        found = [
+            widening(CONTRIBUTIONS[quantity, estimator], s, g, self.samples)
+            for s, g in zip(spread.T, skewness.T, strict=True)
+        ]
+        return Widening(np.max([one.factor for one in found], 0), np.all([one.reliable for one in found], 0))
+
     def degrees_of_freedom(self, quantity: str) -> np.ndarray:
         """(R,) how well the standard errors of K0, V4, K1, U1 or Sigma are known, as degrees of freedom (eq. 7.16)."""
-        return self._widening(quantity).degrees_of_freedom
+        return self.widening(quantity).degrees_of_freedom
 
     def reliable(self, quantity: str) -> np.ndarray:
         """(R,) whether value +- 1.96 se of K0, V4, K1, U1 or Sigma is a 95 % interval: not with too few networks for
@@ -173,7 +183,7 @@ class Sample:
         >>> bool(sample.reliable("K0")[1]), bool(sample.reliable("V4")[-1])
         (True, False)
         """
-        return self._widening(quantity).reliable
+        return self.widening(quantity).reliable
 
     def group_fluctuations(self, quantity: str) -> np.ndarray | None:
         """(G, R, P): what each independent group of networks contributes to the error of the estimate, linearised.
@@ -313,18 +323,9 @@ class Sample:
         error = np.hypot(error, self._leading.error)
         return (self._leading.covariance + change, error) if np.sum(error**2) <= np.sum(plain[1] ** 2) else plain
 
-    def _widening(self, quantity: str) -> Widening:
-        estimator = "plain" if quantity == "V4" and self._covariance is self._plain_covariance else self.spec.estimator
-        spread, skewness = self._shape
-        found = [
-            widening(CONTRIBUTIONS[quantity, estimator], s, g, self.samples)
-            for s, g in zip(spread.T, skewness.T, strict=True)
-        ]
-        return Widening(np.max([one.factor for one in found], 0), np.all([one.reliable for one in found], 0))
-
     def _widened(self, quantity: str, error: np.ndarray) -> np.ndarray:
         """Standard errors (R, ...) that hold the factor of their widening."""
-        return error * self._widening(quantity).factor.reshape(-1, *[1] * (error.ndim - 1))
+        return error * self.widening(quantity).factor.reshape(-1, *[1] * (error.ndim - 1))
 
     @cached_property
     def _shape(self) -> tuple[np.ndarray, np.ndarray]:
