@@ -1,165 +1,172 @@
-"""prototype"""
+"""What the Wick orders above m can add to V4 and K1 (docs/theory.md, section 4.3).
+
+Everything above m of a pair counts as one order: the lowest one, which is remembered longest, with all the norm that
+Parseval leaves (eq. 4.23). Equation numbers are those of docs/theory.md.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from eftcore.activations import get_activation
 from eftcore.expectations import MehlerExpectations
 from eftcore.pairs import pair_indices, pair_table
-from eftcore.specs import ResNet
+from eftcore.specs import PredictionSpec, ResNet
 from eftcore.wick_algebra import largest_correlation
-from eftcore.wick_series import Whitening, WickSeries, components
+from eftcore.wick_series import Whitening, components
+from eftcore.wick_tails import tails
 
 ROWS = 17
-FLOOR = 1e-14
+"""Depths at which the norms are computed; between them they are interpolated linearly."""
+
 DOUBLINGS = 12
+"""Where sigma has kinks, K1's rest may sit at any order: m 2^j, j < DOUBLINGS, are tried."""
+
+STEPS = 200
+"""Steps in depth, at least: a bound needs no more."""
+
+LONGEST = 0.05
+"""Longest step in t, unless one layer is longer."""
 
 
 @dataclass(frozen=True, eq=False)
-class Tails:
-    products: np.ndarray  # (R, P)
-    slopes: np.ndarray  # (R, P, 3) norms of D_q f beyond order
-    lift: np.ndarray  # (R, P, 3)
-    captured: np.ndarray
+class Track:
+    """K0 along depth: (M,) increasing t from 0, (M, N, N) kernels, whether these are all layers, and how the Gaussian
+    integrals were done.
+    """
+
+    time: np.ndarray
+    kernel: np.ndarray
+    layered: bool
+    engine: MehlerExpectations
 
 
-def square_means(line, a, b, rho, tied, i, j):
-    """<s_i(a)^2 s_j(b)^2> upper estimate"""
-    gi, gj = line.values[i] ** 2, line.values[j] ** 2
-    rule = line.rule
-    ci, cj = (rule.coefficients(g)[:, : line.terms] for g in (gi, gj))
-    ti, tj = (np.clip(rule.mean(g**2) - (c**2).sum(-1), 0, None) for g, c in ((gi, ci), (gj, cj)))
-    powers = np.where(tied, 0.0, rho)[..., None] ** np.arange(line.terms)
-    found = np.einsum("rpk,rpk,rpk->rp", ci[a], cj[b], powers)
-    found += np.abs(np.where(tied, 0.0, rho)) ** line.terms * np.sqrt(ti[a] * tj[b])
-    return found
+@dataclass(frozen=True, eq=False)
+class Remainder:
+    """What the orders above may add at most.
+
+    Attributes:
+        variance: (R, P) to the variances V4_pp; to V4_pq the square root of the product of two.
+        correction: (R, P) to |K1_p|.
+        share: largest share of the variance of any f_p that is above.
+        coarse: whether kinks left the bound of K1 to a worst case that may be far above the truth.
+    """
+
+    variance: np.ndarray
+    correction: np.ndarray
+    share: float
+    coarse: bool
 
 
-def tails(engine, kernel, basis):
-    series = WickSeries(engine, kernel, basis)
-    line, white = series.line, series.white
-    a, b, tied, rho = series.a, series.b, white.tied, white.rho
-    own = series.first == series.second
-    products = series.products()
-    square = square_means(line, a, b, rho, tied, 0, 0)
-    right = np.where(rho[tied][:, None] > 0, line.values[0][b[tied]], line.values[0][b[tied]][:, ::-1])
-    square[tied] = line.rule.mean((line.values[0][a[tied]] * right) ** 2)
-    mean = series.table[..., 0, 0]
-    rest = np.clip(square - mean**2 - (products**2).sum(-1), FLOOR * square, None)
-    inverse = white.inverse
-    # |grad a|^2 etc.
-    ga = np.hypot(inverse[..., 0, 0], inverse[..., 1, 0])
-    gb = np.abs(inverse[..., 1, 1])
-    lift = np.stack([ga**2 / 2, ga * gb, gb**2 / 2], -1)
-    single = np.divide(0.5, line.deviation[a] ** 2, out=np.zeros_like(ga), where=line.deviation[a] > 0)
-    lift[tied] = 0
-    lift[tied, 0] = single[tied]
-    dup = tied & ~own & (a == b) & (rho > 0)
-    lift[tied & ~own] = 0
-    lift[dup, 1] = single[dup]
-    slopes = np.full((*tied.shape, 3), np.inf)
-    if not line.by_parts:
-        derivs = series.derivatives()
-        gradient = engine.moments(kernel, 1).gradient
-        total = np.stack(
-            [
-                0.25 * square_means(line, a, b, rho, tied, 2, 0),
-                square_means(line, a, b, rho, tied, 1, 1),
-                0.25 * square_means(line, a, b, rho, tied, 0, 2),
-            ],
-            -1,
-        )
-        v = line.values
-        sign = rho[tied]
-        other = [np.where(sign[:, None] > 0, x[b[tied]], x[b[tied]][:, ::-1]) for x in v[:3]]
-        here = [x[a[tied]] for x in v[:3]]
-        f = [0.5 * here[2] * other[0], here[1] * other[1], 0.5 * here[0] * other[2]]
-        own_t = np.broadcast_to(own, tied.shape)[tied]
-        s = sum(f)
-        tt = np.stack([line.rule.mean(x**2) for x in f], -1)
-        tt[own_t] = 0
-        tt[own_t, 0] = line.rule.mean(s**2)[own_t]
-        total[tied] = tt
-        slopes = np.sqrt(np.clip(total - gradient**2 - (derivs**2).sum(-1), FLOOR * total, None))
-        lift[tied & ~own] = np.inf
-    return np.sqrt(rest), slopes, lift, (products**2).sum(-1) / np.maximum(square - mean**2, 1e-300)
+def steps_in_depth(depth: int, layer: float) -> np.ndarray:
+    """Layers 0 .. depth to follow K0 at; ``layer`` is the t of one.
+
+    >>> len(steps_in_depth(20, 0.01)), len(steps_in_depth(800, 0.0025)), len(steps_in_depth(100, 0.25))
+    (21, 201, 101)
+    """
+    count = min(depth, max(STEPS, int(np.ceil(depth * layer / LONGEST))))
+    return np.unique(np.round(np.linspace(0, depth, count + 1)).astype(int))
 
 
-def remainder(model: ResNet, path: np.ndarray, h: float, engine, order: int, use=(True, True)):
-    """path (L+1,N,N); returns (L+1,P) bounds on Var(u_q) beyond order, (L+1,P) on K1"""
-    layers = len(path) - 1
-    c_w = model.weight_variance
-    n = path.shape[-1]
-    first, second = pair_indices(n)
-    table = pair_table(n)
-    neighbours = np.stack([table[first, first], np.arange(len(first)), table[second, second]], -1)
-    own = first == second
-    even = get_activation(model.activation).parity is not None
-    basis = components(order, even_only=even, single=n == 1)
-    lowest = order + 1 + (even and order % 2 == 0)
-    rows = np.unique(np.round(np.linspace(0, layers, ROWS)).astype(int))
-    r, slopes, lift, captured = tails(engine, path[rows], basis)
-    moments = engine.moments(path[rows], 2)
-    gradient = np.abs(c_w * moments.gradient)
-    gradient[..., 1] = c_w * moments.gradient[..., 1]
-    gradient[:, own, 0] = c_w * moments.gradient[:, own, 0]
-    local = np.zeros((len(rows), len(first), 3, 3))
-    local[:, :, 0, 0] = gradient[:, neighbours[:, 0], 0]
-    local[:, :, 2, 2] = gradient[:, neighbours[:, 2], 0]
-    local[:, :, 1] = gradient
-    local[:, own, 1] = 0
-    local[:, own, 1, 1] = gradient[:, own, 0]
-    hessian = np.abs(moments.hessian)
+def remainder(spec: PredictionSpec, track: Track, order: int) -> Remainder:
+    """Of the hierarchy truncated at ``order``, at the recorded depths of ``spec`` (eq. 4.24, 4.25)."""
+    walk = _Walk(spec.model, track, order)
+    variance, correction = (_at(spec.time, track.time, part) for part in walk.run())
+    return Remainder(variance, correction, walk.share, coarse=walk.lift is not None)
 
-    def spread(x):
-        where = np.arange(layers + 1)
-        index = np.clip(np.searchsorted(rows, where, side="right") - 1, 0, len(rows) - 2)
-        w = (where - rows[index]) / (rows[index + 1] - rows[index])
-        w = w.reshape(-1, *(1,) * (x.ndim - 1))
-        with np.errstate(invalid="ignore"):
-            return np.where(w == 0, x[index], np.where(w == 1, x[index + 1], (1 - w) * x[index] + w * x[index + 1]))
 
-    r, slopes, lift, local, hessian, gradient = map(spread, (r, slopes, lift, local, hessian, gradient))
-    white = Whitening(path)
-    turn = white.inverse[1:] @ white.factor[:-1]
-    memory = np.minimum(largest_correlation(turn), 1.0)  # (L, P)
-    with np.errstate(divide="ignore"):
-        logm = np.log(memory)
-    k = lowest * 2.0 ** np.arange(DOUBLINGS)
-    rq = r[:, neighbours]  # (L+1,P,3)
-    z = np.zeros((len(first), 3, len(k)))
-    u = np.zeros((len(first), 3, 3))
-    k1 = np.zeros(len(first))
-    variance, correction = np.zeros((layers + 1, len(first))), np.zeros((layers + 1, len(first)))
-    eye = np.eye(3)
-    for layer in range(layers + 1):
-        variance[layer] = u[:, 1, 1]
-        correction[layer] = k1
-        if layer == layers:
-            break
-        one = slopes[layer][:, :, None] * z[:, :, :1]
-        raised = lift[layer] * r[layer][:, None] * (z * k).max(-1)
-        one = np.where(np.isnan(one[..., 0]), np.inf, one[..., 0])
-        raised = np.where(np.isnan(raised), 0 if not np.isinf(lift[layer]).any() else np.inf, raised)
-        if not use[0]:
-            one = one * np.inf
-        if not use[1]:
-            raised = raised * np.inf
-        mixed = np.nan_to_num(np.fmin(one, raised), nan=0, posinf=0)
-        mixed[own, 1:] = 0
-        tad = 0.5 * np.einsum("pqr,pqr->p", hessian[layer], u)
-        aa, _, bb = neighbours.T
-        g = gradient[layer]
-        k1 = k1 + h * (
-            g[:, 0] * k1[aa] * np.where(own, 1, 1) + np.where(own, 0, g[:, 1] * k1 + g[:, 2] * k1[bb])
-        ) + h * c_w * (tad + mixed.sum(-1))
-        grow = eye + h * local[layer]
-        gz = grow @ z
-        drive = h * c_w * rq[layer]
-        cross = gz[:, :, :1] * drive[:, None, :]
-        u = grow @ u @ np.swapaxes(grow, 1, 2) + cross + np.swapaxes(cross, 1, 2) + drive[:, :, None] * drive[:, None, :]
-        z = np.exp(np.where(np.isinf(logm[layer]), -1e3, logm[layer])[:, None, None] * k) * (gz + drive[:, :, None])
-    return variance, correction, captured
+def _at(times: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.stack([np.interp(times, known, column) for column in values.T], axis=-1)
+
+
+class _Walk:
+    """The tail's covariance with the response u, on the three pairs {aa, ab, bb} of each pair: they close."""
+
+    def __init__(self, model: ResNet, track: Track, order: int) -> None:
+        self.track, self.c_w = track, model.weight_variance
+        n_inputs = track.kernel.shape[-1]
+        first, second = pair_indices(n_inputs)
+        table = pair_table(n_inputs)
+        self.own = first == second
+        self.neighbours = np.stack([table[first, first], np.arange(len(first)), table[second, second]], axis=-1)
+        even_only = get_activation(model.activation).parity is not None
+        basis = components(order, even_only=even_only, single=n_inputs == 1)
+        lowest = basis.orders[-1] + (2 if even_only else 1)
+        rows = np.unique(np.round(np.linspace(0, len(track.time) - 1, ROWS)).astype(int))
+        kernels = track.kernel[rows]
+        found = tails(track.engine, kernels, basis)
+        self.orders = lowest * 2.0 ** np.arange(1 if found.lift is None else DOUBLINGS)
+        moments = track.engine.moments(kernels, 2)
+        assert moments.gradient is not None
+        assert moments.hessian is not None
+        between = _Linear(track.time, track.time[rows])
+        self.rest = between(found.products)
+        self.share = float(found.share.max())
+        self.slopes = None if found.slopes is None else between(found.slopes)
+        self.lift = None if found.lift is None else between(found.lift)
+        self.hessian = between(0.5 * np.abs(moments.hessian))
+        self.growth = between(self._comparison(self.c_w * moments.gradient))
+        turn = Whitening(track.kernel)
+        memory = np.minimum(largest_correlation(turn.inverse[1:] @ turn.factor[:-1]), 1.0)
+        with np.errstate(divide="ignore"):
+            self.forgetting = np.clip(-np.log(memory), 1e-18, 1e3)
+
+    def _comparison(self, chi: np.ndarray) -> np.ndarray:
+        """(R, P, 3, 3) chi on {aa, ab, bb}; entries off the diagonal by size, so that bounds stay bounds."""
+        local = np.zeros((*chi.shape, 3))
+        local[..., 0, 0] = chi[:, self.neighbours[:, 0], 0]
+        local[..., 2, 2] = chi[:, self.neighbours[:, 2], 0]
+        local[..., 1, :] = np.abs(chi)
+        local[..., 1, 1] = np.where(self.own, chi[..., 0], chi[..., 1])
+        local[:, self.own, 1, 0] = local[:, self.own, 1, 2] = 0.0
+        return local
+
+    def run(self) -> tuple[np.ndarray, np.ndarray]:
+        """(M, P), (M, P)"""
+        pairs = len(self.own)
+        z = np.zeros((pairs, 3, len(self.orders)))
+        u = np.zeros((pairs, 3, 3))
+        k1 = np.zeros(pairs)
+        variance, correction = np.zeros_like(self.rest), np.zeros_like(self.rest)
+        for row, step in enumerate(np.diff(self.track.time)):
+            grow = np.eye(3) + step * self.growth[row]
+            drive = step * self.c_w * self.rest[row][self.neighbours]
+            source = self._source(row, z, u)
+            z = grow @ z
+            mixed = z[:, :, :1] * drive[:, None, :]
+            u = grow @ u @ np.swapaxes(grow, 1, 2) + mixed + np.swapaxes(mixed, 1, 2)
+            u += drive[:, :, None] * drive[:, None, :]
+            lost = self.forgetting[row][:, None, None] * self.orders
+            kept = np.exp(-lost)
+            if self.track.layered:
+                z = kept * (z + drive[:, :, None])
+            else:  # several layers in a step: their mean, and what stands at its end, lest bounds come out too low
+                z = kept * z - np.expm1(-lost) / np.maximum(lost, 1e-300) * drive[:, :, None]
+                source = self._source(row + 1, z, u)
+            k1 = np.einsum("pq,pq->p", grow[:, 1], k1[self.neighbours]) + step * self.c_w * source
+            variance[row + 1], correction[row + 1] = u[:, 1, 1], k1
+        return variance, correction
+
+    def _source(self, row: int, z: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """(P,) of the tail's part in U1 but for chi K1 / C_W (eq. 4.25)."""
+        if self.slopes is not None:
+            mixed = self.slopes[row] * z[:, :, 0]
+        else:
+            assert self.lift is not None
+            mixed = self.lift[row] * self.rest[row][:, None] * (z * self.orders).max(-1)
+        mixed[self.own, 1:] = 0.0
+        return mixed.sum(-1) + np.einsum("pqr,pqr->p", self.hessian[row], u)
+
+
+class _Linear:
+    """Linear interpolation along the first axis."""
+
+    def __init__(self, where: np.ndarray, known: np.ndarray) -> None:
+        self.left = np.clip(np.searchsorted(known, where, side="right") - 1, 0, len(known) - 2)
+        self.share = (where - known[self.left]) / (known[self.left + 1] - known[self.left])
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        share = self.share.reshape(-1, *(1,) * (values.ndim - 1))
+        return (1 - share) * values[self.left] + share * values[self.left + 1]

@@ -116,6 +116,12 @@ class WickSeries:
         """(R, P, I) coefficients of f_p, the constant left out."""
         return self.table[..., self.basis.first - self.bottom, self.basis.second]
 
+    def mean(self) -> np.ndarray:
+        """(R, P) <f_p>."""
+        if self.basis.single:
+            return self.line.square(0)
+        return self.table[..., 0, 0]
+
     def derivatives(self) -> np.ndarray:
         """(R, P, 3, I) coefficients of D_q f_p for q = aa, ab, bb of p; a diagonal pair uses column 0 alone.
 
