@@ -38,8 +38,8 @@ from db.types import UTCDateTime
 from eftcore.errors import InputError
 from eftcore.specs import canonical_json
 
-FORMAT = 2
-RENAMED: Mapping[int, Mapping[str, str]] = {1: {"simulation_run_id": "reference_run_id"}}
+FORMAT = 3
+RENAMED: Mapping[int, Mapping[str, str]] = {1: {"simulation_run_id": "reference_run_id"}, 2: {}}
 """Columns that older formats call otherwise; every table that has such a column calls it so now."""
 MANIFEST = "manifest.json"
 ROWS_AT_ONCE = 20_000

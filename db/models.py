@@ -250,7 +250,8 @@ class SimulationPrecision(Base):
     """How well a simulation knows one quantity, and the target that it was run for, if any.
 
     ``relative_se`` is ||se|| / ||estimate|| (Frobenius) at the last recorded layer, ``largest_relative_se`` the
-    largest over the layers where the estimate exceeds twice its error.
+    largest over the layers where the estimate exceeds twice its error. ``reliable_share`` is the share of recorded
+    layers whose standard error can be trusted, ``degrees_of_freedom`` the smallest (NULL: as good as infinite).
     """
 
     __tablename__ = "simulation_precision"
@@ -258,7 +259,7 @@ class SimulationPrecision(Base):
         *_one_form("relative_se", required=False),
         *_one_form("largest_relative_se", required=False),
         *_one_form("reached", required=False),
-        _finite("target"),
+        *(_finite(name) for name in ("target", "reliable_share", "degrees_of_freedom")),
         sa.CheckConstraint("(target IS NULL) = (target_kind IS NULL)", name="target_has_kind"),
     )
 
@@ -266,6 +267,8 @@ class SimulationPrecision(Base):
     quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
     relative_se: Mapped[float | None]
     largest_relative_se: Mapped[float | None]
+    reliable_share: Mapped[float | None]
+    degrees_of_freedom: Mapped[float | None]
     target_kind: Mapped[str | None]
     target: Mapped[float | None]
     reached: Mapped[float | None]
@@ -316,7 +319,10 @@ class ComparisonRow(Base):
 
 
 class ErrorMetric(Base):
-    """Error of the theory at one layer; ``defined`` is false where the relative error has no meaning."""
+    """Error of the theory at one layer; ``defined`` is false where the relative error has no meaning.
+
+    error_high and resolution are NULL where they are infinite; all three bounds are NULL in rows of older versions.
+    """
 
     __tablename__ = "error_metrics"
     __table_args__ = (
@@ -324,6 +330,7 @@ class ErrorMetric(Base):
         *_one_form("error_se", required=False),
         *_one_form("absolute_error", required=True),
         *_one_form("absolute_error_se", required=False),
+        *(_finite(name) for name in ("error_low", "error_high", "resolution")),
         sa.CheckConstraint("defined = (error IS NOT NULL OR error_nonfinite IS NOT NULL)", name="error_where_defined"),
         {"sqlite_with_rowid": False},
     )
@@ -336,6 +343,9 @@ class ErrorMetric(Base):
     error_se: Mapped[float | None]
     absolute_error: Mapped[float | None]
     absolute_error_se: Mapped[float | None]
+    error_low: Mapped[float | None]
+    error_high: Mapped[float | None]
+    resolution: Mapped[float | None]
     error_nonfinite: Mapped[str | None] = mapped_column(_marker("error_nonfinite"))
     error_se_nonfinite: Mapped[str | None] = mapped_column(_marker("error_se_nonfinite"))
     absolute_error_nonfinite: Mapped[str | None] = mapped_column(_marker("absolute_error_nonfinite"))
@@ -343,15 +353,23 @@ class ErrorMetric(Base):
 
 
 class ValidityWindow(Base):
-    """The interval that holds t*(tolerance), in t = epsilon^2 * layer; a missing end is explained by the status."""
+    """The interval that holds t*(tolerance), in t = epsilon^2 * layer; a missing end is explained by the status.
+
+    ``confidence`` is that of all its statements together, NULL in rows of older versions; ``numerical_error`` the
+    compared theory's own, relative.
+    """
 
     __tablename__ = "validity_windows"
     __table_args__ = (
         _finite("tolerance"),
-        _finite("certified_until"),
-        _finite("refuted_from"),
+        *(
+            _finite(name)
+            for name in ("resolved_from", "certified_until", "refuted_from", "numerical_error", "confidence")
+        ),
         sa.CheckConstraint(
-            "(status = 'too_noisy') = (certified_until IS NULL) AND (status = 'bounded') = (refuted_from IS NOT NULL)",
+            "(status = 'bounded') = (refuted_from IS NOT NULL)"
+            " AND (status <> 'too_noisy' OR (certified_until IS NULL AND resolved_from IS NULL))"
+            " AND (status <> 'beyond' OR certified_until IS NOT NULL)",
             name="ends_of_its_status",
         ),
         sa.Index(None, "quantity", "tolerance"),
@@ -361,6 +379,9 @@ class ValidityWindow(Base):
     comparison_id: Mapped[int] = _reference("comparisons.id", owner=True, primary_key=True)
     quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
     tolerance: Mapped[float] = mapped_column(primary_key=True)
+    resolved_from: Mapped[float | None]
     certified_until: Mapped[float | None]
     refuted_from: Mapped[float | None]
+    numerical_error: Mapped[float | None]
+    confidence: Mapped[float | None]
     status: Mapped[str] = mapped_column(_choice("status", WINDOW_STATUSES))

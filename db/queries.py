@@ -1,7 +1,8 @@
 """Reading results as tidy pandas frames; every filter becomes SQL, every function is one statement.
 
-A filter takes one value or a sequence of them. Numbers that are not finite come back as NaN, inf or -inf; a number that
-is absent is NaN too. Whole columns that may lack values have pandas' nullable types.
+A filter takes one value or a sequence of them, an activation however it is written (``leaky_relu(slope=.2)``). Numbers
+that are not finite come back as NaN, inf or -inf; a number that is absent is NaN too. Whole columns that may lack
+values have pandas' nullable types.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from db.views import (
     v_trajectories,
     v_windows,
 )
+from eftcore.activations import canonical_name
 from eftcore.errors import InputError
 
 __all__ = [
@@ -343,7 +345,10 @@ def _filtered(view: sa.TableClause, **filters: Any) -> sa.Select[Any]:
             continue
         column = view.c[name]
         many = isinstance(wanted, Sequence | np.ndarray | pd.Series | set) and not isinstance(wanted, str)
-        query = query.where(column.in_(_plain(list(wanted))) if many else column == _plain([wanted])[0])
+        values = _plain(list(wanted) if many else [wanted])
+        if name == "activation":
+            values = [canonical_name(value) for value in values]
+        query = query.where(column.in_(values) if many else column == values[0])
     return query
 
 

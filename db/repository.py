@@ -131,7 +131,14 @@ def record_simulation(
     if details is not None:
         fields["details"] = plain_json(dict(details))
     trajectories = [
-        Trajectory(quantity, getattr(sample, name), getattr(sample, f"{name}_se")) for quantity, name in ARRAYS.items()
+        Trajectory(
+            quantity,
+            getattr(sample, name),
+            getattr(sample, f"{name}_se"),
+            reliable=sample.reliable(quantity),
+            degrees_of_freedom=sample.degrees_of_freedom(quantity),
+        )
+        for quantity, name in ARRAYS.items()
     ]
     if stopped_because is not None and stopped_because not in STOP_REASONS:
         raise InputError(f"stopped_because = {stopped_because!r}: must be one of {', '.join(STOP_REASONS)}")

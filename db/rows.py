@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,12 +45,18 @@ ARRAYS = {
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One quantity of a run: values (R, M, M), their standard error or None, the numerics' own error or None."""
+    """One quantity of a run: values (R, M, M), their standard error or None, the numerics' own error or None.
+
+    ``reliable`` (R,) says where the standard errors can be trusted, ``degrees_of_freedom`` (R,) how well they are
+    known.
+    """
 
     quantity: str
     values: np.ndarray
     se: np.ndarray | None = None
     numerical_error: float | None = None
+    reliable: np.ndarray | None = None
+    degrees_of_freedom: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +142,7 @@ def precision_row(item: Trajectory) -> dict[str, Any]:
     """Row of simulation_precision: ||se|| / ||value|| (Frobenius, over pairs a <= b; all of V4).
 
     At the last layer, and the largest over layers where the value exceeds twice its error; absent where there is none.
+    With the share of layers whose error can be trusted, and the fewest degrees of freedom (absent: infinite).
     """
     assert item.se is not None
     value, error = item.values, item.se
@@ -143,7 +151,14 @@ def precision_row(item: Trajectory) -> dict[str, Any]:
         value, error = value[:, *upper], error[:, *upper]
     size, noise = (np.linalg.norm(part.reshape(len(part), -1), axis=1) for part in (value, error))
     resolved = size > 2 * noise
-    row: dict[str, Any] = {"quantity": item.quantity}
+    assert item.reliable is not None
+    assert item.degrees_of_freedom is not None
+    fewest = float(item.degrees_of_freedom.min())
+    row: dict[str, Any] = {
+        "quantity": item.quantity,
+        "reliable_share": float(item.reliable.mean()),
+        "degrees_of_freedom": fewest if math.isfinite(fewest) else None,
+    }
     for name, where in (("relative_se", size[-1:] != 0), ("largest_relative_se", resolved)):
         last_or_all = slice(-1, None) if name == "relative_se" else slice(None)
         ratios = noise[last_or_all][where] / size[last_or_all][where]
@@ -196,6 +211,8 @@ def error_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, Any
             markers = [mark if ok else None for mark, ok in zip(markers, defined, strict=True)]
             numbers = [number if ok else None for number, ok in zip(numbers, defined, strict=True)]
         columns |= {name: numbers, f"{name}_nonfinite": markers}
+    for name in ("error_low", "error_high", "resolution"):
+        columns[name] = split_nonfinite(frame[name].to_numpy(dtype=float))[0]
     return _rows(comparison_id, columns)
 
 
@@ -203,7 +220,7 @@ def window_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, An
     """Rows of validity_windows."""
     frame = comparison.windows
     columns = {name: frame[name].tolist() for name in ("quantity", "tolerance", "status")}
-    for name in ("certified_until", "refuted_from"):
+    for name in ("resolved_from", "certified_until", "refuted_from", "numerical_error", "confidence"):
         columns[name] = split_nonfinite(frame[name].to_numpy(dtype=float))[0]
     return _rows(comparison_id, columns)
 

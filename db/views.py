@@ -23,11 +23,16 @@ _CONFIGURATION = (
 _PREDICTED = "closure:text closure_order:integer quadrature:text nodes:integer"
 _COMPARED = f"width:integer samples:integer {_PREDICTED}"
 _REFERENCE = "reference_closure:text reference_order:integer"
-_WINDOW = "quantity:text tolerance:number certified_until:number refuted_from:number status:text superseded:flag"
+_ENDS = (
+    "quantity:text tolerance:number resolved_from:number certified_until:number refuted_from:number status:text"
+    " confidence:number converged:flag numerical_error:number"
+)
+_WINDOW = f"{_ENDS} superseded:flag"
 _ERRORS = (
     "quantity:text layer:integer time:number error:number error_se:number absolute_error:number"
     " absolute_error_se:number defined:flag error_nonfinite:text error_se_nonfinite:text"
     " absolute_error_nonfinite:text absolute_error_se_nonfinite:text"
+    " error_low:number error_high:number resolution:number converged:flag"
 )
 _RUN_IDS = "prediction_run_id:integer simulation_run_id:integer"
 _THEORY_IDS = "prediction_run_id:integer reference_run_id:integer"
@@ -63,6 +68,7 @@ v_trajectories = _view(
     _CONFIGURATION,
     _COMPARED,
     "quantity:text component:text layer:integer time:number simulated:number simulated_se:number predicted:number",
+    "converged:flag",
     "simulated_nonfinite:text simulated_se_nonfinite:text predicted_nonfinite:text",
     _RUN_IDS,
 )
@@ -71,8 +77,8 @@ v_best_closures = _view(
     "v_best_closures",
     _CONFIGURATION,
     _COMPARED,
-    "quantity:text tolerance:number certified_until:number refuted_from:number status:text closures:integer",
-    "as_good:integer",
+    _ENDS,
+    "closures:integer as_good:integer",
     _RUN_IDS,
 )
 
@@ -80,6 +86,7 @@ v_precision = _view(
     "v_precision",
     _CONFIGURATION,
     "width:integer samples:integer estimator:text quantity:text relative_se:number largest_relative_se:number",
+    "reliable_share:number degrees_of_freedom:number",
     "target_kind:text target:number reached:number met:flag stopped_because:text wall_seconds:number",
     "relative_se_nonfinite:text largest_relative_se_nonfinite:text reached_nonfinite:text",
     "simulation_run_id:integer",

@@ -21,7 +21,7 @@ Chosen = Mapping[str, Sequence[Any]]
 Reference: TypeAlias = Literal["simulation", "theory"]
 """What the predictions are held against."""
 
-THEORY = ("closure", "closure_order", "nodes")
+THEORY = ("closure", "closure_order", "nodes", "converged")
 """Columns that name a theory; closure_order and nodes are absent where they have no meaning."""
 
 _VIEWS = {"simulation": v_windows, "theory": v_theory_windows}
@@ -43,16 +43,18 @@ def window_cells(
 ) -> pd.DataFrame:
     """Windows gathered by ``columns`` and status.
 
-    Adds to these: windows (their number), certified_least, certified_most, refuted_least, refuted_most,
-    total_time (the largest) and simulation_run_id or reference_run_id (one of the references).
+    Adds to these: windows (their number), resolved_from (the latest), certified_least, certified_most, refuted_least,
+    refuted_most, total_time (the largest) and simulation_run_id or reference_run_id (one of the references).
     """
     view, run = _VIEWS[reference], _REFERENCE_RUN[reference]
     grouped = [view.c[name] for name in (*columns, "status")]
     certified, refuted, total = (view.c[name] for name in ("certified_until", "refuted_from", "total_time"))
+    resolved = view.c["resolved_from"]
     least, most = sa.func.min, sa.func.max
     query = _filtered(view, **chosen).with_only_columns(
         *grouped,
         sa.func.count().label("windows"),
+        most(resolved, type_=sa.Double()).label("resolved_from"),
         least(certified, type_=sa.Double()).label("certified_least"),
         most(certified, type_=sa.Double()).label("certified_most"),
         least(refuted, type_=sa.Double()).label("refuted_least"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,9 +71,11 @@ class Activation:
         return self.torch_function(x)
 
     def identity(self) -> Any:
-        """What enters a digest: the name; for a registered activation also sigma at fixed points."""
+        """What enters a digest: the name, with parameters to 17 digits; for a registered activation also sigma at fixed
+        points.
+        """
         if self.builtin:
-            return self.name
+            return _named(self.family, self.parameters, lambda value: f"{value:.17g}")
         return {"name": self.name, "probes": [float(f"{v:.12g}") for v in self.function(_PROBES)]}
 
 
@@ -99,6 +101,8 @@ def get_activation(name: str) -> Activation:
     array([0.])
     >>> get_activation("softplus( beta = 2.0 )").name
     'softplus(beta=2)'
+    >>> get_activation("leaky_relu(slope=.20)").name
+    'leaky_relu(slope=0.2)'
     """
     if not isinstance(name, str):
         raise InputError(f"activation = {name!r}: must be text; known: {', '.join(activation_names())}")
@@ -113,21 +117,49 @@ def _resolve(text: str) -> Activation:
     family = _FAMILIES.get(match.group(1)) if match else None
     if match is None or family is None:
         raise InputError(f"activation = {text!r}: unknown; known: {', '.join(activation_names())}")
-    parameters = dict(family.defaults)
+    parameters, given = dict(family.defaults), set[str]()
     for part in filter(None, (piece.strip() for piece in (match.group(2) or "").split(","))):
         key, _, value = (piece.strip() for piece in part.partition("="))
         if key not in parameters:
             known = ", ".join(parameters) or "none"
             raise InputError(f"activation = {text!r}: unknown parameter {key!r}; {match.group(1)} takes: {known}")
+        if key in given:
+            raise InputError(f"activation = {text!r}: {key} is given twice; leave one out")
+        given.add(key)
         try:
             parameters[key] = float(value)
         except ValueError:
             raise InputError(f"activation = {text!r}: {key} = {value!r} is not a number") from None
         if not math.isfinite(parameters[key]):
             raise InputError(f"activation = {text!r}: {key} = {value!r} must be finite")
-    shown = ", ".join(f"{key}={value:.17g}" for key, value in parameters.items() if value != family.defaults[key])
-    canonical = match.group(1) + (f"({shown})" if shown else "")
+    canonical = _named(match.group(1), parameters, _shortest)
     return Activation(name=canonical, family=match.group(1), parameters=parameters, **family.build(**parameters))
+
+
+def canonical_name(text: str) -> str:
+    """The name under which results with this activation are kept, however it was written; an unknown one as it is.
+
+    >>> canonical_name("leaky_relu( slope = 2e-1 )"), canonical_name("leaky_relu(slope=0.20000000000000001)")
+    ('leaky_relu(slope=0.2)', 'leaky_relu(slope=0.2)')
+    >>> canonical_name("my_sigma")
+    'my_sigma'
+    """
+    try:
+        return get_activation(text).name
+    except InputError:
+        return text
+
+
+def _named(family: str, parameters: Mapping[str, float], show: Callable[[float], str]) -> str:
+    """The family with those parameters that differ from their defaults."""
+    defaults = _FAMILIES[family].defaults
+    shown = ", ".join(f"{key}={show(value)}" for key, value in parameters.items() if value != defaults[key])
+    return family + (f"({shown})" if shown else "")
+
+
+def _shortest(value: float) -> str:
+    """The shortest text that reads back as the same number; whole numbers without a point."""
+    return repr(value).removesuffix(".0")
 
 
 def register_activation(

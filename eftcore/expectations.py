@@ -19,6 +19,7 @@ import numpy as np
 
 from eftcore.activations import Activation
 from eftcore.closed_forms import ClosedForm, closed_form
+from eftcore.closed_moments import ClosedMoments
 from eftcore.errors import InputError
 from eftcore.hermite import LineRule, gauss_hermite_nodes, panel_rule, trapezoidal_rule
 from eftcore.jets import Jet
@@ -62,7 +63,7 @@ class Expectations(Protocol):
         ...
 
     def refined(self, *, nodes: bool, terms: bool) -> Expectations | None:
-        """More nodes (by sqrt 2) or Hermite terms (twice); None where there is nothing left to refine."""
+        """More nodes (by sqrt 2) or Hermite terms (twice), or no rounding on purpose; None where nothing is left."""
         ...
 
     def describe(self) -> dict[str, object]:
@@ -71,7 +72,7 @@ class Expectations(Protocol):
 
 
 def expectations(activation: Activation, numerics: Numerics, *, series: bool = False) -> Expectations:
-    """The way to start with; ``series`` asks for one that has Hermite coefficients.
+    """The coarsest way, to be refined; ``series`` asks for one that has Hermite coefficients.
 
     Raises InputError where the fixed rule cannot serve the activation.
 
@@ -85,7 +86,7 @@ def expectations(activation: Activation, numerics: Numerics, *, series: bool = F
         return TensorGaussHermite(activation, numerics.nodes)
     form = closed_form(activation)
     if form is not None and not series:
-        return ClosedFormExpectations(activation, form)
+        return ClosedFormExpectations(activation, form, disturbed=True)
     return MehlerExpectations(activation)
 
 
@@ -99,35 +100,27 @@ def correlations(kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
 
 @dataclass(frozen=True, eq=False)
 class ClosedFormExpectations:
-    """Closed forms (eq. 6.8-6.12); the only error is rounding."""
+    """Closed forms (eq. 6.8-6.12), whose only error is rounding.
+
+    ``disturbed``: with every entry moved by a bound of its rounding error. It stands for the coarser of two
+    resolutions, so that the difference of two solutions shows what rounding does to them (eq. 6.21).
+    """
 
     activation: Activation
     form: ClosedForm
+    disturbed: bool = False
 
     def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
-        first, second = pair_indices(kernel.shape[-1])
-        diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            jet = self.form(diagonal[..., first], kernel[..., first, second], diagonal[..., second])
-        if order == 0:
-            return PairMoments(jet.value)
-        gradient, hessian = jet.gradient.copy(), jet.hessian.copy()
-        own = first == second
-        total = gradient[..., own, :].sum(-1)
-        gradient[..., own, :] = 0.0
-        gradient[..., own, 0] = total
-        if order == 1:
-            return PairMoments(jet.value, gradient)
-        total = hessian[..., own, :, :].sum((-1, -2))
-        hessian[..., own, :, :] = 0.0
-        hessian[..., own, 0, 0] = total
-        return PairMoments(jet.value, gradient, hessian)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+            found = ClosedMoments(self.form, self.activation.parity, kernel, self.disturbed)
+        return PairMoments(found.value, None if order < 1 else found.gradient, None if order < 2 else found.hessian)
 
-    def refined(self, *, nodes: bool, terms: bool) -> None:
-        return None
+    def refined(self, *, nodes: bool, terms: bool) -> ClosedFormExpectations | None:
+        """Undisturbed."""
+        return replace(self, disturbed=False) if self.disturbed else None
 
     def describe(self) -> dict[str, object]:
-        return {"rule": "closed form"}
+        return {"rule": "closed form, disturbed" if self.disturbed else "closed form"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.linalg import eigvalsh_tridiagonal
 
 REACH = 12.5
 """Nodes cover |z| <= REACH, where sqrt of the Gaussian weight has fallen below 1e-17."""
@@ -107,8 +108,14 @@ def panel_rule(panels: int, count: int, points: int = 16) -> LineRule:
 @lru_cache(maxsize=8)
 def gauss_hermite_nodes(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of the Gauss-Hermite rule for z ~ N(0, 1) (eq. 6.7)."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
-    return nodes, weights / np.sqrt(2 * np.pi)
+    nodes = eigvalsh_tridiagonal(np.zeros(count), np.sqrt(np.arange(1.0, count)))
+    for _ in range(2):
+        # Newton on h_count, with derivative sqrt(count) h_{count - 1}; functions, unlike polynomials, do not overflow
+        psi = hermite_functions(nodes, count + 1)
+        nodes = nodes - psi[:, count] / (np.sqrt(count) * psi[:, count - 1])
+    nodes = (nodes - nodes[::-1]) / 2
+    psi = hermite_functions(nodes, count)
+    return nodes, psi[:, 0] ** 2 / (psi**2).sum(1)
 
 
 def _rule(nodes: np.ndarray, weights: np.ndarray, count: int) -> LineRule:

@@ -1,6 +1,6 @@
 """Second-order forward automatic differentiation in the three kernel entries (K_aa, K_ab, K_bb) of a pair.
 
-Closed forms state E2 once; its gradient (susceptibility) and Hessian (loop vertex) follow exactly.
+The tensor Gauss-Hermite rule states E2 once; the exact derivatives of that rule follow.
 Equation numbers are those of docs/theory.md.
 """
 
@@ -88,19 +88,3 @@ class Jet:
     def sqrt(self) -> Jet:
         root = np.sqrt(self.value)
         return self.apply(root, 0.5 / root, -0.25 / root**3)
-
-    def exp(self) -> Jet:
-        value = np.exp(self.value)
-        return self.apply(value, value, value)
-
-    def arctan2(self, other: Jet) -> Jet:
-        """The angle atan2(self, other), accurate where arcsin and arccos are not."""
-        size = self.value**2 + other.value**2
-        wedge = other.value[..., None] * self.gradient - self.value[..., None] * other.gradient
-        radial = self.value[..., None] * self.gradient + other.value[..., None] * other.gradient
-        cross = other.gradient[..., None, :] * self.gradient[..., :, None]
-        cross = cross - np.swapaxes(cross, -1, -2)
-        hessian = (
-            other.value[..., None, None] * self.hessian - self.value[..., None, None] * other.hessian + cross
-        ) / size[..., None, None] - 2 * wedge[..., :, None] * radial[..., None, :] / size[..., None, None] ** 2
-        return Jet(np.arctan2(self.value, other.value), wedge / size[..., None], hessian)

@@ -11,6 +11,7 @@ import numpy as np
 
 from eftcore.closures import builder, closure_class
 from eftcore.closures.base import Closure, Observed
+from eftcore.errors import InputError
 from eftcore.expectations import Expectations, MehlerExpectations
 from eftcore.mean_field import mean_field, mean_path, settle
 from eftcore.pairs import to_matrix
@@ -70,6 +71,9 @@ class Solution:
         )
 
 
+SMALLEST = 1e-75
+"""Largest variance of a kernel below which V4, of size K^2, and its norm underflow."""
+
 Builder = Callable[[np.ndarray, np.ndarray], Closure]
 """(first kernel, last kernel) to a closure."""
 
@@ -81,9 +85,13 @@ def settled(spec: PredictionSpec) -> Expectations:
 
 
 def solve(spec: PredictionSpec) -> Solution:
-    """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is (eq. 6.15)."""
+    """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is (eq. 6.15).
+
+    Raises InputError for a kernel whose V4 underflows.
+    """
     if spec.closure == "particle":
         return _solve_by_paths(spec)
+    _check_range(spec)
     engine = settled(spec)
     build = builder(spec)
     coarse = at_resolution(spec, engine, build, loosen=30.0)
@@ -101,6 +109,15 @@ def solve(spec: PredictionSpec) -> Solution:
             break
         engine, coarse = finer, fine
     return fine
+
+
+def _check_range(spec: PredictionSpec) -> None:
+    variance = float(np.abs(spec.kernel.array).max())
+    if spec.closure != "mean" and 0 < variance < SMALLEST:
+        raise InputError(
+            f"kernel: largest variance = {variance:g}: V4, of size K^2, underflows below K = {SMALLEST:g};"
+            " rescale the inputs"
+        )
 
 
 def _solve_by_paths(spec: PredictionSpec) -> Solution:

@@ -9,15 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import numbers
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
+from eftcore.tables import real_table
 
 ALGORITHM_VERSION = {"prediction": 2, "simulation": 2}
 """Bumped by hand whenever the same spec would give different numbers."""
@@ -25,10 +36,23 @@ ALGORITHM_VERSION = {"prediction": 2, "simulation": 2}
 CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle")
 Closure = Literal["mean", "source_only", "g_only", "sigma", "wick", "particle"]
 
+_LARGEST = 1e150
+"""Of the entries of a kernel: V4 and its sums hold their squares, which end near 1e308."""
+
+_SMALLEST_SQUARE = 1e-300
+
 SYMMETRY_RTOL = 1e-10
 PSD_RTOL = 1e-10
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+def _real(value: Any) -> Any:
+    """Complex numbers, which numpy would strip of their imaginary part, and True and False are no real numbers."""
+    if isinstance(value, complex | bool | np.bool_):
+        raise ValueError(f"is {'complex' if isinstance(value, complex) else 'true or false'}; give a real number")
+    return value
+
+
+_Finite = Annotated[float, BeforeValidator(_real), Field(allow_inf_nan=False)]
 
 
 def canonical_json(value: Any) -> str:
@@ -141,6 +165,8 @@ class InputKernel(Spec):
             raise ValueError("matrix must be square with at least one row; give N rows of N numbers")
         k = np.array(rows)
         scale = float(np.abs(k).max())
+        if scale > _LARGEST:
+            raise ValueError(f"matrix has entries up to {scale:.3g}; rescale the inputs so that they stay below 1e150")
         skew = float(np.abs(k - k.T).max())
         if skew > SYMMETRY_RTOL * scale:
             raise ValueError(f"matrix is not symmetric (largest |K - K^T| is {skew:.3g}); give (K + K^T) / 2")
@@ -160,12 +186,13 @@ class InputKernel(Spec):
         >>> InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.3).matrix
         ((2.0, 0.6), (0.6, 2.0))
         """
-        if isinstance(n_inputs, bool) or int(n_inputs) != n_inputs or n_inputs < 1:
+        if not _is_real(n_inputs) or n_inputs < 1 or int(n_inputs) != n_inputs:
             raise InputError(f"InputKernel: n_inputs = {n_inputs!r}: must be a whole number of at least 1")
-        if not (math.isfinite(variance) and variance >= 0):
+        n_inputs = int(n_inputs)
+        if not (_is_real(variance) and variance >= 0):
             raise InputError(f"InputKernel: variance = {variance!r}: must be a finite number >= 0")
         lowest = -1.0 / (n_inputs - 1) if n_inputs > 1 else -1.0
-        if not (math.isfinite(correlation) and lowest - 1e-12 <= correlation <= 1.0):
+        if not (_is_real(correlation) and lowest - 1e-12 <= correlation <= 1.0):
             raise InputError(
                 f"InputKernel: correlation = {correlation!r}: must lie between {lowest:.6g} and 1 for {n_inputs} inputs"
             )
@@ -176,18 +203,20 @@ class InputKernel(Spec):
     @classmethod
     def explicit(cls, matrix: Any, *, label: str = "explicit") -> InputKernel:
         """Any symmetric positive semi-definite N x N matrix."""
-        return cls(matrix=_finite_array(matrix, "matrix", ndim=2).tolist(), label=label)
+        return cls(matrix=real_table(matrix, "matrix").tolist(), label=label)
 
     @classmethod
     def from_data(cls, data: Any, *, label: str = "data") -> InputKernel:
         """X X^T / features of real inputs, one row each.
 
+        Raises InputError for what is no table of real numbers (eftcore.tables), and where the square of an input is
+        outside of double precision, so that its kernel would be infinite or zero.
+
         >>> InputKernel.from_data([[1.0, 1.0], [1.0, -1.0]]).matrix
         ((1.0, 0.0), (0.0, 1.0))
         """
-        x = _finite_array(data, "data", ndim=2)
-        if x.shape[1] == 0:
-            raise InputError("InputKernel: data has no features; give one row of numbers for each input")
+        x = real_table(data, "data")
+        check_squares(x, "data")
         return cls(matrix=(x @ x.T / x.shape[1]).tolist(), label=label)
 
     @property
@@ -219,16 +248,27 @@ class InputKernel(Spec):
         return {"matrix": self.model_dump(mode="json")["matrix"]}
 
 
-def _finite_array(value: Any, field: str, *, ndim: int) -> np.ndarray:
-    try:
-        array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        raise InputError(f"InputKernel: {field}: must be a {ndim}-dimensional table of numbers") from None
-    if array.ndim != ndim or array.shape[0] == 0:
-        raise InputError(f"InputKernel: {field} has shape {array.shape}: must be a non-empty {ndim}-dimensional table")
-    if not np.isfinite(array).all():
-        raise InputError(f"InputKernel: {field} contains NaN or infinity; remove or replace those entries")
-    return array
+def _is_real(value: Any) -> bool:
+    """Whether this is one finite real number."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_squares(x: np.ndarray, field: str) -> None:
+    """Raises InputError unless the mean square of every row of x (N, features) is zero, or within 1e-300 .. 1e150.
+
+    A kernel made of squares that overflow or underflow would be infinite or zero, and scaling it would hide that.
+    """
+    largest = np.abs(x).max(axis=1)
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.mean(x * x, axis=1)
+    wrong = np.flatnonzero((largest > 0) & ~((squares >= _SMALLEST_SQUARE) & (squares <= _LARGEST)))
+    if wrong.size:
+        row = int(wrong[0])
+        what = "overflow" if largest[row] > 1 else "vanish"
+        raise InputError(
+            f"{field}: row {row} (from 0) has values up to {largest[row]:.3g}, whose squares {what}"
+            " in double precision; rescale the data, for example to values of order 1"
+        )
 
 
 class Numerics(Spec):

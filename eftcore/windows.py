@@ -1,9 +1,9 @@
 """Errors of a theory against a reference, and how deep it can be trusted (docs/theory.md, section 9).
 
-For X in {K0, V4, K1}: e(t) = ||X_theory - X_ref||_F / ||X_ref||_F over pair space. With eta the reference's error and
-||eta|| about sqrt(sum se^2), the triangle inequality gives |e - e_true| <= ||eta|| / ||X_ref|| whatever the
-correlations between entries, so error_se = sqrt(sum se^2) / ||X_ref|| is a conservative standard error (eq. 9.1).
-A reference that is a theory has no noise, but an error that it estimates itself; that takes its place (eq. 9.2).
+For X in {K0, V4, K1}: e(t) = ||X_theory - X_ref||_F / ||X_ref||_F over pair space (eq. 9.1). The reference is a
+simulation, which has noise, or a theory, which has an error that it estimates itself (eq. 9.2). Both, and the compared
+theory's own numerical error, widen the bounds of e, which hold at all recorded depths at once (eq. 9.6); a window is
+what these bounds leave of the depth at which e first exceeds a tolerance (eq. 9.7).
 """
 
 from __future__ import annotations
@@ -15,10 +15,15 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from eftcore.bands import CONFIDENCE, Noise
 from eftcore.errors import InputError
 from eftcore.pairs import to_pairs
+from eftcore.particle import SCRAMBLINGS
 from eftcore.results import Theory
 from eftcore.solving import error_scales
+
+VERDICT_VERSION = 2
+"""Bumped by hand whenever the same two results would be judged differently."""
 
 DEFAULT_TOLERANCES = (0.01, 0.05, 0.10)
 
@@ -26,13 +31,25 @@ QUANTITIES = {"K0": "mean", "V4": "covariance", "K1": "correction"}
 """Compared quantities and the attributes of a theory or sample that hold them."""
 
 
-class Reference(Protocol):
-    """What a theory is compared with: a simulated sample, or another theory."""
+class Measured(Protocol):
+    """Estimates with statistical errors, such as a simulated sample's.
+
+    Every compared quantity that it has comes with standard errors of the same name and ``_se``.
+    """
 
     @property
     def depth(self) -> np.ndarray: ...
     @property
     def time(self) -> np.ndarray: ...
+    def degrees_of_freedom(self, quantity: str) -> np.ndarray: ...
+    def group_fluctuations(self, quantity: str) -> np.ndarray | None: ...
+    def reliable(self, quantity: str) -> np.ndarray: ...
+
+
+_WINDOW_COLUMNS = ("quantity", "tolerance", "resolved_from", "certified_until", "refuted_from", "status")
+
+Reference = Measured | Theory
+"""What a theory is compared with: a simulated sample, or another theory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +58,17 @@ class Comparison:
 
     Attributes:
         errors: one row per quantity and recorded depth: quantity, depth, time (t = epsilon^2 * layer), error and
-            error_se (relative, NaN where undefined), absolute_error, absolute_error_se (Frobenius), defined. The two
-            ``_se`` are the reference's: standard errors of a simulation; of a theory the error that it estimates.
-        windows: one row per quantity and tolerance: quantity, tolerance, certified_until, refuted_from (times, NaN
-            where there is none) and status: "bounded" (the theory fails at a time between the two), "beyond" (certified
-            up to T: the window ends later, if at all), "undecided" (never refuted, certified only up to
-            certified_until), "too_noisy" (the reference cannot resolve this tolerance).
+            error_se (relative, NaN where the reference is not told from 0), error_low and error_high (bounds that hold
+            at all depths at once with probability ``confidence``; error_high may be infinite), resolution (the smallest
+            tolerance that the reference resolves there; may be infinite), absolute_error, absolute_error_se
+            (Frobenius), defined. The two ``_se`` are the reference's: standard errors of a simulation; of a theory the
+            error that it estimates.
+        windows: one row per quantity and tolerance: quantity, tolerance, resolved_from (the first time at which the
+            reference resolves the tolerance), certified_until, refuted_from (times, NaN where there is none), status,
+            numerical_error (the compared theory's, relative) and confidence. status is "bounded" (the theory fails
+            before refuted_from), "beyond" (certified from resolved_from up to T: the window ends later, if at all),
+            "undecided" (never refuted, not certified to the end), "too_noisy" (the reference resolves this tolerance
+            nowhere).
     """
 
     errors: pd.DataFrame
@@ -57,9 +79,10 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
     """Compare a theory with a simulation (or a better theory) of the same model and kernel at the same layers.
 
     Depths that only one of the two recorded are left out. A theory as the reference counts as known up to its
-    ``numerical_error``, with order="auto" also up to what its series leaves out (``details["truncation_error"]``); a
-    Wick order that was given says nothing of the orders above. The closure "particle" has standard errors, as a
-    simulation has. Errors of the compared theory's own numerics are part of what it is judged by.
+    ``numerical_error`` and what its series leaves out (``details["truncation_error"]``). The closure "particle" has
+    standard errors, as a simulation has. The compared theory's ``numerical_error`` widens the bounds too, so that no
+    window is decided within the error of the numerics; what a published fixed rule leaves of its integrals is part of
+    what is judged.
 
     Raises InputError where the two describe different networks, share no recorded layer, or a tolerance is not in
     (0, 1).
@@ -80,55 +103,92 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
         mine, true = getattr(theory, attribute), getattr(reference, attribute)
         if mine is None or true is None:
             continue
-        frame = _errors(quantity, mine[ours], true[theirs], _spread(reference, quantity)[theirs])
+        spread, radius = _spread_and_radius(reference, quantity, theirs)
+        frame = _errors(quantity, mine[ours], true[theirs], spread, radius, _numerics(theory, quantity, ours))
         frame.insert(1, "depth", depths)
         frame.insert(2, "time", np.asarray(theory.time)[ours])
         errors.append(frame)
-        windows.extend({"quantity": quantity, **validity_window(frame, tolerance)} for tolerance in tolerances)
+        own = {"quantity": quantity, "numerical_error": theory.numerical_error.get(quantity, np.nan)}
+        windows.extend({**own, **validity_window(frame, tolerance)} for tolerance in tolerances)
     if not errors:
         raise InputError("compare: the theory and the reference have no quantity in common")
-    columns = ["quantity", "tolerance", "certified_until", "refuted_from", "status"]
-    return Comparison(pd.concat(errors, ignore_index=True), pd.DataFrame(windows, columns=columns))
+    columns = [*_WINDOW_COLUMNS, "numerical_error"]
+    frame = pd.DataFrame(windows, columns=columns).assign(confidence=CONFIDENCE)
+    return Comparison(pd.concat(errors, ignore_index=True), frame)
 
 
 def validity_window(errors: pd.DataFrame, tolerance: float) -> dict[str, object]:
-    """t*(tau) as an interval from error, error_se, defined at increasing time (eq. 9.3).
+    """t*(tau) as an interval, from error_low, error_high and resolution at increasing time (eq. 9.7).
 
-    certified_until is the last time with e + 2 se <= tau there and everywhere before; refuted_from the first time with
-    e - 2 se > tau. Depths where the relative error is undefined (K1 at 0, or below its own noise) are passed over.
+    Time 0 certifies nothing: there every theory has the network's own initial condition.
     """
-    rows = errors[errors["defined"]]
-    time, e, se = (rows[name].to_numpy(dtype=float) for name in ("time", "error", "error_se"))
-    holds, fails = e + 2 * se <= tolerance, e - 2 * se > tolerance
-    nowhere = {"tolerance": tolerance, "certified_until": np.nan, "refuted_from": np.nan}
-    if len(rows) == 0:
-        return {**nowhere, "status": "too_noisy"}
-    certified = int(np.argmin(holds)) if not holds.all() else len(holds)
+    rows = errors[errors["time"] > 0]
+    time, low, high, resolution = (
+        rows[name].to_numpy(dtype=float) for name in ("time", "error_low", "error_high", "resolution")
+    )
+    resolved, fails = resolution <= tolerance, low > tolerance
+    first = int(np.argmax(resolved)) if resolved.any() else len(rows)
+    holds = high[first:] <= tolerance
+    certified = len(holds) if holds.all() else int(np.argmin(holds))
+    if fails.any() and int(np.argmax(fails)) < first:
+        certified = 0
     if fails.any():
-        first = int(np.argmax(fails))
-        return {
-            "tolerance": tolerance,
-            "certified_until": float(time[certified - 1]) if certified else 0.0,
-            "refuted_from": float(time[first]),
-            "status": "bounded",
-        }
-    if certified == len(holds):
-        return {**nowhere, "certified_until": float(time[-1]), "status": "beyond"}
-    if certified == 0 and (2 * se > tolerance).all():
-        return {**nowhere, "status": "too_noisy"}
-    return {**nowhere, "certified_until": float(time[certified - 1]) if certified else 0.0, "status": "undecided"}
+        status = "bounded"
+    elif not resolved.any():
+        status = "too_noisy"
+    else:
+        status = "beyond" if certified == len(holds) else "undecided"
+    return {
+        "tolerance": tolerance,
+        "resolved_from": float(time[first]) if resolved.any() else np.nan,
+        "certified_until": float(time[first + certified - 1]) if certified else np.nan,
+        "refuted_from": float(time[np.argmax(fails)]) if fails.any() else np.nan,
+        "status": status,
+    }
 
 
-def _spread(reference: Reference, quantity: str) -> np.ndarray:
-    """(R,) how far the reference may be off, as a Frobenius norm over pair space (eq. 9.1, 9.2)."""
-    noise = getattr(reference, QUANTITIES[quantity] + "_se", None)
+def _spread_and_radius(reference: Reference, quantity: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At ``rows``, Frobenius over pair space: how far the reference typically is off, and what its error exceeds at
+    none of them (eq. 9.1, 9.2, 9.5)."""
+    noise = _noise(reference, quantity)
     if noise is not None:
-        return _norms(quantity, noise)
-    if not isinstance(reference, Theory):
-        return np.zeros(len(reference.depth))
+        return noise.size[rows], noise.at(rows).radius()
+    assert isinstance(reference, Theory)
     left_out = reference.details.get("truncation_error")
     truncation = left_out.get(quantity, 0.0) if isinstance(left_out, dict) else 0.0
-    return (reference.numerical_error.get(quantity, 0.0) + float(truncation)) * error_scales(reference)[quantity]
+    known = _claimed(reference.numerical_error.get(quantity, 0.0) + float(truncation), reference, quantity)[rows]
+    return known, known
+
+
+def _numerics(theory: Theory, quantity: str, rows: np.ndarray) -> np.ndarray:
+    """At ``rows``: how far the compared theory's numbers may be off; 0 for a fixed rule, which is judged as it is."""
+    noise = _noise(theory, quantity)
+    if noise is not None:
+        return noise.at(rows).radius()
+    if theory.spec.numerics.quadrature == "gauss_hermite":
+        return np.zeros(len(rows))
+    return _claimed(theory.numerical_error.get(quantity, 0.0), theory, quantity)[rows]
+
+
+def _claimed(relative: float, theory: Theory, quantity: str) -> np.ndarray:
+    """(R,) a relative error estimate in the units of the quantity; an estimate that failed excludes nothing."""
+    return np.where(np.isfinite(relative), relative, np.inf) * error_scales(theory)[quantity]
+
+
+def _noise(source: Reference, quantity: str) -> Noise | None:
+    """Statistical error of a sample, or of a theory that samples; None for any other theory."""
+    if not isinstance(source, Theory):
+        return Noise(
+            size=_norms(quantity, getattr(source, QUANTITIES[quantity] + "_se")),
+            degrees_of_freedom=source.degrees_of_freedom(quantity),
+            fluctuations=source.group_fluctuations(quantity),
+            reliable=source.reliable(quantity),
+        )
+    se = getattr(source, QUANTITIES[quantity] + "_se", None)
+    if se is None:
+        return None
+    count = len(source.depth)
+    return Noise(_norms(quantity, se), np.full(count, SCRAMBLINGS - 1.0), None, np.full(count, True))
 
 
 def _norms(quantity: str, values: np.ndarray) -> np.ndarray:
@@ -137,18 +197,28 @@ def _norms(quantity: str, values: np.ndarray) -> np.ndarray:
     return np.linalg.norm(entries.reshape(len(entries), -1), axis=1)
 
 
-def _errors(quantity: str, mine: np.ndarray, true: np.ndarray, spread: np.ndarray) -> pd.DataFrame:
+def _errors(
+    quantity: str, mine: np.ndarray, true: np.ndarray, spread: np.ndarray, radius: np.ndarray, numerics: np.ndarray
+) -> pd.DataFrame:
     absolute, size = _norms(quantity, mine - true), _norms(quantity, true)
-    defined = size > (2 * spread if quantity == "K1" else 0.0)
-    blank = np.full(len(size), np.nan)
+    known = size > radius
+    blank, infinite = np.full(len(size), np.nan), np.full(len(size), np.inf)
+    margin = radius + numerics
+    with np.errstate(invalid="ignore"):
+        least = np.where(np.isinf(margin), 0.0, np.maximum(absolute - margin, 0.0))
+        most, over, under = absolute + margin, size + radius, size - radius
     return pd.DataFrame(
         {
             "quantity": quantity,
-            "error": np.divide(absolute, size, out=blank.copy(), where=defined),
-            "error_se": np.divide(spread, size, out=blank.copy(), where=defined),
+            "error": np.divide(absolute, size, out=blank.copy(), where=known),
+            "error_se": np.divide(spread, size, out=blank.copy(), where=known),
+            # a reference and a theory that are both exactly 0 agree
+            "error_low": np.divide(least, over, out=np.zeros(len(size)), where=(over > 0) & (least > 0)),
+            "error_high": np.divide(most, under, out=infinite.copy(), where=known),
+            "resolution": np.divide(radius, under, out=infinite.copy(), where=known),
             "absolute_error": absolute,
             "absolute_error_se": spread,
-            "defined": defined,
+            "defined": known,
         }
     )
 

@@ -75,8 +75,8 @@ def predict(
     """Predict one configuration: mean kernel K0, kernel covariance V4 and 1/n correction K1 over depth."""
     import eftcore as eft
     from eftcore.specs import default_depths
+    from eftcore.table_files import read_table
     from flows import tables
-    from flows.inputs import read_table
     from flows.prediction import prediction_frame, prediction_notes
     from flows.study import layers_for
 

@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from eftcore.errors import InputError
-from eftcore.specs import InputKernel
+from eftcore.specs import InputKernel, check_squares
+from eftcore.table_files import read_table
 
 
 def as_tuple(value: Any) -> Any:
@@ -73,6 +74,7 @@ class _RealInputs(Section):
     variance: Annotated[Number, Field(gt=0)] | None = None
 
     def _kernel(self, rows: np.ndarray, label: str) -> InputKernel:
+        check_squares(rows, label)
         if self.variance is not None:
             size = float(np.mean(rows**2))
             if size == 0:
@@ -129,7 +131,7 @@ class DataFile(_RealInputs):
     label: Text | None = None
 
     def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
-        """One kernel of the chosen rows. Raises InputError when the file is missing, unreadable or not a table."""
+        """One kernel of the chosen rows. Raises InputError where the file is no table (eftcore.table_files)."""
         data = read_table(folder / self.path)
         if self.rows is not None:
             outside = [row for row in self.rows if not 0 <= row < len(data)]
@@ -148,34 +150,6 @@ def _has_kind(section: Any) -> Any:
 KernelSection = Annotated[
     Equicorrelated | Explicit | Digits | DataFile, Field(discriminator="kind"), BeforeValidator(_has_kind)
 ]
-
-
-def read_table(path: Path) -> np.ndarray:
-    """(rows, features) float64 from ``.npy`` or ``.csv`` (commas; a first line of column names is skipped)."""
-    if path.suffix not in {".npy", ".csv"}:
-        raise InputError(f"path = {str(path)!r}: must end in .npy or .csv")
-    if not path.is_file():
-        raise InputError(f"path = {str(path)!r}: there is no such file; the path starts at the study file's folder")
-    try:
-        if path.suffix == ".npy":
-            data = np.load(path, allow_pickle=False)
-        else:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            data = np.loadtxt(lines[1:] if lines and not _is_numbers(lines[0]) else lines, delimiter=",", ndmin=2)
-        data = np.asarray(data, dtype=float)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"path = {str(path)!r}: is not a table of numbers ({error}); give one input per row") from None
-    if data.ndim != 2 or data.size == 0:
-        raise InputError(f"path = {str(path)!r}: has shape {data.shape}; give a table with one input per row")
-    return data
-
-
-def _is_numbers(line: str) -> bool:
-    try:
-        [float(cell) for cell in line.split(",")]
-    except ValueError:
-        return False
-    return True
 
 
 def _rectangular(matrix: tuple[tuple[float, ...], ...]) -> list[list[float]]:

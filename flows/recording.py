@@ -192,6 +192,7 @@ def _is_recorded(
     ids = {digest: run.id for digest, run in runs.items() if run is not None}
     wanted = [ids[digest] for digest in compared]
     frame = windows(ids, wanted)
+    frame = frame[frame["confidence"].notna()]  # judged by an older version: to be judged anew
     found = set(zip(frame["prediction_run_id"], frame["tolerance"], strict=True))
     return found >= set(itertools.product(wanted, tolerances))
 

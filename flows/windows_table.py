@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from eftcore.words import window_text
+
 _CONFIGURATION = {
     "activation": "activation",
     "weight_variance": "C_W",
@@ -24,21 +26,9 @@ _CONFIGURATION = {
 
 LEGEND = (
     "t = epsilon^2 * layer up to which the relative error stays within 1 %, 5 % and so on. 'a - b': it leaves between\n"
-    "a and b; '> T': not before T; '> a ?': certified up to a, undecided after; 'noisy': the simulation cannot tell."
+    "a and b; '< b': before b; '> T': not before T; '> a ?': certified up to a, undecided after; 'seen from c': the\n"
+    "reference is too imprecise before c; 'not resolved': everywhere. All of a window holds together at 95 %."
 )
-
-
-def window_text(status: str, certified_until: float, refuted_from: float) -> str:
-    """One window in a few characters.
-
-    >>> window_text("bounded", 0.16, 0.28), window_text("beyond", 2.0, float("nan"))
-    ('0.16 - 0.28', '> 2')
-    """
-    if status == "bounded":
-        return f"{certified_until:.4g} - {refuted_from:.4g}"
-    if status == "too_noisy":
-        return "noisy"
-    return f"> {certified_until:.4g}" + (" ?" if status == "undecided" else "")
 
 
 def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -65,10 +55,10 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
             {
                 **{_CONFIGURATION[name]: row[name] for name in configuration if name not in common},
                 "quantity": row["quantity"],
-                "closure": _name(row["closure"], row["closure_order"]),
+                "closure": _predicted(row),
             },
         )
-        line[_percent(row["tolerance"])] = window_text(row["status"], row["certified_until"], row["refuted_from"])
+        line[_percent(row["tolerance"])] = window_text(row)
     said = {_CONFIGURATION[name]: _text(value) for name, value in common.items() if value not in (None, "no")}
     heading = ", ".join(f"{title} {text}" for title, text in said.items())
     table = pd.DataFrame(list(lines.values()))
@@ -79,6 +69,13 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 def _reference(row: Mapping[Any, Any]) -> str:
     closure = row["reference_closure"]
     return "simulation" if pd.isna(closure) else _name(closure, row["reference_order"])
+
+
+def _predicted(row: Mapping[Any, Any]) -> str:
+    """The closure, and whether its integrals failed to converge; a fixed rule's need not."""
+    name = _name(row["closure"], row["closure_order"])
+    failed = row.get("converged") is not None and not row["converged"] and row.get("nodes") is None
+    return f"{name} (not converged)" if failed else name
 
 
 def _name(closure: str, order: Any) -> str:

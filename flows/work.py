@@ -16,7 +16,7 @@ from eftcore.ensemble import Sample, reached, sample_digest
 from eftcore.ensemble.engines import resolve_device
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
-from eftcore.windows import Comparison
+from eftcore.windows import VERDICT_VERSION, Comparison
 from flows.progress import step
 from flows.provenance import origin, timed
 from flows.store import ResultStore, Stored
@@ -33,7 +33,8 @@ def shard_digest(ensemble: str, shard: int, samples: int) -> str:
 
 def comparison_digest(prediction: str, reference: str, tolerances: Sequence[float]) -> str:
     """Identity of a comparison with a merged sample or another prediction."""
-    return digest_of({"prediction": prediction, "merged": reference, "tolerances": sorted(tolerances)})
+    compared = {"prediction": prediction, "merged": reference, "tolerances": sorted(tolerances)}
+    return digest_of({**compared, "verdict": VERDICT_VERSION})
 
 
 def predict(store: ResultStore, spec: PredictionSpec) -> str:

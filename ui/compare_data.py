@@ -33,7 +33,9 @@ def build_theories(db: Database, simulation_run_ids: Sequence[int]) -> pd.DataFr
     names = [theory_name(*theory) for theory in rows[list(THEORY)].itertuples(index=False, name=None)]
     rows = rows.assign(theory=names, rank=rows["closure"].map(CLOSURES.index))
     ordered = rows.sort_values(["rank", "closure_order", "prediction_run_id"])
-    return ordered.drop_duplicates(["simulation_run_id", "theory"]).drop(columns=["rank", "windows", "nodes"])
+    return ordered.drop_duplicates(["simulation_run_id", "theory"]).drop(
+        columns=["rank", "windows", "nodes", "converged"]
+    )
 
 
 def build_series(db: Database, pairs: pd.DataFrame, components: Sequence[str]) -> pd.DataFrame:

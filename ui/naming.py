@@ -6,6 +6,7 @@ from collections.abc import Hashable
 
 import pandas as pd
 
+from db.window_queries import THEORY
 from eftcore.specs import CLOSURES
 from ui.notation import CONFIGURATION, QUANTITIES, configuration_text
 
@@ -19,22 +20,25 @@ def split_columns(rows: pd.DataFrame) -> tuple[str, list[str]]:
 
 
 def name_theories(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the column theory: the closure, with its order, and with its nodes where a fixed rule was used."""
-    names = [
-        theory_name(closure, order, nodes)
-        for closure, order, nodes in zip(rows["closure"], rows["closure_order"], rows["nodes"], strict=True)
-    ]
+    """Add the column theory: the closure, with its order, its nodes where a fixed rule was used, and a mark where its
+    numerics did not converge.
+    """
+    names = [theory_name(*theory) for theory in rows[list(THEORY)].itertuples(index=False, name=None)]
     return _tell_apart(rows.assign(theory=names), "theory", "prediction_run_id", within=_reference_run(rows))
 
 
-def theory_name(closure: str, order: float | None, nodes: float | None) -> str:
-    """A prediction in two words.
+def theory_name(closure: str, order: float | None, nodes: float | None, converged: bool | None = None) -> str:
+    """A prediction in few words; one whose integrals did not converge says so, unless its rule is fixed.
 
     >>> theory_name("g_only", None, None), theory_name("wick", 8, None), theory_name("g_only", None, 32)
     ('g_only', 'wick m=8', 'g_only 32-node')
+    >>> theory_name("g_only", None, None, False)
+    'g_only (not converged)'
     """
     name = closure if pd.isna(order) else f"{closure} m={order:.0f}"
-    return name if pd.isna(nodes) else f"{name} {nodes:.0f}-node"
+    if not pd.isna(nodes):
+        return f"{name} {nodes:.0f}-node"
+    return f"{name} (not converged)" if not pd.isna(converged) and not converged else name
 
 
 def name_configurations(rows: pd.DataFrame) -> pd.DataFrame:

@@ -69,27 +69,6 @@ def with_error(value: float, error: float) -> str:
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
-def window_text(window: Mapping[Any, Any]) -> str:
-    """A validity window t* in words, from certified_until, refuted_from, status and total_time of a window's row.
-
-    >>> window_text({"status": "bounded", "certified_until": 0.62, "refuted_from": 0.7})
-    '0.62 … 0.7'
-    >>> window_text({"status": "beyond", "certified_until": 2.0, "total_time": 2.0})
-    '> 2'
-    >>> window_text({"status": "undecided", "certified_until": 0.4}), window_text({"status": "too_noisy"})
-    ('≥ 0.4', 'not resolved')
-    """
-    match window["status"]:
-        case "bounded":
-            return f"{number(window['certified_until'])} … {number(window['refuted_from'])}"
-        case "beyond":
-            return f"> {number(window['total_time'])}"
-        case "undecided":
-            return f"≥ {number(window['certified_until'])}"
-        case _:
-            return "not resolved"
-
-
 def literal(table: pd.DataFrame) -> pd.DataFrame:
     r"""A table of texts for a place that reads Markdown: whatever the database holds is shown as it is.
 

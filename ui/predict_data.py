@@ -6,7 +6,6 @@ Nothing here reads a database or knows of a page. Numerics are set for reading o
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,8 +22,10 @@ from eftcore.errors import InputError, NumericsWarning
 from eftcore.mean_field import shared_paths
 from eftcore.results import Theory
 from eftcore.specs import PredictionSpec, default_depths
+from eftcore.table_files import parse_table
 from eftcore.windows import DEFAULT_TOLERANCES, compare
-from ui.notation import number, window_text
+from eftcore.words import window_text
+from ui.notation import number
 
 RTOL = 1e-5
 RECORDED = 40
@@ -67,28 +68,11 @@ def kernel_from_upload(name: str, content: bytes, *, gram: bool) -> eft.InputKer
     """
     if len(content) > MOST_BYTES:
         raise InputError(f"{name}: larger than {MOST_BYTES // 1_000_000} MB; upload at most {MOST_INPUTS} inputs")
-    try:
-        if name.endswith(".npy"):
-            table = np.load(io.BytesIO(content), allow_pickle=False)
-        else:
-            lines = content.decode("utf-8-sig").splitlines()
-            table = np.loadtxt(lines if _is_numbers(lines[:1]) else lines[1:], delimiter=",", ndmin=2)
-        table = np.asarray(table, dtype=float)
-    except (ValueError, OSError, EOFError) as problem:
-        raise InputError(
-            f"{name}: not a table of numbers ({problem}); give one input per row, as .npy or .csv"
-        ) from None
-    if table.ndim != 2 or not 1 <= len(table) <= MOST_INPUTS:
+    table = parse_table(content, name=name, suffix=f".{name.rsplit('.', 1)[-1]}")
+    if len(table) > MOST_INPUTS:
         raise InputError(f"{name}: shape {table.shape}; give a table of 1 to {MOST_INPUTS} rows, one input each")
     label = name.rsplit(".", 1)[0]
     return eft.InputKernel.explicit(table, label=label) if gram else eft.InputKernel.from_data(table, label=label)
-
-
-def _is_numbers(lines: list[str]) -> bool:
-    try:
-        return bool(lines) and bool([float(cell) for cell in lines[0].split(",")])
-    except ValueError:
-        return False
 
 
 def spec_of(model: eft.ResNet, kernel: eft.InputKernel, closure: str, **options: Any) -> PredictionSpec:

@@ -17,8 +17,9 @@ from db.components import row_components
 from db.session import Database
 from db.stored_results import numerical_errors, stored_specs
 from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.words import window_text
 from ui.naming import in_reading_order, name_theories
-from ui.notation import QUANTITIES, configuration_text, number, window_text, with_error
+from ui.notation import QUANTITIES, configuration_text, number, with_error
 from ui.study_file import study_toml
 
 _CHOICE = ("activation", "weight_variance", "bias_variance", "epsilon", "depth", "kernel_label", "width", "samples")
@@ -132,11 +133,13 @@ def _predicted(predicted: float, simulated: float, se: float) -> str:
 
 
 def build_precision(db: Database, errors: pd.DataFrame) -> pd.DataFrame:
-    """How precise the numbers are: a row per quantity; texts, to be read. One statement.
+    """How precise the numbers are: a row per quantity; texts, to be read. Two statements.
 
-    The simulation's relative standard error (Frobenius, over all pairs) at T and at its largest, and each theory's own
-    estimate of the relative error of its numerics.
+    The simulation's relative standard error (Frobenius, over all pairs) at T and at its largest, where it can be
+    trusted, and each theory's own estimate of the relative error of its numerics.
     """
+    shares = queries.precision(db, simulation_run_id=int(errors["simulation_run_id"].iloc[0]))
+    trusted = dict(zip(shares["quantity"], shares["reliable_share"], strict=True))
     theories = errors[["prediction_run_id", "theory"]].drop_duplicates()
     found = numerical_errors(db, theories["prediction_run_id"].tolist())
     rows = []
@@ -148,11 +151,19 @@ def build_precision(db: Database, errors: pd.DataFrame) -> pd.DataFrame:
             "quantity": quantity,
             "simulation, s.e. at T": _relative(own.iloc[-1]),
             "largest s.e.": _relative(own.max()),
+            "s.e. can be trusted": _share(trusted.get(quantity)),
         }
         for theory in theories.to_dict("records"):
             row[f"{theory['theory']}, numerics"] = _relative(found.get((theory["prediction_run_id"], quantity)))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _share(value: float | None) -> str:
+    """At which recorded depths a standard error can be trusted."""
+    if value is None or math.isnan(value):
+        return "—"
+    return "everywhere" if value == 1 else "nowhere" if value == 0 else f"at {100 * value:.0f} % of depths"
 
 
 def _relative(value: float | None) -> str:

@@ -16,8 +16,9 @@ import pandas as pd
 from db.session import Database
 from db.window_queries import THEORY, Reference, window_cells, window_counts, window_page
 from eftcore.specs import CLOSURES
+from eftcore.words import window_text
 from ui.naming import in_reading_order, name_configurations, name_theories, theory_name
-from ui.notation import CONFIGURATION, QUANTITIES, number, window_text
+from ui.notation import CONFIGURATION, QUANTITIES, number
 from ui.predict_data import MOST_INPUTS
 
 PAGE_ROWS = 50
@@ -205,8 +206,8 @@ def build_cells(db: Database, chosen: WindowFilter, across: str, by: str) -> pd.
 
     Columns quantity, across, by (texts), their ranks; windows (their number), unresolved (of them too_noisy),
     certified_until and status (of the window certified least; too_noisy where none is resolved), certified_most,
-    refuted_from, total_time, text (in words, where it is one window), link (to the run of one simulation, see
-    link_to; empty for a theory as reference).
+    resolved_from, refuted_from, total_time, text (in words, where it is one window), link (to the run of one
+    simulation, see link_to; empty for a theory as reference).
     """
     parameters = [name for name in dict.fromkeys((across, by)) if name != "closure"]
     columns = ["quantity", *parameters, *(THEORY if "closure" in (across, by) else ())]
@@ -220,7 +221,7 @@ def _cell(group: pd.DataFrame) -> dict[str, Any]:
     """One cell out of the rows of its statuses."""
     noisy = group["status"] == "too_noisy"
     resolved = group[~noisy]
-    first = (group if resolved.empty else resolved.sort_values("certified_least")).iloc[0]
+    first = (group if resolved.empty else resolved.sort_values("certified_least", na_position="first")).iloc[0]
     cell = {name: first[name] for name in group.columns if name not in ("windows", "certified_most")}
     cell |= {
         "windows": int(group["windows"].sum()),
@@ -285,6 +286,7 @@ def windows_table(windows: pd.DataFrame, differing: Sequence[str]) -> pd.DataFra
     table["theory"] = windows["theory"]
     table["quantity"] = windows["quantity"]
     table["window t*"] = [window_text(row) for row in windows.to_dict("records")]
+    table["seen from"] = windows["resolved_from"]
     table["certified until"] = windows["certified_until"]
     table["refuted from"] = windows["refuted_from"]
     table["T"] = windows["total_time"]

@@ -18,7 +18,7 @@ FALSE_ALARMS = 1e-4
 
 
 def disagreement(plain: Estimate, change: Estimate, leading: LeadingOrder, samples: int) -> float:
-    """Largest deviation over its limit: above 1 the leading order is refused (eq. 7.14).
+    """Largest deviation over its limit: above 1 the leading order is refused (eq. 7.17).
 
     ``plain`` and ``change`` are V4 and what it differs from the control by, (R, P, P) each with standard errors, from
     ``samples`` networks. Both may be correlated in any way, so their errors add; the sum counts at least as much as a

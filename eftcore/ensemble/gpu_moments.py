@@ -7,6 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
+from eftcore.ensemble.groups import GroupSums
 from eftcore.ensemble.reference import Reference
 from eftcore.ensemble.sums import POWERS, on_grid, sum_shapes
 from eftcore.pairs import pair_indices, pair_table
@@ -36,8 +37,10 @@ class DeviceMoments:
         self._reference = reference
         self._device = torch.device(device)
         n_inputs = spec.kernel.n_inputs
-        self._shapes = sum_shapes(len(spec.depths), n_inputs, paired=spec.estimator == "paired")
+        paired = spec.estimator == "paired"
+        self._shapes = sum_shapes(len(spec.depths), n_inputs, paired=paired)
         self._pairs = n_inputs * (n_inputs + 1) // 2
+        self._groups = GroupSums(len(spec.depths), n_inputs, paired=paired)
         increment = spec.model.bias_variance + spec.model.weight_variance * reference.second_moment
         self._kernel, self._increment = self._double(reference.kernel), self._double(increment)
         self._weight_variance = self._double(np.array([spec.model.weight_variance]))
@@ -53,6 +56,7 @@ class DeviceMoments:
         """Add observations (1, R, 2 or 4, P, networks) float64: d, s, and for paired also R, T."""
         for begin in range(0, observed.shape[-1], GROUP):
             self._add_group(observed, begin, min(GROUP, observed.shape[-1] - begin))
+        self._groups.add_networks(observed)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -89,7 +93,7 @@ class DeviceMoments:
 
     def finished(self) -> dict[str, np.ndarray]:
         """The shard's sums, on the ensemble's grid."""
-        return on_grid(self.sums, self._spec, self._reference)
+        return on_grid(self.sums | self._groups.sums, self._spec, self._reference)
 
     def _double(self, array: np.ndarray) -> torch.Tensor:
         return torch.tensor(np.ascontiguousarray(array), dtype=torch.float64, device=self._device)

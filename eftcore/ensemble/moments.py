@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from eftcore.ensemble.groups import GroupSums
 from eftcore.ensemble.lanes import Array, Code, Lanes, vector_code
 from eftcore.ensemble.reference import Reference
 from eftcore.ensemble.sums import POWERS, on_grid, sum_shapes
@@ -34,6 +35,7 @@ class Moments:
         paired = spec.estimator == "paired"
         shapes = sum_shapes(len(spec.depths), n_inputs, paired=paired)
         self.sums: dict[str, np.ndarray] = {name: np.zeros(shape) for name, shape in shapes.items()}
+        self._groups = GroupSums(len(spec.depths), n_inputs, paired=paired)
         self._spec = spec
         self._reference = reference
         increment = spec.model.bias_variance + spec.model.weight_variance * reference.second_moment
@@ -49,10 +51,11 @@ class Moments:
     def add(self, observed: np.ndarray) -> None:
         """Add observations (bundles, R, 2 or 4, P, LANES): d, s, and for paired also R, T; unused lanes are zero."""
         in_threads(lambda begin, end: _accumulate(observed, begin, end, *self._arguments), observed.shape[1])
+        self._groups.add(observed)
 
     def finished(self) -> dict[str, np.ndarray]:
         """The shard's sums, on the ensemble's grid."""
-        return on_grid(self.sums, self._spec, self._reference)
+        return on_grid(self.sums | self._groups.sums, self._spec, self._reference)
 
 
 def _products(n_inputs: int, couples: np.ndarray) -> np.ndarray:

@@ -15,9 +15,11 @@ import numpy as np
 from eftcore.ensemble import estimates
 from eftcore.ensemble.agreement import disagreement
 from eftcore.ensemble.estimates import Estimate
+from eftcore.ensemble.groups import FEWEST, group_counts
 from eftcore.ensemble.leading_order import LeadingOrder, leading_order
 from eftcore.ensemble.reference import Reference
-from eftcore.ensemble.sums import sum_shapes, unpack
+from eftcore.ensemble.reliability import CONTRIBUTIONS, Widening, widening
+from eftcore.ensemble.sums import group_shapes, sum_shapes, unpack
 from eftcore.errors import InputError, NumericsWarning
 from eftcore.pairs import product_covariance, to_matrix
 from eftcore.specs import EnsembleSpec, digest_of
@@ -39,14 +41,15 @@ def sample_digest(spec: EnsembleSpec, shards: Iterable[tuple[int, int]]) -> str:
 class Sample:
     """Networks of one ensemble at R recorded layers; N inputs, P = N (N + 1) / 2 pairs a <= b row-major.
 
-    Standard errors (``_se``) have the shape of what they belong to. ``a + b`` merges samples of the same ensemble from
-    different shards, to the same digits in any order.
+    Standard errors (``_se``) have the shape of what they belong to; value +- 1.96 se is a 95 % interval, also for few
+    networks, wherever ``reliable`` says so (docs/theory.md, eq. 7.14 to 7.16). ``a + b`` merges samples of the same
+    ensemble from different shards, to the same digits in any order.
 
     Attributes:
         spec: the ensemble.
         shards: (index, networks) of every shard in it, sorted.
         reference: the infinite-width theory that deviations are measured from.
-        sums: additive float64 sums, see eftcore.ensemble.sums.
+        sums: additive float64 sums, see eftcore.ensemble.sums; those by group are absent from older samples.
         streams: kinds of random streams that its networks were drawn from; provenance, no part of the identity.
         leading: exact leading-order V4 that the paired estimator adds what it measured to; None: found when needed.
     """
@@ -86,7 +89,7 @@ class Sample:
     @property
     def mean_se(self) -> np.ndarray:
         """(R, N, N)."""
-        return to_matrix(self._residual[1])
+        return to_matrix(self._widened("K0", self._residual[1]))
 
     @property
     def covariance(self) -> np.ndarray:
@@ -96,7 +99,7 @@ class Sample:
     @property
     def covariance_se(self) -> np.ndarray:
         """(R, P, P)."""
-        return self._covariance[1]
+        return self._widened("V4", self._covariance[1])
 
     @property
     def correction(self) -> np.ndarray:
@@ -106,7 +109,7 @@ class Sample:
     @property
     def correction_se(self) -> np.ndarray:
         """(R, N, N)."""
-        return to_matrix(self.spec.width * self._residual[1])
+        return to_matrix(self.spec.width * self._widened("K1", self._residual[1]))
 
     @property
     def source(self) -> np.ndarray:
@@ -116,7 +119,7 @@ class Sample:
     @property
     def source_se(self) -> np.ndarray:
         """(R, N, N)."""
-        return to_matrix(self.spec.width * self._source[1])
+        return to_matrix(self.spec.width * self._widened("U1", self._source[1]))
 
     @property
     def second_moment(self) -> np.ndarray:
@@ -126,7 +129,7 @@ class Sample:
     @property
     def second_moment_se(self) -> np.ndarray:
         """(R, N, N)."""
-        return to_matrix(self._source[1])
+        return to_matrix(self._widened("U1", self._source[1]))
 
     @property
     def increment_covariance(self) -> np.ndarray:
@@ -136,7 +139,7 @@ class Sample:
     @property
     def increment_covariance_se(self) -> np.ndarray:
         """(R, P, P)."""
-        return self._increment[1]
+        return self._widened("Sigma", self._increment[1])
 
     @property
     def third_cumulant(self) -> np.ndarray:
@@ -158,6 +161,56 @@ class Sample:
         """(R, N). Too small by some ten percent at 10^4 networks and a few at 10^5: it rests on eighth moments."""
         return self.spec.width**3 * self._cumulants.fourth_se
 
+    def widening(self, quantity: str) -> Widening:
+        """What the standard errors of K0, V4, K1, U1 or Sigma were multiplied by, and whether that is enough."""
+        estimator = "plain" if quantity == "V4" and self._covariance is self._plain_covariance else self.spec.estimator
+        spread, skewness = self._shape
+        found = [
+            widening(CONTRIBUTIONS[quantity, estimator], s, g, self.samples)
+            for s, g in zip(spread.T, skewness.T, strict=True)
+        ]
+        return Widening(np.max([one.factor for one in found], 0), np.all([one.reliable for one in found], 0))
+
+    def degrees_of_freedom(self, quantity: str) -> np.ndarray:
+        """(R,) how well the standard errors of K0, V4, K1, U1 or Sigma are known, as degrees of freedom (eq. 7.16)."""
+        return self.widening(quantity).degrees_of_freedom
+
+    def reliable(self, quantity: str) -> np.ndarray:
+        """(R,) whether value +- 1.96 se of K0, V4, K1, U1 or Sigma is a 95 % interval: not with too few networks for
+        the tails of their kernel.
+
+        >>> from eftcore import InputKernel, ResNet, simulate
+        >>> model = ResNet(activation="relu", weight_variance=2.0, epsilon=0.5, depth=6)
+        >>> sample = simulate(model, InputKernel.explicit([[1.0]]), width=4, samples=256)
+        >>> bool(sample.reliable("K0")[1]), bool(sample.reliable("V4")[-1])
+        (True, False)
+        """
+        return self.widening(quantity).reliable
+
+    def group_fluctuations(self, quantity: str) -> np.ndarray | None:
+        """(G, R, P): what each independent group of networks contributes to the error of the estimate, linearised.
+
+        Of K0 and K1 at the pairs p, of V4 at its diagonal entries (p, p), in the units of the estimate. The sum over
+        groups is 0, and that of their squares estimates the squared standard error. None below FEWEST groups, for a
+        sample of an older version, and for quantities without sums by group.
+        """
+        counts = group_counts(self.shards)
+        filled = counts > 0
+        if filled.sum() < FEWEST or "group_deviation" not in self.sums or quantity not in ("K0", "K1", "V4"):
+            return None
+        first, square = ("group_deviation", "group_square")
+        paired = self.spec.estimator == "paired"
+        if paired and (quantity != "V4" or self._covariance is not self._plain_covariance):
+            first, square = ("group_residual", "group_change")
+        one = self.sums[first][filled]
+        if quantity == "V4":
+            # influence (d - m)^2 or y - 2 m R, up to its mean
+            mean = self.sums["residual" if first == "group_residual" else "deviation"] / self.samples
+            one = self.sums[square][filled] - 2 * mean * one
+        share = (counts[filled] / self.samples)[:, None, None]
+        scale = 1 if quantity == "K0" else self.spec.width
+        return scale / self.samples * (one - share * one.sum(0))
+
     def __add__(self, other: Sample) -> Sample:
         """Merge samples of the same ensemble. Raises InputError for another ensemble or a shard that both contain."""
         if not isinstance(other, Sample):
@@ -174,7 +227,7 @@ class Sample:
             spec=first.spec,
             shards=tuple(sorted(self.shards + other.shards)),
             reference=first.reference,
-            sums={name: self.sums[name] + other.sums[name] for name in self.sums},
+            sums={name: self.sums[name] + other.sums[name] for name in self.sums if name in other.sums},
             streams=tuple(sorted({*self.streams, *other.streams})),
         )
 
@@ -203,7 +256,11 @@ class Sample:
     ) -> Sample:
         """The sample with these arrays. Raises InputError where names or shapes are not those of this ensemble."""
         assert spec.depths is not None
-        shapes = sum_shapes(len(spec.depths), spec.kernel.n_inputs, paired=spec.estimator == "paired")
+        paired = spec.estimator == "paired"
+        shapes = sum_shapes(len(spec.depths), spec.kernel.n_inputs, paired=paired)
+        groups = group_shapes(len(spec.depths), spec.kernel.n_inputs, paired=paired)
+        if all(name in arrays for name in groups):
+            shapes |= groups
         wrong = [name for name, shape in shapes.items() if name not in arrays or arrays[name].shape != shape]
         if wrong:
             raise InputError(f"stored sample: arrays {wrong} are missing or have another shape; simulate it again")
@@ -260,7 +317,7 @@ class Sample:
 
     @cached_property
     def leading_order_disagrees(self) -> bool:
-        """Whether these networks contradict the exact leading order that their paired V4 would add (eq. 7.14).
+        """Whether these networks contradict the exact leading order that their paired V4 would add (eq. 7.17).
 
         V4 is then the plain estimate; a NumericsWarning says so where it is asked for.
         """
@@ -285,6 +342,21 @@ class Sample:
         change, error = self._paired_change
         error = np.hypot(error, self._leading.error)
         return (self._leading.covariance + change, error) if np.sum(error**2) <= np.sum(plain[1] ** 2) else plain
+
+    def _widened(self, quantity: str, error: np.ndarray) -> np.ndarray:
+        """Standard errors (R, ...) that hold the factor of their widening."""
+        return error * self.widening(quantity).factor.reshape(-1, *[1] * (error.ndim - 1))
+
+    @cached_property
+    def _shape(self) -> tuple[np.ndarray, np.ndarray]:
+        """(R, N) relative spread and skewness of each G_aa over networks; 0 where it does not vary."""
+        raw = self.sums["powers"] / self.samples
+        kernel = np.diagonal(to_matrix(self.reference.kernel), axis1=1, axis2=2)
+        mean, square, cube = raw[..., 0], raw[..., 1], raw[..., 2]
+        variance = np.maximum(square - mean**2, 0.0)
+        third = cube - 3 * mean * square + 2 * mean**3
+        spread = np.divide(np.sqrt(variance), kernel, out=np.zeros_like(kernel), where=kernel > 0)
+        return spread, np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > 0)
 
     @cached_property
     def _increment(self) -> Estimate:

@@ -90,7 +90,7 @@ def next_round(sample: Sample, target: Precision) -> Shards:
 
 
 def attained(sample: Sample, target: Precision) -> Attained:
-    """How precise the sample is, in the terms of the target."""
+    """How precise the sample is, in the terms of the target; not at all where its errors cannot be trusted yet."""
     errors = _largest(sample, target.quantity)
     error = errors["absolute" if target.relative is None else "relative"]
     return Attained(spec=sample.spec, target=target, error=error, met=error <= target.bound, samples=sample.samples)
@@ -119,9 +119,10 @@ def _largest(sample: Sample, quantity: str) -> dict[str, float]:
     if quantity in ("K1", "U1"):
         size = np.full_like(size, size.max())
     relative = np.divide(error, size, out=np.where(error == 0, 0.0, np.inf), where=size > 0)
+    known = sample.reliable(quantity)
     # max alone would pass over NaN where nothing is known
     return {
-        kind: float(values.max()) if np.isfinite(values).all() else inf
+        kind: float(values.max()) if np.isfinite(values).all() and known.all() else inf
         for kind, values in (("absolute", error), ("relative", relative))
     }
 

@@ -17,6 +17,12 @@ from eftcore.specs import EnsembleSpec
 LANES = 16
 """Networks that are processed side by side; observations come in bundles of this many."""
 
+GROUPS = 32
+"""Groups that an ensemble's networks fall into, for the joint distribution of errors over depth."""
+
+GROUP_SUMS = ("group_deviation", "group_square", "group_residual", "group_change")
+"""Sums over the networks of each group; the last two are of the paired estimator alone."""
+
 POWERS = 8
 """Highest power sum of G's diagonal: the fourth cumulant's variance needs the eighth."""
 
@@ -58,6 +64,15 @@ def sum_shapes(recorded: int, n_inputs: int, *, paired: bool) -> dict[str, tuple
     return shapes
 
 
+def group_shapes(recorded: int, n_inputs: int, *, paired: bool) -> dict[str, tuple[int, ...]]:
+    """Names and shapes (GROUPS, R, P) of the sums by group, of d_p, d_p^2 and, paired, of R_p and y_pp.
+
+    Samples of older versions lack them.
+    """
+    shape = (GROUPS, recorded, n_inputs * (n_inputs + 1) // 2)
+    return dict.fromkeys(GROUP_SUMS if paired else GROUP_SUMS[:2], shape)
+
+
 def on_grid(sums: dict[str, np.ndarray], spec: EnsembleSpec, reference: Reference) -> dict[str, np.ndarray]:
     """A shard's sums rounded to multiples of a power of two that the ensemble fixes (eq. 7.13).
 
@@ -80,6 +95,10 @@ def on_grid(sums: dict[str, np.ndarray], spec: EnsembleSpec, reference: Referenc
         "change": (_outer(kernel) * control, 2),
         "change_2": ((_outer(kernel) * control) ** 2, 4),
         "change_residual": (kernel[:, :, None] ** 2 * kernel[:, None, :] * control**2, 3),
+        "group_deviation": (kernel, 1),
+        "group_square": (kernel**2, 2),
+        "group_residual": (kernel * control, 1),
+        "group_change": (kernel**2 * control, 2),
     }
     units |= {name: ((_outer(kernel) ** (order // 2)) * factor**2, order) for name, (order, factor) in second.items()}
     return {name: _rounded(value, *units[name]) for name, value in sums.items()}

@@ -21,7 +21,7 @@ from db.views import VIEWS
 from eftcore.errors import EnvironmentProblem, InputError
 from tests.db.conftest import create_database, drop_database
 
-RELEASED_ARCHIVE = Path(__file__).parent / "released" / "archive_format_1.zip"
+RELEASED_ARCHIVES = sorted((Path(__file__).parent / "released").glob("archive_format_*.zip"))
 
 
 @pytest.fixture
@@ -127,15 +127,17 @@ def _repack(path: Path, name: str, change) -> None:
             archive.writestr(item, data)
 
 
-def test_archive_of_the_format_before(db, tmp_path, count_rows):
-    """Written by the program of revision 0002: two simulations with comparisons, a top-up, a failure."""
-    counts = import_archive(db, RELEASED_ARCHIVE)
-    assert (counts["runs"], counts["comparisons"]) == (8, 8)
+@pytest.mark.parametrize("path", RELEASED_ARCHIVES, ids=lambda path: path.stem)
+def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
+    """Written by the programs of revision 0002 and 0003: two simulations with comparisons, a top-up, a failure."""
+    counts = import_archive(db, path)
+    assert (counts["runs"], counts["comparisons"]) == (8, 8 if path.stem.endswith("1") else 9)
     assert maintenance.check(db.url) == []
-    windows, errors = queries.windows(db, study="released"), queries.errors(db)
+    windows = pd.concat([queries.windows(db, study="released"), queries.theory_windows(db)])
+    errors = pd.concat([queries.errors(db), queries.theory_errors(db)])
     assert (len(windows), len(errors)) == (counts["validity_windows"], counts["error_metrics"])
-    assert set(windows.width) == {16, 32}
-    assert set(import_archive(db, RELEASED_ARCHIVE).values()) == {0}
+    assert set(windows.width.dropna()) == {16, 32}
+    assert set(import_archive(db, path).values()) == {0}
     assert export_archive(db, tmp_path / "now.zip") == counts
 
 
@@ -143,7 +145,7 @@ def test_archive_of_the_format_before(db, tmp_path, count_rows):
     ("name", "change", "word"),
     [
         ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
-        ("manifest.json", lambda data: data.replace(b'"format": 2', b'"format": 9'), "update the program"),
+        ("manifest.json", lambda data: data.replace(b'"format": 3', b'"format": 9'), "update the program"),
         ("manifest.json", lambda data: data[:50], "damaged"),
     ],
 )

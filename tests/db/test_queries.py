@@ -99,6 +99,19 @@ def test_windows_by_every_filter(db, record_all, read_only):
     assert len(queries.windows(read_only, limit=4, offset=2)) == 4
 
 
+@pytest.mark.parametrize("written", ["leaky_relu(slope=0.2)", "leaky_relu( slope = .2 )", "leaky_relu(slope=2e-1)"])
+def test_an_activation_is_found_however_it_is_written(db, record_all, read_only, written: str):
+    recorded = record_all(db, "leaky study", activation="leaky_relu(slope=.2)", closures=("g_only",))
+    record_all(db, "tanh study", closures=("g_only",))
+    for frame in (queries.runs(read_only, activation=written), queries.windows(read_only, activation=[written, "sin"])):
+        assert set(frame.activation) == {"leaky_relu(slope=0.2)"}
+    assert set(queries.runs(read_only, activation=written).run_id) == {
+        recorded.simulation,
+        recorded.predictions["g_only"],
+    }
+    assert set(queries.runs(read_only, activation="leaky_relu(slope=0.3)").run_id) == set()
+
+
 def test_windows_of_a_study_need_both_runs_in_it(db, record_all, read_only, make_sample, provenance):
     """A prediction shared with another study does not bring that study's simulations along."""
     record_all(db, "narrow", width=16)

@@ -53,6 +53,15 @@ class MadeSample:
     def digest(self) -> str:
         return digest_of({"ensemble": self.spec.digest, "shards": sorted(self.shards)})
 
+    def degrees_of_freedom(self, quantity: str) -> np.ndarray:
+        return np.full(len(self.depth), 40.0)
+
+    def group_fluctuations(self, quantity: str) -> None:
+        return None
+
+    def reliable(self, quantity: str) -> np.ndarray:
+        return np.arange(len(self.depth)) > 0
+
 
 def context() -> ForkServerContext:
     """Where the processes come from."""

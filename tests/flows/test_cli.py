@@ -206,6 +206,33 @@ def test_bad_studies_stop_before_anything_is_written(eft: Eft, home: Path, tmp_p
     assert not home.exists()
 
 
+BAD_INPUTS: dict[str, tuple[bytes, str, list[str]]] = {
+    "a gap in the first row": (b"\xef\xbb\xbf,1\n1,-1\n", "", ["data.csv", "row 1, cell 1", "empty"]),
+    "NA in the first row": (b"NA,1\n1,-1\n", "", ["data.csv", "row 1, cell 1 = 'NA'", "remove"]),
+    "squares that overflow": (b"1e200,1\n1,-1\n", "variance = 1.0", ["row 0", "1e+200", "squares overflow", "rescale"]),
+    "squares that vanish": (
+        b"1e-200,0\n0,1e-200\n",
+        "variance = 1.0",
+        ["row 0", "1e-200", "squares vanish", "rescale"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "scaled", "parts"), BAD_INPUTS.values(), ids=BAD_INPUTS.keys())
+def test_bad_inputs_stop_before_anything_is_written(
+    eft: Eft, home: Path, tmp_path: Path, content: bytes, scaled: str, parts: list[str]
+):
+    (tmp_path / "data.csv").write_bytes(content)
+    study = TINY.partition("[[kernel]]")[0] + f"[[kernel]]\nkind = 'file'\npath = 'data.csv'\n{scaled}\n"
+    (tmp_path / "inputs.toml").write_text(study)
+    for command in (["run", str(tmp_path / "inputs.toml")], ["predict", "--data", str(tmp_path / "data.csv")]):
+        result = eft(*command)
+        assert result.code == 2
+        assert [part for part in parts if part not in result.err] == [], result.err
+        assert "Traceback" not in result.err
+        assert not home.exists()
+
+
 def test_an_unknown_study_is_2(eft: Eft):
     result = eft("run", "slow")
     assert result.code == 2

@@ -38,6 +38,7 @@ def _windows(*states: str, configuration: str = "tanh") -> pd.DataFrame:
                 "theory": state,
                 "quantity": "V4",
                 "tolerance": 0.05,
+                "resolved_from": np.nan if state == "too_noisy" else 0.02,
                 "certified_until": STATES[state][0],
                 "refuted_from": STATES[state][1],
                 "status": state,
@@ -71,7 +72,7 @@ def _look(trace: go.Bar) -> tuple[str, str, float]:
         ("bounded", {"certified": (0.0, 0.5), "undecided": (0.5, 0.75), "past refutation": (0.75, 2.0)}),
         ("beyond", {"certified": (0.0, 2.0)}),
         ("undecided", {"certified": (0.0, 1.25), "undecided": (1.25, 2.0)}),
-        ("too_noisy", {"simulation too noisy": (0.0, 2.0)}),
+        ("too_noisy", {"reference cannot resolve": (0.0, 2.0)}),
     ],
 )
 def test_a_bar_says_what_is_known_at_each_depth(state: str, pieces: dict[str, tuple[float, float]]) -> None:
@@ -80,6 +81,19 @@ def test_a_bar_says_what_is_known_at_each_depth(state: str, pieces: dict[str, tu
     for start, piece in pieces.items():
         (name,) = [name for name in bars if name.startswith(start)]
         assert bars[name] == [piece]
+
+
+def test_what_the_reference_does_not_resolve_is_not_drawn_as_certified() -> None:
+    late = _windows("beyond", "bounded", "undecided").assign(resolved_from=[0.8, 0.4, 0.4])
+    late.loc[2, "certified_until"] = np.nan
+    bars = _bars(windows_figure(late))
+    named = {name.split(":")[0]: pieces for name, pieces in bars.items()}
+    assert named == {
+        "before the reference resolves τ": [(0.0, 0.8), (0.0, 0.4), (0.0, 0.4)],
+        "certified": [(0.8, 2.0), (0.4, 0.5)],
+        "undecided": [(0.5, 0.75), (0.4, 2.0)],
+        "past refutation": [(0.75, 2.0)],
+    }
 
 
 def test_states_differ_in_more_than_colour() -> None:
@@ -145,7 +159,8 @@ def test_where_the_error_is_undefined_nothing_is_drawn() -> None:
             "closure": "g_only",
             "time": [0.0, 0.5, 1.0, 1.5, 2.0],
             "error": [np.nan, 0.2, np.nan, 0.3, 0.4],
-            "error_se": [np.nan, 0.01, np.nan, 0.01, 0.01],
+            "error_low": [0.0, 0.18, 0.0, 0.28, 0.38],
+            "error_high": [np.inf, 0.22, np.inf, 0.32, 0.42],
             "samples": 1000,
         }
     )

@@ -186,11 +186,13 @@ def test_theories_of_one_closure_are_told_apart() -> None:
             "closure": ["wick", "wick", "g_only", "g_only"],
             "closure_order": [8, 24, None, None],
             "nodes": [None] * 4,
+            "converged": [True, False, True, True],
             "prediction_run_id": [2, 3, 4, 5],
             "simulation_run_id": [1] * 4,
         }
     )
-    assert name_theories(rows)["theory"].tolist() == ["wick m=8", "wick m=24", "g_only · run 4", "g_only · run 5"]
+    names = ["wick m=8", "wick m=24 (not converged)", "g_only · run 4", "g_only · run 5"]
+    assert name_theories(rows)["theory"].tolist() == names
 
 
 def test_split_columns_of_one_row_leaves_nothing_to_tell(results: Database) -> None:

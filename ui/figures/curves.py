@@ -99,10 +99,10 @@ def errors_figure(
     reference: str = "sim",
     narrow: bool = False,
 ) -> go.Figure:
-    """Relative error of every series against t with its ±2 s.e. band, a panel per quantity, tolerances as level lines.
+    """Relative error of every series against t, its bounds as a band; a panel per quantity, tolerances as level lines.
 
     ``errors`` has columns quantity, configuration, theory, closure, series, time, error (NaN where it is undefined),
-    error_se, samples; ``reference`` is an HTML subscript that names what the error is against.
+    error_low, error_high, samples; ``reference`` is an HTML subscript that names what the error is against.
     """
     quantities = [name for name in QUANTITIES if name in set(errors["quantity"])]
     columns = 1 if narrow else len(quantities)
@@ -126,7 +126,7 @@ def errors_figure(
     title_bottom(figure, TIME, cells, columns)
     figure.update_yaxes(**_scale(log))
     if log:
-        largest = float(np.nanmax([*tolerances, *(errors["error"] + 2 * errors["error_se"].fillna(0.0))]))
+        largest = float(np.nanmax([*tolerances, *errors["error"]]))
         figure.update_yaxes(range=np.log10([floor, 2 * largest]).tolist())
     place_legend(figure, 250 * cells[-1]["row"] + 90 if narrow else 400, narrow=narrow)
     return figure
@@ -234,20 +234,26 @@ def _add_error(
     floor: float,
     cell: Mapping[str, int],
 ) -> None:
-    style, spread = look.theory(line), 2 * line["error_se"].fillna(0.0)
-    noisy = bool((spread > 0).any())
+    style = look.theory(line)
+    noisy = bool((line["error_high"] > line["error"]).any())
     if noisy:
-        lower = (line["error"] - spread).clip(lower=floor)
-        add_band(figure, line["time"], lower, line["error"] + spread, style["color"], name, cell)
+        upper = line["error_high"].where(np.isfinite(line["error_high"]) & line["error"].notna())
+        lower = line["error_low"].clip(lower=floor).where(upper.notna())
+        add_band(figure, line["time"], lower, upper, style["color"], name, cell)
     figure.add_scatter(
         x=line["time"],
         y=line["error"],
         mode="lines",
         line={**style, "width": 2},
-        name=f"{escape(name)} ± 2 s.e." if noisy else escape(name),
-        customdata=line[["error_se", "samples"]],
+        name=escape(name),
+        customdata=line[["error_low", "error_high", "samples"]],
         hovertemplate=f"{what}<br>t = %{{x:.4g}}: e = %{{y:.3g}}"
-        + (" ± %{customdata[0]:.2g} (s.e.)<br>M = %{customdata[1]} networks" if noisy else "")
+        + (
+            "<br>between %{customdata[0]:.2g} and %{customdata[1]:.2g} (95 %, all depths)"
+            "<br>M = %{customdata[2]} networks"
+            if noisy
+            else ""
+        )
         + "<extra></extra>",
         **look.legend(name, rank),
         **cell,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from eftcore.words import resolved_from, window_text
 from ui.figures.style import (
     GRID,
     LINES,
@@ -23,7 +24,7 @@ from ui.figures.style import (
     place_legend,
     title_bottom,
 )
-from ui.notation import QUANTITIES, TIME, window_text
+from ui.notation import QUANTITIES, TIME
 
 _SPREAD = 0.7
 """Part of a category's place that its windows take."""
@@ -32,8 +33,8 @@ _SPREAD = 0.7
 def intervals_figure(windows: pd.DataFrame, across: str, by: str, *, narrow: bool = False) -> go.Figure:
     """t* of every window against one parameter, told apart by another; a panel per quantity.
 
-    ``windows`` has columns quantity, across, by (texts), their ranks, theory, status, certified_until, refuted_from,
-    total_time, width, samples, link. A dot marks the certified end, a line the undecided stretch, a cross
+    ``windows`` has columns quantity, across, by (texts), their ranks, theory, status, resolved_from, certified_until,
+    refuted_from, total_time, width, samples, link. A dot marks the certified end, a line the undecided stretch, a cross
     the first refuted depth, a triangle a window that goes beyond T, a crossed square one that the simulation cannot
     resolve. Points carry (across, by, link, windows).
     """
@@ -89,15 +90,17 @@ def _places(windows: pd.DataFrame, columns: list[str], groups: list[str]) -> np.
 def _add_lines(
     figure: go.Figure, part: pd.DataFrame, colour: str, width: int, dash: str, group: str, cell: dict[str, int]
 ) -> None:
-    """Certified from the axis up, thick; undecided on, thin and orange."""
+    """Certified from where the reference resolves the tolerance, thick; undecided on, thin and orange."""
     x, y, thin_x, thin_y = [], [], [], []
     for window in part[part["status"] != "too_noisy"].to_dict("records"):
+        start = resolved_from(window)
+        certified = start if np.isnan(window["certified_until"]) else window["certified_until"]
         x += [window["x"], window["x"], None]
-        y += [0, window["certified_until"], None]
+        y += [start, certified, None]
         end = {"bounded": window["refuted_from"], "undecided": window["total_time"]}.get(window["status"])
         if end is not None:
             thin_x += [window["x"], window["x"], None]
-            thin_y += [window["certified_until"], end, None]
+            thin_y += [certified, end, None]
     shared: dict[str, Any] = {"mode": "lines", "showlegend": False, "hoverinfo": "skip", "legendgroup": group}
     figure.add_scatter(x=x, y=y, line={"color": colour, "width": width, "dash": dash}, **shared, **cell)
     figure.add_scatter(
@@ -124,9 +127,10 @@ def _add_dots(
         "cliponaxis": False,
         **cell,
     }
-    ends = {"beyond": part["total_time"], "too_noisy": part["certified_until"].fillna(0.0)}
+    certified = part["certified_until"].fillna(0.0)
+    ends = {"beyond": part["total_time"]}
     dot = {"symbol": "circle", "size": 7, "color": colour} if status in ("bounded", "undecided") else mark
-    figure.add_scatter(x=part["x"], y=ends.get(status, part["certified_until"]), mode="markers", marker=dot, **shared)
+    figure.add_scatter(x=part["x"], y=ends.get(status, certified), mode="markers", marker=dot, **shared)
     if status == "bounded":
         figure.add_scatter(x=part["x"], y=part["refuted_from"], mode="markers", marker=mark, **shared)
     if status == "undecided":

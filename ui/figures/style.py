@@ -1,7 +1,8 @@
 """What all figures share: colours, lines, bands, legend.
 
 Colours are the Okabe-Ito set, told apart with every common colour blindness and readable on light and dark ground;
-dashes, hatching and bar height say the same again. Bands are ±2 standard errors, as in the definition of the windows.
+dashes, hatching and bar height say the same again. Bands of errors hold at all
+depths at once, as in the definition of the windows.
 """
 
 from __future__ import annotations
@@ -61,10 +62,10 @@ WINDOW_MARK: dict[str, dict[str, Any]] = {
 """Mark of each state of a window."""
 
 WINDOW_MEANING = {
-    "bounded": "refuted: e − 2 s.e. > τ",
+    "bounded": "refuted: lower bound of e > τ",
     "undecided": "undecided up to T",
     "beyond": "beyond T (censored)",
-    "too_noisy": "simulation too noisy for τ",
+    "too_noisy": "reference cannot resolve τ",
 }
 
 LEGEND_RANK = {closure: rank for rank, closure in enumerate(CLOSURE_LINE, start=2)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from eftcore.words import resolved_from, window_text
 from ui.figures.style import (
     BLUE,
     GREY,
@@ -20,18 +22,19 @@ from ui.figures.style import (
     place_legend,
     title_bottom,
 )
-from ui.notation import QUANTITIES, TIME, number, window_text
+from ui.notation import QUANTITIES, TIME, number
 
 _SEGMENTS = {
-    "certified": ("certified: e + 2 s.e. ≤ τ", BLUE, "", 0.62),
+    "unseen": ("before the reference resolves τ", GREY, ".", 0.2),
+    "certified": ("certified: upper bound of e ≤ τ", BLUE, "", 0.62),
     "undecided": ("undecided", ORANGE, "/", 0.4),
     "refuted": ("past refutation", VERMILION, "", 0.1),
-    "too_noisy": ("simulation too noisy for τ", GREY, ".", 0.4),
+    "too_noisy": ("reference cannot resolve τ", GREY, ".", 0.4),
 }
 """State: legend, colour, hatching, height of the bar in rows."""
 
 _MARKS = {
-    "refuted": ("first refuted: e − 2 s.e. > τ", VERMILION, "x", 9),
+    "refuted": ("first refuted: lower bound of e > τ", VERMILION, "x", 9),
     "beyond": ("holds beyond T (right-censored)", BLUE, "triangle-right", 11),
 }
 """State: legend, colour, symbol, size in pixels."""
@@ -42,8 +45,8 @@ _ROW_PIXELS = 24
 def windows_figure(windows: pd.DataFrame, *, narrow: bool = False) -> go.Figure:
     """Validity windows of one tolerance: a bar from t = 0 to T per configuration and theory, a column per quantity.
 
-    ``windows`` has columns configuration and theory (texts), quantity, tolerance, certified_until, refuted_from,
-    status, total_time, width, samples; one row per bar.
+    ``windows`` has columns configuration and theory (texts), quantity, tolerance, resolved_from, certified_until,
+    refuted_from, status, total_time, width, samples; one row per bar.
     """
     quantities = [q for q in QUANTITIES if q in set(windows["quantity"])]
     rows, headings = _bar_positions(windows)
@@ -129,9 +132,12 @@ def _window_segments(windows: pd.DataFrame, rows: dict[tuple[str, str], int]) ->
             spans = [("too_noisy", 0.0, total)]
         else:
             refuted = window["refuted_from"] if window["status"] == "bounded" else total
+            start = min(resolved_from(window), refuted)
+            certified = start if math.isnan(window["certified_until"]) else window["certified_until"]
             spans = [
-                ("certified", 0.0, window["certified_until"]),
-                ("undecided", window["certified_until"], refuted),
+                ("unseen", 0.0, start),
+                ("certified", start, certified),
+                ("undecided", certified, refuted),
                 ("refuted", refuted, total),
             ]
         pieces += [

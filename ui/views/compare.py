@@ -160,7 +160,8 @@ if reference == REFERENCES[1]:
     )
 else:
     st.caption(
-        "Against each configuration's own simulation, Frobenius norm over all pairs of inputs; bands are ± 2 s.e."
+        "Against each configuration's own simulation, Frobenius norm over all pairs of inputs; bands hold at all depths"
+        " at once (95 %)."
     )
 st.plotly_chart(
     errors_figure(

@@ -134,8 +134,9 @@ if options.counts.empty and reference == "simulation":
 st.title("Validity windows")
 st.caption(
     "How deep a closure stays within relative error τ of the reference: t* = sup { t : e(s) ≤ τ for all s ≤ t }, "
-    "t = ε² ℓ. The reference's error turns t* into an interval: certified up to the last depth with e + 2 s.e. ≤ τ, "
-    "refuted from the first with e − 2 s.e. > τ. Nothing drawn: the closure does not predict that quantity."
+    "t = ε² ℓ. The reference's error turns e into bounds that hold at all depths at once (95 %): certified while the "
+    "upper one is ≤ τ, from where the reference resolves τ; refuted from the first depth where the lower one is > τ. "
+    "Nothing drawn: the closure does not predict that quantity."
 )
 row = st.container(horizontal=True)
 row.segmented_control(
@@ -187,8 +188,9 @@ event = st.dataframe(
     on_select="rerun",
     selection_mode="single-row",
     column_config={
-        "certified until": st.column_config.NumberColumn(format="%.4g", help="last t with e + 2 s.e. ≤ τ up to there"),
-        "refuted from": st.column_config.NumberColumn(format="%.4g", help="first t with e − 2 s.e. > τ"),
+        "seen from": st.column_config.NumberColumn(format="%.4g", help="first t at which the reference resolves τ"),
+        "certified until": st.column_config.NumberColumn(format="%.4g", help="last t with e ≤ τ up to there, surely"),
+        "refuted from": st.column_config.NumberColumn(format="%.4g", help="first t with lower bound of e > τ"),
         "T": st.column_config.NumberColumn(format="%.4g"),
         "M": st.column_config.NumberColumn(format="%d", help="networks in the simulation"),
         "n": st.column_config.NumberColumn(format="%d", help="width of the simulated networks"),

@@ -1,0 +1,128 @@
+"""How far a standard error itself can be trusted: the law of one network's kernel decides (docs/theory.md, section 7).
+
+Standard errors rest on second moments of what each network contributes. Where those contributions are skewed, an
+estimate that happens to be low comes with an error that is low too, and value +- 2 se covers less than 95 %. How much
+less follows from their skewness, but a sample with heavy tails underestimates its own skewness. It is therefore taken
+from a model with two numbers that a sample does know, the relative spread s of G and its skewness: a power of G is
+Gaussian.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+from eftcore.hermite import gauss_hermite_nodes
+
+NORMAL = float(stats.norm.isf(0.025))
+
+LARGEST = 1.3
+"""Widening beyond which the expansion that it comes from says nothing: such an error is not reliable."""
+
+POWERS = (0.0, 1 / 6, 1 / 3)
+"""Powers of G that may be Gaussian: from the log-normal law to that of a chi-squared variable."""
+
+CONTRIBUTIONS = {
+    ("K0", "plain"): "kernel",
+    ("K0", "paired"): "residual",
+    ("K1", "plain"): "kernel",
+    ("K1", "paired"): "residual",
+    ("U1", "plain"): "kernel",
+    ("U1", "paired"): "residual",
+    ("V4", "plain"): "square",
+    ("V4", "paired"): "change",
+    ("Sigma", "plain"): "product",
+    ("Sigma", "paired"): "square",
+}
+"""What one network contributes to an estimate, by quantity and estimator."""
+
+
+@dataclass(frozen=True, eq=False)
+class Widening:
+    """Of the standard errors of one quantity at R recorded depths.
+
+    Attributes:
+        factor: (R,) that makes value +- 1.96 se a 95 % interval.
+        reliable: (R,) whether it does.
+    """
+
+    factor: np.ndarray
+    reliable: np.ndarray
+
+    @property
+    def degrees_of_freedom(self) -> np.ndarray:
+        """(R,) those of the Student law with this factor, by its expansion (eq. 7.16)."""
+        return (NORMAL**2 + 1) / 4 / (self.factor - 1)
+
+
+def widening(contribution: str, spread: np.ndarray, skewness: np.ndarray, networks: int) -> Widening:
+    """For ``networks`` networks whose G has this relative spread and skewness, (R,) each (eq. 7.14, 7.16).
+
+    Hall's expansion of a studentised mean to order 1 / M (P. Hall, The Bootstrap and Edgeworth Expansion, 1992, section
+    2.6), without the term of the kurtosis, which would narrow the interval.
+
+    >>> found = widening("square", np.array([0.2]), np.array([0.4]), 2000)
+    >>> bool(found.reliable[0]), round(float(found.factor[0]), 3)
+    (True, 1.011)
+    """
+    z = NORMAL
+    skewed = model_skewness(contribution, spread, power_of(spread, skewness, networks))
+    by_skewness, by_count = (z**5 + 2 * z**3 - 3 * z) / 18, (z**3 + 3 * z) / 4
+    factor = 1 + (by_skewness * skewed**2 + by_count) / (z * max(networks, 1))
+    return Widening(factor, (factor <= LARGEST) & (networks > 1))
+
+
+def power_of(spread: np.ndarray, skewness: np.ndarray, networks: int) -> np.ndarray:
+    """(R,) the smallest power lambda that is compatible with the skewness, 3 s (1 - lambda) for small s (eq. 7.15).
+
+    A sample knows its skewness to about sqrt(6 / M); where that says nothing the log-normal law remains.
+    """
+    safe = np.where(spread > 0, spread, 1.0)
+    likely = 1 - skewness / (3 * safe)
+    return np.clip(likely - 2 * np.sqrt(6 / max(networks, 1)) / (3 * safe), POWERS[0], POWERS[-1])
+
+
+def model_skewness(contribution: str, spread: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """(R,) skewness of a network's contribution where G^lambda is Gaussian (eq. 7.15)."""
+    grid, tables = _tables()
+    place = np.log(np.clip(spread, grid[0], grid[-1]))
+    columns = np.stack([np.exp(np.interp(place, np.log(grid), row)) for row in np.log(tables[contribution])])
+    weight = np.clip(power, POWERS[0], POWERS[-1]) / POWERS[1]
+    return np.where(
+        weight <= 1,
+        columns[0] + weight * (columns[1] - columns[0]),
+        columns[1] + (weight - 1) * (columns[2] - columns[1]),
+    )
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Relative spreads, and for each contribution its skewness (powers, spreads) there."""
+    z, weight = gauss_hermite_nodes(160)
+    sizes, grid = np.geomspace(1e-3, 1.7, 80), np.geomspace(1e-3, 4.0, 80)
+    found: dict[str, list[np.ndarray]] = {}
+    for power in POWERS:
+        raw = (
+            np.exp(sizes[:, None] * z) if power == 0 else np.maximum(1 + power * sizes[:, None] * z, 0.0) ** (1 / power)
+        )
+        kernel = raw / (raw @ weight)[:, None] - 1
+        spread = np.sqrt(kernel**2 @ weight)
+        linear = ((kernel * z) @ weight)[:, None] * z
+        terms = {
+            "kernel": kernel,
+            "residual": kernel - linear,
+            "square": kernel**2,
+            "change": kernel**2 - linear**2,
+            "product": (1 + kernel) ** 2,
+        }
+        for name, term in terms.items():
+            found.setdefault(name, []).append(np.interp(grid, spread, _skewness(term, weight)))
+    return grid, {name: np.maximum(np.stack(rows), 1e-3) for name, rows in found.items()}
+
+
+def _skewness(term: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    centred = term - (term @ weight)[:, None]
+    return (centred**3 @ weight) / (centred**2 @ weight) ** 1.5

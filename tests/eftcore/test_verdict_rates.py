@@ -1,0 +1,35 @@
+"""How often windows are false: a small part of benchmarks/verdicts.py, with fixed seeds."""
+
+from __future__ import annotations
+
+import pytest
+from scipy import stats
+
+from benchmarks.verdicts import Case, rates
+
+SEEDS = 60
+FALSE_ALARM = 1e-4
+"""Probability that one row fails although 5 % of its windows are false; there are 60 rows."""
+
+CASES = {
+    "light tails": Case(estimator="plain", n_inputs=2, networks=512, depth=40),
+    "light tails, paired": Case(estimator="paired", networks=256, depth=40),
+    "heavy tails": Case(activation="relu", width=8, estimator="plain", networks=1024, depth=40),
+    "few networks": Case(estimator="plain", networks=16, depth=40),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_at_most_one_window_in_twenty_is_false(case):
+    """Refuted although e <= tau, or certified although e > tau (eq. 9.7), at 1, 10 and 40 depths."""
+    found = list(rates(case, SEEDS))
+    for row in found:
+        assert stats.binom.sf(round(row.false * SEEDS) - 1, SEEDS, 0.05) > FALSE_ALARM, row
+
+
+def test_verdicts_are_still_given():
+    """Many networks and an error of half the tolerance: resolved almost always; one of twice the tolerance: refuted."""
+    found = {(row.quantity, row.depths, row.factor): row for row in rates(CASES["light tails, paired"], 20)}
+    for depths in (1, 10, 40):
+        assert found["K1", depths, 0.0].resolved >= 0.9
+    assert found["K1", 40, 0.0].certified >= 0.5
