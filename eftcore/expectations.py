@@ -152,6 +152,12 @@ class MehlerExpectations:
             return None
         return MehlerExpectations(self.activation, level, count, self.extra)
 
+    def resolving(self, order: int) -> MehlerExpectations:
+        """With nodes at least so dense that coefficients up to ``order`` can be summed over them."""
+        root = math.sqrt(order + 8)
+        density = root * 1.5 / 6 if self.activation.kinks else root * 0.4 / 3.0
+        return replace(self, level=max(self.level, math.ceil(2 * math.log2(density))))
+
     def describe(self) -> dict[str, object]:
         name = "Gauss-Legendre panels" if self.activation.kinks else "trapezoidal"
         return {"rule": f"Mehler series, {name}", "nodes": len(self.rule.nodes), "terms": self.terms}

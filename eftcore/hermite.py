@@ -15,6 +15,10 @@ REACH = 12.5
 """Nodes cover |z| <= REACH, where sqrt of the Gaussian weight has fallen below 1e-17."""
 
 
+_BLOCK = 256
+"""Orders that are summed over the nodes at once."""
+
+
 @dataclass(frozen=True, eq=False)
 class LineRule:
     """Nodes z and the table that turns values f(z_j) into Hermite coefficients <f h_k>, z ~ N(0, 1).
@@ -47,6 +51,32 @@ def hermite_functions(z: np.ndarray, count: int) -> np.ndarray:
     for k in range(1, count - 1):
         psi[k + 1] = (z * psi[k] - np.sqrt(k) * psi[k - 1]) / np.sqrt(k + 1)
     return psi.T
+
+
+def high_coefficients(rule: LineRule, values: np.ndarray, count: int, first: int = 0) -> np.ndarray:
+    """(M, J) values to (M, count - first) coefficients <f h_k>, k = first .. count - 1, without a table of all orders.
+
+    Same as ``rule.coefficients``; the nodes must be dense enough for the highest order (MehlerExpectations.resolving).
+
+    >>> rule = trapezoidal_rule(0.25, 5)
+    >>> bool(np.allclose(high_coefficients(rule, rule.nodes[None] ** 2, 5), rule.coefficients(rule.nodes**2)))
+    True
+    """
+    z = rule.nodes
+    weighted = (values * rule.functions[:, 0]).T
+    found = np.empty((len(values), count - first))
+    before, here = np.zeros_like(z), rule.functions[:, 0]
+    block = np.empty((_BLOCK, len(z)))
+    filled = 0
+    for k in range(count):
+        if k >= first:
+            block[filled] = here
+            filled += 1
+            if filled == _BLOCK or k == count - 1:
+                found[:, k + 1 - filled - first : k + 1 - first] = (block[:filled] @ weighted).T
+                filled = 0
+        before, here = here, (z * here - np.sqrt(k) * before) / np.sqrt(k + 1)
+    return found
 
 
 @lru_cache(maxsize=32)
