@@ -79,6 +79,15 @@ class Activation:
             total += weight * (right - left)
         return total / (60 * step)
 
+    @property
+    def jumps(self) -> tuple[float, ...]:
+        """Kinks at which sigma itself is discontinuous."""
+        kinks = np.array(self.kinks)
+        step = 1e-7 * np.maximum(np.abs(kinks), 1.0)
+        left, right = (np.asarray(self.function(kinks + sign * step), dtype=float) for sign in (-1, 1))
+        far = np.abs(np.asarray(self.function(kinks + 1e-1)) - np.asarray(self.function(kinks - 1e-1)))
+        return tuple(kinks[np.abs(right - left) > np.maximum(1e-3 * far, 1e-12)].tolist())
+
     def torch(self, x: torch.Tensor) -> torch.Tensor:
         """sigma of a torch tensor, elementwise."""
         return self.torch_function(x)
