@@ -152,7 +152,8 @@ def relative_change(one: Solution, two: Solution) -> dict[str, float]:
         a, b = getattr(one, _ESTIMATED[name]), getattr(two, _ESTIMATED[name])
         if a is not None:
             distance = np.array([np.linalg.norm(after - before) for before, after in zip(a, b, strict=True)])
-            found[name] = float(_ratio(distance, scale).max())
+            # what one resolution cannot compute is known to no digit
+            found[name] = float(np.nan_to_num(_ratio(distance, scale), nan=np.inf, posinf=np.inf).max())
     return found
 
 
