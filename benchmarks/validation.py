@@ -70,7 +70,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The verdict on a case: true and claimed relative errors of each quantity, what was said, the solver's own error."""
+    """The verdict on a case: true and claimed relative errors, what was said, the independent solver's own error."""
 
     case: Case
     verdict: str
