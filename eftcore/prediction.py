@@ -48,10 +48,10 @@ def predict(
         numerics: quadrature rule and tolerance.
         depths: recorded layers; default about 100 including 0 and L.
 
-    Returns a Theory whose ``numerical_error`` bounds quadrature, ODE and rounding errors (not the closure's own); of the
-    wick closure ``details["truncation_error"]`` bounds what the orders left out add to V4 and K1, relative alike
-    (eq. 4.23-4.26). Issues a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where ``truncation``
-    is not or where a given order leaves out more than 5 %. Raises InputError for bad arguments and where the
+    Returns a Theory whose ``numerical_error`` bounds quadrature, ODE and rounding errors (not the closure's own). For
+    the wick closure ``details["truncation_error"]`` bounds what the orders left out add to V4 and K1, in the same units
+    (eq. 4.23-4.26). Issues a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where
+    ``truncation`` is not or where a given order may leave out more than 5 %. Raises InputError for bad arguments and where the
     kernel leaves the range of floating-point numbers.
 
     >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=2)

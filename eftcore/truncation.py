@@ -29,7 +29,7 @@ MAX_ENTRIES = 2**18
 """Entries of the hierarchy's state, P x P x Wick powers, up to which higher ones are."""
 
 STRICT = 1e-7
-"""While orders are raised, a K1 below this fraction of |V4| / |K0| counts as 0: a small K1 should come out right too."""
+"""While orders are raised, a K1 below this fraction of |V4| / |K0| counts as 0: a small K1 is to be right too."""
 
 CAPTURED = 0.01
 """Share of the variance of every f_p that may be left above where changes of K1 are extrapolated (eq. 4.26)."""

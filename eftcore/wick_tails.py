@@ -28,8 +28,8 @@ class Tails:
     Attributes:
         products: (R, P) of f_p.
         share: (R, P) what of the variance of f_p is left above.
-        slopes: (R, P, 3) of D_q f_p for q = aa, ab, bb; a diagonal pair uses column 0 alone. None where sigma has kinks:
-            there D_q f_p may be no function.
+        slopes: (R, P, 3) of D_q f_p for q = aa, ab, bb; a diagonal pair uses column 0 alone. None where sigma has
+            kinks: there D_q f_p may be no function.
         lift: None, or where sigma has kinks (R, P, 3): norm of order k of D_q f_p over k times that of order k + 2 of
             f_p, at most.
     """
@@ -101,8 +101,8 @@ def _slope_squares(series: WickSeries) -> np.ndarray:
 def _lift(series: WickSeries, products: np.ndarray, rest: np.ndarray) -> np.ndarray:
     """As Tails.lift, for a sigma with kinks.
 
-    With g_a, g_b the columns of C^-1, |D_ab f|_k <= |g_a| |g_b| sqrt((k + 1)(k + 2)) |f|_{k+2}. But the singular part of
-    f_p varies across its kink alone, and most derivatives are not along that: where the upper half of the known orders
+    With g_a, g_b the columns of C^-1, |D_ab f|_k <= |g_a| |g_b| sqrt((k + 1)(k + 2)) |f|_{k+2}. But the singular part
+    of f_p varies across its kink alone, and most derivatives are not along that: where the upper half of the known orders
     holds enough to show it, their own ratio, which falls with k, stands for the orders above.
     """
     white, line, basis = series.white, series.line, series.basis
