@@ -134,15 +134,16 @@ def settle(
     while True:
         here = engine.moments(probes, order)
         refinements = [
-            (finer, change)
+            finer
             for finer in (engine.refined(nodes=True, terms=False), engine.refined(nodes=False, terms=True))
             if finer is not None
             and finer.refined(nodes=True, terms=True) is not None
-            and (change := _change(probes, here, finer.moments(probes, order))) > numerics.rtol
+            and _change(probes, here, finer.moments(probes, order)) > numerics.rtol
         ]
         if not refinements:
             return engine
-        engine = max(refinements, key=lambda item: item[1])[0]
+        # nodes first: more terms bring a finer rule too, and would use up all terms where nodes are what is missing
+        engine = refinements[0]
 
 
 def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = None) -> MeanField:

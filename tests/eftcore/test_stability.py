@@ -64,6 +64,11 @@ def test_a_fast_wave_adds_what_is_uncorrelated_between_layers() -> None:
         covariance, correction = last(model, "sigma", step="exact")
         assert covariance == pytest.approx(2 * variance**2 + 10 * 0.09**2 / 8, rel=1e-9)
         assert abs(correction) < 1e-6
+        # its integrals settle on nodes fine enough for the wave, not on terms
+        paths = eft.predict(model, ONE, "particle", depths=(0, 10))
+        assert paths.covariance is not None
+        assert paths.mean[-1, 0, 0] == pytest.approx(variance, rel=1e-9)
+        assert paths.covariance[-1, 0, 0] == pytest.approx(covariance, abs=4 * paths.covariance_se[-1, 0, 0])
     finally:
         unregister_activation("wave")
 
@@ -91,6 +96,17 @@ def test_relaxation_is_the_exponential_of_the_triangular_generator() -> None:
     generator = np.array([[e[0, 0], 0, 0], e[1], [0, 0, e[2, 0]]])
     np.testing.assert_allclose(found[1], expm(generator)[1], rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(found[[0, 2], 0], np.exp([e[0, 0], e[2, 0]]), rtol=1e-14)
+
+
+def test_a_negative_variance_is_part_of_the_error() -> None:
+    """cos has chi = -C_W for small kernels: forward Euler of V4' = 2 chi V4 overshoots zero where h C_W > 1/2."""
+    model = eft.ResNet(activation="cos", weight_variance=3.0, epsilon=0.8, depth=1)
+    with pytest.warns(eft.NumericsWarning, match="V4"):
+        found = eft.predict(model, eft.InputKernel.explicit([[1e-3]]), "wick", order=2, step="euler")
+    assert found.covariance is not None
+    if found.covariance.min() < 0:
+        assert found.numerical_error["V4"] > 0.5
+        assert not found.converged
 
 
 @pytest.mark.parametrize("step", ["euler", "exact"])
