@@ -154,9 +154,17 @@ def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = N
     >>> bool(np.isclose(path.kernel[-1, 0, 0], 1.01**100))
     True
     """
-    start = kernel.array
-    engine = settle(model, start, numerics or Numerics(), order=1)
-    return mean_path(model, start, engine.refined(nodes=True, terms=True) or engine)
+    start, numerics = kernel.array, numerics or Numerics()
+    engine = settle(model, start, numerics, order=1)
+    probes = np.unique(np.linspace(0, model.depth, PROBES).astype(int))
+    while True:
+        finer = engine.refined(nodes=True, terms=True) or engine
+        path = mean_path(model, start, finer)
+        # the kernels that were probed came from a rougher path
+        kernels = path.kernel[probes]
+        if finer is engine or _change(kernels, engine.moments(kernels, 1), finer.moments(kernels, 1)) <= numerics.rtol:
+            return path
+        engine = finer
 
 
 def _change(kernel: np.ndarray, coarse: PairMoments, fine: PairMoments) -> float:
