@@ -134,15 +134,16 @@ def settle(
     while True:
         here = engine.moments(probes, order)
         refinements = [
-            (finer, change)
+            finer
             for finer in (engine.refined(nodes=True, terms=False), engine.refined(nodes=False, terms=True))
             if finer is not None
             and finer.refined(nodes=True, terms=True) is not None
-            and (change := _change(probes, here, finer.moments(probes, order))) > numerics.rtol
+            and _change(probes, here, finer.moments(probes, order)) > numerics.rtol
         ]
         if not refinements:
             return engine
-        engine = max(refinements, key=lambda item: item[1])[0]
+        # nodes first: more terms bring a finer rule too, and would use up all terms where nodes are what is missing
+        engine = refinements[0]
 
 
 def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = None) -> MeanField:
@@ -153,9 +154,17 @@ def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = N
     >>> bool(np.isclose(path.kernel[-1, 0, 0], 1.01**100))
     True
     """
-    start = kernel.array
-    engine = settle(model, start, numerics or Numerics(), order=1)
-    return mean_path(model, start, engine.refined(nodes=True, terms=True) or engine)
+    start, numerics = kernel.array, numerics or Numerics()
+    engine = settle(model, start, numerics, order=1)
+    probes = np.unique(np.linspace(0, model.depth, PROBES).astype(int))
+    while True:
+        finer = engine.refined(nodes=True, terms=True) or engine
+        path = mean_path(model, start, finer)
+        # the kernels that were probed came from a rougher path
+        kernels = path.kernel[probes]
+        if finer is engine or _change(kernels, engine.moments(kernels, 1), finer.moments(kernels, 1)) <= numerics.rtol:
+            return path
+        engine = finer
 
 
 def _change(kernel: np.ndarray, coarse: PairMoments, fine: PairMoments) -> float:

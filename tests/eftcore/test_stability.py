@@ -7,6 +7,7 @@ import pytest
 
 import eftcore as eft
 from eftcore.activations import register_activation, unregister_activation
+from eftcore.mean_field import mean_field
 from eftcore.relaxation import relaxation
 
 ONE = eft.InputKernel.explicit([[1.0]])
@@ -64,6 +65,11 @@ def test_a_fast_wave_adds_what_is_uncorrelated_between_layers() -> None:
         covariance, correction = last(model, "sigma", step="exact")
         assert covariance == pytest.approx(2 * variance**2 + 10 * 0.09**2 / 8, rel=1e-9)
         assert abs(correction) < 1e-6
+        # its integrals settle on nodes fine enough for the wave, not on terms
+        paths = eft.predict(model, ONE, "particle", depths=(0, 10))
+        assert paths.covariance is not None
+        assert paths.mean[-1, 0, 0] == pytest.approx(variance, rel=1e-9)
+        assert paths.covariance[-1, 0, 0] == pytest.approx(covariance, abs=4 * paths.covariance_se[-1, 0, 0])
     finally:
         unregister_activation("wave")
 
@@ -91,6 +97,17 @@ def test_relaxation_is_the_exponential_of_the_triangular_generator() -> None:
     generator = np.array([[e[0, 0], 0, 0], e[1], [0, 0, e[2, 0]]])
     np.testing.assert_allclose(found[1], expm(generator)[1], rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(found[[0, 2], 0], np.exp([e[0, 0], e[2, 0]]), rtol=1e-14)
+
+
+def test_the_mean_fields_own_path_is_resolved() -> None:
+    """sin(40 x) from a tiny kernel: the susceptibility vanishes where K0 has grown, also where no probe foresaw it."""
+    register_activation("wave", lambda x: np.sin(40 * x), torch_function=lambda x: (40 * x).sin(), parity="odd")
+    try:
+        model = eft.ResNet(activation="wave", weight_variance=0.5, epsilon=0.3, depth=60)
+        path = mean_field(model, eft.InputKernel.explicit([[3.5e-8]]))
+        assert np.abs(path.susceptibility[10:, 0, 0]).max() < 1e-8
+    finally:
+        unregister_activation("wave")
 
 
 @pytest.mark.parametrize("step", ["euler", "exact"])
