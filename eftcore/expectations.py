@@ -21,7 +21,7 @@ from eftcore.activations import Activation
 from eftcore.closed_forms import ClosedForm, closed_form
 from eftcore.closed_moments import ClosedMoments
 from eftcore.errors import InputError
-from eftcore.hermite import LineRule, gauss_hermite_nodes, panel_rule, trapezoidal_rule
+from eftcore.hermite import REACH, LineRule, broken_rule, gauss_hermite_nodes, panel_rule, trapezoidal_rule
 from eftcore.jets import Jet
 from eftcore.pairs import pair_indices
 from eftcore.specs import Numerics
@@ -30,6 +30,15 @@ PROPORTIONAL = 1e-13
 """Inputs with 1 - |rho| below this are treated as proportional."""
 
 _CHUNK = 4_000_000
+
+_ORDINARY = 1e8
+"""sigma is held to be finite up to here."""
+
+_BEYOND = 1e-14
+"""Share of an integral that may lie at the outermost node."""
+
+_BROKEN_ROWS = 16
+"""Kernels that share a rule whose panels end at the kinks of all of them."""
 
 # D_q f for q = aa, ab, bb as (factor, i, j) of <sigma^(i)_a sigma^(j)_b>, and D_q D_r f likewise (eq. 1.12)
 _GRADIENT = ((0.5, 2, 0), (1.0, 1, 1), (0.5, 0, 2))
@@ -143,14 +152,35 @@ class MehlerExpectations:
         """The line rule at this resolution; also fine enough for the highest Hermite term."""
         highest = self.terms + self.extra + 8
         if self.activation.kinks:
-            return panel_rule(max(round(6 * 2 ** (self.level / 2)), math.ceil(math.sqrt(highest) * 1.5)), highest)
+            return panel_rule(self._panels, highest)
         return trapezoidal_rule(min(0.4 / 2 ** (self.level / 2), 3.0 / math.sqrt(highest)), highest)
+
+    @property
+    def _panels(self) -> int:
+        highest = self.terms + self.extra + 8
+        return max(round(6 * 2 ** (self.level / 2)), math.ceil(math.sqrt(highest) * 1.5))
+
+    def rule_at(self, deviation: np.ndarray) -> LineRule:
+        """The rule for standard deviations (U,): kinks away from 0 end panels at kink / sqrt(K) for each of them."""
+        kinks = np.abs([kink for kink in self.activation.kinks if kink != 0])
+        moving = deviation[(deviation > 0) & np.isfinite(deviation)]
+        breaks = np.unique(np.divide.outer(kinks, moving))
+        breaks = breaks[breaks < REACH]
+        if not len(breaks):
+            return self.rule
+        return broken_rule(self._panels, self.terms + self.extra + 8, tuple(breaks.tolist()))
 
     def refined(self, *, nodes: bool, terms: bool) -> MehlerExpectations | None:
         level, count = self.level + nodes, self.terms * (2 if terms else 1)
         if level > self.MAX_LEVEL or count > self.MAX_TERMS:
             return None
         return MehlerExpectations(self.activation, level, count, self.extra)
+
+    def resolving(self, order: int) -> MehlerExpectations:
+        """With nodes at least so dense that coefficients up to ``order`` can be summed over them."""
+        root = math.sqrt(order + 8)
+        density = root * 1.5 / 6 if self.activation.kinks else root * 0.4 / 3.0
+        return replace(self, level=max(self.level, math.ceil(2 * math.log2(density))))
 
     def describe(self) -> dict[str, object]:
         name = "Gauss-Legendre panels" if self.activation.kinks else "trapezoidal"
@@ -160,6 +190,8 @@ class MehlerExpectations:
         stack = kernel.reshape(-1, *kernel.shape[-2:])
         first, _ = pair_indices(kernel.shape[-1])
         rows = max(1, _CHUNK // (len(first) * self.terms + 5 * kernel.shape[-1] * len(self.rule.nodes)))
+        if any(self.activation.kinks):
+            rows = min(rows, _BROKEN_ROWS)
         parts = [self._moments(stack[start : start + rows], order) for start in range(0, len(stack), rows)]
         shape = (*kernel.shape[:-2], len(first))
         return PairMoments(
@@ -194,15 +226,50 @@ class MehlerExpectations:
         return results
 
 
+def check_values(activation: Activation, x: np.ndarray, values: np.ndarray) -> None:
+    """Refuse a sigma (or derivative of it), (..., U, J) at points x, that is not finite where the integrals need it.
+
+    Raises InputError. A kernel about to leave the range of floating-point numbers is not the activation's fault.
+    """
+    bad = ~np.isfinite(values) & (np.abs(x) < _ORDINARY)
+    if bad.any():
+        where = float(x[np.argwhere(bad)[0][-2:][0], np.argwhere(bad)[0][-1]])
+        raise InputError(
+            f"activation = {activation.name!r}: sigma or a derivative is not finite at x = {where:.6g}, within the"
+            f" {REACH:g} standard deviations that the integrals cover; define it there, or take a smaller kernel or"
+            " depth"
+        )
+
+
+def check_growth(
+    activation: Activation, deviation: np.ndarray, integrand: np.ndarray, rule: LineRule, power: int
+) -> None:
+    """Refuse sigma^power (U, J) whose Gaussian integral reaches beyond the last node, or does not exist.
+
+    Raises InputError.
+    """
+    with np.errstate(all="ignore"):
+        mass = np.abs(integrand) * rule.table[:, 0]
+        edge = np.maximum(mass[:, 0], mass[:, -1])
+        lost = edge > _BEYOND * np.maximum(mass.sum(1), deviation**power)
+    if lost.any():
+        worst = float(deviation[lost][0]) ** 2
+        raise InputError(
+            f"activation = {activation.name!r}: sigma grows so fast that the Gaussian mean of sigma^{power} at variance"
+            f" {worst:.6g} does not exist or lies beyond {REACH:g} standard deviations; take a smaller kernel, weight"
+            " variance or depth, or a sigma that grows more slowly"
+        )
+
+
 class LineMoments:
     """One-dimensional integrals at every distinct diagonal entry of a stack of kernels (eq. 6.1)."""
 
     def __init__(self, engine: MehlerExpectations, kernel: np.ndarray, highest: int) -> None:
-        self.rule, self.terms = engine.rule, engine.terms
-        self.count = engine.terms + engine.extra
+        self.terms, self.count = engine.terms, engine.terms + engine.extra
         variance, where = np.unique(np.diagonal(kernel, axis1=-2, axis2=-1), return_inverse=True)
         self.where = where.reshape(kernel.shape[:-1])
         self.deviation = np.sqrt(variance)
+        self.rule = engine.rule_at(self.deviation)
         x = self.deviation[:, None] * self.rule.nodes
         act = engine.activation
         if highest and act.derivatives is not None:
@@ -211,6 +278,8 @@ class LineMoments:
         else:
             self.values = np.asarray(act.function(x), dtype=float)[None]
             self.by_parts = True
+        check_values(act, x, self.values)
+        check_growth(act, self.deviation, self.values[0] ** 2, self.rule, 2)
         self._coefficients: dict[int, np.ndarray] = {}
 
     def square(self, k: int) -> np.ndarray:

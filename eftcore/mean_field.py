@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from eftcore.activations import get_activation
+from eftcore.errors import InputError
 from eftcore.expectations import Expectations, PairMoments, expectations
 from eftcore.pairs import to_matrix
 from eftcore.specs import InputKernel, Numerics, ResNet
@@ -68,7 +69,27 @@ def shared_paths() -> Iterator[None]:
 
 
 def mean_path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
-    """Solve K0' = K0 + epsilon^2 (C_b + C_W E2(K0)) (eq. 3.1) with one resolution of the integrals."""
+    """Solve K0' = K0 + epsilon^2 (C_b + C_W E2(K0)) (eq. 3.1) with one resolution of the integrals.
+
+    Raises InputError where the kernel leaves the range of floating-point numbers.
+    """
+    path = _path(model, kernel, engine)
+    finite = np.isfinite(path.kernel).all((1, 2)) & np.isfinite(path.second_moment).all((1, 2))
+    if not finite.all():
+        raise InputError(out_of_range(model, "K0", int(np.argmin(finite))))
+    return path
+
+
+def out_of_range(model: ResNet, quantity: str, layer: int) -> str:
+    """What to say of a quantity that overflows."""
+    return (
+        f"model: {quantity} leaves the range of floating-point numbers by layer {layer}"
+        f" (weight_variance = {model.weight_variance:g}, epsilon = {model.epsilon:g});"
+        " take a smaller depth or weight variance"
+    )
+
+
+def _path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
     shared = _shared.get()
     if shared is None:
         return _solve(model, kernel, engine)
@@ -84,10 +105,13 @@ def _solve(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField
     source = np.empty_like(path)
     path[0] = kernel
     time_step = model.epsilon**2
-    for layer in range(model.depth + 1):
-        source[layer] = to_matrix(engine.moments(path[layer]).value)
-        if layer < model.depth:
-            path[layer + 1] = path[layer] + time_step * (model.bias_variance + model.weight_variance * source[layer])
+    with np.errstate(all="ignore"):
+        for layer in range(model.depth + 1):
+            source[layer] = to_matrix(engine.moments(path[layer]).value)
+            if layer < model.depth:
+                path[layer + 1] = path[layer] + time_step * (
+                    model.bias_variance + model.weight_variance * source[layer]
+                )
     return MeanField(model, engine, path, source)
 
 
@@ -102,7 +126,11 @@ def settle(
     engine = expectations(get_activation(model.activation), numerics, series=series)
     strides = min(model.depth, 40)
     rough = model.model_copy(update={"epsilon": model.epsilon * np.sqrt(model.depth / strides), "depth": strides})
-    probes = mean_path(rough, kernel, engine).kernel[np.unique(np.linspace(0, strides, PROBES).astype(int))]
+    path = _path(rough, kernel, engine)
+    layers = np.unique(np.linspace(0, strides, PROBES).astype(int))
+    probes = path.kernel[layers[np.isfinite(path.second_moment[layers]).all((1, 2))]]
+    if not len(probes):
+        raise InputError(out_of_range(model, "K0", 0))
     while True:
         here = engine.moments(probes, order)
         refinements = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,13 @@ import numpy as np
 from eftcore.closures import builder, closure_class
 from eftcore.closures.base import Closure, Observed
 from eftcore.errors import InputError
-from eftcore.expectations import Expectations
+from eftcore.expectations import Expectations, MehlerExpectations
 from eftcore.mean_field import mean_field, mean_path, settle
 from eftcore.pairs import to_matrix
 from eftcore.particle import PATHS, SCRAMBLINGS, sample_paths
 from eftcore.recursion import MeanFlow, flow, step_through
 from eftcore.specs import PredictionSpec
+from eftcore.wick_remainder import STEPS, Track, steps_in_depth
 
 if TYPE_CHECKING:
     from eftcore.results import Theory
@@ -40,7 +42,7 @@ ATTEMPTS = 4
 @dataclass(frozen=True, eq=False)
 class Solution:
     """K0 (R, N, N), V4 (R, P, P), K1 and U1 (R, N, N), Sigma (R, P, P), with the numerics that made them and their
-    estimated errors.
+    estimated errors; for the wick closure with K0 between the recorded depths.
     """
 
     mean: np.ndarray
@@ -53,6 +55,7 @@ class Solution:
     details: dict[str, object] = field(default_factory=dict)
     covariance_se: np.ndarray | None = None
     correction_se: np.ndarray | None = None
+    track: Track | None = None
 
     def plus(self, more: Solution) -> Solution:
         """With what further Wick orders add to V4, K1 and U1."""
@@ -149,24 +152,25 @@ def relative_change(one: Solution, two: Solution) -> dict[str, float]:
         a, b = getattr(one, _ESTIMATED[name]), getattr(two, _ESTIMATED[name])
         if a is not None:
             distance = np.array([np.linalg.norm(after - before) for before, after in zip(a, b, strict=True)])
-            found[name] = float(_ratio(distance, scale).max())
+            # what one resolution cannot compute is known to no digit
+            found[name] = float(np.nan_to_num(_ratio(distance, scale), nan=np.inf, posinf=np.inf).max())
     return found
 
 
 _ESTIMATED = {"K0": "mean", "V4": "covariance", "K1": "correction"}
 
 
-def error_scales(solution: Solution | Theory) -> dict[str, np.ndarray]:
+def error_scales(solution: Solution | Theory, tiny: float = TINY) -> dict[str, np.ndarray]:
     """(R,) what the relative errors of K0, V4 and K1 are relative to, of those that are present (eq. 6.15).
 
     Their Frobenius norms; but K1 starts at 0 and may vanish by cancellation: for it at least 1e-3 of its largest norm,
-    and at least TINY of its natural size |V4| / |K0|.
+    and at least ``tiny`` of its natural size |V4| / |K0|.
     """
     present = {name: getattr(solution, attribute) for name, attribute in _ESTIMATED.items()}
     scales = {name: _norm(values) for name, values in present.items() if values is not None}
     if "K1" in scales:
         natural = _ratio(scales["V4"], scales["K0"]) if "V4" in scales else np.zeros(len(solution.mean))
-        scales["K1"] = np.maximum(scales["K1"], np.maximum(1e-3 * scales["K1"].max(), TINY * natural))
+        scales["K1"] = np.maximum(scales["K1"], np.maximum(1e-3 * scales["K1"].max(), tiny * natural))
     return scales
 
 
@@ -185,17 +189,27 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
     assert spec.depths is not None
     rtol = spec.numerics.rtol * loosen
     if spec.continuous:
-        flowing = MeanFlow(spec.model, start, engine, float(spec.time[-1]), SOLVER * rtol)
+        end = float(spec.time[-1])
+        flowing = MeanFlow(spec.model, start, engine, end, SOLVER * rtol)
         mean = flowing(spec.time)
         closure = build(start, mean[-1])
         observed, interpolation = flow(closure, flowing, engine, spec.time, SOLVER * rtol)
+        steps = np.linspace(0.0, end, STEPS + 1)
+        along = partial(Track, steps, flowing(steps), False)
     else:
         path = mean_path(spec.model, start, engine)
         closure = build(start, path.kernel[-1])
         exact = spec.step == "exact"
         observed, interpolation = step_through(closure, path, spec.depths, exact=exact, rtol=0.01 * rtol)
         mean = path.kernel[list(spec.depths)]
-    return Solution(mean, *_collect(observed, len(mean)), interpolation=interpolation)
+        layers = steps_in_depth(spec.model.depth, spec.model.epsilon**2)
+        along = partial(Track, layers * spec.model.epsilon**2, path.kernel[layers], len(layers) > spec.model.depth)
+    return Solution(
+        mean,
+        *_collect(observed, len(mean)),
+        interpolation=interpolation,
+        track=along(engine) if isinstance(engine, MehlerExpectations) else None,
+    )
 
 
 def _tolerated(name: str, fine: Solution, spec: PredictionSpec) -> float:

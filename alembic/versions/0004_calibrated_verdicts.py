@@ -3,7 +3,8 @@
 Revises: 0003_theory_references
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import sqlalchemy as sa
@@ -94,6 +95,7 @@ def upgrade() -> None:
         op.create_index(*INDEX)
     else:
         replace_rule(ENDS)
+    rename_activations(lambda value: repr(value).removesuffix(".0"))
     second.create_views({**everything, **changed_views(first, second, third)})
 
 
@@ -113,10 +115,22 @@ def downgrade() -> None:
         op.create_index(*INDEX)
     else:
         replace_rule(OLD_ENDS)
+    rename_activations(lambda value: f"{value:.17g}")
     for table, column, _ in new_columns(first):
         if table != "validity_windows" or op.get_bind().dialect.name != "sqlite":
             op.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     second.create_views(everything)
+
+
+def rename_activations(show: Callable[[float], str]) -> None:
+    """Parameters of activations, 'leaky_relu(slope=0.2)', in another text of the same number."""
+    connection = op.get_bind()
+    names = connection.execute(sa.text("SELECT DISTINCT activation FROM model_configurations")).scalars().all()
+    for name in names:
+        renamed = re.sub(r"=([^,)]+)", lambda found: "=" + show(float(found.group(1))), name)
+        if renamed != name:
+            statement = "UPDATE model_configurations SET activation = :new WHERE activation = :old"
+            connection.execute(sa.text(statement), {"new": renamed, "old": name})
 
 
 def replace_rule(rule: str) -> None:

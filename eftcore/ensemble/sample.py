@@ -5,6 +5,7 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,13 +13,14 @@ from functools import cached_property
 import numpy as np
 
 from eftcore.ensemble import estimates
+from eftcore.ensemble.agreement import disagreement
 from eftcore.ensemble.estimates import Estimate
 from eftcore.ensemble.groups import FEWEST, group_counts
 from eftcore.ensemble.leading_order import LeadingOrder, leading_order
 from eftcore.ensemble.reference import Reference
 from eftcore.ensemble.reliability import CONTRIBUTIONS, Widening, widening
 from eftcore.ensemble.sums import group_shapes, sum_shapes, unpack
-from eftcore.errors import InputError
+from eftcore.errors import InputError, NumericsWarning
 from eftcore.pairs import product_covariance, to_matrix
 from eftcore.specs import EnsembleSpec, digest_of
 
@@ -159,9 +161,19 @@ class Sample:
         """(R, N). Too small by some ten percent at 10^4 networks and a few at 10^5: it rests on eighth moments."""
         return self.spec.width**3 * self._cumulants.fourth_se
 
+    def widening(self, quantity: str) -> Widening:
+        """What the standard errors of K0, V4, K1, U1 or Sigma were multiplied by, and whether that is enough."""
+        estimator = "plain" if quantity == "V4" and self._covariance is self._plain_covariance else self.spec.estimator
+        spread, skewness = self._shape
+        found = [
+            widening(CONTRIBUTIONS[quantity, estimator], s, g, self.samples)
+            for s, g in zip(spread.T, skewness.T, strict=True)
+        ]
+        return Widening(np.max([one.factor for one in found], 0), np.all([one.reliable for one in found], 0))
+
     def degrees_of_freedom(self, quantity: str) -> np.ndarray:
         """(R,) how well the standard errors of K0, V4, K1, U1 or Sigma are known, as degrees of freedom (eq. 7.16)."""
-        return self._widening(quantity).degrees_of_freedom
+        return self.widening(quantity).degrees_of_freedom
 
     def reliable(self, quantity: str) -> np.ndarray:
         """(R,) whether value +- 1.96 se of K0, V4, K1, U1 or Sigma is a 95 % interval: not with too few networks for
@@ -173,7 +185,7 @@ class Sample:
         >>> bool(sample.reliable("K0")[1]), bool(sample.reliable("V4")[-1])
         (True, False)
         """
-        return self._widening(quantity).reliable
+        return self.widening(quantity).reliable
 
     def group_fluctuations(self, quantity: str) -> np.ndarray | None:
         """(G, R, P): what each independent group of networks contributes to the error of the estimate, linearised.
@@ -304,27 +316,36 @@ class Sample:
         return leading_order(self.spec, LEADING_ORDER_SHARE * float(sampling))
 
     @cached_property
+    def leading_order_disagrees(self) -> bool:
+        """Whether these networks contradict the exact leading order that their paired V4 would add (eq. 7.17).
+
+        V4 is then the plain estimate; a NumericsWarning says so where it is asked for.
+        """
+        if self._leading is None:
+            return False
+        return disagreement(self._plain_covariance, self._paired_change, self._leading, self.samples) > 1
+
+    @cached_property
     def _covariance(self) -> Estimate:
         """The better of the two: what is left of the leading order's series can outweigh the control's gain."""
         plain = self._plain_covariance
         if self._leading is None:
             return plain
+        if self.leading_order_disagrees:
+            warnings.warn(
+                "V4: the exact leading order that the paired estimator adds disagrees with the same networks; the plain"
+                " estimate is used",
+                NumericsWarning,
+                stacklevel=3,
+            )
+            return plain
         change, error = self._paired_change
         error = np.hypot(error, self._leading.error)
         return (self._leading.covariance + change, error) if np.sum(error**2) <= np.sum(plain[1] ** 2) else plain
 
-    def _widening(self, quantity: str) -> Widening:
-        estimator = "plain" if quantity == "V4" and self._covariance is self._plain_covariance else self.spec.estimator
-        spread, skewness = self._shape
-        found = [
-            widening(CONTRIBUTIONS[quantity, estimator], s, g, self.samples)
-            for s, g in zip(spread.T, skewness.T, strict=True)
-        ]
-        return Widening(np.max([one.factor for one in found], 0), np.all([one.reliable for one in found], 0))
-
     def _widened(self, quantity: str, error: np.ndarray) -> np.ndarray:
         """Standard errors (R, ...) that hold the factor of their widening."""
-        return error * self._widening(quantity).factor.reshape(-1, *[1] * (error.ndim - 1))
+        return error * self.widening(quantity).factor.reshape(-1, *[1] * (error.ndim - 1))
 
     @cached_property
     def _shape(self) -> tuple[np.ndarray, np.ndarray]:

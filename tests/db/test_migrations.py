@@ -411,3 +411,26 @@ def test_importing_opens_nothing(tmp_path):
     code = "import db.migrate, db.models, db.queries, db.repository, db.session"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={"PYTHONPATH": str(ROOT)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parameters_of_activations_get_their_shortest_text(empty_url):
+    """Older versions wrote 17 digits of every parameter; filters by what a user writes find those rows too."""
+    _put_released(empty_url, RELEASED[-1])
+    engine = sa.create_engine(empty_url)
+    written, kept = "leaky_relu(slope=0.20000000000000001)", "softplus(beta=2)"
+    change = sa.text("UPDATE model_configurations SET activation = :name WHERE id = :id")
+    with engine.begin() as connection:
+        ids = connection.execute(sa.text("SELECT id FROM model_configurations ORDER BY id")).scalars().all()
+        for number, name in zip(ids[:2], (written, kept), strict=True):
+            connection.execute(change, {"name": name, "id": number})
+    migrate.upgrade(empty_url)
+    database = Database(empty_url)
+    names = set(queries.runs(database).activation)
+    assert {"leaky_relu(slope=0.2)", kept} <= names
+    assert len(queries.runs(database, activation="leaky_relu( slope = 2e-1 )")) > 0
+    database.dispose()
+    migrate.downgrade(empty_url, RELEASED[-1].stem)
+    with engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT activation FROM model_configurations ORDER BY id")).scalars().all()
+    engine.dispose()
+    assert found[:2] == [written, kept]
