@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -292,8 +293,14 @@ def ui(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,
 ) -> None:
     """Open the explorer on the results. Ctrl-C ends it."""
+    from flows import orchestration
+    from flows.store import data_home
+    from ui.deployments import server
     from ui.launch import serve
 
+    if api := server():
+        orchestration.configure(data_home())
+        os.environ.update(orchestration.known_key(api))
     serve(use_database(db), port)
 
 
@@ -358,6 +365,21 @@ def db_backup(
 
     written = maintenance.backup(path, use_database(db))
     print(f"backup {written}, {written.stat().st_size / 1e6:.1f} MB")
+
+
+@db_app.command("grant-reader")
+def db_grant_reader(
+    name: Annotated[str, typer.Argument(help="An existing role of the PostgreSQL server.")], db: DatabaseOption = None
+) -> None:
+    """Let a PostgreSQL role read the results: the tables and views of this project and nothing else."""
+    from db import migrate, readers
+
+    url = use_database(db)
+    migrate.require_current(url)
+    more = readers.grant_reader(url, name)
+    print(f"{name} may read database {migrate.info(url)['url']}")
+    for line in more:
+        print(line, file=sys.stderr)
 
 
 @db_app.command("info")
