@@ -25,6 +25,9 @@ ALGORITHM_VERSION = {"prediction": 2, "simulation": 2}
 CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle")
 Closure = Literal["mean", "source_only", "g_only", "sigma", "wick", "particle"]
 
+STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+"""What a study may be called, in at most 80 characters: names of files and pages are made of it."""
+
 SYMMETRY_RTOL = 1e-10
 PSD_RTOL = 1e-10
 

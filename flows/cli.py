@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -200,6 +201,8 @@ def export_(
         from db.exporting import export_archive
 
         _print_counts(export_archive(database, path, study=study, run_ids=run))
+        with path.open("rb") as file:
+            print(f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}")
         return
     from db.files import export_view
 
@@ -210,12 +213,16 @@ def export_(
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")], db: DatabaseOption = None
+    path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")],
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="Import it only if this is its sha256, as `eft export` printed it.")
+    ] = None,
+    db: DatabaseOption = None,
 ) -> None:
     """Add the results of an archive to the database; what is there already stays as it is."""
     from db.importing import import_archive
 
-    _print_counts(import_archive(_writing(db), path), "nothing new")
+    _print_counts(import_archive(_writing(db), path, sha256=sha256), "nothing new")
 
 
 @app.command()

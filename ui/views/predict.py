@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 import eftcore as eft
-from db.addresses import shown
+from db import addresses
 from db.stored_results import StoredSample, simulations_of, stored_results
 from eftcore.errors import EftError
 from eftcore.results import Theory
@@ -178,7 +178,7 @@ def _study_file(model: eft.ResNet, kernel: eft.InputKernel, width: int, key: str
     api = deployments.server()
     write = row.button("Write study file", help=f"to {folder}")
     run = api is not None and row.button(
-        "Run it on the Prefect server", help=f"{shown(api or '')}: the deployment of run-study"
+        "Run it on the Prefect server", help=f"{addresses.shown(api)}: the deployment of run-study"
     )
     if write or run:
         try:
