@@ -171,7 +171,9 @@ def read_rows(archive: zipfile.ZipFile, moved: Moved, manifest: Manifest) -> Ite
 
 def _todays_names(moved: Moved, schema: pa.Schema, renamed: Mapping[str, str]) -> list[str]:
     """What the columns of a stored table are called now. Raises InputError unless they are ours, of our types."""
-    names = [renamed.get(name, name) for name in schema.names]
+    names = [
+        renamed.get(name, f"{name}, of a later format" if name in renamed.values() else name) for name in schema.names
+    ]
     types = {column.name: _arrow_type(moved, column) for column in moved.columns}
     unknown = sorted(set(names) - set(types))
     if unknown:

@@ -84,7 +84,7 @@ class Arriving:
                 self._once(moved.model, row["digest"])
         except InputError as error:
             named = f" {row['digest'][:12]}" if isinstance(row.get("digest"), str) else ""
-            raise InputError(f"{moved.name}{named}: {error}") from None
+            raise InputError(f"{moved.name}{named}: {str(error).splitlines()[0]}") from None
 
     def _once(self, model: type[Base], digest: str) -> None:
         seen = self.seen.setdefault(model, set())
