@@ -193,6 +193,9 @@ def export_(
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     run: Annotated[list[int] | None, typer.Option(help="Only this run; may be repeated.")] = None,
     view: Annotated[str | None, typer.Option(help="Write this view, such as v_windows, as a table.")] = None,
+    keep_formulas: Annotated[
+        bool, typer.Option("--keep-formulas", help="In CSV, leave texts that a spreadsheet would take for formulas.")
+    ] = False,
     db: DatabaseOption = None,
 ) -> None:
     """Write results to a file: an archive that `eft import` reads, or one view as CSV or Parquet."""
@@ -208,7 +211,7 @@ def export_(
 
     if study is not None or run:
         raise InputError("--view writes the whole view; leave out --study and --run, or filter with `eft sql`")
-    print(f"{export_view(database, path, view)} rows")
+    print(f"{export_view(database, path, view, formulas=keep_formulas)} rows")
 
 
 @app.command("import")
