@@ -2,7 +2,8 @@
 
 The database is the judge, not a parser of ours: SQLite refuses everything but reading when it compiles the statement,
 and takes one statement only; PostgreSQL runs it as a cursor (one SELECT by its grammar) in a read-only transaction, and
-for an account with every right only if no function that it calls has side effects.
+for an account with rights on the whole server only if no function that it calls has side effects, and nothing that it
+reads is a secret of the server.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql
 
 from db.session import STATEMENT_TIMEOUT_SECONDS, Database
-from db.side_effects import functions_with_side_effects, has_every_right
+from db.side_effects import EVERY_RIGHT, rights_on_the_server, used
 from eftcore.errors import InputError
 
 MAX_ROWS = 10_000
@@ -69,7 +70,7 @@ def _run(
         else:
             limit = sa.func.set_config("statement_timeout", str(int(timeout_seconds * 1000)), True)
             connection.execute(sa.select(limit))
-            _refuse_side_effects(driver, sql, params)
+            _refuse_more_than_results(driver, sql, params)
         # a PostgreSQL server-side cursor takes one SELECT only, and sends no more rows than are fetched
         reading = connection.execution_options(stream_results=True, no_parameters=not params)
         try:
@@ -92,22 +93,26 @@ def _run(
     return frame
 
 
-def _refuse_side_effects(driver: Any, sql: str, params: Mapping[str, Any] | None) -> None:
-    """Raises InputError where an account with every right would call a function that could change something."""
-    if not has_every_right(driver):
+def _refuse_more_than_results(driver: Any, sql: str, params: Mapping[str, Any] | None) -> None:
+    """Raises InputError where an account with rights on the server would use them."""
+    rights = rights_on_the_server(driver)
+    if not rights:
         return
     import psycopg
 
     numbered = postgresql.dialect(paramstyle="numeric_dollar")
     text = str(sa.text(sql).compile(dialect=numbered)) if params else sql
     try:
-        functions = functions_with_side_effects(driver, text)
+        found = used(driver, text, every_right=rights[0] == EVERY_RIGHT)
     except psycopg.Error as error:
         raise _told(str(error)) from None
-    if functions:
+    account = f"{driver.info.user} has {rights[0]} on this server"
+    remedy = "leave it out, or connect as an account that only reads the results (`eft db grant-reader`)"
+    if found.side_effects:
+        raise InputError(f"sql: {', '.join(found.side_effects)} may have side effects, and {account}; {remedy}")
+    if found.secrets:
         raise InputError(
-            f"sql: {', '.join(functions)} may have side effects, and {driver.info.user} has every right on this "
-            "server; leave it out, or connect as an account that can only read"
+            f"sql: {', '.join(found.secrets)} may tell what is no result but the server's own, and {account}; {remedy}"
         )
 
 

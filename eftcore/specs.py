@@ -41,6 +41,9 @@ _LARGEST = 1e150
 
 _SMALLEST_SQUARE = 1e-300
 
+STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+"""What a study may be called, in at most 80 characters: names of files and pages are made of it."""
+
 SYMMETRY_RTOL = 1e-10
 PSD_RTOL = 1e-10
 

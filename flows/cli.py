@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -191,6 +193,9 @@ def export_(
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     run: Annotated[list[int] | None, typer.Option(help="Only this run; may be repeated.")] = None,
     view: Annotated[str | None, typer.Option(help="Write this view, such as v_windows, as a table.")] = None,
+    keep_formulas: Annotated[
+        bool, typer.Option("--keep-formulas", help="In CSV, leave texts that a spreadsheet would take for formulas.")
+    ] = False,
     db: DatabaseOption = None,
 ) -> None:
     """Write results to a file: an archive that `eft import` reads, or one view as CSV or Parquet."""
@@ -199,22 +204,28 @@ def export_(
         from db.exporting import export_archive
 
         _print_counts(export_archive(database, path, study=study, run_ids=run))
+        with path.open("rb") as file:
+            print(f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}")
         return
     from db.files import export_view
 
     if study is not None or run:
         raise InputError("--view writes the whole view; leave out --study and --run, or filter with `eft sql`")
-    print(f"{export_view(database, path, view)} rows")
+    print(f"{export_view(database, path, view, formulas=keep_formulas)} rows")
 
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")], db: DatabaseOption = None
+    path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")],
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="Import it only if this is its sha256, as `eft export` printed it.")
+    ] = None,
+    db: DatabaseOption = None,
 ) -> None:
     """Add the results of an archive to the database; what is there already stays as it is."""
     from db.importing import import_archive
 
-    _print_counts(import_archive(_writing(db), path), "nothing new")
+    _print_counts(import_archive(_writing(db), path, sha256=sha256), "nothing new")
 
 
 @app.command()
@@ -292,8 +303,14 @@ def ui(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,
 ) -> None:
     """Open the explorer on the results. Ctrl-C ends it."""
+    from flows import orchestration
+    from flows.store import data_home
+    from ui.deployments import server
     from ui.launch import serve
 
+    if api := server():
+        orchestration.configure(data_home())
+        os.environ.update(orchestration.known_key(api))
     serve(use_database(db), port)
 
 
@@ -358,6 +375,21 @@ def db_backup(
 
     written = maintenance.backup(path, use_database(db))
     print(f"backup {written}, {written.stat().st_size / 1e6:.1f} MB")
+
+
+@db_app.command("grant-reader")
+def db_grant_reader(
+    name: Annotated[str, typer.Argument(help="An existing role of the PostgreSQL server.")], db: DatabaseOption = None
+) -> None:
+    """Let a PostgreSQL role read the results: the tables and views of this project and nothing else."""
+    from db import migrate, readers
+
+    url = use_database(db)
+    migrate.require_current(url)
+    more = readers.grant_reader(url, name)
+    print(f"{name} may read database {migrate.info(url)['url']}")
+    for line in more:
+        print(line, file=sys.stderr)
 
 
 @db_app.command("info")

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from db.errors import DatabaseReadOnly
 from db.models import Study
+from db.readers import grant_reader
 from db.repository import record_study
 from db.session import Database
 from db.user_sql import select
@@ -262,11 +263,13 @@ def ordinary(url, backend):
     name = f"reader_{uuid.uuid4().hex[:8]}"
     owner = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     with owner.connect() as connection:
-        connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE pg_read_all_data")
+        connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+    grant_reader(url, name)
     database = Database(sa.make_url(url).set(username=name, password="secret"), read_only=True)
     yield database
     database.dispose()
     with owner.connect() as connection:
+        connection.exec_driver_sql(f"DROP OWNED BY {name}")
         connection.exec_driver_sql(f"DROP ROLE {name}")
     owner.dispose()
 

@@ -7,6 +7,7 @@ import time
 import pandas as pd
 import streamlit as st
 
+from db.spreadsheets import csv_bytes
 from db.user_sql import select
 from eftcore.errors import EftError
 from ui.figures import query_figure
@@ -101,8 +102,6 @@ st.dataframe(
     key="result",
 )
 row = st.container(horizontal=True)
-row.download_button(
-    "Result as CSV", lambda: frame.to_csv(index=False).encode(), "result.csv", "text/csv", on_click="ignore"
-)
+row.download_button("Result as CSV", lambda: csv_bytes(frame), "result.csv", "text/csv", on_click="ignore")
 if row.toggle("chart", key="chart_shown", bind="query-params"):
     _show_chart(frame)
