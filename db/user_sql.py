@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql
 
+from db.answers import answer_frame
 from db.session import STATEMENT_TIMEOUT_SECONDS, Database
 from db.side_effects import EVERY_RIGHT, rights_on_the_server, used
 from eftcore.errors import InputError
@@ -32,12 +33,13 @@ def select(
     db: Database,
     sql: str,
     params: Mapping[str, Any] | None = None,
-    max_rows: int = MAX_ROWS,
+    max_rows: int | None = MAX_ROWS,
     timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS,
 ) -> pd.DataFrame:
-    """Run one SELECT (or WITH ... SELECT) and return at most ``max_rows`` rows.
+    """Run one SELECT (or WITH ... SELECT) and return at most ``max_rows`` rows, all of them where it is None.
 
-    ``frame.attrs["truncated"]`` says whether there were more. ``params`` fill ``:name`` places in the text.
+    Columns are as answer_frame makes them. ``frame.attrs["truncated"]`` says whether there were more rows. ``params``
+    fill ``:name`` places in the text.
 
     Raises:
         InputError: not a single SELECT, refused or not understood by the database, or too slow.
@@ -48,8 +50,8 @@ def select(
         raise InputError(f"sql: only one SELECT or WITH ... SELECT is allowed, not: {shown}")
     if "\0" in sql:
         raise InputError("sql: contains a NUL character, where PostgreSQL would stop reading; remove it")
-    if max_rows < 1:
-        raise InputError(f"max_rows = {max_rows}: must be at least 1")
+    if max_rows is not None and max_rows < 1:
+        raise InputError(f"max_rows = {max_rows}: must be at least 1, or None for all")
     reader = db if db.read_only else Database(db.url, read_only=True)
     try:
         return _run(reader, sql, params, max_rows, timeout_seconds)
@@ -59,7 +61,7 @@ def select(
 
 
 def _run(
-    db: Database, sql: str, params: Mapping[str, Any] | None, max_rows: int, timeout_seconds: float
+    db: Database, sql: str, params: Mapping[str, Any] | None, max_rows: int | None, timeout_seconds: float
 ) -> pd.DataFrame:
     with db.reading() as session:
         connection = session.connection()
@@ -76,7 +78,7 @@ def _run(
         try:
             result = reading.execute(sa.text(sql), dict(params)) if params else reading.exec_driver_sql(sql)
             columns = list(result.keys())
-            rows = result.fetchmany(max_rows + 1)
+            rows = result.fetchall() if max_rows is None else result.fetchmany(max_rows + 1)
             result.close()
         except exc.DBAPIError as error:
             raise _refusal(error, timeout_seconds) from None
@@ -87,9 +89,8 @@ def _run(
         finally:
             if isinstance(driver, sqlite3.Connection):
                 driver.set_progress_handler(None, 0)
-    # PostgreSQL's averages and roundings are decimals; people expect numbers
-    frame = pd.DataFrame.from_records([tuple(row) for row in rows[:max_rows]], columns=columns, coerce_float=True)
-    frame.attrs["truncated"] = len(rows) > max_rows
+    frame = answer_frame(columns, [tuple(row) for row in rows[:max_rows]])
+    frame.attrs["truncated"] = max_rows is not None and len(rows) > max_rows
     return frame
 
 

@@ -17,6 +17,8 @@ from flows.server_commands import server_app
 from flows.study_commands import study_app
 
 if TYPE_CHECKING:
+    from sqlalchemy import TableClause
+
     from db.session import Database
 
 app = typer.Typer(
@@ -31,7 +33,7 @@ app.add_typer(db_app, name="db")
 app.add_typer(study_app)
 app.add_typer(server_app, name="server")
 
-LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many rows.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=0, help="At most this many rows; 0 for all.")]
 
 _ACTIVATIONS = (
     "linear, tanh, erf, relu, leaky_relu, gelu, silu, softplus, sin or cos; with a parameter as in 'softplus(beta=2)'."
@@ -131,10 +133,15 @@ def runs(
 ) -> None:
     """List runs: simulations and predictions, newest first."""
     from db import queries
+    from db.views import v_runs
     from flows import tables
 
-    frame = queries.runs(_reading(db), study=study, kind=kind, status=status, activation=activation, limit=limit)
-    tables.print_frame(frame, as_json=json, columns=None if json else tables.RUN_COLUMNS)
+    database = _reading(db)
+    chosen: dict[str, Any] = {"study": study, "kind": kind, "status": status, "activation": activation}
+    frame = queries.runs(database, **chosen, limit=limit + 1 if limit else None)
+    if frame.empty:
+        _say_what_there_is(database, v_runs, ("run_id",), chosen)
+    tables.print_frame(frame, as_json=json, columns=None if json else tables.RUN_COLUMNS, limit=limit)
 
 
 @app.command()
@@ -154,6 +161,7 @@ def windows(
 ) -> None:
     """List validity windows: the times t = epsilon^2 * layer up to which a closure stays within a tolerance."""
     from db import queries
+    from db.views import v_theory_windows, v_windows
     from flows import tables
 
     if reference not in ("simulation", "theory"):
@@ -164,9 +172,13 @@ def windows(
     chosen |= {"quantity": quantity, "tolerance": tolerance}
     database = _reading(db)
     if reference == "theory":
-        frame = queries.theory_windows(database, **chosen)
+        view, frame = v_theory_windows, queries.theory_windows(database, **chosen)
     else:
-        frame = queries.windows(database, **chosen, width=width)
+        chosen["width"] = width
+        view, frame = v_windows, queries.windows(database, **chosen)
+    if frame.empty:
+        other = "reference_run_id" if reference == "theory" else "simulation_run_id"
+        _say_what_there_is(database, view, ("prediction_run_id", other), chosen)
     if json:
         tables.print_frame(frame, as_json=True)
     else:
@@ -177,14 +189,17 @@ def windows(
 def sql(
     statement: Annotated[str, typer.Argument(help='Such as "SELECT * FROM v_windows". See docs/data-dictionary.md.')],
     db: DatabaseOption = None,
-    max_rows: Annotated[int, typer.Option(min=1, help="At most this many rows.")] = 1000,
+    limit: Annotated[
+        int, typer.Option("--limit", "--max-rows", min=0, help="At most this many rows; 0 for all.")
+    ] = 1000,
     json: JsonOption = False,
 ) -> None:
     """Answer one SQL query on the results, read-only."""
     from db import queries
     from flows import tables
 
-    tables.print_frame(queries.select(_reading(db), statement, max_rows=max_rows), as_json=json)
+    frame = queries.select(_reading(db), statement, max_rows=limit + 1 if limit else None)
+    tables.print_frame(frame, as_json=json, limit=limit)
 
 
 @app.command("export")
@@ -422,6 +437,13 @@ def _writing(url: str | None) -> Database:
     chosen = use_database(url)
     migrate.require_current(chosen)
     return Database(chosen)
+
+
+def _say_what_there_is(db: Database, view: TableClause, run_ids: tuple[str, ...], chosen: dict[str, Any]) -> None:
+    """To standard error, why a list is empty."""
+    from db.choices import nothing_found
+
+    print(nothing_found(db, view, run_ids, chosen) or "nothing here yet; `eft run quick` makes some", file=sys.stderr)
 
 
 def _print_counts(counts: dict[str, int], none: str = "no rows") -> None:

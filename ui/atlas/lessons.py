@@ -79,7 +79,7 @@ def _learn(db: Database, title: str, sql: str, say: Callable[[pd.DataFrame], Ite
 
 def ask(db: Database, sql: str) -> pd.DataFrame:
     """What the database answers. Raises InputError where that is nothing yet."""
-    table = queries.select(db, sql)
+    table = queries.select(db, sql, max_rows=None)
     if table.empty:
         study = REAL_INPUTS if f"'{REAL_INPUTS}'" in sql else STUDY
         raise InputError(f"study = {study!r}: not complete; `eft run {study}` goes on")

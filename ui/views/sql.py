@@ -38,6 +38,11 @@ def _answer(url: str, sql: str) -> tuple[pd.DataFrame, bool, float]:
     return frame, bool(frame.attrs["truncated"]), time.perf_counter() - start
 
 
+def _whole(frame: pd.DataFrame, sql: str) -> pd.DataFrame:
+    """Every row: what is shown, unless that was cut."""
+    return select(db, sql, max_rows=None) if frame.attrs["truncated"] else frame
+
+
 def _show_chart(frame: pd.DataFrame) -> None:
     numeric, few = chart_columns(frame)
     if len(numeric) < 2:
@@ -102,6 +107,12 @@ st.dataframe(
     key="result",
 )
 row = st.container(horizontal=True)
-row.download_button("Result as CSV", lambda: csv_bytes(frame), "result.csv", "text/csv", on_click="ignore")
+row.download_button(
+    "Result as CSV",
+    lambda: csv_bytes(_whole(frame, str(sql))),
+    "result.csv",
+    "text/csv",
+    on_click="ignore",
+)
 if row.toggle("chart", key="chart_shown", bind="query-params"):
     _show_chart(frame)
