@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 from db.archive import TABLES, Manifest, Moved, read_rows, verified_manifest
 from db.arriving import Arriving
 from db.lifecycle import register_version
-from db.models import Base, ComparisonRow, Run, StudyRun
+from db.models import Base, ComparisonRow, Configuration, Run, StudyRun
 from db.session import Database
 from db.statements import insert, table_of
+from eftcore.activations import canonical_name
 from eftcore.errors import EnvironmentProblem, InputError
 
 
@@ -99,6 +100,8 @@ class _Import:
         for rows in read_rows(self.archive, moved, self.manifest):
             for row in rows:
                 self.arriving.check(moved, row)
+                if moved.model is Configuration:  # older archives have another text of the same activation
+                    row["activation"] = canonical_name(row["activation"])
             yield rows
 
     def _here(self, moved: Moved, row: dict[str, Any]) -> dict[str, Any]:
