@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from db.addresses import shown
 from eftcore.errors import EnvironmentProblem
 
 FLOW = "run-study"
@@ -36,7 +37,9 @@ def trigger(api: str, study: str, transport: httpx.BaseTransport | None = None) 
     key = os.environ.get("PREFECT_API_AUTH_STRING")
     credentials = {"Authorization": f"Basic {base64.b64encode(key.encode()).decode()}"} if key else {}
     try:
-        with httpx.Client(base_url=api.rstrip("/"), timeout=_SECONDS, transport=transport, headers=credentials) as client:
+        with httpx.Client(
+            base_url=api.rstrip("/"), timeout=_SECONDS, transport=transport, headers=credentials
+        ) as client:
             wanted = {"flows": {"name": {"any_": [FLOW]}}, "sort": "UPDATED_DESC", "limit": 1}
             found = _answer(client, "/deployments/filter", wanted)
             if not found:
