@@ -6,7 +6,7 @@ import hashlib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -61,7 +61,7 @@ def import_archive(db: Database, path: Path, *, sha256: str | None = None) -> di
         ) from None
 
 
-def _require_digest(file: IO[bytes], expected: str) -> None:
+def _require_digest(file: BinaryIO, expected: str) -> None:
     found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.strip().lower():
         raise InputError(f"its sha256 is {found}, not {expected[:100]}; nothing was read")

@@ -28,5 +28,4 @@ def harmless(value: Any) -> Any:
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
     """A frame as CSV whose texts, column names among them, are no formulas."""
-    texts = {name: frame[name].map(harmless) for name in frame if frame[name].dtype.kind not in "biufcM"}
-    return frame.assign(**texts).rename(columns=harmless).to_csv(index=False).encode()
+    return frame.map(harmless).rename(columns=harmless).to_csv(index=False).encode()

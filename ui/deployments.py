@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from db.addresses import shown
 from eftcore.errors import EnvironmentProblem
 
 FLOW = "run-study"
@@ -34,9 +35,11 @@ def trigger(api: str, study: str, transport: httpx.BaseTransport | None = None) 
     Raises EnvironmentProblem where the server does not answer, refuses, or has no such deployment.
     """
     key = os.environ.get("PREFECT_API_AUTH_STRING")
-    shown = {"Authorization": f"Basic {base64.b64encode(key.encode()).decode()}"} if key else {}
+    credentials = {"Authorization": f"Basic {base64.b64encode(key.encode()).decode()}"} if key else {}
     try:
-        with httpx.Client(base_url=api.rstrip("/"), timeout=_SECONDS, transport=transport, headers=shown) as client:
+        with httpx.Client(
+            base_url=api.rstrip("/"), timeout=_SECONDS, transport=transport, headers=credentials
+        ) as client:
             wanted = {"flows": {"name": {"any_": [FLOW]}}, "sort": "UPDATED_DESC", "limit": 1}
             found = _answer(client, "/deployments/filter", wanted)
             if not found:

@@ -108,11 +108,10 @@ def test_a_reader_sees_the_results_and_nothing_else(db, url, owner, role):
         for attempt in (*SECRETS, "SELECT * FROM others"):
             with pytest.raises(InputError, match=r"^sql: "):
                 select(reader, attempt)
-        with (
-            pytest.raises(sa.exc.ProgrammingError, match="permission denied"),
-            Database(reader.url).engine.begin() as c,
-        ):
-            c.execute(sa.text("DELETE FROM studies"))
+        writing = Database(reader.url)
+        with pytest.raises(sa.exc.ProgrammingError, match="permission denied"), writing.engine.begin() as connection:
+            connection.execute(sa.text("DELETE FROM studies"))
+        writing.dispose()
     finally:
         reader.dispose()
 
