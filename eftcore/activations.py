@@ -407,7 +407,8 @@ def _softplus(beta: float = 1.0) -> dict[str, Any]:
         raise InputError(f"activation: softplus(beta={beta:g}): beta must be positive")
 
     def function(x: np.ndarray) -> np.ndarray:
-        return np.logaddexp(0.0, beta * x) / beta
+        # x itself where it is far from 0, to the last bit: what sigma lacks of ReLU is integrated alone there
+        return np.maximum(x, 0.0) + np.log1p(np.exp(-beta * np.abs(x))) / beta
 
     def derivatives(x: np.ndarray) -> np.ndarray:
         s = _logistic_derivatives(beta * x)

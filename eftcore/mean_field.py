@@ -15,12 +15,16 @@ import numpy as np
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
-from eftcore.expectations import Expectations, PairMoments, expectations
-from eftcore.pairs import to_matrix
+from eftcore.expectations import Expectations, PairMoments, concentrated, expectations
+from eftcore.pairs import pair_indices, to_matrix
 from eftcore.specs import InputKernel, Numerics, ResNet
+from eftcore.summed import correlation
 
 PROBES = 5
 """Layers at which a resolution is tried against a finer one."""
+
+DRIFT = 1e-14
+"""Inputs that were proportional at the start and have 1 - rho^2 up to this are so still: rounding makes as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +109,7 @@ def _solve(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField
     source = np.empty_like(path)
     path[0] = kernel
     time_step = model.epsilon**2
+    tied = proportional_pairs(model, kernel)
     with np.errstate(all="ignore"):
         for layer in range(model.depth + 1):
             source[layer] = to_matrix(engine.moments(path[layer]).value)
@@ -112,7 +117,31 @@ def _solve(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField
                 path[layer + 1] = path[layer] + time_step * (
                     model.bias_variance + model.weight_variance * source[layer]
                 )
+                straighten(path[layer + 1], tied)
     return MeanField(model, engine, path, source)
+
+
+def proportional_pairs(model: ResNet, kernel: np.ndarray) -> np.ndarray:
+    """(2, M) pairs of different inputs that are proportional at the start, of an activation that may keep them so."""
+    first, second = pairs = np.stack(pair_indices(len(kernel)))
+    rest = correlation(kernel[first, first], kernel[first, second], kernel[second, second])[1]
+    kinked = bool(get_activation(model.activation).kinks)
+    return pairs[:, kinked & (first != second) & (kernel[first, second] != 0) & (rest <= DRIFT)]
+
+
+def straighten(kernel: np.ndarray, pairs: np.ndarray) -> None:
+    """Take rounding out of those of these pairs that are proportional in ``kernel`` (..., N, N), in place.
+
+    ReLU without biases keeps proportional inputs proportional. Over many layers rounding would move them apart, and
+    second derivatives of E2, which have a pole there, would see it.
+    """
+    first, second = pairs
+    if not first.size:
+        return
+    a, c, b = kernel[..., first, first], kernel[..., first, second], kernel[..., second, second]
+    root = np.where(a == b, a, np.sqrt(a) * np.sqrt(b))
+    c = np.where(correlation(a, c, b)[1] <= DRIFT, np.sign(c) * root, c)
+    kernel[..., first, second] = kernel[..., second, first] = c
 
 
 def settle(
@@ -131,6 +160,7 @@ def settle(
     probes = path.kernel[layers[np.isfinite(path.second_moment[layers]).all((1, 2))]]
     if not len(probes):
         raise InputError(out_of_range(model, "K0", 0))
+    engine = concentrated(engine, float(probes.max()))
     while True:
         here = engine.moments(probes, order)
         refinements = [

@@ -16,7 +16,7 @@ from eftcore.closures.base import Closure, Ingredients, Observed, State
 from eftcore.depth_interpolation import interpolate_pieces, layer_by_layer
 from eftcore.errors import InputError
 from eftcore.expectations import Expectations
-from eftcore.mean_field import MeanField
+from eftcore.mean_field import MeanField, proportional_pairs, straighten
 from eftcore.pairs import to_matrix, to_pairs
 from eftcore.specs import ResNet
 
@@ -63,8 +63,9 @@ class MeanFlow:
 
     def __init__(self, model: ResNet, kernel: np.ndarray, engine: Expectations, end: float, rtol: float) -> None:
         scale = max(float(np.abs(kernel).max()), end * model.bias_variance, 1e-300)
+        self._tied = proportional_pairs(model, kernel)
         solution = _integrate(
-            lambda _, k: model.bias_variance + model.weight_variance * engine.moments(to_matrix(k)).value,
+            lambda _, k: model.bias_variance + model.weight_variance * engine.moments(self._kernel(k)).value,
             end,
             to_pairs(kernel),
             rtol,
@@ -74,7 +75,12 @@ class MeanFlow:
 
     def __call__(self, times: np.ndarray) -> np.ndarray:
         """(M,) times to (M, N, N) kernels."""
-        return to_matrix(self._dense(times).T)
+        return self._kernel(self._dense(times).T)
+
+    def _kernel(self, pairs: np.ndarray) -> np.ndarray:
+        kernel = to_matrix(pairs)
+        straighten(kernel, self._tied)
+        return kernel
 
 
 def flow(

@@ -183,6 +183,21 @@ def test_published_row_needs_the_published_quadrature() -> None:
     assert not found.converged
 
 
+@pytest.mark.parametrize("nodes", [8, 32, 200])
+@pytest.mark.parametrize("n_inputs", [1, 2])
+def test_fixed_rule_knows_its_distance_from_converged_integrals(nodes: int, n_inputs: int) -> None:
+    numerics = eft.Numerics(quadrature="gauss_hermite", nodes=nodes)
+    found = eft.predict(PAPER, kernel(n_inputs), "g_only", numerics=numerics, depths=(0, 400, 800))
+    exact = eft.predict(PAPER, kernel(n_inputs), "g_only", depths=(0, 400, 800))
+    assert not found.converged
+    for key, name in (("K0", "mean"), ("V4", "covariance"), ("K1", "correction")):
+        one, two = getattr(found, name)[-1], getattr(exact, name)[-1]
+        distance = float(np.linalg.norm(one - two) / np.linalg.norm(one))
+        assert distance <= found.numerical_error[key]
+        if nodes == 8:
+            assert found.numerical_error[key] <= 5 * distance
+
+
 def test_many_gauss_hermite_nodes_agree_with_the_converged_rule() -> None:
     numerics = eft.Numerics(quadrature="gauss_hermite", nodes=200)
     found = eft.predict(PAPER, kernel(1), "g_only", numerics=numerics, depths=(0, 800))
