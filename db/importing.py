@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -60,7 +61,7 @@ def import_archive(db: Database, path: Path, *, sha256: str | None = None) -> di
         ) from None
 
 
-def _require_digest(file: BinaryIO, expected: str) -> None:
+def _require_digest(file: BufferedReader, expected: str) -> None:
     found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.strip().lower():
         raise InputError(f"its sha256 is {found}, not {expected[:100]}; nothing was read")
