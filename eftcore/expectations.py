@@ -118,7 +118,7 @@ def concentrated(engine: Expectations, variance: float) -> Expectations:
     >>> from eftcore.activations import get_activation
     >>> engine = concentrated(MehlerExpectations(get_activation("tanh"), level=2), 1e6)
     >>> engine.moments(np.array([[1e6]])).value.round(12)
-    array([0.999202116])
+    array([0.99920212])
     """
     if not isinstance(engine, MehlerExpectations) or engine.activation.kinks or not SATURATED < variance < np.inf:
         return engine
@@ -139,7 +139,7 @@ class ClosedFormExpectations:
     """Closed forms (eq. 6.8-6.12), whose only error is rounding.
 
     ``disturbed``: with every entry moved by a bound of its rounding error. It stands for the coarser of two
-    resolutions, so that the difference of two solutions shows what rounding does to them (eq. 6.21).
+    resolutions, so that the difference of two solutions shows what rounding does to them (eq. 6.22).
     """
 
     activation: Activation
@@ -163,7 +163,7 @@ class ClosedFormExpectations:
 class MehlerExpectations:
     """Mehler series on a line rule (eq. 6.1): two ``level``s halve the node spacing, ``terms`` counts coefficients.
 
-    ``extra`` coefficients beyond those are at hand for Wick expansions. ``width``: where nodes crowd at 0 (eq. 6.22).
+    ``extra`` coefficients beyond those are at hand for Wick expansions. ``width``: where nodes crowd at 0 (eq. 6.23).
     """
 
     activation: Activation
@@ -296,7 +296,7 @@ class LineMoments:
     """One-dimensional integrals at every distinct diagonal entry of a stack of kernels (eq. 6.1).
 
     Derivatives of a smooth sigma are integrated as they stand, or by parts where the variance is large and that cancels
-    less: the fourth one of a saturating sigma has integrals that are K^2 times smaller than it is (eq. 6.23).
+    less: the fourth one of a saturating sigma has integrals that are K^2 times smaller than it is (eq. 6.24).
     """
 
     def __init__(self, engine: MehlerExpectations, kernel: np.ndarray, highest: int) -> None:
@@ -341,7 +341,7 @@ class LineMoments:
         return found
 
     def _square_by_parts(self, k: int) -> Summed:
-        """<f He_k> / K^(k/2), f = sigma^2, at the large variances (eq. 6.23).
+        """<f He_k> / K^(k/2), f = sigma^2, at the large variances (eq. 6.24).
 
         Only the even part of f counts, and not what it has of A x^2 + C, whose integrals are known: once sigma is
         saturated or linear, nothing but the step between is left.

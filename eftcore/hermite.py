@@ -101,7 +101,7 @@ def concentrated_rule(step: float, width: float, count: int) -> LineRule:
 
     For a sigma whose scale in z, 1 / sqrt(K), is far below 1 (saturated inputs). Poles on the imaginary axis beyond
     i width, such as those of tanh(sqrt(K) z), lie at Im u >= pi / 2, so the error exp(-pi^2 / step) does not depend on
-    K, and a width that is too small costs a few nodes alone (eq. 6.22). Nowhere are nodes sparser than
+    K, and a width that is too small costs a few nodes alone (eq. 6.23). Nowhere are nodes sparser than
     trapezoidal_rule's at the same step.
 
     >>> rule = concentrated_rule(0.25, 1e-3, 5)

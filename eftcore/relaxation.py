@@ -61,7 +61,8 @@ def relaxation(
         corner = alone[:, neighbours[~own, column]]
         factor[:, ~own, column] = exponent[:, ~own, column] * _divided_difference(middle, corner)
     variance = np.einsum("rps,rpst,rpt->rp", factor, gram, factor)
-    excess = np.divide(variance_after, variance, out=np.ones_like(variance), where=variance > variance_after)
+    above = variance > np.maximum(variance_after, 0.0)
+    excess = np.divide(variance_after, variance, out=np.ones_like(variance), where=above)
     return factor * np.sqrt(np.maximum(excess, 0.0))[..., None]
 
 

@@ -23,7 +23,7 @@ from eftcore.wick_remainder import STEPS, Track, steps_in_depth
 if TYPE_CHECKING:
     from eftcore.results import Theory
 
-ROUNDING = 1e-13
+ROUNDING = 2e-13
 """Relative error that accumulated rounding is taken to leave."""
 
 TINY = 1e-4
@@ -162,7 +162,7 @@ def _check_range(spec: PredictionSpec) -> None:
 def negative_variance(covariance: np.ndarray) -> float:
     """The most negative diagonal entry of (R, P, P) covariances over their norm, at worst; 0 where there is none.
 
-    No two resolutions show a scheme that is unstable; a negative variance does (eq. 6.24).
+    No two resolutions show a scheme that is unstable; a negative variance does (eq. 6.17).
 
     >>> negative_variance(np.array([[[3.0, 0.0], [0.0, -4.0]]]))
     0.8
