@@ -13,6 +13,7 @@ import numpy as np
 
 from eftcore.ensemble import estimates
 from eftcore.ensemble.estimates import Estimate
+from eftcore.ensemble.expected_spread import relative_variance
 from eftcore.ensemble.groups import FEWEST, group_counts
 from eftcore.ensemble.leading_order import LeadingOrder, leading_order
 from eftcore.ensemble.reference import Reference
@@ -40,7 +41,7 @@ class Sample:
     """Networks of one ensemble at R recorded layers; N inputs, P = N (N + 1) / 2 pairs a <= b row-major.
 
     Standard errors (``_se``) have the shape of what they belong to; value +- 1.96 se is a 95 % interval, also for few
-    networks, wherever ``reliable`` says so (docs/theory.md, eq. 7.14 to 7.16). ``a + b`` merges samples of the same
+    networks, wherever ``reliable`` says so (docs/theory.md, eq. 7.14 to 7.17). ``a + b`` merges samples of the same
     ensemble from different shards, to the same digits in any order.
 
     Attributes:
@@ -162,10 +163,9 @@ class Sample:
     def widening(self, quantity: str) -> Widening:
         """What the standard errors of K0, V4, K1, U1 or Sigma were multiplied by, and whether that is enough."""
         estimator = "plain" if quantity == "V4" and self._covariance is self._plain_covariance else self.spec.estimator
-        spread, skewness = self._shape
         found = [
-            widening(CONTRIBUTIONS[quantity, estimator], s, g, self.samples)
-            for s, g in zip(spread.T, skewness.T, strict=True)
+            widening(CONTRIBUTIONS[quantity, estimator], spread, skewness, self.samples, expected)
+            for spread, skewness, expected in zip(*(x.T for x in (*self._shape, self._expected)), strict=True)
         ]
         return Widening(np.max([one.factor for one in found], 0), np.all([one.reliable for one in found], 0))
 
@@ -337,6 +337,10 @@ class Sample:
         third = cube - 3 * mean * square + 2 * mean**3
         spread = np.divide(np.sqrt(variance), kernel, out=np.zeros_like(kernel), where=kernel > 0)
         return spread, np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > 0)
+
+    @cached_property
+    def _expected(self) -> np.ndarray:
+        return relative_variance(self.spec)
 
     @cached_property
     def _increment(self) -> Estimate:
