@@ -21,3 +21,7 @@ class OutOfMemory(EnvironmentProblem):
 
 class NumericsWarning(UserWarning):
     """A requested numerical tolerance was not met; the result carries its error estimate."""
+
+
+class TruncationWarning(NumericsWarning):
+    """The Wick orders that a prediction leaves out may matter."""

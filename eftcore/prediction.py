@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache, partial
-from itertools import pairwise
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from eftcore.closures.wick import Wick
-from eftcore.errors import InputError, NumericsWarning
+from eftcore.errors import InputError, NumericsWarning, TruncationWarning
+from eftcore.mean_field import out_of_range
 from eftcore.results import Theory
-from eftcore.solving import Solution, at_resolution, relative_change, settled, solve
+from eftcore.solving import Solution, solve
 from eftcore.specs import Closure, InputKernel, Numerics, PredictionSpec, ResNet
+from eftcore.truncation import Raised, raised_orders, truncated
 
-WICK_ORDERS = (8, 12, 18, 26, 38, 56, 80, 120)
-"""Orders that "auto" tries in turn."""
+LARGE = 0.05
+"""What a given Wick order may leave out of V4 or K1, relative, without a warning."""
 
 
 def predict(
@@ -42,15 +42,17 @@ def predict(
         closure: "mean" (K0), "source_only" (V4' = Sigma), "g_only" (the paper's hierarchy), "sigma" (state G and S),
             "wick" (exact as order -> infinity), "particle" (exact up to its own sampling error).
         order: wick only: highest Wick order (default 24), or "auto".
-        truncation: with order="auto", the largest relative change of V4 and K1 that stops raising the order.
+        truncation: with order="auto", the relative error of V4 and K1 that orders left out may make (default 1e-3).
         step: "euler" (forward Euler in t, as in the paper) or "exact" (all powers of epsilon).
         continuous: take epsilon -> 0 at fixed t.
         numerics: quadrature rule and tolerance.
         depths: recorded layers; default about 100 including 0 and L.
 
-    Returns a Theory whose ``numerical_error`` bounds quadrature, ODE and rounding errors (not the closure's own).
-    Issues a NumericsWarning where ``numerics.rtol`` is not met. Raises InputError for bad arguments and where the
-    kernel leaves the range of floating-point numbers.
+    Returns a Theory whose ``numerical_error`` bounds quadrature, ODE and rounding errors (not the closure's own). For
+    the wick closure ``details["truncation_error"]`` bounds what the orders left out add to V4 and K1, in the same units
+    (eq. 4.23-4.26). Issues a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where
+    ``truncation`` is not or where a given order may leave out more than 5 %. Raises InputError for bad arguments and
+    where the kernel leaves the range of floating-point numbers.
 
     >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=2)
     >>> theory = predict(model, InputKernel.explicit([[1.0]]), "g_only", step="exact")
@@ -82,7 +84,10 @@ def predict_spec(spec: PredictionSpec) -> Theory:
     # many small matrix products: threads inside each only wait for one another
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
     with quiet, _libraries().limit(limits=1, user_api="blas"):
-        solution = _raise_order(spec) if spec.order == "auto" else solve(spec)
+        if spec.closure != "wick":
+            solution = solve(spec)
+        else:
+            solution = _raise_order(spec) if spec.order == "auto" else _fixed_order(spec)
     _check_finite(spec, solution)
     fixed = spec.numerics.quadrature == "gauss_hermite"
     missed = {name: error for name, error in solution.error.items() if not error <= spec.numerics.rtol}
@@ -111,47 +116,34 @@ def predict_spec(spec: PredictionSpec) -> Theory:
 
 
 def _raise_order(spec: PredictionSpec) -> Solution:
-    """Raise the Wick order until the estimated rest of the series is below ``spec.truncation`` for V4 and K1."""
+    """Raise the Wick order until what is left is below ``spec.truncation`` for V4 and K1."""
     assert spec.truncation is not None
-    for solution, _, rest in raised_orders(spec):
-        if max(rest.values()) <= spec.truncation:
-            return solution
-    shown = ", ".join(f"{name} {error:.1e}" for name, error in rest.items())
-    warnings.warn(
-        f"order = 'auto': truncation = {spec.truncation:g} was not met by order {WICK_ORDERS[-1]}; estimated: {shown}",
-        NumericsWarning,
-        stacklevel=4,
-    )
-    return solution
+    for found in raised_orders(spec):
+        if max(found.strict.values()) <= spec.truncation:
+            break
+    if max(found.rest.values()) > spec.truncation:
+        _warn(f"order = 'auto': truncation = {spec.truncation:g} was not met by order {found.order}", found)
+    return _with_rest(found, wick_order=found.order)
 
 
-def raised_orders(spec: PredictionSpec) -> Iterator[tuple[Solution, Solution, dict[str, float]]]:
-    """Solutions of rising Wick order, each with the one before and the estimated rest of the series for V4 and K1.
-
-    Orders contribute like exp(-c sqrt(k)) (eq. 4.23): between steps of fixed ratio the changes fall faster and
-    faster, so the last two changes d', d bound what is left by d / (d' / d - 1). Each step solves for the new orders
-    alone; the numerical error is estimated on the lowest ones, which carry almost everything.
-    """
-    total = solve(spec.model_copy(update={"order": WICK_ORDERS[0]}))
-    engine = settled(spec)
-    engine = engine.refined(nodes=True, terms=True) or engine
-    before: dict[str, float] = {}
-    for lower, order in pairwise(WICK_ORDERS):
-        more = at_resolution(spec, engine, partial(Wick, spec.model, order=order, above=lower))
-        previous, total = total, total.plus(more)
-        change = relative_change(previous, total)
-        rest = {name: _what_is_left(before.get(name), change[name]) for name in ("V4", "K1")}
-        before = change
-        details = {**total.details, "wick_order": order, "truncation_error": rest}
-        yield replace(total, details=details), previous, rest
+def _fixed_order(spec: PredictionSpec) -> Solution:
+    assert isinstance(spec.order, int)
+    solution = solve(spec)
+    _check_finite(spec, solution)
+    found = truncated(spec, solution, spec.order)
+    if max(found.rest.values()) > LARGE:
+        _warn(f"order = {spec.order}: the Wick orders above may matter; order = 'auto' finds one that suffices", found)
+    return _with_rest(found)
 
 
-def _what_is_left(before: float | None, change: float) -> float:
-    if change < 1e-13:
-        return change
-    if before is None or before <= change:
-        return 10 * change
-    return max(change / (before / change - 1), 0.1 * change)
+def _with_rest(found: Raised, **more: object) -> Solution:
+    details = {**found.solution.details, **more, "truncation_error": found.rest}
+    return replace(found.solution, details=details)
+
+
+def _warn(text: str, found: Raised) -> None:
+    shown = ", ".join(f"{name} {error:.1e}" for name, error in found.rest.items())
+    warnings.warn(f"{text}; left out at most, relative: {shown}", TruncationWarning, stacklevel=5)
 
 
 def _check_finite(spec: PredictionSpec, solution: Solution) -> None:
@@ -159,8 +151,4 @@ def _check_finite(spec: PredictionSpec, solution: Solution) -> None:
     for name, values in (("K0", solution.mean), ("V4", solution.covariance), ("K1", solution.correction)):
         if values is not None and not np.isfinite(values).all():
             bad = int(np.argmin(np.isfinite(values).all((1, 2))))
-            raise InputError(
-                f"model: {name} leaves the range of floating-point numbers by layer {spec.depths[bad]}"
-                f" (weight_variance = {spec.model.weight_variance:g}, epsilon = {spec.model.epsilon:g});"
-                " take a smaller depth or weight variance"
-            )
+            raise InputError(out_of_range(spec.model, name, spec.depths[bad]))

@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from eftcore.expectations import LineMoments, MehlerExpectations, correlations
+from eftcore.hermite import high_coefficients
 from eftcore.pairs import pair_indices
 from eftcore.wick_algebra import Substitution, Turn, largest_correlation, to_circular
 
@@ -103,14 +104,23 @@ class WickSeries:
         self.white = Whitening(kernel)
         self.first, self.second = pair_indices(kernel.shape[-1])
         self.top = basis.orders[-1] + 2
+        self.bottom = basis.orders[0] if basis.single else 0
         self.terms = engine.terms
-        self.line = LineMoments(replace(engine, extra=self.top), kernel, 2)
+        # one input needs neither a table of all orders at once nor that of two variables
+        engine = engine.resolving(self.top) if basis.single else replace(engine, extra=self.top)
+        self.line = LineMoments(engine, kernel, 2)
         self.a, self.b = self.line.where[:, self.first], self.line.where[:, self.second]
         self.table = self._all_coefficients()
 
     def products(self) -> np.ndarray:
         """(R, P, I) coefficients of f_p, the constant left out."""
-        return self.table[..., self.basis.first, self.basis.second]
+        return self.table[..., self.basis.first - self.bottom, self.basis.second]
+
+    def mean(self) -> np.ndarray:
+        """(R, P) <f_p>."""
+        if self.basis.single:
+            return self.line.square(0)
+        return self.table[..., 0, 0]
 
     def derivatives(self) -> np.ndarray:
         """(R, P, 3, I) coefficients of D_q f_p for q = aa, ab, bb of p; a diagonal pair uses column 0 alone.
@@ -119,6 +129,10 @@ class WickSeries:
         derivative of sigma is needed, and kinks do no harm (eq. 4.13).
         """
         i, j = self.basis.first, self.basis.second
+        if self.basis.single:
+            found = np.zeros((len(self.a), 1, 3, len(i)))
+            found[:, :, 0] = self._single_derivatives()[:, None]
+            return found
         zz = [
             self.table[..., i + 2, j] * np.sqrt((i + 1) * (i + 2)),
             self.table[..., i + 1, j + 1] * np.sqrt((i + 1) * (j + 1)),
@@ -139,8 +153,10 @@ class WickSeries:
         return found
 
     def _all_coefficients(self) -> np.ndarray:
-        """(R, P, m+3, m+3) <f_p h_i(z_1) h_j(z_2)>."""
+        """(R, P, m+3, m+3) <f_p h_i(z_1) h_j(z_2)>; with one input (R, 1, ..., 1), i from the lowest order."""
         count, terms = self.top + 1, self.terms
+        if self.basis.single:
+            return self._project_single(self.line.values[0] ** 2)[:, None, :, None]
         functions = self.line.rule.functions
         sigma = self.line.values[0]
         left = np.matmul((functions[:, :count].T * sigma[:, None, :]), functions[:, :terms])
@@ -162,6 +178,20 @@ class WickSeries:
         right = self.line.values[j][b]
         right = np.where(sign[:, None] > 0, right, right[:, ::-1])
         return (self.line.values[i][a] * right) @ self.line.rule.table[:, :count]
+
+    def _project_single(self, values: np.ndarray) -> np.ndarray:
+        """(U, J) values at every distinct variance of one input to (R, top + 1 - bottom) coefficients."""
+        return high_coefficients(self.line.rule, values, self.top + 1, self.bottom)[self.a[:, 0]]
+
+    def _single_derivatives(self) -> np.ndarray:
+        """(R, I) coefficients of (1/2) d^2/dphi^2 sigma(phi)^2."""
+        k = np.array(self.basis.orders)
+        if self.line.by_parts:
+            shifted = self.table[:, 0, k + 2 - self.bottom, 0] * np.sqrt((k + 1) * (k + 2)) / 2
+            variance = self.line.deviation[self.a] ** 2
+            return np.divide(shifted, variance, out=np.zeros_like(shifted), where=variance > 0)
+        sigma, slope, curvature = self.line.values[:3]
+        return self._project_single(slope**2 + sigma * curvature)[:, k - self.bottom]
 
     def _tied_derivatives(self) -> np.ndarray:
         """(T, 3, I): with one variable, derivatives across it come from sigma's own.

@@ -13,11 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from eftcore.activations import get_activation
-from eftcore.prediction import WICK_ORDERS, raised_orders
-from eftcore.solving import Solution
 from eftcore.specs import EnsembleSpec, PredictionSpec
-from eftcore.wick_series import components
+from eftcore.truncation import ORDERS, Raised, entries, raised_orders
 
 MAX_ENTRIES = 2**19
 """Entries of the series' state, P x P x Wick powers, beyond which an order is not tried: some ten seconds."""
@@ -70,29 +67,20 @@ class _Series:
 
 def _rising(spec: PredictionSpec) -> Iterator[LeadingOrder]:
     solutions = raised_orders(spec)
-    for order in WICK_ORDERS[1:]:
-        if _entries(spec, order) > MAX_ENTRIES:
+    for order in ORDERS:
+        if entries(spec, order) > MAX_ENTRIES:
             return
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            found = _with_error(*next(solutions))
-        yield found
+            found = next(solutions, None)
+        if found is None:
+            return
+        yield _with_error(found)
 
 
-def _entries(spec: PredictionSpec, order: int) -> int:
-    n_inputs = spec.kernel.n_inputs
-    even_only = get_activation(spec.model.activation).parity is not None
-    pairs = n_inputs * (n_inputs + 1) // 2
-    return pairs**2 * len(components(order, even_only=even_only, single=n_inputs == 1).first)
-
-
-def _with_error(solution: Solution, before: Solution, rest: dict[str, float]) -> LeadingOrder:
-    """The rest of the series is to the last step at each depth as it is at the worst one; entries share it by size."""
-    assert solution.covariance is not None
-    assert before.covariance is not None
-    covariance = solution.covariance
-    size = np.linalg.norm(covariance, axis=(1, 2))
-    size = np.where(size > 0, size, 1.0)
-    change = np.linalg.norm(covariance - before.covariance, axis=(1, 2)) / size
-    relative = change * (rest["V4"] / change.max() if change.max() > 0 else 0.0) + solution.error["V4"]
+def _with_error(found: Raised) -> LeadingOrder:
+    """What the orders above can add, and the error of the integrals, which entries share by size (eq. 4.24)."""
+    covariance, error = found.solution.covariance, found.solution.error["V4"]
+    assert covariance is not None
     scale = np.sqrt(np.clip(np.diagonal(covariance, axis1=1, axis2=2), 0.0, None))
-    return LeadingOrder(covariance, relative[:, None, None] * scale[:, :, None] * scale[:, None, :])
+    left, scale = np.sqrt(found.beyond.variance), np.sqrt(error) * scale
+    return LeadingOrder(covariance, sum(x[:, :, None] * x[:, None, :] for x in (left, scale)))

@@ -5,6 +5,7 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from eftcore.ensemble import estimates
+from eftcore.ensemble.agreement import disagreement
 from eftcore.ensemble.estimates import Estimate
 from eftcore.ensemble.expected_spread import relative_variance
 from eftcore.ensemble.groups import FEWEST, group_counts
@@ -19,7 +21,7 @@ from eftcore.ensemble.leading_order import LeadingOrder, leading_order
 from eftcore.ensemble.reference import Reference
 from eftcore.ensemble.reliability import CONTRIBUTIONS, Widening, widening
 from eftcore.ensemble.sums import group_shapes, sum_shapes, unpack
-from eftcore.errors import InputError
+from eftcore.errors import InputError, NumericsWarning
 from eftcore.pairs import product_covariance, to_matrix
 from eftcore.specs import EnsembleSpec, digest_of
 
@@ -314,10 +316,28 @@ class Sample:
         return leading_order(self.spec, LEADING_ORDER_SHARE * float(sampling))
 
     @cached_property
+    def leading_order_disagrees(self) -> bool:
+        """Whether these networks contradict the exact leading order that their paired V4 would add (eq. 7.17).
+
+        V4 is then the plain estimate; a NumericsWarning says so where it is asked for.
+        """
+        if self._leading is None:
+            return False
+        return disagreement(self._plain_covariance, self._paired_change, self._leading, self.samples) > 1
+
+    @cached_property
     def _covariance(self) -> Estimate:
         """The better of the two: what is left of the leading order's series can outweigh the control's gain."""
         plain = self._plain_covariance
         if self._leading is None:
+            return plain
+        if self.leading_order_disagrees:
+            warnings.warn(
+                "V4: the exact leading order that the paired estimator adds disagrees with the same networks; the plain"
+                " estimate is used",
+                NumericsWarning,
+                stacklevel=3,
+            )
             return plain
         change, error = self._paired_change
         error = np.hypot(error, self._leading.error)

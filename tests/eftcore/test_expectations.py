@@ -129,6 +129,9 @@ HARD = [
     ("softplus(beta=50)", 100.0, "g_only"),
     ("erf(scale=20)", 4.0, "wick"),
     ("sin", 40.0, "sigma"),
+    *[("tanh", 2e4, closure) for closure in ("g_only", "sigma", "wick")],
+    *[("silu", 2e4, closure) for closure in ("g_only", "sigma", "wick")],
+    ("gelu", 2e4, "sigma"),
 ]
 
 
