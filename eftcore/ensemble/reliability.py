@@ -65,7 +65,7 @@ class Widening:
 def widening(
     contribution: str, spread: np.ndarray, skewness: np.ndarray, networks: int, expected: np.ndarray | None = None
 ) -> Widening:
-    """For ``networks`` networks whose G has this relative spread and skewness, (R,) each (eq. 7.14 to 7.17).
+    """For ``networks`` networks whose G has this relative spread and skewness, (R,) each (eq. 7.14 to 7.18).
 
     Hall's expansion of a studentised mean to order 1 / M (P. Hall, The Bootstrap and Edgeworth Expansion, 1992, section
     2.6), without the term of the kurtosis, which would narrow the interval. ``expected`` (R,) is the relative variance
@@ -97,7 +97,7 @@ def power_of(spread: np.ndarray, skewness: np.ndarray, networks: int) -> np.ndar
 
 
 def credible_spread(spread: np.ndarray, expected: np.ndarray, power: np.ndarray) -> np.ndarray:
-    """(R,) spread by the leading order's relative variance, unless the sample's is far larger (eq. 7.17).
+    """(R,) spread by the leading order's relative variance, unless the sample's is far larger (eq. 7.18).
 
     >>> credible_spread(np.array([2.1, 0.3, 0.3]), np.array([2.42, 0.04, np.nan]), np.zeros(3)).round(2).tolist()
     [3.2, 0.3, 0.3]

@@ -43,7 +43,7 @@ class Sample:
     """Networks of one ensemble at R recorded layers; N inputs, P = N (N + 1) / 2 pairs a <= b row-major.
 
     Standard errors (``_se``) have the shape of what they belong to; value +- 1.96 se is a 95 % interval, also for few
-    networks, wherever ``reliable`` says so (docs/theory.md, eq. 7.14 to 7.17). ``a + b`` merges samples of the same
+    networks, wherever ``reliable`` says so (docs/theory.md, eq. 7.14 to 7.18). ``a + b`` merges samples of the same
     ensemble from different shards, to the same digits in any order.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Spread that theory lets expect of a network's kernel, and a mark that no luck of the sample decides (eq. 7.17)."""
+"""Spread that theory lets expect of a network's kernel, and a mark that no luck of the sample decides (eq. 7.18)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def spec(activation: str, width: int, epsilon: float, depth: int, kernel=ONE, we
 def test_linear_network_has_its_exact_spread(width):
     """E[G^2] grows by (1 + e)^2 + 2 (2 e + e^2) / n in a layer, from (1 + 2 / n); e = epsilon^2 C_W.
 
-    Each of these factors is 1 + y, where (7.17) has exp(y): above it, in the logarithm by y^2 / 2 at most.
+    Each of these factors is 1 + y, where (7.18) has exp(y): above it, in the logarithm by y^2 / 2 at most.
     """
     epsilon, depth, weight_variance = 0.05, 200, 2.0
     e = epsilon**2 * weight_variance
