@@ -24,6 +24,7 @@ FEWEST = 20
 """Unmarked ensembles below which a row's coverage says nothing."""
 
 QUANTITIES = {"K1": "correction", "U1": "source", "V4": "covariance", "Sigma": "increment_covariance"}
+CUMULANTS = {"kappa3": "third_cumulant", "kappa4": "fourth_cumulant"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +132,9 @@ def coverage(case: Case, seeds: int, first: int = 0) -> Iterator[Coverage]:
     """Coverage of value +- 2 se over ``seeds`` ensembles, by their seeds from ``first`` on."""
     truth = case.sample(case.truth, seed=10**6)
     samples = [case.sample(case.networks, seed) for seed in range(first, first + seeds)]
-    for quantity, attribute in QUANTITIES.items():
+    for quantity, attribute in (QUANTITIES | CUMULANTS).items():
         right, spread = (getattr(truth, f"{attribute}{suffix}")[0] for suffix in ("", "_se"))
-        entries = np.triu_indices(len(right))
+        entries = np.triu_indices(len(right)) if right.ndim == 2 else slice(None)
         held, bare, trusted = [], [], []
         for sample in samples:
             value, error = (getattr(sample, f"{attribute}{suffix}")[0] for suffix in ("", "_se"))
@@ -161,14 +162,14 @@ def main() -> None:
     parser.add_argument("--case", type=int, nargs="*", default=range(len(CASES)))
     options = parser.parse_args()
     rows: list[Coverage] = []
-    names = " | ".join(f"{name}: bare, given, unreliable" for name in QUANTITIES)
-    print(f"| ensemble | {names} |\n|---|{'---|' * len(QUANTITIES)}")
+    names = " | ".join(f"{name}: bare, given, unreliable" for name in QUANTITIES | CUMULANTS)
+    print(f"| ensemble | {names} |\n|---|{'---|' * len(QUANTITIES | CUMULANTS)}")
     for number in options.case:
         found = list(coverage(CASES[number], options.seeds, options.first))
         rows += found
         cells = " | ".join(f"{x.raw:.3f}, {x.covered:.3f}, {x.unreliable:.2f}" for x in found)
         print(f"| {CASES[number]} | {cells} |", flush=True)
-    for quantity in QUANTITIES:
+    for quantity in QUANTITIES | CUMULANTS:
         print(quantity + ": " + summary([x for x in rows if x.quantity == quantity]))
     print("all: " + summary(rows))
 

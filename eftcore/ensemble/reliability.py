@@ -40,6 +40,10 @@ CONTRIBUTIONS = {
     ("V4", "paired"): "change",
     ("Sigma", "plain"): "product",
     ("Sigma", "paired"): "square",
+    ("kappa3", "plain"): "third",
+    ("kappa3", "paired"): "third",
+    ("kappa4", "plain"): "fourth",
+    ("kappa4", "paired"): "fourth",
 }
 """What one network contributes to an estimate, by quantity and estimator."""
 
@@ -134,12 +138,15 @@ def _tables() -> tuple[np.ndarray, dict[str, np.ndarray]]:
         kernel = raw / (raw @ weight)[:, None] - 1
         spread = np.sqrt(kernel**2 @ weight)
         linear = ((kernel * z) @ weight)[:, None] * z
+        second, third = ((kernel**k @ weight)[:, None] for k in (2, 3))
         terms = {
             "kernel": kernel,
             "residual": kernel - linear,
             "square": kernel**2,
             "change": kernel**2 - linear**2,
             "product": (1 + kernel) ** 2,
+            "third": kernel**3 - 3 * second * kernel,
+            "fourth": kernel**4 - 6 * second * kernel**2 - 4 * third * kernel,
         }
         for name, term in terms.items():
             found.setdefault(name, []).append(np.interp(grid, spread, _skewness(term, weight)))

@@ -149,8 +149,8 @@ class Sample:
 
     @property
     def third_cumulant_se(self) -> np.ndarray:
-        """(R, N). Too small by some percent below 10^4 networks: it rests on sixth moments."""
-        return self.spec.width**2 * self._cumulants.third_se
+        """(R, N). It rests on sixth moments, so that thousands of networks are needed before it is reliable."""
+        return self.spec.width**2 * self._widened("kappa3", self._cumulants.third_se)
 
     @property
     def fourth_cumulant(self) -> np.ndarray:
@@ -159,11 +159,14 @@ class Sample:
 
     @property
     def fourth_cumulant_se(self) -> np.ndarray:
-        """(R, N). Too small by some ten percent at 10^4 networks and a few at 10^5: it rests on eighth moments."""
-        return self.spec.width**3 * self._cumulants.fourth_se
+        """(R, N). It rests on eighth moments, so that ten thousands of networks are needed before it is reliable."""
+        return self.spec.width**3 * self._widened("kappa4", self._cumulants.fourth_se)
 
     def widening(self, quantity: str) -> Widening:
-        """What the standard errors of K0, V4, K1, U1 or Sigma were multiplied by, and whether that is enough."""
+        """What the standard errors of a quantity were multiplied by, and whether that is enough.
+
+        ``quantity`` is K0, V4, K1, U1, Sigma, or kappa3 or kappa4 for the third and fourth cumulant.
+        """
         estimator = "plain" if quantity == "V4" and self._covariance is self._plain_covariance else self.spec.estimator
         found = [
             widening(CONTRIBUTIONS[quantity, estimator], spread, skewness, self.samples, expected)
@@ -172,12 +175,12 @@ class Sample:
         return Widening(np.max([one.factor for one in found], 0), np.all([one.reliable for one in found], 0))
 
     def degrees_of_freedom(self, quantity: str) -> np.ndarray:
-        """(R,) how well the standard errors of K0, V4, K1, U1 or Sigma are known, as degrees of freedom (eq. 7.16)."""
+        """(R,) how well a quantity's standard errors (see widening) are known, as degrees of freedom (eq. 7.16)."""
         return self.widening(quantity).degrees_of_freedom
 
     def reliable(self, quantity: str) -> np.ndarray:
-        """(R,) whether value +- 1.96 se of K0, V4, K1, U1 or Sigma is a 95 % interval: not with too few networks for
-        the tails of their kernel.
+        """(R,) whether value +- 1.96 se of a quantity (see widening) is a 95 % interval: not with too few networks
+        for the tails of their kernel.
 
         >>> from eftcore import InputKernel, ResNet, simulate
         >>> model = ResNet(activation="relu", weight_variance=2.0, epsilon=0.5, depth=6)
