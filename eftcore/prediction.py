@@ -50,8 +50,8 @@ def predict(
     Returns a Theory whose ``numerical_error`` bounds quadrature, ODE and rounding errors (not the closure's own). For
     the wick closure ``details["truncation_error"]`` bounds what the orders left out add to V4 and K1, in the same units
     (eq. 4.23-4.26). Issues a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where
-    ``truncation`` is not or where a given order may leave out more than 5 %. Raises InputError for bad arguments and where the
-    kernel leaves the range of floating-point numbers.
+    ``truncation`` is not or where a given order may leave out more than 5 %. Raises InputError for bad arguments and
+    where the kernel leaves the range of floating-point numbers.
 
     >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=2)
     >>> theory = predict(model, InputKernel.explicit([[1.0]]), "g_only", step="exact")

@@ -102,8 +102,8 @@ def _lift(series: WickSeries, products: np.ndarray, rest: np.ndarray) -> np.ndar
     """As Tails.lift, for a sigma with kinks.
 
     With g_a, g_b the columns of C^-1, |D_ab f|_k <= |g_a| |g_b| sqrt((k + 1)(k + 2)) |f|_{k+2}. But the singular part
-    of f_p varies across its kink alone, and most derivatives are not along that: where the upper half of the known orders
-    holds enough to show it, their own ratio, which falls with k, stands for the orders above.
+    of f_p varies across its kink alone, and most derivatives are not along that: where the upper half of the known
+    orders holds enough to show it, their own ratio, which falls with k, stands for the orders above.
     """
     white, line, basis = series.white, series.line, series.basis
     tied, own = white.tied, np.broadcast_to(series.first == series.second, white.tied.shape)
