@@ -107,7 +107,7 @@ def _flow(spec: eft.EnsembleSpec, networks: int, runner: str) -> tuple[float, li
 
             def one(shard: int) -> Outcome:
                 inputs = {"spec": spec.model_dump(mode="json"), "shard": shard, "samples": networks, "device": "cpu"}
-                named = tasks.simulate.with_options(task_run_name=f"shard {shard}", refresh_cache=True)
+                named = tasks.simulate.with_options(task_run_name=f"shard {shard}")
                 return dispatcher.run(named, {"digest": digests[shard], **inputs})
 
             assert all(outcome.end == "computed" for outcome in dispatcher.each(one, range(SHARDS)))

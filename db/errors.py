@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from db.addresses import redacted, shown
 from eftcore.errors import EnvironmentProblem
 
 UPGRADE_HINT = "run `eft db upgrade`"
@@ -26,11 +27,6 @@ class DatabaseReadOnly(EnvironmentProblem):
     """The database exists but cannot be written."""
 
 
-def shown(url: sa.URL) -> str:
-    """The address without its password, for messages."""
-    return url.render_as_string(hide_password=True)
-
-
 _NO_TABLE = ("no such table", "undefinedtable")
 _READ_ONLY = ("readonly database", "not authorized", "read-only transaction", "read-only file")
 _FULL = ("disk is full", "no space left")
@@ -39,7 +35,8 @@ _BUSY = ("locked", "busy")
 
 def problem_from(error: exc.DBAPIError, url: sa.URL) -> EnvironmentProblem:
     """Translate what the driver said into one sentence that names the database and the remedy."""
-    said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+    lines = redacted(str(error.orig), url).strip().splitlines()
+    said = lines[0] if lines else type(error.orig).__name__
     low, where = f"{said} {type(error.orig).__name__}".lower(), shown(url)
     if any(words in low for words in _NO_TABLE):
         return SchemaOutdated(f"database {where} lacks a table of this version ({said}); {UPGRADE_HINT}")

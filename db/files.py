@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from db.session import Database
+from db.spreadsheets import harmless
 from db.types import UTCDateTime
 from db.views import VIEWS
 from eftcore.errors import EnvironmentProblem, InputError
@@ -19,8 +20,12 @@ _ROWS_AT_ONCE = 20_000
 _WRITERS = {".csv": pa_csv.CSVWriter, ".parquet": pq.ParquetWriter}
 
 
-def export_view(db: Database, path: Path, view: str) -> int:
+def export_view(db: Database, path: Path, view: str, *, formulas: bool = False) -> int:
     """Write every row of a view; returns their number. Columns as in docs/data-dictionary.md, flags and times typed.
+
+    Args:
+        formulas: write texts to CSV as they are; else one that a spreadsheet would take for a formula gets an
+            apostrophe before it.
 
     Raises:
         InputError: no such view, another ending than .csv or .parquet, or the file is there already.
@@ -35,12 +40,16 @@ def export_view(db: Database, path: Path, view: str) -> int:
         raise InputError(f"export to {path}: it is there already; choose another name")
     query = sa.select(known[view])
     schema = pa.schema([(column.name, _arrow_type(column.type)) for column in query.selected_columns])
+    as_it_is = formulas or path.suffix != ".csv"
     part, count = path.with_name(f"{path.name}.part"), 0
     try:
         with db.reading() as session, _WRITERS[path.suffix](part, schema) as writer:
             rows = session.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE})
             for batch in rows.mappings().partitions():
-                writer.write_table(pa.Table.from_pylist([dict(row) for row in batch], schema=schema))
+                written = [
+                    dict(row) if as_it_is else {name: harmless(value) for name, value in row.items()} for row in batch
+                ]
+                writer.write_table(pa.Table.from_pylist(written, schema=schema))
                 count += len(batch)
         part.replace(path)
     except OSError as error:

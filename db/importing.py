@@ -2,49 +2,80 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
+from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.orm import Session
 
-from db.archive import TABLES, Moved, read_rows, verified_format
+from db.archive import TABLES, Manifest, Moved, read_rows, verified_manifest
+from db.arriving import Arriving
 from db.lifecycle import register_version
-from db.models import Base, ComparisonRow, Run, StudyRun
+from db.models import Base, ComparisonRow, Configuration, Run, StudyRun
 from db.session import Database
 from db.statements import insert, table_of
-from eftcore.errors import InputError
+from eftcore.activations import canonical_name
+from eftcore.errors import EnvironmentProblem, InputError
 
 
-def import_archive(db: Database, path: Path) -> dict[str, int]:
+def import_archive(db: Database, path: Path, *, sha256: str | None = None) -> dict[str, int]:
     """Add the contents of an archive, in one transaction; rows added to each table. What is there already stays.
 
     A run that failed here, or is not finished, is replaced by one that succeeded there.
 
+    Args:
+        sha256: of the whole archive, as whoever made it told by another way; its own checksums tell damage alone.
+
     Raises:
-        InputError: not an archive of ours, damaged, or made by a newer version of the program; nothing was changed.
+        InputError: not an archive of ours, damaged, forged as far as that can be seen, or made by a newer version of
+            the program; nothing was changed.
         EnvironmentProblem: the database cannot be written.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            format_ = verified_format(archive, path)
-            with db.session() as session:
-                return _Import(session, archive, format_).run()
+        if not path.is_file():
+            raise InputError("there is no such file; give an archive of `eft export`")
+        with path.open("rb") as file:
+            if sha256 is not None:
+                _require_digest(file, sha256)
+            with zipfile.ZipFile(file) as archive:
+                manifest = verified_manifest(archive, path.stat().st_size)
+                with db.session() as session:
+                    return _Import(session, archive, manifest).run()
+    except InputError as error:
+        raise InputError(f"import of {path}: {error}") from None
+    except EnvironmentProblem:
+        raise
     except OSError as error:
-        raise InputError(f"import of {path}: {error.strerror or error}; give an archive of `eft export`") from error
-    except (zipfile.BadZipFile, KeyError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"import of {path}: not an archive of `eft export`, or damaged ({error})") from error
+        raise InputError(f"import of {path}: {error.strerror or error}; give an archive of `eft export`") from None
+    except exc.DBAPIError as error:
+        said = str(error.orig).strip().splitlines() or ["refused"]
+        raise InputError(f"import of {path}: the database does not take its rows ({said[0][:200]})") from None
+    except Exception as error:  # whatever a reader of zip, Parquet or JSON makes of bytes that somebody chose
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"import of {path}: not an archive of `eft export`, or damaged ({said[0][:200]}); copy it again"
+        ) from None
+
+
+def _require_digest(file: BufferedReader, expected: str) -> None:
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected.strip().lower():
+        raise InputError(f"its sha256 is {found}, not {expected[:100]}; nothing was read")
 
 
 class _Import:
     """One import: which ids the digests of the archive have here, and which rows are new."""
 
-    def __init__(self, session: Session, archive: zipfile.ZipFile, format_: int) -> None:
+    def __init__(self, session: Session, archive: zipfile.ZipFile, manifest: Manifest) -> None:
         self.session = session
         self.archive = archive
-        self.format = format_
+        self.manifest = manifest
+        self.arriving = Arriving()
         self.ids: dict[type[Base], dict[str, int]] = {}
         self.new: dict[type[Base], set[int]] = {}
 
@@ -65,6 +96,15 @@ class _Import:
             register_version(self.session, kind, version)
         return added
 
+    def _read(self, moved: Moved) -> Iterator[list[dict[str, Any]]]:
+        """Rows that the models of this project could have written. Raises InputError for others."""
+        for rows in read_rows(self.archive, moved, self.manifest):
+            for row in rows:
+                self.arriving.check(moved, row)
+                if moved.model is Configuration:  # older archives have another text of the same activation
+                    row["activation"] = canonical_name(row["activation"])
+            yield rows
+
     def _here(self, moved: Moved, row: dict[str, Any]) -> dict[str, Any]:
         """The row with the ids of this database; a run that a run extends comes later in the archive or earlier."""
         for name, model in moved.references.items():
@@ -77,7 +117,7 @@ class _Import:
         table = table_of(moved.model)
         ids, new = self.ids.setdefault(moved.model, {}), self.new.setdefault(moved.model, set())
         extended = {}
-        for rows in read_rows(self.archive, moved, self.format):
+        for rows in self._read(moved):
             for given in rows:
                 row = self._here(moved, given)
                 extended[row["digest"]] = row.pop("extends_run_id", None)
@@ -97,6 +137,8 @@ class _Import:
                     ).scalar_one()
                 ids[row["digest"]] = row_id
         for digest, base in extended.items():
+            if base is not None and base not in ids:
+                raise InputError(f"runs {digest[:12]}: extends_run_id = {base[:12]}: the archive has no such row")
             if base is not None and ids[digest] in new:
                 link = sa.update(Run).where(Run.id == ids[digest]).values(extends_run_id=ids[base])
                 self.session.execute(link)
@@ -106,7 +148,7 @@ class _Import:
         names = {run_id: digest for digest, run_id in self.ids[Run].items()}
         ids, new = self.ids.setdefault(ComparisonRow, {}), self.new.setdefault(ComparisonRow, set())
         pair = ["prediction_run_id", "reference_run_id"]
-        for rows in read_rows(self.archive, moved, self.format):
+        for rows in self._read(moved):
             for given in rows:
                 row = self._here(moved, given)
                 statement = insert(self.session, ComparisonRow).values(row).on_conflict_do_nothing(index_elements=pair)
@@ -124,7 +166,7 @@ class _Import:
         added = 0
         (first, *_) = moved.references
         keys = [column.name for column in table_of(moved.model).primary_key]
-        for rows in read_rows(self.archive, moved, self.format):
+        for rows in self._read(moved):
             ours = [self._here(moved, row) for row in rows]
             if owner is Run:
                 ours = [row for row in ours if row[first] in self.new[Run]]

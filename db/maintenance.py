@@ -16,6 +16,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import exc
 
 from db import migrate
+from db.addresses import redacted
 from db.errors import DatabaseMissing, problem_from
 from db.models import Base
 from db.session import default_url, make_engine, parse_url, sqlite_path
@@ -142,10 +143,12 @@ def _dump_postgresql(url: sa.URL, target: Path) -> None:
             "backup of a PostgreSQL database needs pg_dump of the server's version; install PostgreSQL's client"
             " programs, or use `eft export`"
         )
-    address = url.set(drivername="postgresql", password=None).render_as_string()
-    environment = dict(os.environ) | ({"PGPASSWORD": str(url.password)} if url.password else {})
+    password = url.query.get("password") or url.password
+    without = url.set(drivername="postgresql", password=None).difference_update_query(["password"])
+    address = without.render_as_string()  # arguments are public
+    environment = dict(os.environ) | ({"PGPASSWORD": str(password)} if password else {})
     arguments = [program, "--format=custom", "--no-owner", f"--file={target}", f"--dbname={address}"]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        said = redacted(done.stderr, url).strip().splitlines() or [f"exit code {done.returncode}"]
         raise EnvironmentProblem(f"backup: {'; '.join(said)}")

@@ -17,6 +17,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import exc
 
 from alembic import command
+from db import readers
+from db.addresses import shown
 from db.errors import (
     UPGRADE_HINT,
     DatabaseMissing,
@@ -24,10 +26,10 @@ from db.errors import (
     DatabaseUnreachable,
     SchemaOutdated,
     problem_from,
-    shown,
 )
 from db.lifecycle import register_version
 from db.models import AlgorithmVersion, Base
+from db.readers import VERSION_TABLE
 from db.session import Database, default_url, make_engine, parse_url, sqlite_path
 from eftcore.errors import InputError
 from eftcore.specs import ALGORITHM_VERSION
@@ -45,7 +47,6 @@ __all__ = [
     "upgrade",
 ]
 
-VERSION_TABLE = "eft_schema_version"
 _UPGRADE_LOCK = 0x45465421
 """Key of the PostgreSQL advisory lock that upgrades take in turn."""
 
@@ -115,7 +116,9 @@ def upgrade(url: str | sa.URL | None = None, revision: str = "head") -> str:
     target = head() if revision == "head" else revision
     if found != target:
         with locked_connection(parsed) as connection:
+            before = readers.readers(connection)
             command.upgrade(_config(connection=connection), revision)
+            readers.grant(connection, before)  # tables and views that were made anew belong to nobody else yet
     if target == head():
         register_versions(parsed)
     return target
@@ -151,7 +154,10 @@ def downgrade(url: str | sa.URL, revision: str) -> None:
     found = current(parsed)
     _refuse_unknown(parsed, found)
     with locked_connection(parsed) as connection:
+        before = readers.readers(connection)
         command.downgrade(_config(connection=connection), revision)
+        if revision != "base":
+            readers.grant(connection, before)
 
 
 def current(url: str | sa.URL | None = None) -> str | None:

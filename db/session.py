@@ -19,7 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.orm import Session
 
-from db.errors import UPGRADE_HINT, DatabaseMissing, problem_from, shown
+from db.addresses import is_ambiguous, is_host, shown
+from db.errors import UPGRADE_HINT, DatabaseMissing, problem_from
 from db.side_effects import READER
 from eftcore.errors import EnvironmentProblem, InputError
 
@@ -42,15 +43,20 @@ def parse_url(url: str | sa.URL) -> sa.URL:
     """Check an address. Raises InputError unless it is an SQLite file or a PostgreSQL database."""
     try:
         parsed = sa.make_url(url)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         raise InputError(
-            f"database url {url!r}: not an address; use sqlite:///results.db or postgresql://user@host/name"
+            f"database url {shown(url)!r}: not an address; use sqlite:///results.db or postgresql://user@host/name"
         ) from None
     backend = parsed.drivername.split("+")[0]
     if backend not in ("sqlite", "postgresql"):
         raise InputError(f"database url {shown(parsed)}: {backend!r} is not supported; use sqlite or postgresql")
     if backend == "sqlite" and (parsed.database in (None, "", ":memory:") or parsed.query):
         raise InputError(f"database url {shown(parsed)}: name a file and nothing more, as in sqlite:///results.db")
+    if not is_host(parsed.host) or (isinstance(url, str) and is_ambiguous(url)):
+        raise InputError(
+            f"database url {shown(url)}: it is not clear where the host begins; write an @ of the password as %40, "
+            "and / ? # as %2F %3F %23"
+        )
     return parsed
 
 

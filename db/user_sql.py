@@ -2,7 +2,8 @@
 
 The database is the judge, not a parser of ours: SQLite refuses everything but reading when it compiles the statement,
 and takes one statement only; PostgreSQL runs it as a cursor (one SELECT by its grammar) in a read-only transaction, and
-for an account with every right only if no function that it calls has side effects.
+for an account with rights on the whole server only if no function that it calls has side effects, and nothing that it
+reads is a secret of the server.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql
 
+from db.answers import answer_frame
 from db.session import STATEMENT_TIMEOUT_SECONDS, Database
-from db.side_effects import functions_with_side_effects, has_every_right
+from db.side_effects import EVERY_RIGHT, rights_on_the_server, used
 from eftcore.errors import InputError
 
 MAX_ROWS = 10_000
@@ -31,12 +33,13 @@ def select(
     db: Database,
     sql: str,
     params: Mapping[str, Any] | None = None,
-    max_rows: int = MAX_ROWS,
+    max_rows: int | None = MAX_ROWS,
     timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS,
 ) -> pd.DataFrame:
-    """Run one SELECT (or WITH ... SELECT) and return at most ``max_rows`` rows.
+    """Run one SELECT (or WITH ... SELECT) and return at most ``max_rows`` rows, all of them where it is None.
 
-    ``frame.attrs["truncated"]`` says whether there were more. ``params`` fill ``:name`` places in the text.
+    Columns are as answer_frame makes them. ``frame.attrs["truncated"]`` says whether there were more rows. ``params``
+    fill ``:name`` places in the text.
 
     Raises:
         InputError: not a single SELECT, refused or not understood by the database, or too slow.
@@ -47,8 +50,8 @@ def select(
         raise InputError(f"sql: only one SELECT or WITH ... SELECT is allowed, not: {shown}")
     if "\0" in sql:
         raise InputError("sql: contains a NUL character, where PostgreSQL would stop reading; remove it")
-    if max_rows < 1:
-        raise InputError(f"max_rows = {max_rows}: must be at least 1")
+    if max_rows is not None and max_rows < 1:
+        raise InputError(f"max_rows = {max_rows}: must be at least 1, or None for all")
     reader = db if db.read_only else Database(db.url, read_only=True)
     try:
         return _run(reader, sql, params, max_rows, timeout_seconds)
@@ -58,7 +61,7 @@ def select(
 
 
 def _run(
-    db: Database, sql: str, params: Mapping[str, Any] | None, max_rows: int, timeout_seconds: float
+    db: Database, sql: str, params: Mapping[str, Any] | None, max_rows: int | None, timeout_seconds: float
 ) -> pd.DataFrame:
     with db.reading() as session:
         connection = session.connection()
@@ -69,13 +72,13 @@ def _run(
         else:
             limit = sa.func.set_config("statement_timeout", str(int(timeout_seconds * 1000)), True)
             connection.execute(sa.select(limit))
-            _refuse_side_effects(driver, sql, params)
+            _refuse_more_than_results(driver, sql, params)
         # a PostgreSQL server-side cursor takes one SELECT only, and sends no more rows than are fetched
         reading = connection.execution_options(stream_results=True, no_parameters=not params)
         try:
             result = reading.execute(sa.text(sql), dict(params)) if params else reading.exec_driver_sql(sql)
             columns = list(result.keys())
-            rows = result.fetchmany(max_rows + 1)
+            rows = result.fetchall() if max_rows is None else result.fetchmany(max_rows + 1)
             result.close()
         except exc.DBAPIError as error:
             raise _refusal(error, timeout_seconds) from None
@@ -86,28 +89,31 @@ def _run(
         finally:
             if isinstance(driver, sqlite3.Connection):
                 driver.set_progress_handler(None, 0)
-    # PostgreSQL's averages and roundings are decimals; people expect numbers
-    frame = pd.DataFrame.from_records([tuple(row) for row in rows[:max_rows]], columns=columns, coerce_float=True)
-    frame.attrs["truncated"] = len(rows) > max_rows
+    frame = answer_frame(columns, [tuple(row) for row in rows[:max_rows]])
+    frame.attrs["truncated"] = max_rows is not None and len(rows) > max_rows
     return frame
 
 
-def _refuse_side_effects(driver: Any, sql: str, params: Mapping[str, Any] | None) -> None:
-    """Raises InputError where an account with every right would call a function that could change something."""
-    if not has_every_right(driver):
+def _refuse_more_than_results(driver: Any, sql: str, params: Mapping[str, Any] | None) -> None:
+    """Raises InputError where an account with rights on the server would use them."""
+    rights = rights_on_the_server(driver)
+    if not rights:
         return
     import psycopg
 
     numbered = postgresql.dialect(paramstyle="numeric_dollar")
     text = str(sa.text(sql).compile(dialect=numbered)) if params else sql
     try:
-        functions = functions_with_side_effects(driver, text)
+        found = used(driver, text, every_right=rights[0] == EVERY_RIGHT)
     except psycopg.Error as error:
         raise _told(str(error)) from None
-    if functions:
+    account = f"{driver.info.user} has {rights[0]} on this server"
+    remedy = "leave it out, or connect as an account that only reads the results (`eft db grant-reader`)"
+    if found.side_effects:
+        raise InputError(f"sql: {', '.join(found.side_effects)} may have side effects, and {account}; {remedy}")
+    if found.secrets:
         raise InputError(
-            f"sql: {', '.join(functions)} may have side effects, and {driver.info.user} has every right on this "
-            "server; leave it out, or connect as an account that can only read"
+            f"sql: {', '.join(found.secrets)} may tell what is no result but the server's own, and {account}; {remedy}"
         )
 
 

@@ -27,15 +27,19 @@ def main() -> None:
         with subprocess.Popen([*COMMAND, "serve"], env=environment, stdout=subprocess.PIPE, text=True) as serve:
             assert serve.stdout is not None
             pages = serve.stdout.readline().split()[-1]
+            shown = subprocess.run(
+                [*COMMAND, "server", "key"], env=environment, capture_output=True, text=True, check=True
+            )
             try:
-                photograph(pages)
+                photograph(pages, shown.stdout.strip())
             finally:
                 serve.terminate()
 
 
-def photograph(pages: str) -> None:
-    """Both pictures from the pages of a server that has the deployments."""
-    with httpx.Client(base_url=f"{pages}/api/", timeout=60) as client:
+def photograph(pages: str, key: str) -> None:
+    """Both pictures from the pages of a server that has the deployments and asks for this key."""
+    user, _, password = key.partition(":")
+    with httpx.Client(base_url=f"{pages}/api/", auth=(user, password), timeout=60) as client:
         deployment = _until(lambda: client.get("deployments/name/run-configuration/eft").json().get("id"))
         body = {"parameters": {"request": REQUEST}}
         run = client.post(f"deployments/{deployment}/create_flow_run", json=body).json()["id"]
@@ -45,6 +49,10 @@ def photograph(pages: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(pages)
+        page.locator("input[type=password]").fill(key)
+        page.keyboard.press("Enter")
+        page.get_by_text("Dashboard").first.wait_for(timeout=60_000)
         for name, address, shown in (
             ("prefect-form", f"deployments/deployment/{deployment}/run", "size of the residual branch"),
             ("prefect-artifact", f"artifacts/artifact/{study}", "Explorer:"),

@@ -173,7 +173,7 @@ def _erf(scale: float) -> ClosedForm:
 
 def _gelu() -> ClosedForm:
     def single(k: np.ndarray) -> tuple[Summed, Summed, Summed]:
-        """(eq. 6.20)"""
+        """(eq. 6.21)"""
         alpha, square = 1 + k, 1 + 2 * k
         root, part = np.sqrt(square), k / (1 + k)
         half = np.arctan2(root, -k) / (2 * np.pi)
@@ -188,7 +188,7 @@ def _gelu() -> ClosedForm:
         )
 
     def pair(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> PairEntries:
-        """(eq. 6.11, 6.19)"""
+        """(eq. 6.11, 6.20)"""
         _, rest = correlation(a, c, b)
         alpha, beta = 1 + a, 1 + b
         spread = rest * a * b

@@ -19,7 +19,7 @@ ROUNDING = 16 * 2.0**-52
 
 _KERNEL_ROUNDING = 4 * 2.0**-52
 
-# fractions of the bound by which value, gradient and Hessian move (eq. 6.21)
+# fractions of the bound by which value, gradient and Hessian move (eq. 6.22)
 _OWN = (1.0, -0.8, 0.9)
 _VALUE = -0.7
 _GRADIENT = np.array([0.9, -1.0, 0.8])
@@ -34,7 +34,7 @@ class ClosedMoments:
         gradient: (..., P, 3) and
         hessian: (..., P, 3, 3), in the layout of PairMoments.
         value_size, gradient_size, hessian_size: sums of absolute terms, same shapes; ROUNDING times them bounds the
-            rounding error (eq. 6.17).
+            rounding error (eq. 6.18).
 
     Two equal inputs (or, for odd and even sigma, opposite ones) move together for good, so only the derivative along
     K_aa counts: it is written into the column of K_ab.

@@ -14,6 +14,9 @@ CHUNK_BYTES = 16e6
 POINTS = (12, 20, 32, 48)
 """Chebyshev points that are tried, in turn."""
 
+SPLITS = 6
+"""Times that an interval of continuous depth may be halved: kernels change fastest at its start."""
+
 WORTHWHILE = 3
 """Interpolate only where there are this many layers for each point."""
 
@@ -81,6 +84,45 @@ def interpolate(
         if error <= rtol:
             return Interpolant(nodes, guess.table, error)
     return None
+
+
+class Pieces:
+    """Interpolants on consecutive intervals; ``error`` is the largest of theirs."""
+
+    def __init__(self, parts: list[tuple[float, Interpolant]]) -> None:
+        self.ends, self.parts = np.array([end for end, _ in parts]), [part for _, part in parts]
+        self.error = max(part.error for part in self.parts)
+
+    def __call__(self, points: np.ndarray) -> Ingredients:
+        """Ingredients at (M,) points, leading axis M."""
+        which = np.minimum(np.searchsorted(self.ends, points), len(self.ends) - 1)
+        rows = [self.parts[index](points[[row]]) for row, index in enumerate(which)]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def interpolate_pieces(
+    compute: Callable[[np.ndarray], Ingredients], start: float, end: float, rtol: float, splits: int = SPLITS
+) -> Pieces | None:
+    """Interpolants of ``compute`` on start .. end, which is halved where one polynomial does not meet rtol.
+
+    None if ``splits`` halvings do not suffice.
+    """
+    parts = _pieces(compute, start, end, rtol, splits)
+    return None if parts is None else Pieces(parts)
+
+
+def _pieces(
+    compute: Callable[[np.ndarray], Ingredients], start: float, end: float, rtol: float, splits: int
+) -> list[tuple[float, Interpolant]] | None:
+    whole = interpolate(compute, lambda count: start + chebyshev_points(count, end - start), rtol)
+    if whole is not None:
+        return [(end, whole)]
+    if splits == 0:
+        return None
+    middle = (start + end) / 2
+    first = _pieces(compute, start, middle, rtol, splits - 1)
+    second = None if first is None else _pieces(compute, middle, end, rtol, splits - 1)
+    return None if first is None or second is None else first + second
 
 
 def layer_by_layer(

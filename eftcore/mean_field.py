@@ -14,12 +14,17 @@ from functools import cached_property
 import numpy as np
 
 from eftcore.activations import get_activation
-from eftcore.expectations import Expectations, PairMoments, expectations
-from eftcore.pairs import to_matrix
+from eftcore.errors import InputError
+from eftcore.expectations import Expectations, PairMoments, concentrated, expectations
+from eftcore.pairs import pair_indices, to_matrix
 from eftcore.specs import InputKernel, Numerics, ResNet
+from eftcore.summed import correlation
 
 PROBES = 5
 """Layers at which a resolution is tried against a finer one."""
+
+DRIFT = 1e-14
+"""Inputs that were proportional at the start and have 1 - rho^2 up to this are so still: rounding makes as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +73,27 @@ def shared_paths() -> Iterator[None]:
 
 
 def mean_path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
-    """Solve K0' = K0 + epsilon^2 (C_b + C_W E2(K0)) (eq. 3.1) with one resolution of the integrals."""
+    """Solve K0' = K0 + epsilon^2 (C_b + C_W E2(K0)) (eq. 3.1) with one resolution of the integrals.
+
+    Raises InputError where the kernel leaves the range of floating-point numbers.
+    """
+    path = _path(model, kernel, engine)
+    finite = np.isfinite(path.kernel).all((1, 2)) & np.isfinite(path.second_moment).all((1, 2))
+    if not finite.all():
+        raise InputError(out_of_range(model, "K0", int(np.argmin(finite))))
+    return path
+
+
+def out_of_range(model: ResNet, quantity: str, layer: int) -> str:
+    """What to say of a quantity that overflows."""
+    return (
+        f"model: {quantity} leaves the range of floating-point numbers by layer {layer}"
+        f" (weight_variance = {model.weight_variance:g}, epsilon = {model.epsilon:g});"
+        " take a smaller depth or weight variance"
+    )
+
+
+def _path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
     shared = _shared.get()
     if shared is None:
         return _solve(model, kernel, engine)
@@ -84,11 +109,39 @@ def _solve(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField
     source = np.empty_like(path)
     path[0] = kernel
     time_step = model.epsilon**2
-    for layer in range(model.depth + 1):
-        source[layer] = to_matrix(engine.moments(path[layer]).value)
-        if layer < model.depth:
-            path[layer + 1] = path[layer] + time_step * (model.bias_variance + model.weight_variance * source[layer])
+    tied = proportional_pairs(model, kernel)
+    with np.errstate(all="ignore"):
+        for layer in range(model.depth + 1):
+            source[layer] = to_matrix(engine.moments(path[layer]).value)
+            if layer < model.depth:
+                path[layer + 1] = path[layer] + time_step * (
+                    model.bias_variance + model.weight_variance * source[layer]
+                )
+                straighten(path[layer + 1], tied)
     return MeanField(model, engine, path, source)
+
+
+def proportional_pairs(model: ResNet, kernel: np.ndarray) -> np.ndarray:
+    """(2, M) pairs of different inputs that are proportional at the start, of an activation that may keep them so."""
+    first, second = pairs = np.stack(pair_indices(len(kernel)))
+    rest = correlation(kernel[first, first], kernel[first, second], kernel[second, second])[1]
+    kinked = bool(get_activation(model.activation).kinks)
+    return pairs[:, kinked & (first != second) & (kernel[first, second] != 0) & (rest <= DRIFT)]
+
+
+def straighten(kernel: np.ndarray, pairs: np.ndarray) -> None:
+    """Take rounding out of those of these pairs that are proportional in ``kernel`` (..., N, N), in place.
+
+    ReLU without biases keeps proportional inputs proportional. Over many layers rounding would move them apart, and
+    second derivatives of E2, which have a pole there, would see it.
+    """
+    first, second = pairs
+    if not first.size:
+        return
+    a, c, b = kernel[..., first, first], kernel[..., first, second], kernel[..., second, second]
+    root = np.where(a == b, a, np.sqrt(a) * np.sqrt(b))
+    c = np.where(correlation(a, c, b)[1] <= DRIFT, np.sign(c) * root, c)
+    kernel[..., first, second] = kernel[..., second, first] = c
 
 
 def settle(
@@ -102,19 +155,25 @@ def settle(
     engine = expectations(get_activation(model.activation), numerics, series=series)
     strides = min(model.depth, 40)
     rough = model.model_copy(update={"epsilon": model.epsilon * np.sqrt(model.depth / strides), "depth": strides})
-    probes = mean_path(rough, kernel, engine).kernel[np.unique(np.linspace(0, strides, PROBES).astype(int))]
+    path = _path(rough, kernel, engine)
+    layers = np.unique(np.linspace(0, strides, PROBES).astype(int))
+    probes = path.kernel[layers[np.isfinite(path.second_moment[layers]).all((1, 2))]]
+    if not len(probes):
+        raise InputError(out_of_range(model, "K0", 0))
+    engine = concentrated(engine, float(probes.max()))
     while True:
         here = engine.moments(probes, order)
         refinements = [
-            (finer, change)
+            finer
             for finer in (engine.refined(nodes=True, terms=False), engine.refined(nodes=False, terms=True))
             if finer is not None
             and finer.refined(nodes=True, terms=True) is not None
-            and (change := _change(probes, here, finer.moments(probes, order))) > numerics.rtol
+            and _change(probes, here, finer.moments(probes, order)) > numerics.rtol
         ]
         if not refinements:
             return engine
-        engine = max(refinements, key=lambda item: item[1])[0]
+        # nodes first: more terms bring a finer rule too, and would use up all terms where nodes are what is missing
+        engine = refinements[0]
 
 
 def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = None) -> MeanField:
@@ -125,9 +184,17 @@ def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = N
     >>> bool(np.isclose(path.kernel[-1, 0, 0], 1.01**100))
     True
     """
-    start = kernel.array
-    engine = settle(model, start, numerics or Numerics(), order=1)
-    return mean_path(model, start, engine.refined(nodes=True, terms=True) or engine)
+    start, numerics = kernel.array, numerics or Numerics()
+    engine = settle(model, start, numerics, order=1)
+    probes = np.unique(np.linspace(0, model.depth, PROBES).astype(int))
+    while True:
+        finer = engine.refined(nodes=True, terms=True) or engine
+        path = mean_path(model, start, finer)
+        # the kernels that were probed came from a rougher path
+        kernels = path.kernel[probes]
+        if finer is engine or _change(kernels, engine.moments(kernels, 1), finer.moments(kernels, 1)) <= numerics.rtol:
+            return path
+        engine = finer
 
 
 def _change(kernel: np.ndarray, coarse: PairMoments, fine: PairMoments) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eftcore.expectations import MehlerExpectations, correlations
+from eftcore.expectations import MehlerExpectations, check_growth, check_values, correlations
 from eftcore.pairs import pair_indices
 
 
@@ -21,10 +21,11 @@ class PairFunctions:
     """
 
     def __init__(self, engine: MehlerExpectations, kernel: np.ndarray) -> None:
-        self.rule, self.terms = engine.rule, engine.terms
+        self.terms = engine.terms
         variance, where = np.unique(np.diagonal(kernel, axis1=-2, axis2=-1), return_inverse=True)
         self.where = where.reshape(kernel.shape[:-1])
         self.deviation = np.sqrt(variance)
+        self.rule = engine.rule_at(self.deviation)
         x = self.deviation[:, None] * self.rule.nodes
         act = engine.activation
         self.smooth = act.derivatives is not None
@@ -57,6 +58,8 @@ class PairFunctions:
                 "o": shift(s**2, 2) / 2,
                 "os2": shift(s**4, 2) / 4 - 2 * slope2[2],
             }
+        check_values(act, x, s)
+        check_growth(act, self.deviation, self._values["s4"], self.rule, 4)
         first, second = pair_indices(kernel.shape[-1])
         rho = correlations(kernel, first, second)
         self.tied = (np.abs(rho) == 1) & (first != second)

@@ -16,6 +16,7 @@ from scipy.stats import qmc
 
 from eftcore.activations import Activation, get_activation
 from eftcore.closures.base import Closure
+from eftcore.closures.g_only import wishart
 from eftcore.errors import InputError
 from eftcore.mean_field import MeanField
 from eftcore.pairs import pair_indices, to_pairs
@@ -23,6 +24,10 @@ from eftcore.specs import PredictionSpec
 
 SCRAMBLINGS = 16
 """Independent randomisations behind each standard error."""
+
+STUDENTISED = 1.4
+"""What a standard error from so few scramblings is multiplied by (eq. 7.14): the outermost point of each decides, so
+that they are about as skewed as an exponential variable, of skewness 2."""
 
 PATHS = 1024
 """Sobol points in each randomisation."""
@@ -52,7 +57,8 @@ def sample_paths(spec: PredictionSpec, path: MeanField) -> ParticleEstimate:
     walkers = _Walkers(spec, path)
     parts = [walkers.run(scrambling) for scrambling in range(SCRAMBLINGS)]
     means = [np.mean(values, axis=0) for values in zip(*parts, strict=True)]
-    errors = [np.std(values, axis=0, ddof=1) / np.sqrt(SCRAMBLINGS) for values in zip(*parts, strict=True)]
+    scale = STUDENTISED / np.sqrt(SCRAMBLINGS)
+    errors = [scale * np.std(values, axis=0, ddof=1) for values in zip(*parts, strict=True)]
     return ParticleEstimate(means[0], errors[0], means[1], errors[1], means[2])
 
 
@@ -88,9 +94,11 @@ class _Walkers:
             tadpole = self.response.tadpole(self.hessian[layer], centred.T @ centred / len(u))
             source = self.response.respond(chi, correction) / c_w + tadpole + mixed
             if layer in self.depths:
-                total = phi[:, self.first] * phi[:, self.second] + u
-                total -= total.mean(0)
-                found.append((total.T @ total / len(u), correction, source))
+                kernel = phi[:, self.first] * phi[:, self.second] - to_pairs(self.path.kernel[layer])
+                mixed_covariance = kernel.T @ centred / len(u)
+                # Cov(xi^G) is known, so that its heavy tails need not be sampled
+                covariance = wishart(self.path.kernel[layer]) + mixed_covariance + mixed_covariance.T
+                found.append((covariance + centred.T @ centred / len(u), correction, source))
             if layer == model.depth:
                 break
             sigma = np.asarray(self.activation.function(phi), dtype=float)

@@ -12,6 +12,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from eftcore.errors import InputError, NumericsWarning, TruncationWarning
+from eftcore.mean_field import out_of_range
 from eftcore.results import Theory
 from eftcore.solving import Solution, solve
 from eftcore.specs import Closure, InputKernel, Numerics, PredictionSpec, ResNet
@@ -150,8 +151,4 @@ def _check_finite(spec: PredictionSpec, solution: Solution) -> None:
     for name, values in (("K0", solution.mean), ("V4", solution.covariance), ("K1", solution.correction)):
         if values is not None and not np.isfinite(values).all():
             bad = int(np.argmin(np.isfinite(values).all((1, 2))))
-            raise InputError(
-                f"model: {name} leaves the range of floating-point numbers by layer {spec.depths[bad]}"
-                f" (weight_variance = {spec.model.weight_variance:g}, epsilon = {spec.model.epsilon:g});"
-                " take a smaller depth or weight variance"
-            )
+            raise InputError(out_of_range(spec.model, name, spec.depths[bad]))

@@ -6,18 +6,28 @@ Equation numbers are those of docs/theory.md.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
 from scipy.integrate import solve_ivp
 
 from eftcore.closures.base import Closure, Ingredients, Observed, State
-from eftcore.depth_interpolation import chebyshev_points, interpolate, layer_by_layer
+from eftcore.depth_interpolation import interpolate_pieces, layer_by_layer
 from eftcore.errors import InputError
 from eftcore.expectations import Expectations
-from eftcore.mean_field import MeanField
+from eftcore.mean_field import MeanField, proportional_pairs, straighten
 from eftcore.pairs import to_matrix, to_pairs
 from eftcore.specs import ResNet
+
+EXPLICIT_EVALUATIONS = 6000
+"""Evaluations of the right-hand side after which the continuous equations count as stiff."""
+
+IMPLICIT_EVALUATIONS = 60000
+"""Evaluations that an implicit method may take."""
+
+IMPLICIT_SIZE = 400
+"""Variables up to which an implicit method is tried: it needs their whole Jacobian."""
 
 
 def step_through(
@@ -53,8 +63,9 @@ class MeanFlow:
 
     def __init__(self, model: ResNet, kernel: np.ndarray, engine: Expectations, end: float, rtol: float) -> None:
         scale = max(float(np.abs(kernel).max()), end * model.bias_variance, 1e-300)
+        self._tied = proportional_pairs(model, kernel)
         solution = _integrate(
-            lambda _, k: model.bias_variance + model.weight_variance * engine.moments(to_matrix(k)).value,
+            lambda _, k: model.bias_variance + model.weight_variance * engine.moments(self._kernel(k)).value,
             end,
             to_pairs(kernel),
             rtol,
@@ -64,7 +75,12 @@ class MeanFlow:
 
     def __call__(self, times: np.ndarray) -> np.ndarray:
         """(M,) times to (M, N, N) kernels."""
-        return to_matrix(self._dense(times).T)
+        return self._kernel(self._dense(times).T)
+
+    def _kernel(self, pairs: np.ndarray) -> np.ndarray:
+        kernel = to_matrix(pairs)
+        straighten(kernel, self._tied)
+        return kernel
 
 
 def flow(
@@ -79,7 +95,7 @@ def flow(
     def compute(points: np.ndarray) -> Ingredients:
         return closure.ingredients(mean(points), engine)
 
-    found = interpolate(compute, lambda count: chebyshev_points(count, end), rtol)
+    found = interpolate_pieces(compute, 0.0, end, rtol)
     ingredients = found or compute
     state = closure.initial()
     if not state:
@@ -107,19 +123,49 @@ def flow(
     return observed, found.error if found else 0.0
 
 
+class _TooManyEvaluations(Exception):
+    pass
+
+
 def _integrate(slope: Any, end: float, start: np.ndarray, rtol: float, atol: Any) -> Any:
-    solution: Any = solve_ivp(
-        slope,
-        (0.0, max(end, 1e-300)),
-        start,
-        method="DOP853",
-        dense_output=True,
-        rtol=max(rtol, 1e-13),
-        atol=atol,
+    """An explicit method; where the equations are stiff (eq. 5.1 relaxes X_S at the rate of eq. 5.5), an implicit one.
+
+    Raises InputError where neither arrives.
+    """
+    for method, evaluations in (("DOP853", EXPLICIT_EVALUATIONS), ("Radau", IMPLICIT_EVALUATIONS)):
+        if method == "Radau" and start.size > IMPLICIT_SIZE:
+            break
+        try:
+            solution: Any = solve_ivp(
+                _counted(slope, evaluations),
+                (0.0, max(end, 1e-300)),
+                start,
+                method=method,
+                dense_output=True,
+                rtol=max(rtol, 1e-13),
+                atol=atol,
+            )
+        except _TooManyEvaluations:
+            continue
+        if not solution.success or not np.isfinite(solution.y).all():
+            raise InputError(
+                f"model: the continuous equations could not be solved up to t = {end:g} ({solution.message});"
+                " take a smaller depth"
+            )
+        return solution
+    raise InputError(
+        f"model: the continuous equations up to t = {end:g} are too stiff to be solved; leave out continuous = true, or"
+        " take a smaller depth or a larger numerics.rtol"
     )
-    if not solution.success or not np.isfinite(solution.y).all():
-        raise InputError(
-            f"model: the continuous equations could not be solved up to t = {end:g} ({solution.message});"
-            " take a smaller depth"
-        )
-    return solution
+
+
+def _counted(slope: Any, limit: int) -> Any:
+    calls = count()
+
+    def counted(t: float, y: np.ndarray) -> np.ndarray:
+        if next(calls) >= limit:
+            raise _TooManyEvaluations
+        value: np.ndarray = slope(t, y)
+        return value
+
+    return counted

@@ -17,23 +17,32 @@ from eftcore.mean_field import mean_field, mean_path, settle
 from eftcore.pairs import to_matrix
 from eftcore.particle import PATHS, SCRAMBLINGS, sample_paths
 from eftcore.recursion import MeanFlow, flow, step_through
-from eftcore.specs import PredictionSpec
+from eftcore.specs import Numerics, PredictionSpec
 from eftcore.wick_remainder import STEPS, Track, steps_in_depth
 
 if TYPE_CHECKING:
     from eftcore.results import Theory
 
-ROUNDING = 1e-13
+ROUNDING = 2e-13
 """Relative error that accumulated rounding is taken to leave."""
 
 TINY = 1e-4
-"""A K1 below this fraction of |V4| / |K0| counts as 0 when its relative error is taken."""
+"""The error of a K1 that vanishes by cancellation is relative to this fraction of |V4| / |K0|."""
+
+UNKNOWN = 1e-3
+"""A K1 of rounding's size that changes by more than this fraction of itself between two resolutions is such a zero."""
 
 SAFETY = 2.0
 """The change between two resolutions, times this, is the estimate for the finer one."""
 
 SOLVER = 0.1
 """Tolerance of the ODE solver as a fraction of the requested one."""
+
+LOOSE = 30.0
+"""The coarser solution's tolerance of the ODE solver and of interpolation, over the finer one's."""
+
+TIGHTEST = 1e-2
+"""Where integrals have no finer resolution, tolerances are divided by LOOSE until they are below this."""
 
 ATTEMPTS = 4
 """Refinements of the whole solution that are tried when the first does not meet the tolerance."""
@@ -87,28 +96,58 @@ def settled(spec: PredictionSpec) -> Expectations:
 def solve(spec: PredictionSpec) -> Solution:
     """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is (eq. 6.15).
 
-    Raises InputError for a kernel whose V4 underflows.
+    Raises InputError for a kernel whose V4 underflows, and where integrals leave the range of floating-point numbers.
     """
-    if spec.closure == "particle":
-        return _solve_by_paths(spec)
-    _check_range(spec)
+    try:
+        if spec.closure == "particle":
+            return _solve_by_paths(spec)
+        _check_range(spec)
+        return _refined(spec)
+    except np.linalg.LinAlgError:
+        raise InputError(
+            f"model: integrals of {spec.model.activation!r} leave the range of floating-point numbers"
+            f" (weight_variance = {spec.model.weight_variance:g}, epsilon = {spec.model.epsilon:g}); take a smaller"
+            " kernel, depth or weight variance"
+        ) from None
+
+
+def _refined(spec: PredictionSpec) -> Solution:
     engine = settled(spec)
     build = builder(spec)
-    coarse = at_resolution(spec, engine, build, loosen=30.0)
+    coarse = at_resolution(spec, engine, build, loosen=LOOSE)
+    loosen = 1.0
     for _ in range(ATTEMPTS):
         finer = engine.refined(nodes=True, terms=True) or engine
-        fine = at_resolution(spec, finer, build)
+        fine = at_resolution(spec, finer, build, loosen)
+        fine = replace(fine, details=finer.describe() | _floor(coarse, fine))
         error = {
-            name: SAFETY * change + _rounding(name, fine) + _tolerated(name, fine, spec)
+            name: SAFETY * change + _rounding(name, fine) + _tolerated(name, fine, spec, loosen)
             for name, change in relative_change(coarse, fine).items()
         }
-        fine = replace(fine, error=error, details=finer.describe())
-        if finer.refined(nodes=True, terms=True) is None or all(
-            value <= spec.numerics.rtol for value in error.values()
-        ):
+        if fine.covariance is not None:
+            error["V4"] += negative_variance(fine.covariance)
+        fine = replace(fine, error=error)
+        if all(value <= spec.numerics.rtol for value in error.values()):
             break
-        engine, coarse = finer, fine
+        if finer.refined(nodes=True, terms=True) is not None:
+            engine, coarse = finer, fine
+        elif spec.continuous and loosen > TIGHTEST:
+            # no finer integrals: what changed may be the coarse solution's looser ODE solver alone
+            coarse = at_resolution(spec, engine, build, loosen)
+            loosen /= LOOSE
+        else:
+            break
+    if spec.numerics.quadrature == "gauss_hermite":
+        return replace(fine, error=_of_fixed_rule(spec, fine))
     return fine
+
+
+def _of_fixed_rule(spec: PredictionSpec, found: Solution) -> dict[str, float]:
+    """A fixed rule has no second resolution: its distance from converged integrals, and their own error."""
+    exact = solve(spec.model_copy(update={"numerics": Numerics(rtol=spec.numerics.rtol)}))
+    own, other = error_scales(found), error_scales(exact)
+    distance = relative_change(exact, found)
+    return {name: distance[name] + float(exact.error[name] * _ratio(other[name], own[name]).max()) for name in distance}
 
 
 def _check_range(spec: PredictionSpec) -> None:
@@ -118,6 +157,20 @@ def _check_range(spec: PredictionSpec) -> None:
             f"kernel: largest variance = {variance:g}: V4, of size K^2, underflows below K = {SMALLEST:g};"
             " rescale the inputs"
         )
+
+
+def negative_variance(covariance: np.ndarray) -> float:
+    """The most negative diagonal entry of (R, P, P) covariances over their norm, at worst; 0 where there is none.
+
+    No two resolutions show a scheme that is unstable; a negative variance does (eq. 6.17).
+
+    >>> negative_variance(np.array([[[3.0, 0.0], [0.0, -4.0]]]))
+    0.8
+    """
+    if not np.isfinite(covariance).all():
+        return float("inf")
+    lowest = np.diagonal(covariance, axis1=1, axis2=2).min(1)
+    return float(_ratio(np.maximum(-lowest, 0.0), _norm(covariance)).max())
 
 
 def _solve_by_paths(spec: PredictionSpec) -> Solution:
@@ -152,7 +205,8 @@ def relative_change(one: Solution, two: Solution) -> dict[str, float]:
         a, b = getattr(one, _ESTIMATED[name]), getattr(two, _ESTIMATED[name])
         if a is not None:
             distance = np.array([np.linalg.norm(after - before) for before, after in zip(a, b, strict=True)])
-            found[name] = float(_ratio(distance, scale).max())
+            # what one resolution cannot compute is known to no digit
+            found[name] = float(np.nan_to_num(_ratio(distance, scale), nan=np.inf, posinf=np.inf).max())
     return found
 
 
@@ -162,15 +216,29 @@ _ESTIMATED = {"K0": "mean", "V4": "covariance", "K1": "correction"}
 def error_scales(solution: Solution | Theory, tiny: float = TINY) -> dict[str, np.ndarray]:
     """(R,) what the relative errors of K0, V4 and K1 are relative to, of those that are present (eq. 6.15).
 
-    Their Frobenius norms; but K1 starts at 0 and may vanish by cancellation: for it at least 1e-3 of its largest norm,
-    and at least ``tiny`` of its natural size |V4| / |K0|.
+    Their Frobenius norms; but K1 starts at 0: for it at least 1e-3 of its largest norm, and at least
+    ``details["K1_floor"]``, which is 0 unless K1 vanishes by cancellation. Without that entry the floor is ``tiny`` of
+    the natural size |V4| / |K0| whatever K1 is.
     """
     present = {name: getattr(solution, attribute) for name, attribute in _ESTIMATED.items()}
     scales = {name: _norm(values) for name, values in present.items() if values is not None}
     if "K1" in scales:
-        natural = _ratio(scales["V4"], scales["K0"]) if "V4" in scales else np.zeros(len(solution.mean))
-        scales["K1"] = np.maximum(scales["K1"], np.maximum(1e-3 * scales["K1"].max(), tiny * natural))
+        floor: object = solution.details.get("K1_floor")
+        if not isinstance(floor, int | float):
+            floor = tiny * (_ratio(scales["V4"], scales["K0"]) if "V4" in scales else np.zeros(len(solution.mean)))
+        scales["K1"] = np.maximum(scales["K1"], np.maximum(1e-3 * scales["K1"].max(), floor))
     return scales
+
+
+def _floor(coarse: Solution, fine: Solution) -> dict[str, object]:
+    """What a K1 that is 0 to rounding has its error relative to; 0 for any other K1, however small (eq. 6.15)."""
+    if fine.covariance is None or coarse.correction is None or fine.correction is None:
+        return {}
+    natural = float(_ratio(_norm(fine.covariance), _norm(fine.mean)).max())
+    largest = float(_norm(fine.correction).max())
+    change = float(_norm(fine.correction - coarse.correction).max())
+    vanishes = largest <= ROUNDING * natural and change > UNKNOWN * largest
+    return {"K1_floor": TINY * natural if vanishes else 0.0}
 
 
 def _norm(x: np.ndarray) -> np.ndarray:
@@ -211,19 +279,16 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
     )
 
 
-def _tolerated(name: str, fine: Solution, spec: PredictionSpec) -> float:
+def _tolerated(name: str, fine: Solution, spec: PredictionSpec, loosen: float) -> float:
     """Interpolation error and the tolerance of the ODE solver, which two resolutions may share."""
     interpolated = 0.0 if name == "K0" else 10 * fine.interpolation
-    return interpolated + (SOLVER * spec.numerics.rtol if spec.continuous else 0.0)
+    return interpolated + (SOLVER * spec.numerics.rtol * loosen if spec.continuous else 0.0)
 
 
 def _rounding(name: str, fine: Solution) -> float:
-    """What rounding leaves; K1 is made of terms of size |V4| / |K0| that may cancel."""
-    if name != "K1" or fine.covariance is None or fine.correction is None:
-        return ROUNDING
-    natural = float(_ratio(_norm(fine.covariance), _norm(fine.mean)).max())
-    largest = max(float(_norm(fine.correction).max()), TINY * natural)
-    return ROUNDING * (1.0 + (0.1 * natural / largest if largest > 0 else 0.0))
+    """What rounding leaves that two resolutions may share; where K1 vanishes, a part of the terms that cancelled."""
+    vanishes = name == "K1" and fine.details.get("K1_floor", 0.0) != 0.0
+    return ROUNDING * (1 + 0.1 / TINY) if vanishes else ROUNDING
 
 
 def _collect(

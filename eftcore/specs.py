@@ -30,7 +30,7 @@ from eftcore.activations import get_activation
 from eftcore.errors import InputError
 from eftcore.tables import real_table
 
-ALGORITHM_VERSION = {"prediction": 2, "simulation": 2}
+ALGORITHM_VERSION = {"prediction": 3, "simulation": 3}
 """Bumped by hand whenever the same spec would give different numbers."""
 
 CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle")
@@ -40,6 +40,9 @@ _LARGEST = 1e150
 """Of the entries of a kernel: V4 and its sums hold their squares, which end near 1e308."""
 
 _SMALLEST_SQUARE = 1e-300
+
+STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+"""What a study may be called, in at most 80 characters: names of files and pages are made of it."""
 
 SYMMETRY_RTOL = 1e-10
 PSD_RTOL = 1e-10

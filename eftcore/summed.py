@@ -16,7 +16,7 @@ _SPLIT = 2.0**27 + 1
 
 @dataclass(frozen=True, eq=False)
 class Summed:
-    """A value with the sum of the absolute terms that made it (eq. 6.17).
+    """A value with the sum of the absolute terms that made it (eq. 6.18).
 
     Attributes:
         value: (...)
@@ -75,7 +75,7 @@ def half_gap(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def correlation(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(rho, 1 - rho^2) of variances a, b and covariance c, with every digit that the three numbers hold (eq. 6.18).
+    """(rho, 1 - rho^2) of variances a, b and covariance c, with every digit that the three numbers hold (eq. 6.19).
 
     Works on mantissas, so that neither large nor denormal variances leave the range; rho = 0 at variance 0.
 

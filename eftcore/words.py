@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-EARLY = 0.02
+EARLY = 0.025
 """Fraction of T: a window that is resolved from a time below it counts as resolved from the start."""
 
 

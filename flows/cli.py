@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from flows.server_commands import server_app
 from flows.study_commands import study_app
 
 if TYPE_CHECKING:
+    from sqlalchemy import TableClause
+
     from db.session import Database
 
 app = typer.Typer(
@@ -29,7 +33,7 @@ app.add_typer(db_app, name="db")
 app.add_typer(study_app)
 app.add_typer(server_app, name="server")
 
-LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many rows.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=0, help="At most this many rows; 0 for all.")]
 
 _ACTIVATIONS = (
     "linear, tanh, erf, relu, leaky_relu, gelu, silu, softplus, sin or cos; with a parameter as in 'softplus(beta=2)'."
@@ -129,10 +133,15 @@ def runs(
 ) -> None:
     """List runs: simulations and predictions, newest first."""
     from db import queries
+    from db.views import v_runs
     from flows import tables
 
-    frame = queries.runs(_reading(db), study=study, kind=kind, status=status, activation=activation, limit=limit)
-    tables.print_frame(frame, as_json=json, columns=None if json else tables.RUN_COLUMNS)
+    database = _reading(db)
+    chosen: dict[str, Any] = {"study": study, "kind": kind, "status": status, "activation": activation}
+    frame = queries.runs(database, **chosen, limit=limit + 1 if limit else None)
+    if frame.empty:
+        _say_what_there_is(database, v_runs, ("run_id",), chosen)
+    tables.print_frame(frame, as_json=json, columns=None if json else tables.RUN_COLUMNS, limit=limit)
 
 
 @app.command()
@@ -152,6 +161,7 @@ def windows(
 ) -> None:
     """List validity windows: the times t = epsilon^2 * layer up to which a closure stays within a tolerance."""
     from db import queries
+    from db.views import v_theory_windows, v_windows
     from flows import tables
 
     if reference not in ("simulation", "theory"):
@@ -162,9 +172,13 @@ def windows(
     chosen |= {"quantity": quantity, "tolerance": tolerance}
     database = _reading(db)
     if reference == "theory":
-        frame = queries.theory_windows(database, **chosen)
+        view, frame = v_theory_windows, queries.theory_windows(database, **chosen)
     else:
-        frame = queries.windows(database, **chosen, width=width)
+        chosen["width"] = width
+        view, frame = v_windows, queries.windows(database, **chosen)
+    if frame.empty:
+        other = "reference_run_id" if reference == "theory" else "simulation_run_id"
+        _say_what_there_is(database, view, ("prediction_run_id", other), chosen)
     if json:
         tables.print_frame(frame, as_json=True)
     else:
@@ -175,14 +189,17 @@ def windows(
 def sql(
     statement: Annotated[str, typer.Argument(help='Such as "SELECT * FROM v_windows". See docs/data-dictionary.md.')],
     db: DatabaseOption = None,
-    max_rows: Annotated[int, typer.Option(min=1, help="At most this many rows.")] = 1000,
+    limit: Annotated[
+        int, typer.Option("--limit", "--max-rows", min=0, help="At most this many rows; 0 for all.")
+    ] = 1000,
     json: JsonOption = False,
 ) -> None:
     """Answer one SQL query on the results, read-only."""
     from db import queries
     from flows import tables
 
-    tables.print_frame(queries.select(_reading(db), statement, max_rows=max_rows), as_json=json)
+    frame = queries.select(_reading(db), statement, max_rows=limit + 1 if limit else None)
+    tables.print_frame(frame, as_json=json, limit=limit)
 
 
 @app.command("export")
@@ -191,6 +208,9 @@ def export_(
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     run: Annotated[list[int] | None, typer.Option(help="Only this run; may be repeated.")] = None,
     view: Annotated[str | None, typer.Option(help="Write this view, such as v_windows, as a table.")] = None,
+    keep_formulas: Annotated[
+        bool, typer.Option("--keep-formulas", help="In CSV, leave texts that a spreadsheet would take for formulas.")
+    ] = False,
     db: DatabaseOption = None,
 ) -> None:
     """Write results to a file: an archive that `eft import` reads, or one view as CSV or Parquet."""
@@ -199,22 +219,28 @@ def export_(
         from db.exporting import export_archive
 
         _print_counts(export_archive(database, path, study=study, run_ids=run))
+        with path.open("rb") as file:
+            print(f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}")
         return
     from db.files import export_view
 
     if study is not None or run:
         raise InputError("--view writes the whole view; leave out --study and --run, or filter with `eft sql`")
-    print(f"{export_view(database, path, view)} rows")
+    print(f"{export_view(database, path, view, formulas=keep_formulas)} rows")
 
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")], db: DatabaseOption = None
+    path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")],
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="Import it only if this is its sha256, as `eft export` printed it.")
+    ] = None,
+    db: DatabaseOption = None,
 ) -> None:
     """Add the results of an archive to the database; what is there already stays as it is."""
     from db.importing import import_archive
 
-    _print_counts(import_archive(_writing(db), path), "nothing new")
+    _print_counts(import_archive(_writing(db), path, sha256=sha256), "nothing new")
 
 
 @app.command()
@@ -292,8 +318,14 @@ def ui(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,
 ) -> None:
     """Open the explorer on the results. Ctrl-C ends it."""
+    from flows import orchestration
+    from flows.store import data_home
+    from ui.deployments import server
     from ui.launch import serve
 
+    if api := server():
+        orchestration.configure(data_home())
+        os.environ.update(orchestration.known_key(api))
     serve(use_database(db), port)
 
 
@@ -360,6 +392,21 @@ def db_backup(
     print(f"backup {written}, {written.stat().st_size / 1e6:.1f} MB")
 
 
+@db_app.command("grant-reader")
+def db_grant_reader(
+    name: Annotated[str, typer.Argument(help="An existing role of the PostgreSQL server.")], db: DatabaseOption = None
+) -> None:
+    """Let a PostgreSQL role read the results: the tables and views of this project and nothing else."""
+    from db import migrate, readers
+
+    url = use_database(db)
+    migrate.require_current(url)
+    more = readers.grant_reader(url, name)
+    print(f"{name} may read database {migrate.info(url)['url']}")
+    for line in more:
+        print(line, file=sys.stderr)
+
+
 @db_app.command("info")
 def db_info(db: DatabaseOption = None, json: JsonOption = False) -> None:
     """Describe the database: where it is, its revision and what it holds."""
@@ -390,6 +437,13 @@ def _writing(url: str | None) -> Database:
     chosen = use_database(url)
     migrate.require_current(chosen)
     return Database(chosen)
+
+
+def _say_what_there_is(db: Database, view: TableClause, run_ids: tuple[str, ...], chosen: dict[str, Any]) -> None:
+    """To standard error, why a list is empty."""
+    from db.choices import nothing_found
+
+    print(nothing_found(db, view, run_ids, chosen) or "nothing here yet; `eft run quick` makes some", file=sys.stderr)
 
 
 def _print_counts(counts: dict[str, int], none: str = "no rows") -> None:

@@ -284,20 +284,20 @@ class Execution:
         on_failure: Callable[[str], None] | None = None,
         **inputs: Any,
     ) -> bool:
-        """Run a task, or take its cached result if what it made is still there. Returns whether it succeeded."""
+        """Run a task unless what it made is still there. Returns whether it succeeded."""
         assert self.dispatcher is not None
         if intact is None:
             intact = self.store.is_intact(digest)
         if on_start is not None and not intact:
             on_start()
-        named = task.with_options(
-            refresh_cache=not intact,
-            task_run_name=label.replace("{", "{{").replace("}", "}}"),
-            timeout_seconds=self.resources.task_timeout,
-        )
-        carry_out = self.dispatcher.run if task in _ON_WORKERS and not intact else self.dispatcher.here
+        shown: dict[str, Any] = {"task_run_name": label.replace("{", "{{").replace("}", "}}")}
         with stepping(label, work) as step:
-            outcome = carry_out(named, {"digest": digest, **inputs})
+            if intact:
+                outcome = self.dispatcher.here(tasks.known(task).with_options(**shown), {"digest": digest})
+            else:
+                carry_out = self.dispatcher.run if task in _ON_WORKERS else self.dispatcher.here
+                named = task.with_options(**shown, timeout_seconds=self.resources.task_timeout)
+                outcome = carry_out(named, {"digest": digest, **inputs})
             with self.counting:
                 self.summary.cached += outcome.end == "cached"
                 self.summary.computed += outcome.end == "computed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -25,7 +25,7 @@ class StudyResult:
     """A study that ran: ``summary`` says what was cached, computed and failed; the frames come from the database."""
 
     study: str
-    database: str
+    database: str = field(repr=False)  # it may hold a password
     summary: Summary
 
     @property

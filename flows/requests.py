@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from eftcore.activations import activation_names
 from eftcore.errors import InputError
 from eftcore.specs import Closure, InputKernel, Precision, ResNet, describe_validation_error, digest_of
 from flows.inputs import Section
@@ -25,7 +27,10 @@ class Resources(Section):
         int | None, Field(ge=1, description="tasks at a time; as many as there are processors when left out")
     ] = None
     dask_address: Annotated[
-        str | None, Field(description="a running Dask scheduler, as tcp://host:8786; else a cluster on this machine")
+        str | None,
+        Field(
+            description="a running Dask scheduler, as tcp://host:8786; else a cluster on this machine",
+        ),
     ] = None
     task_timeout: Annotated[
         float | None, Field(gt=0, description="seconds after which a single prediction or shard counts as failed")
@@ -52,7 +57,12 @@ Renew = Annotated[
 class StudyRequest(Section):
     """Which study to run."""
 
-    study: Annotated[str, Field(description="a bundled study (quick, digits) or the path of a study file")]
+    study: Annotated[
+        str,
+        Field(
+            pattern=r"^[^\x00-\x1f\x7f]+$", description="a bundled study (quick, digits) or the path of a study file"
+        ),
+    ]
     renew: Renew = False
 
     @field_validator("study")
@@ -88,10 +98,23 @@ class TopUpRequest(StudyRequest):
         return super().plan().topped_up(samples=self.samples, precision=self.precision)
 
 
+def _known_names(schema: dict[str, Any]) -> None:
+    """Into the form's schema: the names of activations as they are now, with parameters or without."""
+    names = "|".join(map(re.escape, activation_names()))
+    parameter = r"\s*\w+\s*=\s*[-+.0-9eE]+\s*"
+    schema["pattern"] = rf"^\s*({names})\s*(\(({parameter}(,{parameter})*)?\))?\s*$"
+
+
 class ModelRequest(Section):
     """A network and its inputs."""
 
-    activation: Annotated[str, Field(description="tanh, erf, relu, gelu, ...; with a parameter as softplus(beta=2)")]
+    activation: Annotated[
+        str,
+        Field(
+            description="tanh, erf, relu, gelu, ...; with a parameter as softplus(beta=2)",
+            json_schema_extra=_known_names,
+        ),
+    ]
     weight_variance: Annotated[float, Field(gt=0, description="C_W")] = 2.0
     bias_variance: Annotated[float, Field(ge=0, description="C_b")] = 0.0
     epsilon: Annotated[float, Field(gt=0, description="size of the residual branch")] = 0.1
@@ -127,12 +150,12 @@ class ModelRequest(Section):
 class ConfigurationRequest(ModelRequest):
     """One network at one width, its inputs, and the closures to hold against its simulation."""
 
-    width: Annotated[int, Field(ge=1, description="neurons n of a layer")] = 64
+    width: Annotated[int, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 64
     samples: Annotated[int, Field(ge=2, description="networks to simulate")] = 4000
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     estimator: Literal["plain", "paired"] = "paired"
     closures: Annotated[tuple[Closure, ...], Field(min_length=1)] = ("mean", "source_only", "g_only")
-    tolerances: Annotated[tuple[float, ...], Field(min_length=1)] = (0.01, 0.05, 0.1)
+    tolerances: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.1)
     renew: Renew = False
 
     @model_validator(mode="after")
@@ -159,9 +182,9 @@ class ConfigurationRequest(ModelRequest):
 class TheoremRequest(ModelRequest):
     """A network on which to check the exact statements of the theory; width and samples are part of no claim."""
 
-    width: Annotated[int, Field(ge=1, description="neurons n of a layer")] = 16
+    width: Annotated[int, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 16
     samples: Annotated[int, Field(ge=2, description="networks in each statistical check")] = 4000
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 Model = TypeVar("Model", bound=Section)

@@ -64,6 +64,7 @@ def _dask(resources: Resources, workers: int, share: int) -> tuple[TaskRunner[An
     if resources.dask_address is not None:
         return DaskTaskRunner(address=resources.dask_address), _cluster_threads(resources.dask_address)
     cluster = {
+        "security": True,  # certificates for this cluster alone: another user of the machine could run code in it
         "n_workers": workers,
         "threads_per_worker": 1,
         "dashboard_address": None,

@@ -5,6 +5,7 @@ Files below PREFECT_HOME/server say who is there, by locks that the kernel relea
 * ``alive`` is locked by the server; ``server.json`` says where it listens.
 * ``users`` is locked, shared, by each command that uses the server. A server that can lock it alone is not used.
 * ``change`` is locked while somebody starts or stops the server.
+* ``key`` is what clients have to show (flows/server_access.py).
 
 A command's own server ends with the last command that uses it. ``eft server start`` keeps one, with Prefect's pages and
 its schedules, until ``eft server stop``.
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import IO
 
 from eftcore.errors import EnvironmentProblem
+from flows import server_access
 
 STARTUP_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -67,13 +69,7 @@ class LocalServer:
 
     def __init__(self, prefect_home: Path) -> None:
         self.prefect_home = prefect_home
-        self.folder = prefect_home / "server"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"{self.folder}: cannot be written ({error.strerror}); choose a folder for results with EFT_HOME=PATH"
-            ) from None
+        self.folder = server_access.private_folder(prefect_home / "server")
 
     @contextlib.contextmanager
     def used(self, *, whole: bool = False) -> Iterator[Running]:
@@ -116,6 +112,11 @@ class LocalServer:
                     self._refuse_if_used(running)
                 self._end(running.pid)
             return running
+
+    @property
+    def key(self) -> str:
+        """What its clients have to show. Raises EnvironmentProblem when it is no secret."""
+        return server_access.key(self.folder)
 
     def running(self) -> Running | None:
         """The server's process if there is one, whether it answers or not."""
@@ -224,6 +225,7 @@ class LocalServer:
             "PREFECT_UI_ENABLED": str(int(running.whole)),
             "PREFECT_UI_STATIC_DIRECTORY": str(self.prefect_home / "ui"),
             "PREFECT__SERVER_FINAL": "1",
+            **server_access.protection(self.key, running.port),
         }
         inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
         return {**inherited, **given}

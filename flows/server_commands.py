@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from db.addresses import shown
 from flows import orchestration
 from flows.store import data_home
 
@@ -25,7 +26,7 @@ def start(
     """Start a server that stays until `eft server stop`; `eft run` and others then use it and start faster."""
     orchestration.configure(data_home())
     running = orchestration.local_server().start(port)
-    print(f"Prefect server {running.pages} (process {running.pid}); `eft server stop` ends it")
+    print(f"Prefect server {running.pages} (process {running.pid}), key: `eft server key`; `eft server stop` ends it")
 
 
 @server_app.command()
@@ -36,6 +37,13 @@ def stop(
     orchestration.configure(data_home())
     stopped = orchestration.local_server().stop(force=force)
     print("no Prefect server runs here" if stopped is None else f"Prefect server {stopped.pages} stopped")
+
+
+@server_app.command()
+def key() -> None:
+    """Print the key that the server asks for: for its pages, and as PREFECT_API_AUTH_STRING for `prefect`."""
+    orchestration.configure(data_home())
+    print(orchestration.local_server().key)
 
 
 @server_app.command()
@@ -58,7 +66,7 @@ def _describe() -> dict[str, Any]:
     running = server.running()
     described: dict[str, Any] = {"running": running is not None, "prefect_home": str(server.prefect_home)}
     if configured := os.environ.get("PREFECT_API_URL"):
-        described["used_instead"] = configured
+        described["used_instead"] = shown(configured)
     if running is not None:
         described |= {
             "answers": server.answers(running),

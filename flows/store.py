@@ -1,7 +1,8 @@
 """Content-addressed results on disk: one ``.npz`` per digest, complete or absent, checked when asked for.
 
-Prefect caches which work is done; the arrays live here, so that no array passes through Prefect. A file is written
-under another name and renamed, so a crash leaves no half file; a damaged one counts as absent and is computed again.
+The arrays live here, so that no array passes through Prefect; what lies here is done. A file is written under another
+name and renamed, so a crash leaves no half file; a damaged one counts as absent and is computed again. No file says how
+it is read: it holds arrays of numbers and text, and JSON; never Python objects.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +24,11 @@ import numpy as np
 from eftcore.errors import EnvironmentProblem
 
 _META = "meta.json"
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+)
+"""What reading a file raises that is not one of ours: cut off, another format, encrypted, or packed in another way."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class ResultStore:
         try:
             with zipfile.ZipFile(self.path(digest)) as archive:
                 return archive.testzip() is None
-        except (OSError, zipfile.BadZipFile, EOFError):
+        except _DAMAGE:
             return False
 
     @contextmanager
@@ -98,12 +105,14 @@ class ResultStore:
         try:
             with self.path(digest).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+            meta = json.loads(arrays.pop(_META).tobytes())
+            if not isinstance(meta, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("it holds other things than arrays and their description")
+            return Stored(arrays=arrays, meta=meta)
+        except _DAMAGE as error:
             raise EnvironmentProblem(
                 f"{self.path(digest)}: is missing or damaged ({error}); run the study again to compute it again"
             ) from error
-        meta = json.loads(arrays.pop(_META).tobytes())
-        return Stored(arrays=arrays, meta=meta)
 
     @staticmethod
     def _unwritable(path: Path, error: OSError) -> EnvironmentProblem:

@@ -19,6 +19,7 @@ from eftcore.ensemble.sample import Shards, sample_digest
 from eftcore.ensemble.shards import first_round, shards_of
 from eftcore.errors import InputError
 from eftcore.specs import (
+    STUDY_NAME,
     Closure,
     EnsembleSpec,
     InputKernel,
@@ -113,7 +114,7 @@ def _named(choice: Any) -> Any:
 class StudyFile(Section):
     """Everything that a study file may say."""
 
-    name: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+    name: Annotated[Text, Field(pattern=rf"^{STUDY_NAME}$", max_length=80)]
     description: Text = ""
     widths: Widths = ()
     samples: Annotated[Whole, Field(ge=2, description="networks for each configuration and width")] | None = None

@@ -116,6 +116,7 @@ def serve(
 ) -> None:
     """Offer the flows as Prefect deployments: trigger them from Prefect's pages or API. Ctrl-C ends it."""
     from db import migrate
+    from db.addresses import shown
     from flows import orchestration
     from flows.store import data_home
 
@@ -124,6 +125,6 @@ def serve(
     with orchestration.api(whole=True) as url:
         from flows import deployments
 
-        pages = url.removesuffix("/api")
+        pages = shown(url).removesuffix("/api")
         print(f"Serving run-study, run-configuration, top-up, verify-theorems and sweep-stale at {pages}", flush=True)
         deployments.serve(limit)

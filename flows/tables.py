@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +42,22 @@ def console(*, stderr: bool = False) -> Console:
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
 
 
-def print_frame(frame: pd.DataFrame, *, as_json: bool = False, columns: Sequence[str] | None = None) -> None:
-    """Print rows to standard output: JSON (a list of objects, NaN as null), or a table, of some columns or all."""
+def print_frame(
+    frame: pd.DataFrame, *, as_json: bool = False, columns: Sequence[str] | None = None, limit: int = 0
+) -> None:
+    """Print rows to standard output: JSON (a list of objects, NaN as null), or a table, of some columns or all.
+
+    Where there are more rows than ``limit`` (0: any number), the first ones are printed and standard error says so;
+    JSON is then an object with ``rows`` and ``"truncated": true``, so that no program takes the part for the whole.
+    """
     if columns is not None:
         frame = frame[list(columns)]
+    cut = 0 < limit < len(frame)
+    if cut:
+        frame = frame.head(limit)
+        print(f"the first {limit} rows of more; --limit 0 prints all", file=sys.stderr)
     if as_json:
-        print_json(records(frame))
+        print_json({"rows": records(frame), "truncated": True, "limit": limit} if cut else records(frame))
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name, dtype in frame.dtypes.items():
@@ -59,7 +70,7 @@ def print_frame(frame: pd.DataFrame, *, as_json: bool = False, columns: Sequence
 def print_windows(windows: pd.DataFrame) -> None:
     """Print validity windows (as windows_table takes them) as a table for people, with its legend."""
     if windows.empty:
-        print("no validity windows here yet; `eft run quick` makes some")
+        print_frame(windows, columns=("activation", "quantity", "closure", "tolerance", "status"))
         return
     heading, table = windows_table(windows)
     print(heading)

@@ -1,13 +1,18 @@
-"""Asking a configured Prefect server to run a study: the deployment of the flow run-study, over its REST API."""
+"""Asking a configured Prefect server to run a study: the deployment of the flow run-study, over its REST API.
+
+The key of a server that asks for one is PREFECT_API_AUTH_STRING, as for Prefect's own clients.
+"""
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from typing import Any
 
 import httpx
 
+from db.addresses import shown
 from eftcore.errors import EnvironmentProblem
 
 FLOW = "run-study"
@@ -29,20 +34,24 @@ def trigger(api: str, study: str, transport: httpx.BaseTransport | None = None) 
 
     Raises EnvironmentProblem where the server does not answer, refuses, or has no such deployment.
     """
+    key = os.environ.get("PREFECT_API_AUTH_STRING")
+    credentials = {"Authorization": f"Basic {base64.b64encode(key.encode()).decode()}"} if key else {}
     try:
-        with httpx.Client(base_url=api.rstrip("/"), timeout=_SECONDS, transport=transport) as client:
+        with httpx.Client(
+            base_url=api.rstrip("/"), timeout=_SECONDS, transport=transport, headers=credentials
+        ) as client:
             wanted = {"flows": {"name": {"any_": [FLOW]}}, "sort": "UPDATED_DESC", "limit": 1}
             found = _answer(client, "/deployments/filter", wanted)
             if not found:
                 raise EnvironmentProblem(
-                    f"the Prefect server at {api} has no deployment of the flow {FLOW}; start `eft serve`,"
+                    f"the Prefect server at {shown(api)} has no deployment of the flow {FLOW}; start `eft serve`,"
                     f" or run the file with `eft run {study}`"
                 )
             body = {"parameters": {"request": {"study": study}}}
             run = _answer(client, f"/deployments/{found[0]['id']}/create_flow_run", body)
     except httpx.HTTPError as problem:
         raise EnvironmentProblem(
-            f"the Prefect server at {api} does not answer ({type(problem).__name__}); start it,"
+            f"the Prefect server at {shown(api)} does not answer ({type(problem).__name__}); start it,"
             " or unset PREFECT_API_URL"
         ) from None
     return str(run["name"])
@@ -54,8 +63,13 @@ def _answer(client: httpx.Client, path: str, body: dict[str, Any]) -> Any:
         if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             break
         time.sleep(_PAUSE)
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        raise EnvironmentProblem(
+            f"the Prefect server at {response.request.url.host} asks for a key; start the explorer with its"
+            " PREFECT_API_AUTH_STRING"
+        )
     if response.is_error:
         raise EnvironmentProblem(
-            f"the Prefect server refused {response.request.url} with {response.status_code}: {response.text[:200]}"
+            f"the Prefect server refused {path} with {response.status_code}: {response.text[:200]}"
         )
     return response.json()

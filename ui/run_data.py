@@ -15,6 +15,7 @@ import pandas as pd
 from db import queries
 from db.components import row_components
 from db.session import Database
+from db.spreadsheets import csv_bytes
 from db.stored_results import numerical_errors, stored_specs
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.words import window_text
@@ -183,7 +184,7 @@ def build_download(db: Database, simulation_run_id: int, what: str, form: str) -
     """All rows of v_trajectories or v_errors of one simulation as "csv" or "parquet". One statement."""
     read = queries.trajectories if what == "trajectories" else queries.errors
     frame = read(db, simulation_run_id=simulation_run_id)
-    return frame.to_parquet(index=False) if form == "parquet" else frame.to_csv(index=False).encode()
+    return frame.to_parquet(index=False) if form == "parquet" else csv_bytes(frame)
 
 
 def build_provenance(db: Database, simulation_run_id: int, prediction_run_ids: list[int]) -> pd.DataFrame:

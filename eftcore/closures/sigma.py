@@ -18,6 +18,7 @@ from eftcore.fourth_moments import sigma_covariance
 from eftcore.pair_functions import PairFunctions
 from eftcore.pairs import to_pairs
 from eftcore.projection import project
+from eftcore.relaxation import relaxation, second_order
 
 
 class Sigma(GOnly):
@@ -27,6 +28,12 @@ class Sigma(GOnly):
     needs_series: ClassVar = True
     powers: ClassVar = {"U": 2, "XG": 2, "XS": 2, "K1": 1}
 
+    @property
+    def own(self) -> np.ndarray:
+        """(P,) whether p = (a, a)."""
+        own: np.ndarray = self.neighbours[:, 0] == self.neighbours[:, 2]
+        return own
+
     def initial(self) -> State:
         pairs = len(self.neighbours)
         return {**{name: np.zeros((pairs, pairs)) for name in ("U", "XG", "XS")}, "K1": np.zeros(pairs)}
@@ -34,13 +41,25 @@ class Sigma(GOnly):
     def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
         if not isinstance(engine, MehlerExpectations):
             raise InputError("numerics.quadrature: the sigma closure needs 'auto'; the fixed rule lacks its integrals")
+        jumps = engine.activation.jumps
+        if jumps:
+            raise InputError(
+                f"activation = {self.model.activation!r}: sigma jumps at x = {jumps[0]:g}, where the drift of the"
+                " sigma-kernel is infinite; take closure = 'wick' or 'g_only'"
+            )
         moments = engine.moments(kernel, 2)
         assert moments.gradient is not None
         assert moments.hessian is not None
         functions = PairFunctions(engine, kernel)
         sigma_sigma = sigma_covariance(engine, kernel, moments, functions)
         on_kernel, on_sigma = project(functions, moments, kernel, sigma_sigma, self.neighbours)
-        increment = to_pairs(self.increment(moments.value))[:, self.neighbours]
+        increment = self.increment(moments.value)
+        along = to_pairs(increment)[:, self.neighbours]
+        drift_sigma = np.einsum("rpq,rpqs->rps", along, on_sigma)
+        gram = sigma_sigma[:, self.neighbours[:, :, None], self.neighbours[:, None, :]]
+        gram = gram - second_order(kernel, moments.gradient, self.neighbours)
+        step = self.model.epsilon**2
+        after, gradient_after = self._variance(kernel + step * increment, engine)
         return {
             "kernel": kernel,
             "chi": self.model.weight_variance * moments.gradient,
@@ -49,9 +68,21 @@ class Sigma(GOnly):
             "on_kernel": on_kernel,
             "on_sigma": on_sigma,
             # sum_r Q_r D_r f in terms of phi phi and sigma sigma
-            "drift_kernel": np.einsum("rpq,rpqs->rps", increment, on_kernel),
-            "drift_sigma": np.einsum("rpq,rpqs->rps", increment, on_sigma),
+            "drift_kernel": np.einsum("rpq,rpqs->rps", along, on_kernel),
+            "drift_sigma": drift_sigma,
+            "gradient_after": gradient_after,
+            "relaxation": relaxation(step * drift_sigma, gram, after, self.neighbours),
         }
+
+    def _variance(self, kernel: np.ndarray, engine: MehlerExpectations) -> tuple[np.ndarray, np.ndarray]:
+        """(R, P) variance of r_p = f_p less its second Wick order, and (R, P, 3) <D_q f_p>."""
+        moments = engine.moments(kernel, 1)
+        assert moments.gradient is not None
+        functions = PairFunctions(engine, kernel)
+        square = functions.mean("s2", "s2")
+        square[:, self.own] = functions.single("s4")
+        second = second_order(kernel, moments.gradient, self.neighbours)[..., 1, 1]
+        return square - moments.value**2 - second, moments.gradient
 
     def source(self, at: Ingredients, state: State) -> np.ndarray:
         """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q), the last projected (eq. 4.5, 5.5)."""
@@ -72,6 +103,16 @@ class Sigma(GOnly):
             "XS": self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"] + drift.T,
             "K1": c_w * self.source(at, state),
         }
+
+    def step(self, at: Ingredients, state: State, h: float, *, exact: bool) -> State:
+        """One layer: X_S relaxes by conditional expectation, with euler and exact steps alike (eq. 5.10)."""
+        after = super().step(at, state, h, exact=exact)
+        c_w, chi = self.model.weight_variance, at["chi"]
+        on_kernel = after["XG"]
+        on_sigma = state["XS"] + h * (self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"])
+        rest = on_sigma - self.respond(chi / c_w, on_kernel.T).T
+        relaxed = self.respond(at["gradient_after"], on_kernel.T) + self.respond(at["relaxation"], rest.T)
+        return {**after, "XS": relaxed.T}
 
     def second_order(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]

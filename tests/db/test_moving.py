@@ -14,7 +14,7 @@ from db import maintenance, migrate, queries, removal
 from db.exporting import export_archive
 from db.files import export_view
 from db.importing import import_archive
-from db.models import Run
+from db.models import Configuration, Run
 from db.repository import PrecisionTarget, mark_failed, mark_pending, record_prediction, record_simulation
 from db.session import Database
 from db.views import VIEWS
@@ -116,6 +116,15 @@ def test_success_replaces_what_failed_here_and_not_the_reverse(filled, other, ma
     import_archive(other, tmp_path / "a.zip")
     assert set(queries.runs(other).status) == {"succeeded"}
     assert maintenance.check(other.url) == []
+
+
+def test_an_activation_of_an_older_archive_gets_its_present_name(db, other, make_theory, provenance, tmp_path):
+    record_prediction(db, make_theory("mean", activation="leaky_relu(slope=0.2)"), provenance=provenance)
+    with db.session() as session:
+        session.execute(sa.update(Configuration).values(activation="leaky_relu(slope=0.20000000000000001)"))
+    export_archive(db, tmp_path / "a.zip")
+    import_archive(other, tmp_path / "a.zip")
+    assert queries.runs(other, activation="leaky_relu(slope=.2)").activation.tolist() == ["leaky_relu(slope=0.2)"]
 
 
 def _repack(path: Path, name: str, change) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from db.errors import DatabaseReadOnly
 from db.models import Study
+from db.readers import grant_reader
 from db.repository import record_study
 from db.session import Database
 from db.user_sql import select
@@ -71,6 +72,28 @@ def test_rows_are_capped_and_say_so(rows, read_only):
     assert (len(capped), capped.attrs["truncated"]) == (20, True)
     exact = select(read_only, many, max_rows=500)
     assert (len(exact), exact.attrs["truncated"]) == (500, False)
+
+
+def test_every_row_is_read_on_request(rows, read_only):
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000) SELECT i FROM n"
+    whole = select(read_only, many, max_rows=None)
+    assert (len(whole), whole.attrs["truncated"]) == (12000, False)
+
+
+def test_columns_of_one_name_are_all_kept(rows, read_only):
+    frame = select(read_only, "SELECT a.id, b.id, a.name AS id, b.name FROM studies a JOIN studies b ON a.id = b.id")
+    assert frame.to_dict("records") == [{"id": 1, "id_2": 1, "id_3": "kept", "name": "kept"}]
+
+
+def test_whole_numbers_keep_their_digits(rows, read_only):
+    long = 2**62 + 1
+    union = f"SELECT CAST({long} AS bigint) AS n, 0.5 AS x UNION ALL SELECT NULL, NULL UNION ALL SELECT 3, 2"
+    frame = select(read_only, f"SELECT n, x FROM ({union}) t ORDER BY n IS NULL, n DESC")
+    assert frame["n"].tolist() == [long, 3, pd.NA]
+    assert frame["x"].tolist()[:2] == [0.5, 2.0]
+    assert frame["x"].dtype == "float64"
+    summed = select(read_only, f"SELECT sum(n) AS n FROM (SELECT CAST({long} AS bigint) AS n) t")
+    assert summed["n"].tolist() == [long]
 
 
 def test_an_endless_query_is_stopped(rows, read_only):
@@ -262,11 +285,13 @@ def ordinary(url, backend):
     name = f"reader_{uuid.uuid4().hex[:8]}"
     owner = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     with owner.connect() as connection:
-        connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE pg_read_all_data")
+        connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+    grant_reader(url, name)
     database = Database(sa.make_url(url).set(username=name, password="secret"), read_only=True)
     yield database
     database.dispose()
     with owner.connect() as connection:
+        connection.exec_driver_sql(f"DROP OWNED BY {name}")
         connection.exec_driver_sql(f"DROP ROLE {name}")
     owner.dispose()
 

@@ -129,6 +129,9 @@ HARD = [
     ("softplus(beta=50)", 100.0, "g_only"),
     ("erf(scale=20)", 4.0, "wick"),
     ("sin", 40.0, "sigma"),
+    *[("tanh", 2e4, closure) for closure in ("g_only", "sigma", "wick")],
+    *[("silu", 2e4, closure) for closure in ("g_only", "sigma", "wick")],
+    ("gelu", 2e4, "sigma"),
 ]
 
 
@@ -146,7 +149,8 @@ def test_hard_cases_meet_the_tolerance_or_say_so(name: str, variance: float, clo
         found = eft.predict_spec(spec)
     missed = {key: error for key, error in found.numerical_error.items() if error > spec.numerics.rtol}
     assert found.converged == (not missed)
-    assert bool(said) == bool(missed)
+    numerics = [warning for warning in said if not issubclass(warning.category, eft.TruncationWarning)]
+    assert bool(numerics) == bool(missed)
     # Gauss-Legendre panels, which the trapezoidal rule of a smooth sigma never uses
     panels = MehlerExpectations(replace(get_activation(name), kinks=(0.0,)), level=14, terms=128)
     fine = at_resolution(spec, panels, builder(spec), loosen=1e-2)
@@ -175,8 +179,9 @@ def test_relu_by_quadrature_alone_converges() -> None:
 
 
 def test_impossible_tolerance_is_admitted() -> None:
-    model = eft.ResNet(activation="softplus(beta=3000)", weight_variance=1.5, epsilon=0.2, depth=1)
+    model = eft.ResNet(activation="tanh", weight_variance=1.5, epsilon=0.2, depth=1)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=1e5, correlation=0.9999)
     with pytest.warns(eft.NumericsWarning, match="rtol = 1e-09 was not met"):
-        found = eft.predict(model, eft.InputKernel.explicit([[100.0]]), "g_only")
+        found = eft.predict(model, kernel, "g_only")
     assert not found.converged
     assert max(found.numerical_error.values()) > 1e-9

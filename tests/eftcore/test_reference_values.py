@@ -76,6 +76,8 @@ def components(found: eft.Theory, time: float) -> dict[str, float]:
 
 K0_AT_2 = {"K0_00": "4.36796", "K0_01": "1.18077"}
 
+# The sigma closure relaxes exactly over each layer (eq. 5.10). Forward Euler of its equations (5.1), which is unstable
+# at large steps, has V4_00_00 48.4056 and K1_00 -0.4876; the limit epsilon -> 0 is common to both.
 # Converged digits. Three differ by one in the last digit from those first written down (47.78977, 47.80811, -0.4441).
 ROWS = [
     (
@@ -140,7 +142,13 @@ ROWS = [
         "sigma",
         {},
         2.0,
-        {"V4_00_00": "48.4056", "V4_01_01": "43.8293", "V4_00_11": "3.5698", "K1_00": "-0.4876", "K1_01": "-0.0908"},
+        {"V4_00_00": "48.4034", "V4_01_01": "43.8226", "V4_00_11": "3.5698", "K1_00": "-0.4864", "K1_01": "-0.0904"},
+    ),
+    (
+        "sigma",
+        {"step": "exact"},
+        2.0,
+        {"V4_00_00": "48.4068", "V4_01_01": "43.8419", "V4_00_11": "3.5699", "K1_00": "-0.4864", "K1_01": "-0.0903"},
     ),
     ("sigma", {"continuous": True}, 2.0, {"V4_00_00": "48.418", "K1_00": "-0.4877"}),
 ]
@@ -173,6 +181,21 @@ def test_published_row_needs_the_published_quadrature() -> None:
     assert f"{at_end['V4_00_00']:.5f}" == "42.87784"
     assert f"{at_end['K1_00']:.5f}" == "-0.90105"
     assert not found.converged
+
+
+@pytest.mark.parametrize("nodes", [8, 32, 200])
+@pytest.mark.parametrize("n_inputs", [1, 2])
+def test_fixed_rule_knows_its_distance_from_converged_integrals(nodes: int, n_inputs: int) -> None:
+    numerics = eft.Numerics(quadrature="gauss_hermite", nodes=nodes)
+    found = eft.predict(PAPER, kernel(n_inputs), "g_only", numerics=numerics, depths=(0, 400, 800))
+    exact = eft.predict(PAPER, kernel(n_inputs), "g_only", depths=(0, 400, 800))
+    assert not found.converged
+    for key, name in (("K0", "mean"), ("V4", "covariance"), ("K1", "correction")):
+        one, two = getattr(found, name)[-1], getattr(exact, name)[-1]
+        distance = float(np.linalg.norm(one - two) / np.linalg.norm(one))
+        assert distance <= found.numerical_error[key]
+        if nodes == 8:
+            assert found.numerical_error[key] <= 5 * distance
 
 
 def test_many_gauss_hermite_nodes_agree_with_the_converged_rule() -> None:

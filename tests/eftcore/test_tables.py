@@ -154,7 +154,7 @@ def test_products_of_integers_do_not_overflow(dtype: type) -> None:
         np.array(WANTED, dtype=object),
         pd.DataFrame(WANTED, columns=["x", "y"]),
         [np.array(WANTED[0]), tuple(WANTED[1])],
-        np.matrix(WANTED),
+        np.asarray(WANTED).view(np.matrix),
     ],
     ids=["fractions", "decimals", "objects", "frame", "nested", "matrix"],
 )

@@ -92,8 +92,7 @@ def tiny(tmp_path: Path) -> Path:
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prefect server, as `eft run` starts it."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH"):
-            patch.setenv(name, str(tmp_path_factory.mktemp("prefect")))
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
         for name in orchestration.QUIET:
             patch.setenv(name, orchestration.QUIET[name])
         orchestration.configure(tmp_path_factory.mktemp("configured"))
@@ -102,13 +101,10 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def results(prefect_api: str, home: Path, tmp_path: Path) -> Iterator[Path]:
-    """A folder with an empty database and an empty task cache, for flows that run in this process."""
-    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-
+def results(prefect_api: str, home: Path) -> Path:
+    """A folder with an empty database and no results, for flows that run in this process."""
     migrate.upgrade(default_url())
-    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "cache"}):
-        yield home
+    return home
 
 
 @pytest.fixture

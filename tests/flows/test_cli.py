@@ -7,16 +7,42 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+import eftcore as physics
 from db import repository
 from db.errors import DatabaseReadOnly
 from db.session import Database, default_url
 from eftcore import activation_names
 from tests.flows.conftest import TINY, Eft
+
+
+@pytest.fixture
+def make_runs() -> Callable[[Database], None]:
+    """Record the study "first": a simulation, two predictions and their windows."""
+
+    def make(db: Database) -> None:
+        model = physics.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.25, depth=4)
+        kernel = physics.InputKernel.explicit([[2.0]])
+        study_id = repository.record_study(db, name="first", digest="f" * 64, spec={"name": "first"})
+        sample = physics.simulate(model, kernel, width=16, samples=64, seed=0)
+        simulation = repository.record_simulation(db, sample, provenance={}, study_id=study_id)
+        for closure in ("mean", "g_only"):
+            theory = physics.predict(model, kernel, closure)
+            repository.record_comparison(
+                db,
+                prediction_run_id=repository.record_prediction(db, theory, provenance={}, study_id=study_id),
+                reference_run_id=simulation,
+                comparison=physics.compare(theory, sample),
+            )
+        db.dispose()
+
+    return make
+
 
 COMMANDS = ["", "run", "predict", "runs", "windows", "sql", "export", "import", "delete", "gc", "ui", "db"]
 COMMANDS += ["top-up", "serve", "server", "server start", "server stop", "server status"]
@@ -142,6 +168,55 @@ def test_results_move_and_go(eft: Eft, home: Path, tmp_path: Path):
     assert eft("delete", "--study", "mine", "--yes", "--db", other).out == "studies: 1 rows\ndeleted\n"
     assert eft("delete", "--study", "mine", "--yes", "--db", other).code == 2
     assert "nothing to delete" in eft("gc", "--db", other).out
+
+
+COUNTING = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) SELECT i FROM n"
+
+
+def test_sql_says_where_it_stops(eft: Eft):
+    eft("db", "upgrade")
+    shown = eft("sql", COUNTING)
+    assert (shown.code, len(shown.out.splitlines())) == (0, 1000 + 2)
+    assert shown.err == "the first 1000 rows of more; --limit 0 prints all\n"
+    part = json.loads(eft("sql", COUNTING, "--json", "--limit", "2").out)
+    assert part == {"rows": [{"i": 1}, {"i": 2}], "truncated": True, "limit": 2}
+    whole = eft("sql", COUNTING, "--json", "--limit", "0")
+    assert (len(json.loads(whole.out)), whole.err) == (1500, "")
+    exact = eft("sql", COUNTING, "--json", "--limit", "1500")
+    assert (len(json.loads(exact.out)), exact.err) == (1500, "")
+
+
+def test_sql_keeps_every_column_and_digit(eft: Eft):
+    eft("db", "upgrade")
+    query = f"SELECT 1 AS n, {2**62 + 1} AS n, NULL AS n UNION ALL SELECT 2, NULL, 0.5"
+    wanted = [{"n": 1, "n_2": 2**62 + 1, "n_3": None}, {"n": 2, "n_2": None, "n_3": 0.5}]
+    assert json.loads(eft("sql", query, "--json").out) == wanted
+    assert str(2**62 + 1) in eft("sql", query).out
+
+
+def test_filters_that_match_nothing_say_what_there_is(eft: Eft, home: Path, make_runs: Callable[[Database], None]):
+    eft("db", "upgrade")
+    for command in ("runs", "windows"):
+        empty = eft(command, "--study", "nosuch")
+        assert (empty.code, "eft run quick" in empty.err) == (0, True)
+    make_runs(Database(default_url()))
+    for arguments, parts in (
+        (["windows", "--closure", "nosuch"], ["closure = 'nosuch'", "there are: g_only, mean"]),
+        (["windows", "--study", "nosuch"], ["study = 'nosuch'", "there are: first"]),
+        (["windows", "--width", "7"], ["width = 7", "there are: 16"]),
+        (["windows", "--tolerance", "0.3"], ["tolerance = 0.3", "there are: 0.01, 0.05, 0.1"]),
+        (["windows", "--reference", "theory"], ["nothing here yet"]),
+        (["runs", "--activation", "leaky_relu(slope=.2)"], ["activation = 'leaky_relu(slope=.2)'", "there are: tanh"]),
+        (["runs", "--kind", "nosuch", "--study", "first"], ["kind = 'nosuch'", "prediction, simulation"]),
+        (["runs", "--kind", "simulation", "--status", "failed"], ["status = 'failed'", "there are: succeeded"]),
+    ):
+        table = eft(*arguments)
+        assert table.code == 0
+        assert [part for part in parts if part not in table.err] == [], table.err
+        assert len(table.out.splitlines()) == 2, "the heading of an empty table"
+        assert json.loads(eft(*arguments, "--json").out) == []
+    assert json.loads(eft("runs", "--json", "--limit", "1").out)["truncated"] is True
+    assert len(json.loads(eft("runs", "--json", "--limit", "0").out)) == 3
 
 
 def test_sql_only_reads(eft: Eft):

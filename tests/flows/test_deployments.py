@@ -15,6 +15,7 @@ import pytest
 
 from db import queries
 from db.session import Database
+from eftcore.errors import EnvironmentProblem
 from tests.flows.conftest import COMMAND, shell
 from ui.deployments import trigger
 
@@ -31,7 +32,9 @@ def served(environment: dict[str, str]) -> Iterator[httpx.Client]:
     with subprocess.Popen([*COMMAND, "serve"], env=environment, stdout=subprocess.PIPE, text=True) as serve:
         assert serve.stdout is not None
         pages = serve.stdout.readline().split()[-1]
-        with httpx.Client(base_url=f"{pages}/api/", trust_env=False, timeout=60) as client:
+        environment["PREFECT_API_AUTH_STRING"] = shell(environment, "server", "key").stdout.strip()
+        shown = tuple(environment["PREFECT_API_AUTH_STRING"].split(":"))
+        with httpx.Client(base_url=f"{pages}/api/", auth=shown, trust_env=False, timeout=60) as client:
             _until(lambda: len(client.post("deployments/filter", json={}).json()) == len(FLOWS))
             yield client
         serve.terminate()
@@ -50,11 +53,13 @@ def _deployment(client: httpx.Client, flow: str, name: str) -> dict[str, Any]:
     return client.get(f"deployments/name/{flow}/{name}").json()
 
 
-def _trigger(client: httpx.Client, deployment: dict[str, Any], request: dict[str, Any]) -> httpx.Response:
+def _trigger(
+    client: httpx.Client, deployment: dict[str, Any], request: dict[str, Any], **further: Any
+) -> httpx.Response:
     """Create a flow run; while its database is locked the server answers 503 and asks to try again."""
 
     def post() -> httpx.Response | None:
-        body = {"parameters": {"request": request}}
+        body = {"parameters": {"request": request}, **further}
         answer = client.post(f"deployments/{deployment['id']}/create_flow_run", json=body)
         return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
@@ -79,20 +84,37 @@ def _ended(client: httpx.Client, run: str) -> dict[str, Any]:
     return dict(_until(look))
 
 
+WRONG = (
+    ({"width": 0}, "less than the minimum of 1"),
+    ({"widht": 8}, "widht"),
+    ({"activation": "tahn"}, "does not match"),
+    ({"activation": "tanh; rm"}, "does not match"),
+    ({"activation": "tanhtanh"}, "does not match"),
+    ({"activation": "softplus(beta=two)"}, "does not match"),
+    ({"closures": ["gonly"]}, "is not one of"),
+    ({"epsilon": "small"}, "is not of type"),
+    ({"tolerances": [2]}, "greater than or equal to the maximum"),
+    ({"seed": -1}, "less than the minimum"),
+)
+
+
 def test_flows_are_triggered_with_a_checked_form(
-    served: httpx.Client, environment: dict[str, str], tiny: Path, tmp_path: Path
+    served: httpx.Client, environment: dict[str, str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     deployment = _deployment(served, "run-configuration", "eft")
     form = deployment["parameter_openapi_schema"]["definitions"]["ConfigurationRequest"]["properties"]
     assert form["estimator"]["enum"] == ["plain", "paired"]
     assert form["weight_variance"]["description"] == "C_W"
-    for wrong, said in (({"width": 0}, "less than the minimum of 1"), ({"widht": 8}, "widht")):
+    for wrong, said in WRONG:
         refused = _trigger(served, deployment, {**CONFIGURATION, **wrong})
-        assert refused.status_code == 409
+        assert refused.status_code == 409, wrong
         assert said in refused.json()["detail"]
-    assert served.post("flow_runs/filter", json={}).json() == []
+    assert served.post("flow_runs/filter", json={"flows": {"name": {"any_": ["run-configuration"]}}}).json() == []
 
-    run = _triggered(served, deployment, CONFIGURATION)
+    # what a run of it may override does not reach the process
+    mark = tmp_path / "it-ran"
+    hostile = {"command": f"touch {mark}", "env": {"EFT_HOME": str(tmp_path / "elsewhere")}, "working_dir": "/"}
+    run = str(_trigger(served, deployment, CONFIGURATION, job_variables=hostile).json()["id"])
     assert _ended(served, run)["state_type"] == "COMPLETED"
     db = Database(f"sqlite:///{environment['EFT_HOME']}/results.db", read_only=True)
     runs = queries.runs(db)
@@ -102,7 +124,14 @@ def test_flows_are_triggered_with_a_checked_form(
     (schedule,) = _deployment(served, "sweep-stale", "eft")["schedules"]
     assert schedule["schedule"]["interval"] == 600
 
+    assert not mark.exists()
+    assert not (tmp_path / "elsewhere").exists()
+
     # as the explorer's button does
+    monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
+    with pytest.raises(EnvironmentProblem, match="asks for a key"):
+        trigger(str(served.base_url), str(tiny))
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", environment["PREFECT_API_AUTH_STRING"])
     name = trigger(str(served.base_url), str(tiny))
     (run,) = served.post("flow_runs/filter", json={"flow_runs": {"name": {"any_": [name, "tiny"]}}}).json()
     ended = _ended(served, run["id"])
@@ -110,13 +139,24 @@ def test_flows_are_triggered_with_a_checked_form(
 
     # the same flows from prefect.yaml, carried out by a worker
     with_api = {**environment, "PREFECT_API_URL": str(served.base_url).rstrip("/"), "PREFECT_HOME": str(tmp_path / "p")}
-    shutil.copy(ROOT / "prefect.yaml", tmp_path)
-    for arguments in (["work-pool", "create", "eft", "--type", "process"], ["deploy", "--all"]):
+    for name in ("prefect.yaml", "work-pool.json"):
+        shutil.copy(ROOT / name, tmp_path)
+    create = ["work-pool", "create", "eft", "--type", "process", "--base-job-template", "work-pool.json"]
+    for arguments in (create, ["deploy", "--all"]):
         done = subprocess.run([*PREFECT, *arguments], env=with_api, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     pool = {flow: _deployment(served, flow, "pool") for flow in FLOWS}
     assert all(deployment["work_pool_name"] == "eft" for deployment in pool.values())
+    for name, value in hostile.items():
+        further = {"job_variables": {name: value}}
+        assert _trigger(served, pool["run-configuration"], CONFIGURATION, **further).is_client_error, name
+        served.patch(f"deployments/{pool['run-configuration']['id']}", json=further)
+        assert _trigger(served, pool["run-configuration"], CONFIGURATION).is_client_error, name
+    served.patch(f"deployments/{pool['run-configuration']['id']}", json={"job_variables": {}})
     run = _triggered(served, pool["run-configuration"], {**CONFIGURATION, "activation": "erf"})
+    served.patch(f"flow_runs/{run}", json={"job_variables": hostile})
     worker = [*PREFECT, "worker", "start", "--pool", "eft", "--run-once"]
     done = subprocess.run(worker, env=with_api, cwd=tmp_path, capture_output=True, text=True)
     assert _ended(served, run)["state_type"] == "COMPLETED", done.stdout + done.stderr
+    assert not mark.exists()
+    assert not (tmp_path / "elsewhere").exists()

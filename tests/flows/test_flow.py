@@ -196,7 +196,7 @@ def test_what_prefect_forgot_is_not_computed_again(calls: list[str], tiny: Path,
     run(tiny)
     calls.clear()
     with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "empty"}):
-        assert run(tiny).failures == []
+        assert (run(tiny).failures, run(tiny).cached) == ([], TASKS)
     assert calls == []
 
 

@@ -29,7 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = tmp_path_factory.mktemp("how-to")
     (study,) = _blocks(INDEX, "toml")
     (made / "my-study.toml").write_text(study)
-    (made / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
+    for name in ("prefect.yaml", "work-pool.json"):
+        (made / name).write_text((ROOT / name).read_text())
     yield made
     LocalServer(made / "prefect").stop(force=True)  # where a page failed before its own command to stop it
 

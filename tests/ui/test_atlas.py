@@ -135,6 +135,22 @@ def test_an_error_on_the_page_is_that_of_the_theories(atlas: tuple[str, Database
     assert largest == pytest.approx(max(errors), rel=1e-3)
 
 
+def test_the_excess_of_a_width_is_relative_to_the_leading_order(atlas: tuple[str, Database, Path]) -> None:
+    page, db, _ = atlas
+    simulation = queries.runs(db, kind="simulation", activation="relu", width=8)["run_id"].iloc[0]
+    wick = queries.runs(db, kind="prediction", activation="relu", closure="wick")
+    configuration = queries.runs(db, run_id=simulation)["configuration_id"].iloc[0]
+    exact = wick[(wick["configuration_id"] == configuration) & (wick["closure_order"] > 8)]["run_id"].item()
+    simulated, predicted = queries.arrays(db, simulation), queries.arrays(db, exact)
+    for quantity in ("K0", "V4"):
+        leading = predicted[quantity][-1, 0, 0]
+        excess = 8 * (simulated[quantity][-1, 0, 0] - leading) / leading
+        variance = (8 * simulated[f"{quantity}_se"][-1, 0, 0] / leading) ** 2
+        row = next(line for line in page.splitlines() if line.startswith(f"| {quantity} | relu | 2 | 8 | 1 |"))
+        found = [float(cell) for cell in row.strip("| ").split(" | ")[5:]]
+        assert found == pytest.approx([excess, variance], rel=1e-3)
+
+
 def test_without_the_study_it_says_what_to_run(tmp_path: Path) -> None:
     environment = {**os.environ, "EFT_HOME": str(tmp_path), "EFT_DATABASE_URL": ""}
     subprocess.run([EFT, "db", "upgrade"], env=environment, check=True, capture_output=True)

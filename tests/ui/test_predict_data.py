@@ -79,7 +79,7 @@ def test_windows_against_the_exact_leading_order(quick: dict[str, eft.Theory]) -
     table = windows_frame(theories, exact).set_index(["closure", "quantity"])
     assert set(table.index.get_level_values("closure")) == {"mean", "source_only", "g_only", "sigma"}
     assert table.loc[("sigma", "V4"), "τ = 0.05"] == "> 1"
-    assert table.loc[("g_only", "K1"), "τ = 0.1"].startswith("0 … ")
+    assert table.loc[("g_only", "K1"), "τ = 0.1"].startswith("< 0.")
     # a reference that is itself uncertain by more than the tolerance decides nothing
     rough = replace(exact, details={**exact.details, "truncation_error": {"V4": 0.2, "K1": 0.2}})
     assert (

@@ -10,6 +10,7 @@ import pandas as pd
 from db import queries
 from db.session import Database
 from eftcore.errors import InputError
+from ui.atlas import finite_width
 from ui.notation import number
 
 STUDY = "atlas"
@@ -34,11 +35,10 @@ SAME_ERROR = 1.25
 """Errors of two kernels within this factor leave windows where they are, to the eye."""
 
 
-def _in_study(name: str) -> str:
-    return (
-        "prediction_run_id IN (SELECT r.run_id FROM study_runs r JOIN studies s ON s.id = r.study_id"
-        f" WHERE s.name = '{name}')"
-    )
+def _in_study(name: str, run_id: str = "prediction_run_id") -> str:
+    """Runs of the study as it was run last: under this name there may be older ones, with other work."""
+    newest = f"SELECT MAX(id) FROM studies WHERE name = '{name}'"
+    return f"{run_id} IN (SELECT run_id FROM study_runs WHERE study_id = ({newest}))"
 
 
 IN_STUDY = _in_study(STUDY)
@@ -66,7 +66,7 @@ def lessons(db: Database) -> tuple[Lesson, ...]:
             ("How windows move with the inputs and variances", _INPUTS, _inputs),
             ("How windows move with epsilon", _STEPS, _steps),
             ("How windows move with n", _WIDTHS, _widths),
-            ("What finite width adds to the exact leading order", _FINITE_WIDTH, _finite_width),
+            ("What finite width adds to the exact leading order", _FINITE_WIDTH, finite_width.finite_width),
             ("Real inputs", _REAL_INPUTS, _real_inputs),
         )
     )
@@ -79,7 +79,7 @@ def _learn(db: Database, title: str, sql: str, say: Callable[[pd.DataFrame], Ite
 
 def ask(db: Database, sql: str) -> pd.DataFrame:
     """What the database answers. Raises InputError where that is nothing yet."""
-    table = queries.select(db, sql)
+    table = queries.select(db, sql, max_rows=None)
     if table.empty:
         study = REAL_INPUTS if f"'{REAL_INPUTS}'" in sql else STUDY
         raise InputError(f"study = {study!r}: not complete; `eft run {study}` goes on")
@@ -149,11 +149,11 @@ _WIDTHS = (
 )
 
 _FINITE_WIDTH = (
-    "SELECT quantity, activation, width, COUNT(*) AS configurations, AVG(error) AS error, AVG(error_se) AS error_se,\n"
-    "    AVG(width * error) AS n_error, AVG(width * error_se) AS n_error_se\n"
-    "FROM v_errors\nWHERE closure = 'wick' AND closure_order > 8 AND layer = depth AND defined\n"
-    f"    AND quantity IN ('K0', 'V4') AND {IN_STUDY}\n"
-    "GROUP BY quantity, activation, width\nORDER BY quantity, activation, width"
+    f"SELECT {finite_width.COLUMNS}\n"
+    "FROM v_trajectories\nWHERE closure = 'wick' AND closure_order > 8 AND layer = depth\n"
+    "    AND (quantity = 'K0' AND component = '00' OR quantity = 'V4' AND component = '00,00')\n"
+    f"    AND {IN_STUDY}\n    AND {_in_study(STUDY, 'simulation_run_id')}\n"
+    "GROUP BY quantity, activation, weight_variance, width\nORDER BY quantity, activation, weight_variance, width"
 )
 
 _DIGITS = "CASE WHEN substr(kernel_label, 1, 6) {} 'digits' THEN error END"
@@ -254,24 +254,6 @@ def _widths(table: pd.DataFrame) -> Iterable[str]:
             f"Of {whole} configurations each, {theory} keeps V4 within {SIMULATED_TOLERANCE:.0%} of simulations of n ="
             f" {widths} up to T in: {'; '.join(parts)}."
         )
-
-
-def _finite_width(table: pd.DataFrame) -> Iterable[str]:
-    for quantity in ("K0", "V4"):
-        rows = table[table["quantity"] == quantity].groupby("activation")
-        parts = []
-        for name, row in rows:
-            sizes = [f"{value:.3g} ± {se:.2g}" for value, se in zip(row["n_error"], row["n_error_se"], strict=True)]
-            parts.append(f"{name} {', '.join(sizes)}")
-        widths = ", ".join(str(width) for width in sorted(table["width"].unique()))
-        yield f"n times the relative error of {quantity} at T, at n = {widths}: {'; '.join(parts)}."
-    low, high = table["n_error"] - 2 * table["n_error_se"], table["n_error"] + 2 * table["n_error_se"]
-    keys = [table["quantity"], table["activation"]]
-    constant = low.groupby(keys).max() <= high.groupby(keys).min()
-    yield (
-        f"A correction of order 1/n makes these independent of n; within two standard errors they are in"
-        f" {int(constant.sum())} of {len(constant)} rows (an error below its noise is biased upwards by it)."
-    )
 
 
 def _real_inputs(table: pd.DataFrame) -> Iterable[str]:

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 import eftcore as eft
+from db.spreadsheets import csv_bytes
 from eftcore.results import Theory
 from eftcore.windows import DEFAULT_TOLERANCES
 from ui.compare_data import (
@@ -176,5 +177,5 @@ st.plotly_chart(
     alt="Relative error of each curve over depth.",
 )
 st.container(horizontal=True).download_button(
-    "Errors as CSV", errors.to_csv(index=False).encode(), "errors.csv", "text/csv", on_click="ignore"
+    "Errors as CSV", csv_bytes(errors), "errors.csv", "text/csv", on_click="ignore"
 )

@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 import eftcore as eft
+from db import addresses
 from db.stored_results import StoredSample, simulations_of, stored_results
 from eftcore.errors import EftError
 from eftcore.results import Theory
@@ -176,7 +177,9 @@ def _study_file(model: eft.ResNet, kernel: eft.InputKernel, width: int, key: str
     row.download_button("Download study file", text, path.name, "application/toml", on_click="ignore")
     api = deployments.server()
     write = row.button("Write study file", help=f"to {folder}")
-    run = api is not None and row.button("Run it on the Prefect server", help=f"{api}: the deployment of run-study")
+    run = api is not None and row.button(
+        "Run it on the Prefect server", help=f"{addresses.shown(api)}: the deployment of run-study"
+    )
     if write or run:
         try:
             folder.mkdir(parents=True, exist_ok=True)

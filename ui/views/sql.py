@@ -7,6 +7,7 @@ import time
 import pandas as pd
 import streamlit as st
 
+from db.spreadsheets import csv_bytes
 from db.user_sql import select
 from eftcore.errors import EftError
 from ui.figures import query_figure
@@ -35,6 +36,11 @@ def _answer(url: str, sql: str) -> tuple[pd.DataFrame, bool, float]:
     start = time.perf_counter()
     frame = select(db, sql, max_rows=MOST_ROWS, timeout_seconds=MOST_SECONDS)
     return frame, bool(frame.attrs["truncated"]), time.perf_counter() - start
+
+
+def _whole(frame: pd.DataFrame, sql: str) -> pd.DataFrame:
+    """Every row: what is shown, unless that was cut."""
+    return select(db, sql, max_rows=None) if frame.attrs["truncated"] else frame
 
 
 def _show_chart(frame: pd.DataFrame) -> None:
@@ -102,7 +108,11 @@ st.dataframe(
 )
 row = st.container(horizontal=True)
 row.download_button(
-    "Result as CSV", lambda: frame.to_csv(index=False).encode(), "result.csv", "text/csv", on_click="ignore"
+    "Result as CSV",
+    lambda: csv_bytes(_whole(frame, str(sql))),
+    "result.csv",
+    "text/csv",
+    on_click="ignore",
 )
 if row.toggle("chart", key="chart_shown", bind="query-params"):
     _show_chart(frame)

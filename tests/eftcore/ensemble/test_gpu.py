@@ -30,7 +30,8 @@ def ensemble(activation="tanh", inputs=2, width=8, estimator="plain", *, kernel=
         kernel = eft.InputKernel.equicorrelated(n_inputs=inputs, variance=1.2, correlation=0.3)
     else:
         kernel = eft.InputKernel.explicit(kernel)
-    return eft.EnsembleSpec(model=model, kernel=kernel, width=width, estimator=estimator, depths=depths)
+    spec = eft.EnsembleSpec(model=model, kernel=kernel, width=width, estimator=estimator, depths=depths)
+    return spec.of_version(2)  # the same normals whatever the version: where Q is singular, rounding depends on them
 
 
 ACTIVATIONS = (

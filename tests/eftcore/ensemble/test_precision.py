@@ -45,6 +45,8 @@ def test_what_is_bounded():
         relative = max(a / b for a, b in zip(absolute, size, strict=True))
         assert reached(sample)[quantity] == pytest.approx({"absolute": max(absolute), "relative": relative})
         for bound, error_now in (("absolute", max(absolute)), ("relative", relative)):
+            if bound == "relative" and 1.1 * error_now >= 1:
+                continue  # nobody may ask for that little
             for factor, met in ((0.9, False), (1.1, True)):
                 now = attained(sample, eft.Precision(quantity=quantity, **{bound: factor * error_now}))
                 assert (now.met, now.error) == (met, pytest.approx(error_now))
