@@ -167,11 +167,15 @@ def test_verdicts_follow_from_the_numbers(recorded: Database) -> None:
     results = Told(recorded, "paper-quick")
     results.told = {}
     judged = [finding.verdict for finding in findings(results)]
-    assert judged == [STANDS, CHANGES, f"{STANDS}, and by more than published", STANDS, STANDS]
+    # 8000 networks resolve that G-only fails for K1, in some ensembles by how much more than published
+    more = f"{STANDS}, and by more than published"
+    assert judged[2] in (STANDS, more)
+    assert judged[:2] + judged[3:] == [STANDS, CHANGES, STANDS, STANDS]
     for told, place, verdict in (
         ({("V4", CONVERGED): (42.9, 0.0), ("V4", None): (48.7, 0.1)}, 1, STANDS),
         ({("K1", CONVERGED): (-0.45, 0.0), ("K1", None): (-0.45, 0.01)}, 2, CHANGES),
         ({("K1", CONVERGED): (-0.5, 0.0), ("K1", None): (-0.45, 0.01)}, 2, STANDS),
+        ({("K1", CONVERGED): (-1.03, 0.0), ("K1", None): (-0.45, 0.01)}, 2, more),
         ({("U1", CONVERGED): (0.0, 0.0)}, 3, CHANGES),
         ({("V4", CONVERGED): (48.4710, 0.0)}, 4, CHANGES),
     ):
