@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from db.addresses import shown
 from eftcore.errors import EnvironmentProblem
 from flows import server_access
 from flows.server import LocalServer
@@ -113,6 +112,8 @@ def require_answer(url: str) -> None:
     """Raises EnvironmentProblem when the API at PREFECT_API_URL does not answer, or asks for a key that we lack."""
     import httpx
     from prefect.client.orchestration import get_client
+
+    from db.addresses import shown
 
     with get_client(sync_client=True) as client:
         failure = client.api_healthcheck()

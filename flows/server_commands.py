@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from db.addresses import shown
 from flows import orchestration
 from flows.store import data_home
 
@@ -66,6 +65,8 @@ def _describe() -> dict[str, Any]:
     running = server.running()
     described: dict[str, Any] = {"running": running is not None, "prefect_home": str(server.prefect_home)}
     if configured := os.environ.get("PREFECT_API_URL"):
+        from db.addresses import shown
+
         described["used_instead"] = shown(configured)
     if running is not None:
         described |= {

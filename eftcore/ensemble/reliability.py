@@ -3,8 +3,9 @@
 Standard errors rest on second moments of what each network contributes. Where those contributions are skewed, an
 estimate that happens to be low comes with an error that is low too, and value +- 2 se covers less than 95 %. How much
 less follows from their skewness, but a sample with heavy tails underestimates its own skewness. It is therefore taken
-from a model with two numbers that a sample does know, the relative spread s of G and its skewness: a power of G is
-Gaussian.
+from a model with two numbers, the relative spread s of G and its skewness, in which a power of G is Gaussian. The
+spread is that of the theory: a sample that lacks the rare large networks also looks less spread, and a mark that rested
+on the sample alone would spare just the samples that are wrong.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ NORMAL = float(stats.norm.isf(0.025))
 LARGEST = 1.3
 """Widening beyond which the expansion that it comes from says nothing: such an error is not reliable."""
 
+SURPRISE = 1.25
+"""A sample's spread over the expected one beyond which the sample is believed."""
+
 POWERS = (0.0, 1 / 6, 1 / 3)
 """Powers of G that may be Gaussian: from the log-normal law to that of a chi-squared variable."""
 
@@ -36,6 +40,10 @@ CONTRIBUTIONS = {
     ("V4", "paired"): "change",
     ("Sigma", "plain"): "product",
     ("Sigma", "paired"): "square",
+    ("kappa3", "plain"): "third",
+    ("kappa3", "paired"): "third",
+    ("kappa4", "plain"): "fourth",
+    ("kappa4", "paired"): "fourth",
 }
 """What one network contributes to an estimate, by quantity and estimator."""
 
@@ -58,19 +66,25 @@ class Widening:
         return (NORMAL**2 + 1) / 4 / (self.factor - 1)
 
 
-def widening(contribution: str, spread: np.ndarray, skewness: np.ndarray, networks: int) -> Widening:
-    """For ``networks`` networks whose G has this relative spread and skewness, (R,) each (eq. 7.14, 7.16).
+def widening(
+    contribution: str, spread: np.ndarray, skewness: np.ndarray, networks: int, expected: np.ndarray | None = None
+) -> Widening:
+    """For ``networks`` networks whose G has this relative spread and skewness, (R,) each (eq. 7.14 to 7.18).
 
     Hall's expansion of a studentised mean to order 1 / M (P. Hall, The Bootstrap and Edgeworth Expansion, 1992, section
-    2.6), without the term of the kurtosis, which would narrow the interval.
+    2.6), without the term of the kurtosis, which would narrow the interval. ``expected`` (R,) is the relative variance
+    of the leading order, NaN where it is unknown.
 
     >>> found = widening("square", np.array([0.2]), np.array([0.4]), 2000)
     >>> bool(found.reliable[0]), round(float(found.factor[0]), 3)
-    (True, 1.011)
+    (True, 1.014)
     """
     z = NORMAL
-    skewed = model_skewness(contribution, spread, power_of(spread, skewness, networks))
-    by_skewness, by_count = (z**5 + 2 * z**3 - 3 * z) / 18, (z**3 + 3 * z) / 4
+    power = power_of(spread, skewness, networks)
+    if expected is not None:
+        spread = credible_spread(spread, expected, power)
+    skewed = model_skewness(contribution, spread, power)
+    by_skewness, by_count = (z**5 + 2 * z**3 - 3 * z) / 18, (z**3 + z) / 4
     factor = 1 + (by_skewness * skewed**2 + by_count) / (z * max(networks, 1))
     return Widening(factor, (factor <= LARGEST) & (networks > 1))
 
@@ -78,11 +92,24 @@ def widening(contribution: str, spread: np.ndarray, skewness: np.ndarray, networ
 def power_of(spread: np.ndarray, skewness: np.ndarray, networks: int) -> np.ndarray:
     """(R,) the smallest power lambda that is compatible with the skewness, 3 s (1 - lambda) for small s (eq. 7.15).
 
-    A sample knows its skewness to about sqrt(6 / M); where that says nothing the log-normal law remains.
+    A sample knows its skewness to about sqrt(6 / M) (1 + 3 s + 3 s^2), the second factor being an allowance for laws
+    that are not Gaussian; where that says nothing the log-normal law remains.
     """
     safe = np.where(spread > 0, spread, 1.0)
-    likely = 1 - skewness / (3 * safe)
-    return np.clip(likely - 2 * np.sqrt(6 / max(networks, 1)) / (3 * safe), POWERS[0], POWERS[-1])
+    error = np.sqrt(6 / max(networks, 1)) * (1 + 3 * spread + 3 * spread**2)
+    return np.clip(1 - (skewness + 2 * error) / (3 * safe), POWERS[0], POWERS[-1])
+
+
+def credible_spread(spread: np.ndarray, expected: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """(R,) spread by the leading order's relative variance, unless the sample's is far larger (eq. 7.18).
+
+    >>> credible_spread(np.array([2.1, 0.3, 0.3]), np.array([2.42, 0.04, np.nan]), np.zeros(3)).round(2).tolist()
+    [3.2, 0.3, 0.3]
+    """
+    shape = np.maximum(3 * power, 1e-9)
+    # (1 + 3 lambda x)^(1 / 3 lambda) - 1 without cancellation; the tables end long before exp overflows
+    theory = np.sqrt(np.expm1(np.minimum(np.log1p(shape * expected) / shape, 50.0)))
+    return np.where(spread > SURPRISE * theory, spread, np.where(np.isfinite(theory), theory, spread))
 
 
 def model_skewness(contribution: str, spread: np.ndarray, power: np.ndarray) -> np.ndarray:
@@ -111,12 +138,15 @@ def _tables() -> tuple[np.ndarray, dict[str, np.ndarray]]:
         kernel = raw / (raw @ weight)[:, None] - 1
         spread = np.sqrt(kernel**2 @ weight)
         linear = ((kernel * z) @ weight)[:, None] * z
+        second, third = ((kernel**k @ weight)[:, None] for k in (2, 3))
         terms = {
             "kernel": kernel,
             "residual": kernel - linear,
             "square": kernel**2,
             "change": kernel**2 - linear**2,
             "product": (1 + kernel) ** 2,
+            "third": kernel**3 - 3 * second * kernel,
+            "fourth": kernel**4 - 6 * second * kernel**2 - 4 * third * kernel,
         }
         for name, term in terms.items():
             found.setdefault(name, []).append(np.interp(grid, spread, _skewness(term, weight)))

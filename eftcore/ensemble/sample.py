@@ -15,6 +15,7 @@ import numpy as np
 from eftcore.ensemble import estimates
 from eftcore.ensemble.agreement import disagreement
 from eftcore.ensemble.estimates import Estimate
+from eftcore.ensemble.expected_spread import relative_variance
 from eftcore.ensemble.groups import FEWEST, group_counts
 from eftcore.ensemble.leading_order import LeadingOrder, leading_order
 from eftcore.ensemble.reference import Reference
@@ -42,7 +43,7 @@ class Sample:
     """Networks of one ensemble at R recorded layers; N inputs, P = N (N + 1) / 2 pairs a <= b row-major.
 
     Standard errors (``_se``) have the shape of what they belong to; value +- 1.96 se is a 95 % interval, also for few
-    networks, wherever ``reliable`` says so (docs/theory.md, eq. 7.14 to 7.16). ``a + b`` merges samples of the same
+    networks, wherever ``reliable`` says so (docs/theory.md, eq. 7.14 to 7.18). ``a + b`` merges samples of the same
     ensemble from different shards, to the same digits in any order.
 
     Attributes:
@@ -148,8 +149,8 @@ class Sample:
 
     @property
     def third_cumulant_se(self) -> np.ndarray:
-        """(R, N). Too small by some percent below 10^4 networks: it rests on sixth moments."""
-        return self.spec.width**2 * self._cumulants.third_se
+        """(R, N). It rests on sixth moments, so that thousands of networks are needed before it is reliable."""
+        return self.spec.width**2 * self._widened("kappa3", self._cumulants.third_se)
 
     @property
     def fourth_cumulant(self) -> np.ndarray:
@@ -158,26 +159,28 @@ class Sample:
 
     @property
     def fourth_cumulant_se(self) -> np.ndarray:
-        """(R, N). Too small by some ten percent at 10^4 networks and a few at 10^5: it rests on eighth moments."""
-        return self.spec.width**3 * self._cumulants.fourth_se
+        """(R, N). It rests on eighth moments, so that ten thousands of networks are needed before it is reliable."""
+        return self.spec.width**3 * self._widened("kappa4", self._cumulants.fourth_se)
 
     def widening(self, quantity: str) -> Widening:
-        """What the standard errors of K0, V4, K1, U1 or Sigma were multiplied by, and whether that is enough."""
+        """What the standard errors of a quantity were multiplied by, and whether that is enough.
+
+        ``quantity`` is K0, V4, K1, U1, Sigma, or kappa3 or kappa4 for the third and fourth cumulant.
+        """
         estimator = "plain" if quantity == "V4" and self._covariance is self._plain_covariance else self.spec.estimator
-        spread, skewness = self._shape
         found = [
-            widening(CONTRIBUTIONS[quantity, estimator], s, g, self.samples)
-            for s, g in zip(spread.T, skewness.T, strict=True)
+            widening(CONTRIBUTIONS[quantity, estimator], spread, skewness, self.samples, expected)
+            for spread, skewness, expected in zip(*(x.T for x in (*self._shape, self._expected)), strict=True)
         ]
         return Widening(np.max([one.factor for one in found], 0), np.all([one.reliable for one in found], 0))
 
     def degrees_of_freedom(self, quantity: str) -> np.ndarray:
-        """(R,) how well the standard errors of K0, V4, K1, U1 or Sigma are known, as degrees of freedom (eq. 7.16)."""
+        """(R,) how well a quantity's standard errors (see widening) are known, as degrees of freedom (eq. 7.16)."""
         return self.widening(quantity).degrees_of_freedom
 
     def reliable(self, quantity: str) -> np.ndarray:
-        """(R,) whether value +- 1.96 se of K0, V4, K1, U1 or Sigma is a 95 % interval: not with too few networks for
-        the tails of their kernel.
+        """(R,) whether value +- 1.96 se of a quantity (see widening) is a 95 % interval: not with too few networks
+        for the tails of their kernel.
 
         >>> from eftcore import InputKernel, ResNet, simulate
         >>> model = ResNet(activation="relu", weight_variance=2.0, epsilon=0.5, depth=6)
@@ -357,6 +360,10 @@ class Sample:
         third = cube - 3 * mean * square + 2 * mean**3
         spread = np.divide(np.sqrt(variance), kernel, out=np.zeros_like(kernel), where=kernel > 0)
         return spread, np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > 0)
+
+    @cached_property
+    def _expected(self) -> np.ndarray:
+        return relative_variance(self.spec)
 
     @cached_property
     def _increment(self) -> Estimate:

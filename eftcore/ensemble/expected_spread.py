@@ -1,0 +1,50 @@
+"""How much one network's kernel is expected to vary, from theory: what a sample with heavy tails cannot know itself.
+
+The spread that a sample shows is too small in the very samples whose errors are too small, so a mark that rests on it
+alone spares the wrong ones (docs/theory.md, section 7.6).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from eftcore.ensemble.leading_order import leading_order
+from eftcore.ensemble.reference import Path
+from eftcore.specs import EnsembleSpec, InputKernel, ResNet
+
+RTOL = 0.1
+"""Relative error of the leading order that is asked for."""
+
+LARGEST_ERROR = 0.25
+"""Relative error of the leading order beyond which nothing is expected."""
+
+
+def relative_variance(spec: EnsembleSpec) -> np.ndarray:
+    """(R, N) leading-order Var(G_aa) / K0_aa^2 at the recorded layers, of each input alone; NaN where unknown.
+
+    >>> from eftcore import ResNet
+    >>> model = ResNet(activation="linear", weight_variance=2.0, epsilon=0.1, depth=3)
+    >>> spec = EnsembleSpec(model=model, kernel=InputKernel.explicit([[1.5]]), width=20, depths=(0,))
+    >>> relative_variance(spec).round(6).tolist()
+    [[0.1]]
+    """
+    # one input at a time: the law of G_aa does not depend on the others, and one input's series is short
+    assert spec.depths is not None
+    variances = [float(x) for x in np.diag(spec.kernel.array)]
+    return np.stack([_times_width(spec.model, spec.depths, x) for x in variances], axis=1) / spec.width
+
+
+@lru_cache(maxsize=64)
+def _times_width(model: ResNet, depths: tuple[int, ...], variance: float) -> np.ndarray:
+    if variance <= 0:
+        return np.full(len(depths), np.nan)
+    spec = EnsembleSpec(model=model, kernel=InputKernel.explicit([[variance]]), depths=depths, width=1)
+    kernel = Path(spec).reference.kernel[:, 0]
+    found = leading_order(spec, RTOL)
+    if found is None:
+        return np.full(kernel.shape, np.nan)
+    value, error = found.covariance[:, 0, 0], found.error[:, 0, 0]
+    known = np.isfinite(value) & (value > 0) & (kernel > 0) & (error <= LARGEST_ERROR * value)
+    return np.divide(value, kernel**2, out=np.full_like(kernel, np.nan), where=known)
