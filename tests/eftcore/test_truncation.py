@@ -56,7 +56,6 @@ def test_converged_order_of_the_paper_network() -> None:
         assert abs(theory.correction[-1, 0, 0] / -0.45296256 - 1) < left["K1"] < largest
 
 
-@pytest.mark.filterwarnings("ignore:numerics. rtol = 1e-09 was not met")  # of a K1 that is all rounding
 def test_an_order_far_too_low_says_so() -> None:
     with pytest.warns(eft.TruncationWarning, match=r"order = 24: .* K1 "):
         found = eft.predict(network("sin", 5.0, 0.7), inputs(20.0), "wick", depths=(0, 20))
@@ -107,12 +106,13 @@ def test_bound_holds_at_every_depth_and_is_no_idle_one(
     allowed = np.sqrt(above.variance[:, :, None] * above.variance[:, None, :])
     rounding = 1e-13 * np.abs(high.covariance).max()
     assert (missed <= allowed + rounding).all()
-    assert above.variance[-1].sum() <= 12 * np.linalg.norm(missed[-1]) + rounding
+    held = above.share < 0.1 and order > 2
+    if held:
+        assert above.variance[-1].sum() <= 4 * np.linalg.norm(missed[-1]) + rounding
     missed, allowed = np.abs(high.correction - low.correction), to_matrix(above.correction)
     assert (missed <= allowed + rounding).all()
-    if activation not in ("relu", "leaky_relu(slope=0.2)") or order > 8:
-        # what the orders left out of K1 have of different signs cancels, most of all for a steep sigma
-        limit = 40 if above.coarse else 15 if activation == "erf(scale=5)" else 5
+    if held:
+        limit = 30 if above.coarse else 3
         assert np.linalg.norm(allowed[-1]) <= limit * np.linalg.norm(missed[-1]) + rounding
 
 
@@ -120,7 +120,8 @@ def test_raising_the_order_ends_as_soon_as_everything_is_there() -> None:
     spec = spec_of(network("linear"), inputs(1.0, 0.3), 24)
     first = next(raised_orders(spec))
     assert first.order == ORDERS[0]
-    assert max(first.strict.values()) < 1e-9
+    assert max(first.rest.values()) < 1e-9
+    assert max(first.strict.values()) < 1e-6
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert eft.predict(spec.model, spec.kernel, "wick", order="auto").details["wick_order"] == ORDERS[0]

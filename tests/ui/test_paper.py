@@ -22,7 +22,7 @@ from eftcore.published import published
 from tests.ui.conftest import ROOMY
 from ui.paper.audit import CHANGES, OPEN, STANDS, findings, lines
 from ui.paper.residuals import residual_table
-from ui.paper.results import CONVERGED, Number, Results, Theory
+from ui.paper.results import CONVERGED, EXACT, Number, Results, Theory
 from ui.screenshots import chromium, explorer, wait_until_drawn
 
 EFT = Path(sys.executable).parent / "eft"
@@ -89,6 +89,13 @@ def test_every_number_has_its_query_and_every_figure_is_inside(report):
     assert len(list((folder / "images").glob("paper-figure-*.svg"))) == 4
     assert markdown.count("SELECT ") > 50
     assert "12 % low" in markdown
+
+
+def test_the_exact_leading_order_is_converged_and_says_how_far(recorded: Database, report) -> None:
+    """Order 24 has -0.4440 for K1, which orders from 80 on put at -0.4529 to -0.4530."""
+    found = Results(recorded, "paper-quick").number("K1", "00", 800, EXACT)
+    assert abs(found.value - -0.45296256) < found.unsure < 1e-3
+    assert f"exact leading order {found.value:.4f}, known to ± " in report[1]
 
 
 @pytest.mark.parametrize("width", [64, 256])
@@ -160,13 +167,17 @@ def test_verdicts_follow_from_the_numbers(recorded: Database) -> None:
     results = Told(recorded, "paper-quick")
     results.told = {}
     judged = [finding.verdict for finding in findings(results)]
-    assert judged == [STANDS, CHANGES, f"{STANDS}, and by more than published", STANDS, STANDS]
+    # 8000 networks resolve that G-only fails for K1, in some ensembles by how much more than published
+    more = f"{STANDS}, and by more than published"
+    assert judged[2] in (STANDS, more)
+    assert judged[:2] + judged[3:] == [STANDS, CHANGES, STANDS, STANDS]
     for told, place, verdict in (
         ({("V4", CONVERGED): (42.9, 0.0), ("V4", None): (48.7, 0.1)}, 1, STANDS),
         ({("K1", CONVERGED): (-0.45, 0.0), ("K1", None): (-0.45, 0.01)}, 2, CHANGES),
         ({("K1", CONVERGED): (-0.5, 0.0), ("K1", None): (-0.45, 0.01)}, 2, STANDS),
+        ({("K1", CONVERGED): (-1.03, 0.0), ("K1", None): (-0.45, 0.01)}, 2, more),
         ({("U1", CONVERGED): (0.0, 0.0)}, 3, CHANGES),
-        ({("V4", CONVERGED): (48.4665, 0.0)}, 4, CHANGES),
+        ({("V4", CONVERGED): (48.4710, 0.0)}, 4, CHANGES),
     ):
         results.told = told
         assert findings(results)[place].verdict == verdict, told

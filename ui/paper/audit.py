@@ -209,7 +209,7 @@ def _covariance(results: Results) -> tuple[str, list[str], list[str]]:
         f"Published: {drift:+.1%} (theory {theirs['g_only']:.3f}, simulation {theirs['simulation']:.3f}). With 32"
         f" Gauss-Hermite nodes we find {fixed.value:.3f} too.",
         f"With converged integrals the same equations give {converged.value:.3f}:"
-        f" {converged.value / exact.value - 1:+.2%} against the exact leading order ({exact.value:.3f}) and"
+        f" {converged.value / exact.value - 1:+.2%} against the exact leading order ({known_to(exact, 3)}) and"
         f" {now:+.2%} ± {simulated.se / simulated.value:.2%} against our simulation of width {results.width}"
         f" ({with_error(simulated)}).",
         "Most of the published drift is the error of the quadrature; the rest is the closure's and of order 1/n.",
@@ -233,7 +233,7 @@ def _correction(results: Results) -> tuple[str, list[str], list[str]]:
         f" relative to a K0 that 32 nodes put {wrong.value - right.value:.5f} too high. At n = {WIDTH} that alone"
         f" shifts K1 by {-shift:+.3f}; relative to the converged K0 their simulation says"
         f" {float(mean.value) + shift:.3f}.",
-        f"Our simulation of width {results.width}: {with_error(simulated)}; exact leading order {exact.value:.4f};"
+        f"Our simulation of width {results.width}: {with_error(simulated)}; exact leading order {known_to(exact, 4)};"
         f" G-only, converged, {converged.value:.4f}; with the source normal-ordered (Wick order 2)"
         f" {order_2.value:.4f}.",
     ]
@@ -264,7 +264,7 @@ def _sigma_kernel(results: Results) -> tuple[str, list[str], list[str]]:
         asked += [without.sql, extended.sql, exact.sql]
         better.append(abs(extended.value - exact.value) < abs(without.value - exact.value))
         computed.append(
-            f"{quantity}[{component}] at T = 2 against the exact leading order: G-only"
+            f"{quantity}[{component}] at T = 2 against the exact leading order ({known_to(exact, 4)}): G-only"
             f" {without.value / exact.value - 1:+.2%}, sigma-kernel closure {extended.value / exact.value - 1:+.2%}."
         )
     return STANDS if all(better) else CHANGES, computed, asked
@@ -289,6 +289,16 @@ def with_error(number: Number) -> str:
         return f"{number.value:.6g}"
     digits = max(0, 1 - int(f"{number.se:e}".split("e")[1]))
     return f"{number.value:.{digits}f} ± {number.se:.{digits}f}"
+
+
+def known_to(number: Number, decimals: int) -> str:
+    """A theory's value and how far it may be off by its own account, where that is seen in its last digit.
+
+    >>> known_to(Number(-0.45292, 0.0, "", 0.0002), 4), known_to(Number(48.4709, 0.0, "", 1e-5), 3)
+    ('-0.4529, known to ± 0.0002', '48.471')
+    """
+    text = f"{number.value:.{decimals}f}"
+    return text if number.unsure < 0.1 * 10.0**-decimals else f"{text}, known to ± {number.unsure:.1g}"
 
 
 def percent(number: Number) -> str:

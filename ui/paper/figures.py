@@ -31,7 +31,7 @@ _LINES = {
     CONVERGED: ("G-only, converged", CLOSURE_LINE["g_only"]),
     SOURCE_ONLY: ("source only", CLOSURE_LINE["source_only"]),
     SIGMA: ("sigma-kernel closure", CLOSURE_LINE["sigma"]),
-    EXACT: ("exact leading order (Wick 24)", CLOSURE_LINE["wick"]),
+    EXACT: ("exact leading order", CLOSURE_LINE["wick"]),
 }
 """Label and line of each theory."""
 

@@ -20,6 +20,7 @@ from db.stored_results import StoredSample, stored_results
 from eftcore.errors import InputError
 from eftcore.published import published
 from eftcore.results import Theory as Prediction
+from eftcore.solving import error_scales
 
 STUDIES = ("paper", "paper-quick")
 """Bundled studies laid out as the audit needs them, the better one first."""
@@ -27,30 +28,41 @@ STUDIES = ("paper", "paper-quick")
 
 @dataclass(frozen=True)
 class Number:
-    """A value, its standard error (0 for theory) and the SQL that asks the database for it."""
+    """A value, its standard error (0 for theory) and the SQL that asks the database for it.
+
+    ``unsure`` is how far a theory's value may be off by its own account, absolute: numerics and Wick orders left out.
+    """
 
     value: float
     se: float
     sql: str
+    unsure: float = 0.0
 
 
 @dataclass(frozen=True)
 class Theory:
-    """Which prediction: closure, Wick order, nodes of the fixed rule (None: converged quadrature)."""
+    """Which prediction: closure, Wick order, nodes of the fixed rule (None: converged quadrature).
+
+    ``above`` is for the highest Wick order there is, if it is above this one: how far order = "auto" went is not known
+    beforehand.
+    """
 
     closure: str
     order: int | None = None
     nodes: int | None = None
+    above: int | None = None
 
     @property
     def condition(self) -> str:
         """SQL that picks it out of a view."""
         order = "" if self.order is None else f" AND closure_order = {self.order}"
+        order += "" if self.above is None else f" AND closure_order > {self.above}"
         nodes = "IS NULL" if self.nodes is None else f"= {self.nodes}"
         return f"closure = '{self.closure}'{order} AND nodes {nodes}"
 
     def __str__(self) -> str:
         order = "" if self.order is None else f" of order {self.order}"
+        order += "" if self.above is None else " of automatic order"
         return f"{self.closure}{order}" + ("" if self.nodes is None else f" with {self.nodes} nodes")
 
 
@@ -63,8 +75,23 @@ CONVERGED = Theory("g_only")
 SOURCE_ONLY = Theory("source_only")
 NORMAL_ORDERED = Theory("wick", order=2)
 SIGMA = Theory("sigma")
-EXACT = Theory("wick", order=24)
+EXACT = Theory("wick", above=NORMAL_ORDERED.order)
 THEORIES = (SOURCE_ONLY, CONVERGED, PUBLISHED, SIGMA, NORMAL_ORDERED, EXACT)
+
+
+def _one(theory: Theory | None) -> str:
+    """SQL that leaves one row, of the highest order where several answer."""
+    return (" ORDER BY closure_order DESC" if theory is not None and theory.above is not None else "") + " LIMIT 1"
+
+
+def _unsure(result: Prediction, quantity: str, row: int) -> float:
+    """How far the prediction may be off at one recorded depth (Frobenius norm): numerics and orders left out."""
+    scales = error_scales(result)
+    if quantity not in scales:
+        return 0.0
+    left = result.details.get("truncation_error")
+    truncation = float(left.get(quantity, 0.0)) if isinstance(left, dict) else 0.0
+    return (result.numerical_error.get(quantity, 0.0) + truncation) * float(scales[quantity][row])
 
 
 def recorded_studies(db: Database) -> list[str]:
@@ -162,7 +189,8 @@ class Results:
             f"component = '{component}'",
             f"layer = {layer}",
         )
-        return Number(float(values[at]), 0.0 if errors is None else float(errors[at]), f"{sql} LIMIT 1")
+        unsure = _unsure(result, quantity, at[0]) if isinstance(result, Prediction) else 0.0
+        return Number(float(values[at]), 0.0 if errors is None else float(errors[at]), f"{sql}{_one(theory)}", unsure)
 
     def error(self, quantity: str, layer: int, theory: Theory) -> Number:
         """Relative error of a theory against the simulation (Frobenius norm over all components)."""
@@ -170,7 +198,7 @@ class Results:
         sql = self._query(
             "error, error_se", "v_errors", self.width, theory.condition, f"quantity = '{quantity}'", f"layer = {layer}"
         )
-        return Number(float(row["error"]), float(row["error_se"]), f"{sql} LIMIT 1")
+        return Number(float(row["error"]), float(row["error_se"]), f"{sql}{_one(theory)}")
 
     def window(self, quantity: str, tolerance: float, theory: Theory) -> tuple[dict[str, Any], str]:
         """A validity window (a row of v_windows), and its query."""
@@ -212,6 +240,8 @@ class Results:
     def _of_theory(rows: pd.DataFrame, theory: Theory) -> pd.DataFrame:
         rows = rows[rows["closure"] == theory.closure]
         rows = rows[rows["nodes"].isna() if theory.nodes is None else rows["nodes"] == theory.nodes]
+        if theory.above is not None:
+            rows = rows[rows["closure_order"] > theory.above].sort_values("closure_order", ascending=False)
         return rows if theory.order is None else rows[rows["closure_order"] == theory.order]
 
     def _row(self, rows: pd.DataFrame, quantity: str, theory: Theory, where: pd.Series) -> dict[str, Any]:
