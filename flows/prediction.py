@@ -46,7 +46,8 @@ def prediction_notes(theory: Theory) -> str:
     remaining = theory.details.get("truncation_error")
     if isinstance(remaining, dict):
         changes = ", ".join(f"{name} {change:.1e}" for name, change in remaining.items())
-        lines.append(f"Left out by ending the Wick series there, relative: {changes} (asked: {spec.truncation:g})")
+        asked = "" if spec.truncation is None else f" (asked: {spec.truncation:g})"
+        lines.append(f"Left out at most by ending the Wick series there, relative: {changes}{asked}")
     return "\n".join(lines)
 
 

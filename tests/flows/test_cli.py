@@ -66,6 +66,14 @@ def test_predict_prints_the_reference_row(eft: Eft):
     assert last["K1_01"] == pytest.approx(-0.1980, abs=5e-5)
 
 
+def test_predict_says_what_a_given_wick_order_leaves_out(eft: Eft):
+    result = eft("predict", "--closure", "wick", "--order", "8", "--depth", "20", "--inputs", "1", "--rows", "1")
+    assert result.code == 0
+    assert "wick of order 8" in result.out
+    assert "Left out at most by ending the Wick series there, relative: V4 " in result.out
+    assert "asked" not in result.out
+
+
 def test_predict_table_has_a_row_for_each_step_and_its_error(eft: Eft):
     result = eft("predict", "--activation", "relu", "--rows", "2", "--total-time", "0.5", "--epsilon", "0.1")
     lines = [line.split() for line in result.out.splitlines()]
