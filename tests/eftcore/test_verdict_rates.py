@@ -31,8 +31,8 @@ def test_at_most_one_window_in_twenty_is_false(case):
 
 
 def test_verdicts_are_still_given():
-    """Many networks and an error of half the tolerance: resolved almost always; one of twice the tolerance: refuted."""
-    found = {(row.quantity, row.depths, row.factor): row for row in rates(MANY, 20)}
+    """Many networks: the right theory is resolved almost always, and certified mostly, at any number of depths."""
+    found = {(row.depths, row.factor): row for row in rates(MANY, 20) if row.quantity == "V4"}
     for depths in (1, 10, 40):
-        assert found["K1", depths, 0.0].resolved >= 0.9
-    assert found["K1", 40, 0.0].certified >= 0.5
+        assert found[depths, 0.0].resolved >= 0.9
+    assert found[40, 0.0].certified >= 0.5
