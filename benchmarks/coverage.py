@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-import eftcore as eft
-from eftcore.ensemble import Sample
+from benchmarks.ensembles import Ensemble
 
 FEWEST = 20
 """Unmarked ensembles below which a row's coverage says nothing."""
@@ -28,36 +27,10 @@ CUMULANTS = {"kappa3": "third_cumulant", "kappa4": "fourth_cumulant"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
-    """An ensemble and how many of its networks an estimate rests on; ``truth`` networks stand for all of them."""
+class Case(Ensemble):
+    """An ensemble; ``truth`` networks stand for all of them."""
 
-    activation: str
-    width: int
-    epsilon: float
-    depth: int
-    networks: int
-    estimator: str
-    n_inputs: int = 1
-    weight_variance: float = 2.0
     truth: int = 400_000
-
-    def __str__(self) -> str:
-        return (
-            f"{self.activation}, C_W = {self.weight_variance:g}, n = {self.width},"
-            f" T = {self.epsilon**2 * self.depth:g}, N = {self.n_inputs}, {self.estimator}, M = {self.networks}"
-        )
-
-    def sample(self, networks: int, seed: int) -> Sample:
-        """So many networks of this seed, at the last layer."""
-        model = eft.ResNet(
-            activation=self.activation,
-            weight_variance=self.weight_variance,
-            epsilon=self.epsilon,
-            depth=self.depth,
-        )
-        kernel = eft.InputKernel.equicorrelated(n_inputs=self.n_inputs, variance=1.0, correlation=0.3)
-        options = {"width": self.width, "samples": networks, "seed": seed, "estimator": self.estimator}
-        return eft.simulate(model, kernel, depths=[self.depth], **options)
 
 
 _NETWORKS = (
@@ -130,8 +103,8 @@ class Coverage:
 
 def coverage(case: Case, seeds: int, first: int = 0) -> Iterator[Coverage]:
     """Coverage of value +- 2 se over ``seeds`` ensembles, by their seeds from ``first`` on."""
-    truth = case.sample(case.truth, seed=10**6)
-    samples = [case.sample(case.networks, seed) for seed in range(first, first + seeds)]
+    truth = case.sample(case.truth, 10**6, [case.depth])
+    samples = [case.sample(case.networks, seed, [case.depth]) for seed in range(first, first + seeds)]
     for quantity, attribute in (QUANTITIES | CUMULANTS).items():
         right, spread = (getattr(truth, f"{attribute}{suffix}")[0] for suffix in ("", "_se"))
         entries = np.triu_indices(len(right)) if right.ndim == 2 else slice(None)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import eftcore as eft
+from benchmarks.ensembles import Ensemble
 from eftcore.ensemble import Sample
 from eftcore.results import Theory
 from eftcore.windows import QUANTITIES
@@ -32,53 +33,18 @@ DEPTHS = (1, 10, 100)
 """Numbers of recorded depths that are judged."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """An ensemble, and how many of its networks each verdict rests on."""
-
-    activation: str = "tanh"
-    estimator: str = "plain"
-    n_inputs: int = 1
-    width: int = 16
-    networks: int = 512
-    weight_variance: float = 2.0
-    epsilon: float = 0.1
-    depth: int = 100
-
-    def __str__(self) -> str:
-        return (
-            f"{self.activation}, {self.estimator}, N = {self.n_inputs}, n = {self.width}, M = {self.networks},"
-            f" T = {self.epsilon**2 * self.depth:g}"
-        )
-
-    def sample(self, seed: int) -> Sample:
-        """The ensemble of this seed."""
-        return eft.simulate(
-            self.model, self.kernel, width=self.width, samples=self.networks, seed=seed, estimator=self.estimator
-        )
-
-    @property
-    def model(self) -> eft.ResNet:
-        return eft.ResNet(
-            activation=self.activation,
-            weight_variance=self.weight_variance,
-            epsilon=self.epsilon,
-            depth=self.depth,
-        )
-
-    @property
-    def kernel(self) -> eft.InputKernel:
-        return eft.InputKernel.equicorrelated(n_inputs=self.n_inputs, variance=1.0, correlation=0.3)
-
-
 CASES = (
-    *(Case(estimator=estimator, n_inputs=n) for estimator in ("plain", "paired") for n in (1, 2, 4)),
-    *(Case(estimator=estimator, networks=networks) for estimator in ("plain", "paired") for networks in (4, 64, 4096)),
-    *(Case(activation="relu", estimator=estimator) for estimator in ("plain", "paired")),
-    *(Case(activation="relu", estimator=estimator, networks=8192) for estimator in ("plain", "paired")),
-    *(Case(activation="relu", width=4, epsilon=0.5, depth=6, networks=networks) for networks in (256, 4000)),
-    Case(activation="gelu", estimator="paired", n_inputs=2, width=64, networks=2048),
-    Case(activation="linear", width=8, networks=2048),
+    *(Ensemble(estimator=estimator, n_inputs=n) for estimator in ("plain", "paired") for n in (1, 2, 4)),
+    *(
+        Ensemble(estimator=estimator, networks=networks)
+        for estimator in ("plain", "paired")
+        for networks in (4, 64, 4096)
+    ),
+    *(Ensemble(activation="relu", estimator=estimator) for estimator in ("plain", "paired")),
+    *(Ensemble(activation="relu", estimator=estimator, networks=8192) for estimator in ("plain", "paired")),
+    *(Ensemble(activation="relu", width=4, epsilon=0.5, depth=6, networks=networks) for networks in (256, 4000)),
+    Ensemble(activation="gelu", estimator="paired", n_inputs=2, width=64, networks=2048),
+    Ensemble(activation="linear", width=8, networks=2048),
 )
 
 
@@ -105,9 +71,9 @@ class Rates:
         return self.refuted if self.factor <= 1 else self.certified
 
 
-def rates(case: Case, seeds: int) -> Iterator[Rates]:
+def rates(case: Ensemble, seeds: int) -> Iterator[Rates]:
     """Verdicts on theories of known error against ``seeds`` ensembles of the case."""
-    samples = [case.sample(seed) for seed in range(seeds)]
+    samples = [case.sample(case.networks, seed) for seed in range(seeds)]
     theory = eft.predict(case.model, case.kernel, "g_only")
     truth = {name: np.mean([getattr(sample, attribute) for sample in samples], axis=0) for name, attribute in _JUDGED}
     for quantity, attribute in _JUDGED:

@@ -15,6 +15,9 @@ from scipy import stats
 CONFIDENCE = 0.95
 """Probability that all statements of one window hold together."""
 
+NORMAL = float(stats.norm.isf(0.025))
+"""Standard errors within which a normal estimate lies in 95 % of cases."""
+
 DRAWS = 4000
 """Multiplier-bootstrap draws; the critical value's own error is then about one percent."""
 
@@ -110,5 +113,5 @@ def _student(critical: float, freedom: np.ndarray) -> np.ndarray:
     tail = stats.norm.sf(critical)
     normal = np.isinf(freedom)
     degrees = np.where(normal, 1.0, np.maximum(freedom, 1.0))
-    widened = stats.t.isf(tail, degrees) * (stats.norm.isf(0.025) / stats.t.isf(0.025, degrees))
+    widened = stats.t.isf(tail, degrees) * (NORMAL / stats.t.isf(0.025, degrees))
     return np.where(normal, critical, widened)

@@ -46,7 +46,16 @@ class Measured(Protocol):
     def reliable(self, quantity: str) -> np.ndarray: ...
 
 
-_WINDOW_COLUMNS = ("quantity", "tolerance", "resolved_from", "certified_until", "refuted_from", "status")
+_WINDOW_COLUMNS = [
+    "quantity",
+    "tolerance",
+    "resolved_from",
+    "certified_until",
+    "refuted_from",
+    "status",
+    "numerical_error",
+    "confidence",
+]
 
 Reference = Measured | Theory
 """What a theory is compared with: a simulated sample, or another theory."""
@@ -108,13 +117,11 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
         frame.insert(1, "depth", depths)
         frame.insert(2, "time", np.asarray(theory.time)[ours])
         errors.append(frame)
-        own = {"quantity": quantity, "numerical_error": theory.numerical_error.get(quantity, np.nan)}
-        windows.extend({**own, **validity_window(frame, tolerance)} for tolerance in tolerances)
+        own = {"numerical_error": theory.numerical_error.get(quantity, np.nan), "confidence": CONFIDENCE}
+        windows.extend({"quantity": quantity, **own, **validity_window(frame, tau)} for tau in tolerances)
     if not errors:
         raise InputError("compare: the theory and the reference have no quantity in common")
-    columns = [*_WINDOW_COLUMNS, "numerical_error"]
-    frame = pd.DataFrame(windows, columns=columns).assign(confidence=CONFIDENCE)
-    return Comparison(pd.concat(errors, ignore_index=True), frame)
+    return Comparison(pd.concat(errors, ignore_index=True), pd.DataFrame(windows, columns=_WINDOW_COLUMNS))
 
 
 def validity_window(errors: pd.DataFrame, tolerance: float) -> dict[str, object]:

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
+from eftcore.bands import NORMAL
 from eftcore.hermite import gauss_hermite_nodes
-
-NORMAL = float(stats.norm.isf(0.025))
 
 LARGEST = 1.3
 """Widening beyond which the expansion that it comes from says nothing: such an error is not reliable."""

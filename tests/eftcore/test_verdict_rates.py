@@ -5,21 +5,22 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from benchmarks.verdicts import Case, rates
+from benchmarks.ensembles import Ensemble
+from benchmarks.verdicts import rates
 
 SEEDS = 60
 FALSE_ALARM = 1e-4
 """Probability that one row fails although 5 % of its windows are false; there are 60 rows."""
 
 CASES = {
-    "light tails": Case(estimator="plain", n_inputs=2, networks=512, depth=40),
-    "light tails, paired": Case(estimator="paired", networks=256, depth=40),
-    "heavy tails": Case(activation="relu", width=8, estimator="plain", networks=1024, depth=40),
-    "few networks": Case(estimator="plain", networks=16, depth=40),
+    "light tails": Ensemble(estimator="plain", n_inputs=2, networks=512, depth=40),
+    "light tails, paired": Ensemble(estimator="paired", networks=256, depth=40),
+    "heavy tails": Ensemble(activation="relu", width=8, estimator="plain", networks=1024, depth=40),
+    "few networks": Ensemble(estimator="plain", networks=16, depth=40),
 }
 
 
-MANY = Case(estimator="paired", networks=4096, depth=40)
+MANY = Ensemble(estimator="paired", networks=4096, depth=40)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
