@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from db import migrate, queries
 from db.session import Database
+from flows.server_access import AUTH_STRING
 from flows.study import load_study
 from tests.conftest import FaultLog
 from tests.flows import killed
@@ -55,7 +57,7 @@ def test_a_killed_study_goes_on_and_leaves_no_trace_of_it(
     study.write_text(STUDY)
     shards = sum(len(simulation.all_shards) for simulation in load_study(study).simulations.values())
     assert shards > 20
-    environment |= {"EFT_DATABASE_URL": url, "PREFECT_API_URL": prefect_api}
+    environment |= {"EFT_DATABASE_URL": url, "PREFECT_API_URL": prefect_api, AUTH_STRING: os.environ[AUTH_STRING]}
     home = Path(environment["EFT_HOME"])
 
     processes = multiprocessing.get_context("forkserver")
