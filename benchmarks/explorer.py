@@ -39,7 +39,7 @@ WIDTHS = (16, 32, 64)
 CLOSURES: tuple[Closure, ...] = ("source_only", "g_only", "sigma")
 LAYERS = 100
 REPEATS = 5
-PROVENANCE = {"host": "bench", "device": "cpu", "python": "3.11", "wall_seconds": 1.0}
+PROVENANCE = {"host": "bench", "device": "cpu", "python": "3.11", "worker_seconds": 1.0}
 
 
 def fill(database: Database) -> None:

@@ -74,7 +74,7 @@ def overhead(runners: list[str]) -> None:
     for shard, networks in ((0, 64), (1, 4096)):  # the first compiles
         work.simulate(store, spec, shard=shard, samples=networks, device="cpu")
     _, provenance = work.load_sample(store, work.shard_digest(spec.digest, 1, 4096))
-    networks = int(4096 * SECONDS / provenance["wall_seconds"])
+    networks = int(4096 * SECONDS / provenance["worker_seconds"])
     for runner in runners:
         wall, simulated = _flow(spec, networks, runner)
         between = (wall - sum(simulated)) / SHARDS
@@ -116,7 +116,7 @@ def _flow(spec: eft.EnsembleSpec, networks: int, runner: str) -> tuple[float, li
     end = simulate_all()
     records = [work.load_sample(default_store(), digest)[1] for digest in digests.values()]
     start = min(datetime.fromisoformat(record["started_at"]).timestamp() for record in records)
-    return end - start, [record["wall_seconds"] for record in records]
+    return end - start, [record["worker_seconds"] for record in records]
 
 
 def sweep(home: Path, configurations: int) -> None:

@@ -39,8 +39,13 @@ from db.types import UTCDateTime
 from eftcore.errors import InputError
 from eftcore.specs import canonical_json
 
-FORMAT = 3
-RENAMED: Mapping[int, Mapping[str, str]] = {1: {"simulation_run_id": "reference_run_id"}, 2: {}}
+FORMAT = 4
+_UNTIL_3 = {"wall_seconds": "worker_seconds"}
+RENAMED: Mapping[int, Mapping[str, str]] = {
+    1: {"simulation_run_id": "reference_run_id", **_UNTIL_3},
+    2: _UNTIL_3,
+    3: _UNTIL_3,
+}
 """Columns that older formats call otherwise; every table that has such a column calls it so now."""
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 100_000

@@ -134,6 +134,8 @@ class Run(Base):
     """One simulation or one prediction: what was computed, how it went and where it came from.
 
     Its status moves as db/lifecycle.py says. ``extends_run_id`` is the simulation whose shards are all in this one too.
+    ``worker_seconds`` adds up the time of all its shards, ``elapsed_seconds`` is that from the first start to the last
+    end, NULL where an older version recorded the run.
     """
 
     __tablename__ = "runs"
@@ -146,7 +148,8 @@ class Run(Base):
         sa.CheckConstraint("(status = 'failed') = (error_message IS NOT NULL)", name="failure_has_message"),
         sa.CheckConstraint("width >= 1 AND samples >= 1", name="has_networks"),
         _finite("rtol"),
-        _finite("wall_seconds"),
+        _finite("worker_seconds"),
+        _finite("elapsed_seconds"),
         {"sqlite_autoincrement": True},
     )
 
@@ -189,7 +192,8 @@ class Run(Base):
     flow_run_id: Mapped[str | None]
     task_run_id: Mapped[str | None]
     started_at: Mapped[datetime | None]
-    wall_seconds: Mapped[float | None]
+    worker_seconds: Mapped[float | None]
+    elapsed_seconds: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
     updated_at: Mapped[datetime] = mapped_column(server_default=utc_now())
 

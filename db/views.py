@@ -20,9 +20,14 @@ _CONFIGURATION = (
     "configuration_id:integer activation:text weight_variance:number bias_variance:number epsilon:number depth:integer"
     " total_time:number n_inputs:integer kernel_label:text kernel_variance:number kernel_correlation:number"
 )
-_PREDICTED = "closure:text closure_order:integer quadrature:text nodes:integer"
-_COMPARED = f"width:integer samples:integer {_PREDICTED}"
-_REFERENCE = "reference_closure:text reference_order:integer"
+_SIMULATED = "width:integer samples:integer seed:integer estimator:text sampler:text dtype:text"
+_PREDICTED = "closure:text closure_order:integer quadrature:text nodes:integer rtol:number step:text continuous:flag"
+_COMPARED = f"{_SIMULATED} {_PREDICTED}"
+_REFERENCE = (
+    "reference_closure:text reference_order:integer reference_quadrature:text reference_nodes:integer"
+    " reference_rtol:number reference_step:text reference_continuous:flag"
+)
+_SPENT = "worker_seconds:number elapsed_seconds:number"
 _ENDS = (
     "quantity:text tolerance:number resolved_from:number certified_until:number refuted_from:number status:text"
     " confidence:number converged:flag numerical_error:number"
@@ -47,12 +52,13 @@ v_runs = _view(
     "v_runs",
     "run_id:integer kind:text status:text digest:text",
     _CONFIGURATION,
-    "width:integer samples:integer seed:integer estimator:text sampler:text dtype:text",
+    _SIMULATED,
     "extends_run_id:integer stopped_because:text",
-    "closure:text closure_order:integer quadrature:text nodes:integer rtol:number step:text continuous:flag",
+    _PREDICTED,
     "converged:flag algorithm_version:integer superseded:flag git_commit:text git_dirty:flag host:text device:text",
-    "python:text flow_run_id:text task_run_id:text started_at:time wall_seconds:number created_at:time",
-    "updated_at:time heartbeat_at:time error_message:text",
+    "python:text flow_run_id:text task_run_id:text started_at:time",
+    _SPENT,
+    "created_at:time updated_at:time heartbeat_at:time error_message:text",
 )
 
 v_windows = _view("v_windows", _CONFIGURATION, _COMPARED, _WINDOW, _RUN_IDS)
@@ -85,14 +91,16 @@ v_best_closures = _view(
 v_precision = _view(
     "v_precision",
     _CONFIGURATION,
-    "width:integer samples:integer estimator:text quantity:text relative_se:number largest_relative_se:number",
+    _SIMULATED,
+    "quantity:text relative_se:number largest_relative_se:number",
     "reliable_share:number degrees_of_freedom:number",
-    "target_kind:text target:number reached:number met:flag stopped_because:text wall_seconds:number",
+    "target_kind:text target:number reached:number met:flag stopped_because:text",
+    _SPENT,
     "relative_se_nonfinite:text largest_relative_se_nonfinite:text reached_nonfinite:text",
     "simulation_run_id:integer",
 )
 
-VIEWS = (
+OF_RESULTS = (
     v_runs,
     v_windows,
     v_errors,
@@ -102,3 +110,20 @@ VIEWS = (
     v_theory_windows,
     v_theory_errors,
 )
+
+
+def by_study(view: str) -> str:
+    """Name of a view's twin, which has a row for each study that the row belongs to, and the study's name in front.
+
+    >>> by_study("v_windows")
+    'v_study_windows'
+    """
+    return view.replace("v_", "v_study_", 1)
+
+
+def _twin(view: sa.TableClause) -> sa.TableClause:
+    columns = (sa.column(column.name, column.type) for column in view.c)
+    return sa.table(by_study(view.name), sa.column("study", sa.Text()), *columns)
+
+
+VIEWS = (*OF_RESULTS, *map(_twin, OF_RESULTS))

@@ -361,6 +361,11 @@ class _Recorded(Spec):
         return other
 
 
+def usual_step(closure: str) -> Literal["euler", "exact"]:
+    """How a closure steps through depth when nothing is said."""
+    return "exact" if closure in ("wick", "particle") else "euler"
+
+
 class PredictionSpec(_Recorded):
     """One theory prediction.
 
@@ -396,7 +401,7 @@ class PredictionSpec(_Recorded):
         if self.continuous and self.step is not None:
             raise ValueError(f"step = {self.step!r} does not go with continuous = true; leave it out")
         if not self.continuous and self.step is None:
-            object.__setattr__(self, "step", "exact" if self.closure in ("wick", "particle") else "euler")
+            object.__setattr__(self, "step", usual_step(self.closure))
         return self
 
     @cached_property

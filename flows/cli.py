@@ -141,7 +141,7 @@ def runs(
     frame = queries.runs(database, **chosen, limit=limit + 1 if limit else None)
     if frame.empty:
         _say_what_there_is(database, v_runs, ("run_id",), chosen)
-    tables.print_frame(frame, as_json=json, columns=None if json else tables.RUN_COLUMNS, limit=limit)
+    tables.print_frame(frame, as_json=json, columns=None if json else tables.run_columns(frame), limit=limit)
 
 
 @app.command()

@@ -159,7 +159,7 @@ def _renewal() -> str:
 def _expected_seconds(work: float) -> float | None:
     """Time for so many neuron-input-layers; None where nothing is recorded to judge by."""
     frame = runs(Database(default_url(), read_only=True), kind="simulation", status="succeeded", limit=100)
-    spent = frame["wall_seconds"] / (frame["samples"] * frame["depth"] * frame["width"] * frame["n_inputs"])
+    spent = frame["worker_seconds"] / (frame["samples"] * frame["depth"] * frame["width"] * frame["n_inputs"])
     return float(spent.median() * work) if spent.notna().any() else None
 
 

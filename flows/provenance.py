@@ -6,10 +6,10 @@ import platform
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,7 +38,7 @@ def origin() -> dict[str, str | None]:
 
 @contextmanager
 def timed(*, device: str = "cpu", seed: int | None = None) -> Iterator[dict[str, Any]]:
-    """A provenance record of the block: start, host, versions and commit at once; ``wall_seconds`` when it ends."""
+    """A provenance record of the block: start, host, versions and commit at once; how long it took when it ends."""
     record: dict[str, Any] = {
         **_source(),
         "versions": _versions(),
@@ -51,7 +51,36 @@ def timed(*, device: str = "cpu", seed: int | None = None) -> Iterator[dict[str,
     }
     start = time.perf_counter()
     yield record
-    record["wall_seconds"] = round(time.perf_counter() - start, 6)
+    record["worker_seconds"] = record["elapsed_seconds"] = round(time.perf_counter() - start, 6)
+
+
+def of_parts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The record of a sum, from those of its parts: from their first start to their last end, and their work added up.
+
+    >>> first = {"started_at": "2026-01-31T10:00:00+00:00", "worker_seconds": 5.0, "elapsed_seconds": 5.0}
+    >>> second = {"started_at": "2026-01-31T10:00:03+00:00", "worker_seconds": 5.0, "elapsed_seconds": 5.0}
+    >>> together = of_parts([first, second])
+    >>> together["worker_seconds"], together["elapsed_seconds"]
+    (10.0, 8.0)
+    """
+    starts = [datetime.fromisoformat(part["started_at"]) for part in parts]
+    ends = [start + timedelta(seconds=part["elapsed_seconds"]) for start, part in zip(starts, parts, strict=True)]
+    return {
+        **parts[0],
+        **origin(),
+        "started_at": min(starts).isoformat(),
+        "worker_seconds": sum(part["worker_seconds"] for part in parts),
+        "elapsed_seconds": round((max(ends) - min(starts)).total_seconds(), 6),
+    }
+
+
+def as_now(record: dict[str, Any], parts: int = 1) -> dict[str, Any]:
+    """A record as it is written now. Older versions added up the time of all ``parts``, and kept no elapsed time."""
+    older = dict(record)
+    seconds = older.pop("wall_seconds", None)
+    if seconds is None:
+        return record
+    return {**older, "worker_seconds": seconds, "elapsed_seconds": seconds if parts == 1 else None}
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from db.window_queries import SIMULATION_SETTINGS, distinguishing
 from flows.windows_table import LEGEND, windows_table
 
 if TYPE_CHECKING:
@@ -34,6 +35,13 @@ RUN_COLUMNS = (
     "closure",
 )
 """What a terminal shows; --json gives every column."""
+
+_RUN_SETTINGS = (
+    *("weight_variance", "bias_variance", "closure_order", "nodes", "step", "continuous", "rtol"),
+    *SIMULATION_SETTINGS,
+    "superseded",
+)
+"""Shown too where runs differ in them alone."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -65,6 +73,12 @@ def print_frame(
     for row in frame.itertuples(index=False):
         table.add_row(*(Text(_text(value)) for value in row))
     console().print(table)
+
+
+def run_columns(runs: pd.DataFrame) -> list[str]:
+    """Columns of v_runs that tell these runs apart on a terminal."""
+    alike = [name for name in RUN_COLUMNS if name not in ("run_id", "status")]
+    return [*RUN_COLUMNS, *distinguishing(runs, alike, _RUN_SETTINGS)]
 
 
 def print_windows(windows: pd.DataFrame) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from db.window_queries import SIMULATION_SETTINGS, distinguishing
 from eftcore.words import window_text
 
 _CONFIGURATION = {
@@ -24,6 +25,16 @@ _CONFIGURATION = {
 }
 """Columns that tell configurations apart, with their headings."""
 
+_SETTINGS = {
+    "step": "step",
+    "rtol": "rtol",
+    **{name: name for name in SIMULATION_SETTINGS},
+    "reference_step": "step of reference",
+    "reference_nodes": "nodes of reference",
+    "reference_rtol": "rtol of reference",
+}
+"""Columns that are shown where lines differ in them alone, with their headings."""
+
 LEGEND = (
     "t = epsilon^2 * layer up to which the relative error stays within 1 %, 5 % and so on. 'a - b': it leaves between\n"
     "a and b; '< b': before b; '> T': not before T; '> a ?': certified up to a, undecided after; 'seen from c': the\n"
@@ -35,10 +46,12 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """What all rows have in common, as a heading, and the table of what differs.
 
     ``windows`` has the columns of the view v_windows, of v_theory_windows, or of both (db.window_queries); what a row
-    is held against is said where it is not always a simulation.
+    is held against is said where it is not always a simulation, and settings where rows differ in nothing else.
     """
     if "reference_closure" in windows:
         windows = windows.assign(reference=[_reference(row) for row in windows.to_dict("records")])
+        windows["reference_step"] = _step(windows["reference_step"], windows["reference_continuous"])
+    windows = windows.assign(step=_step(windows["step"], windows["continuous"]))
     configuration = [name for name in _CONFIGURATION if name in windows]
     order = [*configuration, "quantity", "prediction_run_id", "tolerance"]
     windows = windows.assign(
@@ -46,6 +59,8 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
         superseded=windows["superseded"].map({True: "yes", False: "no"}),
     ).sort_values(order)
     windows = windows.astype(object).where(windows.notna(), None)
+    alike = [*configuration, "quantity", "tolerance", "closure", "closure_order"]
+    telling = distinguishing(windows, alike, [name for name in _SETTINGS if name in windows])
     common = {name: windows[name].iloc[0] for name in configuration if windows[name].nunique() <= 1}
     lines: dict[tuple[object, ...], dict[str, object]] = {}
     for row in windows.to_dict("records"):
@@ -56,6 +71,7 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
                 **{_CONFIGURATION[name]: row[name] for name in configuration if name not in common},
                 "quantity": row["quantity"],
                 "closure": _predicted(row),
+                **{_SETTINGS[name]: row[name] for name in telling},
             },
         )
         line[_percent(row["tolerance"])] = window_text(row)
@@ -64,6 +80,11 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     table = pd.DataFrame(list(lines.values()))
     tolerances = [_percent(tolerance) for tolerance in sorted(windows["tolerance"].unique())]
     return heading, table[[*table.columns.difference(tolerances, sort=False), *tolerances]]
+
+
+def _step(step: pd.Series[str], continuous: pd.Series[bool]) -> pd.Series[str]:
+    """The rule by which a theory steps through depth; "continuous" for the limit of small steps."""
+    return step.mask(continuous.fillna(False).astype(bool), "continuous")
 
 
 def _reference(row: Mapping[Any, Any]) -> str:

@@ -18,7 +18,7 @@ from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
 from eftcore.windows import VERDICT_VERSION, Comparison
 from flows.progress import step
-from flows.provenance import origin, timed
+from flows.provenance import as_now, of_parts, timed
 from flows.store import ResultStore, Stored
 
 AnySpec = TypeVar("AnySpec", PredictionSpec, EnsembleSpec)
@@ -61,7 +61,7 @@ def _theory(stored: Stored, digest: str) -> tuple[Theory, dict[str, Any]]:
     spec = _made_by_its_version(PredictionSpec(**stored.meta["spec"]), lambda spec: spec.digest == digest)
     described = {name: stored.meta[name] for name in ("numerical_error", "converged", "details")}
     fields: dict[str, Any] = {**stored.arrays, **described}
-    return Theory(spec=spec, **fields), stored.meta["provenance"]
+    return Theory(spec=spec, **fields), as_now(stored.meta["provenance"])
 
 
 def simulate(store: ResultStore, spec: EnsembleSpec, *, shard: int, samples: int, device: str) -> str:
@@ -87,11 +87,8 @@ def merge(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, in
     for part, _ in parts[1:]:
         total = total + part
     total = total.settled()
-    provenance = {**parts[0][1], **origin()}
-    provenance["started_at"] = min(part["started_at"] for _, part in parts)
-    provenance["wall_seconds"] = sum(part["wall_seconds"] for _, part in parts)
     digest = sample_digest(spec, shards)
-    _save_sample(store, digest, total, provenance)
+    _save_sample(store, digest, total, of_parts([provenance for _, provenance in parts]))
     return digest
 
 
@@ -129,7 +126,7 @@ def _sample(stored: Stored, digest: str) -> tuple[Sample, dict[str, Any]]:
         lambda spec: digest in (sample_digest(spec, shards), shard_digest(spec.digest, index, count)),
     )
     sample = Sample.from_arrays(spec, shards, stored.arrays, streams=stored.meta["streams"])
-    return sample, stored.meta["provenance"]
+    return sample, as_now(stored.meta["provenance"], parts=len(shards))
 
 
 def _made_by_its_version(spec: AnySpec, matches: Callable[[AnySpec], bool]) -> AnySpec:

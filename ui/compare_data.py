@@ -33,9 +33,8 @@ def build_theories(db: Database, simulation_run_ids: Sequence[int]) -> pd.DataFr
     names = [theory_name(*theory) for theory in rows[list(THEORY)].itertuples(index=False, name=None)]
     rows = rows.assign(theory=names, rank=rows["closure"].map(CLOSURES.index))
     ordered = rows.sort_values(["rank", "closure_order", "prediction_run_id"])
-    return ordered.drop_duplicates(["simulation_run_id", "theory"]).drop(
-        columns=["rank", "windows", "nodes", "converged"]
-    )
+    kept = ["simulation_run_id", "prediction_run_id", "closure", "closure_order", "theory"]
+    return ordered.drop_duplicates(["simulation_run_id", "theory"])[kept]
 
 
 def build_series(db: Database, pairs: pd.DataFrame, components: Sequence[str]) -> pd.DataFrame:

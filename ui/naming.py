@@ -7,38 +7,57 @@ from collections.abc import Hashable
 import pandas as pd
 
 from db.window_queries import THEORY
-from eftcore.specs import CLOSURES
-from ui.notation import CONFIGURATION, QUANTITIES, configuration_text
+from eftcore.specs import CLOSURES, Numerics, usual_step
+from ui.notation import CONFIGURATION, QUANTITIES, SETTINGS, configuration_text
+
+_USUAL_RTOL = Numerics().rtol
 
 
 def split_columns(rows: pd.DataFrame) -> tuple[str, list[str]]:
     """The configuration columns that are the same in all rows, in words, and the names of those that differ."""
-    there = [column for column in CONFIGURATION if column in rows]
+    there = [column for column in (*CONFIGURATION, *SETTINGS) if column in rows]
     differing = [column for column in there if rows[column].nunique(dropna=False) > 1]
-    same = [column for column in there if column not in differing]
+    same = [column for column in there if column in CONFIGURATION and column not in differing]
     return configuration_text(rows.iloc[0].to_dict(), same), differing
 
 
 def name_theories(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the column theory: the closure, with its order, its nodes where a fixed rule was used, and a mark where its
-    numerics did not converge.
-    """
+    """Add the column theory, in the words of theory_name."""
     names = [theory_name(*theory) for theory in rows[list(THEORY)].itertuples(index=False, name=None)]
     return _tell_apart(rows.assign(theory=names), "theory", "prediction_run_id", within=_reference_run(rows))
 
 
-def theory_name(closure: str, order: float | None, nodes: float | None, converged: bool | None = None) -> str:
-    """A prediction in few words; one whose integrals did not converge says so, unless its rule is fixed.
+def theory_name(
+    closure: str,
+    order: float | None,
+    nodes: float | None,
+    converged: bool | None = None,
+    step: str | None = None,
+    continuous: bool | None = None,
+    rtol: float | None = None,
+) -> str:
+    """A prediction in few words: the closure with its order, and whatever of its settings is not the usual one.
+
+    One whose integrals did not converge says so, unless its rule is fixed.
 
     >>> theory_name("g_only", None, None), theory_name("wick", 8, None), theory_name("g_only", None, 32)
     ('g_only', 'wick m=8', 'g_only 32-node')
     >>> theory_name("g_only", None, None, False)
     'g_only (not converged)'
+    >>> theory_name("g_only", None, None, True, "exact"), theory_name("wick", 8, None, True, "exact", False, 1e-6)
+    ('g_only, exact step', 'wick m=8, rtol 1e-06')
     """
     name = closure if pd.isna(order) else f"{closure} m={order:.0f}"
     if not pd.isna(nodes):
-        return f"{name} {nodes:.0f}-node"
-    return f"{name} (not converged)" if not pd.isna(converged) and not converged else name
+        name = f"{name} {nodes:.0f}-node"
+    if not pd.isna(continuous) and continuous:
+        name = f"{name}, continuous"
+    elif not pd.isna(step) and step != usual_step(closure):
+        name = f"{name}, {step} step"
+    if pd.isna(nodes) and not pd.isna(rtol) and rtol != _USUAL_RTOL:
+        name = f"{name}, rtol {rtol:g}"
+    failed = pd.isna(nodes) and not pd.isna(converged) and not converged
+    return f"{name} (not converged)" if failed else name
 
 
 def name_configurations(rows: pd.DataFrame) -> pd.DataFrame:

@@ -39,6 +39,9 @@ CONFIGURATION = {
 }
 """Columns that say what was computed, in reading order, with the field's symbols. M counts networks."""
 
+SETTINGS = {"estimator": "estimator", "seed": "seed", "sampler": "sampler", "dtype": "precision"}
+"""Columns that say how a simulation was done; named where simulations differ in them."""
+
 
 def number(value: float | None, digits: int = 4) -> str:
     """A number with ``digits`` significant digits; an em dash where there is none.
@@ -93,5 +96,6 @@ def configuration_text(row: Mapping[Any, Any], columns: list[str] | tuple[str, .
     for column in columns:
         value = row[column]
         shown = value if isinstance(value, str) else number(value)
-        parts.append(shown if column in ("activation", "kernel_label") else f"{CONFIGURATION[column]} = {shown}")
+        symbol = (CONFIGURATION | SETTINGS)[column]
+        parts.append(shown if column in ("activation", "kernel_label") else f"{symbol} = {shown}")
     return ", ".join(parts)

@@ -17,6 +17,7 @@ from db.components import row_components
 from db.session import Database
 from db.spreadsheets import csv_bytes
 from db.stored_results import numerical_errors, stored_specs
+from db.window_queries import SIMULATION_SETTINGS, distinguishing
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.words import window_text
 from ui.naming import in_reading_order, name_theories
@@ -45,7 +46,8 @@ _PROVENANCE = {
     "device": "device",
     "python": "Python",
     "started_at": "started",
-    "wall_seconds": "wall time / s",
+    "worker_seconds": "time of all workers / s",
+    "elapsed_seconds": "elapsed time / s",
 }
 
 _DIGITS = 12
@@ -54,7 +56,8 @@ _DIGITS = 12
 def build_simulations(db: Database) -> pd.DataFrame:
     """Finished simulations, newest first: v_runs with the column label, one line for people. One statement."""
     rows = queries.runs(db, kind="simulation", status="succeeded")
-    labels = [f"run {row['run_id']}: {configuration_text(row, _CHOICE)}" for row in rows.to_dict("records")]
+    said = [*_CHOICE, *distinguishing(rows, _CHOICE, SIMULATION_SETTINGS)]
+    labels = [f"run {row['run_id']}: {configuration_text(row, said)}" for row in rows.to_dict("records")]
     return rows.assign(label=labels)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from db.views import VIEWS
+from db.views import OF_RESULTS
 
 EXAMPLES = {
     "windows at 5 %": """SELECT activation, weight_variance, width, closure, quantity,
@@ -27,8 +27,8 @@ FROM v_trajectories
 WHERE quantity = 'K1' AND component = '00'
   AND simulation_run_id = (SELECT max(simulation_run_id) FROM v_trajectories)
 ORDER BY closure, time""",
-    "what simulations cost": """SELECT run_id, activation, depth, width, n_inputs, samples, wall_seconds,
-       1e9 * wall_seconds / samples / depth / width / n_inputs AS ns_per_neuron_input_layer
+    "what simulations cost": """SELECT run_id, activation, depth, width, n_inputs, samples, worker_seconds,
+       1e9 * worker_seconds / samples / depth / width / n_inputs AS ns_per_neuron_input_layer
 FROM v_runs
 WHERE kind = 'simulation' AND status = 'succeeded'
 ORDER BY run_id DESC""",
@@ -58,7 +58,7 @@ def view_columns() -> pd.DataFrame:
     """view, column and type of every column of the documented views."""
     rows = [
         {"view": view.name, "column": column.name, "type": str(column.type).lower()}
-        for view in VIEWS
+        for view in OF_RESULTS
         for column in view.columns
     ]
     return pd.DataFrame(rows)

@@ -18,7 +18,7 @@ from db.window_queries import THEORY, Reference, window_cells, window_counts, wi
 from eftcore.specs import CLOSURES
 from eftcore.words import window_text
 from ui.naming import in_reading_order, name_configurations, name_theories, theory_name
-from ui.notation import CONFIGURATION, QUANTITIES, number
+from ui.notation import CONFIGURATION, QUANTITIES, SETTINGS, number
 from ui.predict_data import MOST_INPUTS
 
 PAGE_ROWS = 50
@@ -41,11 +41,15 @@ PARAMETERS = {
     "kernel_correlation": "correlation of K⁰",
     "width": "width n",
     "samples": "networks M",
+    **SETTINGS,
 }
 """Columns of v_windows that may be an axis or a filter, in reading order."""
 
-_OF_SIMULATIONS = ("width", "samples")
+_OF_SIMULATIONS = ("width", "samples", *SETTINGS)
 """Of these, what a theory as reference does not have."""
+
+_REFERENCE = [f"reference_{name}" for name in ("closure", "order", "nodes", "converged", "step", "continuous", "rtol")]
+"""Columns of v_theory_windows that name the reference as THEORY names a prediction; it has not all of them."""
 
 SORT = {
     "configuration": None,
@@ -282,7 +286,7 @@ def value_text(value: Any) -> str:
 
 def windows_table(windows: pd.DataFrame, differing: Sequence[str]) -> pd.DataFrame:
     """The table of windows (named by name_theories), after the configuration columns ``differing``."""
-    table = windows[list(differing)].rename(columns=CONFIGURATION)
+    table = windows[list(differing)].rename(columns=CONFIGURATION | SETTINGS)
     table["theory"] = windows["theory"]
     table["quantity"] = windows["quantity"]
     table["window t*"] = [window_text(row) for row in windows.to_dict("records")]
@@ -294,7 +298,7 @@ def windows_table(windows: pd.DataFrame, differing: Sequence[str]) -> pd.DataFra
     if "M" not in table and "samples" in windows:
         table["M"] = windows["samples"]
     if "reference_closure" in windows:
-        named = zip(windows["reference_closure"], windows["reference_order"], strict=True)
-        table["reference"] = [theory_name(closure, order, None) for closure, order in named]
+        named = windows.reindex(columns=_REFERENCE).itertuples(index=False, name=None)
+        table["reference"] = [theory_name(*theory) for theory in named]
     table.insert(0, "run", windows["link"].where(windows["link"] != ""))
     return table

@@ -40,13 +40,13 @@ def test_empty_database_gives_empty_frames_with_columns(read_only):
 def test_types_are_pandas_own(db, record_all, read_only):
     record_all(db)
     frame = queries.runs(read_only)
-    kinds = {name: str(frame[name].dtype) for name in ("run_id", "width", "epsilon", "converged", "wall_seconds")}
+    kinds = {name: str(frame[name].dtype) for name in ("run_id", "width", "epsilon", "converged", "worker_seconds")}
     assert kinds == {
         "run_id": "Int64",
         "width": "Int64",
         "epsilon": "float64",
         "converged": "boolean",
-        "wall_seconds": "float64",
+        "worker_seconds": "float64",
     }
     for name in ("created_at", "started_at"):
         assert isinstance(frame[name].dtype, pd.DatetimeTZDtype)

@@ -231,7 +231,7 @@ def test_a_dry_run_says_how_long_judging_by_earlier_runs(
     db = Database(default_url(), read_only=True)
     spent = queries.runs(db, kind="simulation")
     db.dispose()
-    speeds = spent["wall_seconds"] / (spent["samples"] * spent["depth"] * spent["width"] * spent["n_inputs"])
+    speeds = spent["worker_seconds"] / (spent["samples"] * spent["depth"] * spent["width"] * spent["n_inputs"])
     work_left = 4096 * 4 * (8 + 16) * 2
     assert told["expected_seconds"] == pytest.approx(speeds.median() * work_left)
 

@@ -20,7 +20,14 @@ def row(**changes: object) -> dict[str, object]:
         "kernel_label": "k",
         "width": 64,
         "samples": 1000,
+        "seed": 0,
+        "estimator": "plain",
+        "sampler": "block",
+        "dtype": "float32",
         "nodes": None,
+        "rtol": 1e-9,
+        "step": "exact",
+        "continuous": False,
         "closure": "wick",
         "closure_order": 8,
         "quantity": "V4",
@@ -38,9 +45,10 @@ def row(**changes: object) -> dict[str, object]:
 
 
 def test_theories_as_references_are_told_apart():
-    against = {"reference_closure": "wick", "reference_order": 38, "reference_run_id": 7}
+    against = {"reference_closure": "wick", "reference_order": 38, "reference_run_id": 7, "reference_nodes": None}
+    against |= {"reference_step": "exact", "reference_continuous": False, "reference_rtol": 1e-9}
     theory = {**row(closure="g_only", closure_order=None), **against}
-    for absent in ("width", "samples", "simulation_run_id"):
+    for absent in ("width", "samples", "seed", "estimator", "sampler", "dtype", "simulation_run_id"):
         del theory[absent]
     simulated = row(closure="g_only", closure_order=None, status="bounded", certified_until=0.5, refuted_from=0.6)
     types = {"closure_order": "Int64", "reference_order": "Int64"}
@@ -78,3 +86,26 @@ def test_theory_whose_numerics_did_not_converge_says_so():
     frame = pd.DataFrame([row(converged=False), row(converged=False, closure="g_only", nodes=32, prediction_run_id=2)])
     _, table = windows_table(frame.astype({"closure_order": "Int64", "nodes": "Int64"}))
     assert sorted(table["closure"]) == ["g_only 8", "wick 8 (not converged)"], "a fixed rule is taken as it is"
+
+
+def test_settings_are_columns_where_rows_differ_in_nothing_else():
+    first = row(closure="g_only", closure_order=None, step="euler")
+    frame = pd.DataFrame([first, {**first, "step": "exact", "prediction_run_id": 2}, row(prediction_run_id=3)])
+    frame = frame.astype({"closure_order": "Int64", "nodes": "Int64"})
+    _, table = windows_table(frame)
+    assert table[["closure", "step"]].to_numpy().tolist() == [
+        ["g_only", "euler"],
+        ["g_only", "exact"],
+        ["wick 8", "exact"],
+    ]
+    _, table = windows_table(frame[1:])
+    assert list(table) == ["quantity", "closure", "5 %"], "the closure tells them apart"
+    limit = {**first, "step": None, "continuous": True, "prediction_run_id": 4}
+    paired = {**first, "estimator": "paired", "simulation_run_id": 5}
+    heading, table = windows_table(pd.DataFrame([first, limit, paired]).astype({"closure_order": "Int64"}))
+    assert "plain" not in heading
+    assert table[["step", "estimator"]].to_numpy().tolist() == [
+        ["euler", "plain"],
+        ["euler", "paired"],
+        ["continuous", "plain"],
+    ]

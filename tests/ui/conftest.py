@@ -28,7 +28,8 @@ PROVENANCE = {
     "host": "bench",
     "device": "cpu",
     "python": "3.11.7",
-    "wall_seconds": 1.25,
+    "worker_seconds": 2.5,
+    "elapsed_seconds": 1.25,
     "started_at": "2026-01-31T12:00:00+02:00",
 }
 CLOSURES = ("mean", "source_only", "g_only")

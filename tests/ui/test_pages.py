@@ -15,7 +15,7 @@ import eftcore as eft
 from db import queries
 from db.repository import record_study
 from db.session import Database
-from db.views import VIEWS
+from db.views import VIEWS, by_study
 from tests.ui.conftest import ONE_RUN
 from ui.diagnostics_data import CHECKS, DIAGNOSTICS
 from ui.sql_data import EXAMPLES, MEANING
@@ -233,7 +233,7 @@ def test_half_finished_study_says_so(open_page: OpenPage, half_finished: Databas
 
 
 def test_sql_page_offers_every_documented_view() -> None:
-    assert set(MEANING) == {view.name for view in VIEWS}
+    assert {*MEANING, *map(by_study, MEANING)} == {view.name for view in VIEWS}
 
 
 def test_studies_page_of_an_empty_database(open_page: OpenPage, empty_file: Path) -> None:

@@ -18,6 +18,7 @@ from db.repository import record_comparison, record_prediction
 from db.session import Database
 from ui.naming import name_configurations, name_theories, split_columns
 from ui.notation import CONFIGURATION
+from ui.run_data import build_simulations
 from ui.windows_data import (
     SORT,
     WindowFilter,
@@ -174,10 +175,14 @@ def test_statements_of_the_windows_page(results: Database, statements: list[str]
     assert spent == [1, 1, 1, 1]
 
 
-def test_simulations_that_differ_in_nothing_shown_carry_their_number(fresh: Database, put: Callable[..., int]) -> None:
-    first, second = put(fresh, "tanh", seed=1), put(fresh, "tanh", seed=2)
+def test_simulations_that_differ_in_their_seed_alone_say_it(fresh: Database, put: Callable[..., int]) -> None:
+    put(fresh, "tanh", seed=1), put(fresh, "tanh", seed=2)
     windows = name_configurations(name_theories(queries.windows(fresh, tolerance=0.05)))
-    assert set(windows["configuration"]) == {f"run {first}", f"run {second}"}
+    assert set(windows["configuration"]) == {"seed = 1", "seed = 2"}
+    chosen = WindowFilter(tolerance=0.05, allowed={"seed": [2], "closure": ["g_only"], "quantity": ["V4"]})
+    assert _page(fresh, WindowFilter(tolerance=0.05)).table["seed"].nunique() == 2
+    assert len(_page(fresh, chosen).windows) == 1
+    assert [label.split(", ")[-1] for label in build_simulations(fresh)["label"]] == ["seed = 2", "seed = 1"]
 
 
 def test_theories_of_one_closure_are_told_apart() -> None:
@@ -187,11 +192,17 @@ def test_theories_of_one_closure_are_told_apart() -> None:
             "closure_order": [8, 24, None, None],
             "nodes": [None] * 4,
             "converged": [True, False, True, True],
+            "step": ["exact", "exact", "euler", "euler"],
+            "continuous": [False] * 4,
+            "rtol": [1e-9] * 4,
             "prediction_run_id": [2, 3, 4, 5],
             "simulation_run_id": [1] * 4,
         }
     )
     names = ["wick m=8", "wick m=24 (not converged)", "g_only · run 4", "g_only · run 5"]
+    assert name_theories(rows)["theory"].tolist() == names
+    rows.loc[3, "step"] = "exact"
+    names[2:] = ["g_only", "g_only, exact step"]
     assert name_theories(rows)["theory"].tolist() == names
 
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from db.spreadsheets import csv_bytes
 from db.user_sql import select
+from db.views import by_study
 from eftcore.errors import EftError
 from ui.figures import query_figure
 from ui.shell import PLOT, narrow, open_database
@@ -81,7 +82,7 @@ left.text_area("query", first, key="query", height=230, max_chars=20_000, on_cha
 left.button("Run", type="primary", on_click=_run, shortcut="ctrl+enter")
 columns = view_columns()
 view = right.segmented_control("documented views", list(MEANING), default="v_windows", required=True, key="documented")
-right.caption(MEANING[str(view)])
+right.caption(f"{MEANING[str(view)]}; {by_study(str(view))} has a row for each study, and its name in front")
 right.dataframe(
     columns.loc[columns["view"] == view, ["column", "type"]], hide_index=True, height=300, row_height=ROW_PIXELS
 )
