@@ -97,9 +97,39 @@ def release(db: Database, holder: str, digest: str | None = None) -> None:
 def release_dead(db: Database) -> None:
     """Give up the claims of holders on this machine whose process is no more (killed, or the machine restarted)."""
     with db.session() as session:
-        here = sa.select(Claim.holder).distinct().where(Claim.holder.startswith(f"{socket.gethostname()}:"))
-        gone = [holder for holder in session.scalars(here) if not _runs(int(holder.split(":")[1]))]
-        session.execute(sa.delete(Claim).where(Claim.holder.in_(gone)))
+        _release_dead(session)
+
+
+def _release_dead(session: Session) -> None:
+    here = sa.select(Claim.holder).distinct().where(Claim.holder.startswith(f"{socket.gethostname()}:"))
+    gone = [holder for holder in session.scalars(here) if not _runs(int(holder.split(":")[1]))]
+    session.execute(sa.delete(Claim).where(Claim.holder.in_(gone)))
+
+
+def refuse_while_at_work(session: Session) -> None:
+    """Raise EnvironmentProblem while anybody computes results; nobody starts to before the transaction ends.
+
+    For whatever takes rows away: a study that is under way would miss them. What a process of this machine left that
+    is no more does not count.
+    """
+    _let_nobody_start(session)
+    _release_dead(session)
+    living = sa.select(Claim).where(Claim.expires_at >= utc_now()).order_by(Claim.claimed_at, Claim.task)
+    first = {claim.holder: claim for claim in reversed(session.scalars(living).all())}
+    if first:
+        who = ", ".join(
+            f"{claim.task} by {claim.holder} since {claim.claimed_at:%Y-%m-%d %H:%M:%S} UTC" for claim in first.values()
+        )
+        raise EnvironmentProblem(
+            f"results are being computed for this database ({who}); try again when that has ended, or, if its process"
+            f" was killed, {LEASE_SECONDS:.0f} seconds later"
+        )
+
+
+def _let_nobody_start(session: Session) -> None:
+    """SQLite has one writer at a time anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(sa.text("LOCK TABLE claims IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _runs(process: int) -> bool:
@@ -118,9 +148,7 @@ def sweep_stale(db: Database) -> list[int]:
     A worker that was only slow brings its run back by its next heartbeat, or completes it.
     """
     with db.session() as session:
-        if session.get_bind().dialect.name == "postgresql":
-            # nobody is between taking a claim and starting its run while we look
-            session.execute(sa.text("LOCK TABLE claims IN SHARE ROW EXCLUSIVE MODE"))
+        _let_nobody_start(session)  # or be between taking a claim and starting its run
         alive = sa.exists().where(Claim.digest == Run.digest, Claim.expires_at >= utc_now())
         return lifecycle.move(session, "stale", ~alive)
 

@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import exc
+from sqlalchemy.orm import Session
 
 from alembic import command
-from db import readers
+from db import claims, readers
 from db.addresses import shown
 from db.errors import (
     UPGRADE_HINT,
@@ -28,7 +29,7 @@ from db.errors import (
     problem_from,
 )
 from db.lifecycle import register_version
-from db.models import AlgorithmVersion, Base
+from db.models import AlgorithmVersion, Base, Claim
 from db.readers import VERSION_TABLE
 from db.session import Database, default_url, make_engine, parse_url, sqlite_path
 from eftcore.errors import InputError
@@ -145,7 +146,7 @@ def register_versions(url: str | sa.URL | None = None) -> None:
 def downgrade(url: str | sa.URL, revision: str) -> None:
     """Go back to an older revision ("base" removes every table and its rows).
 
-    Raises InputError (no such revision) and as current().
+    Raises InputError (no such revision), EnvironmentProblem while results are being computed, and as current().
     """
     parsed = parse_url(url)
     known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
@@ -154,6 +155,8 @@ def downgrade(url: str | sa.URL, revision: str) -> None:
     found = current(parsed)
     _refuse_unknown(parsed, found)
     with locked_connection(parsed) as connection:
+        if sa.inspect(connection).has_table(Claim.__tablename__):
+            claims.refuse_while_at_work(Session(connection))
         before = readers.readers(connection)
         command.downgrade(_config(connection=connection), revision)
         if revision != "base":

@@ -1,4 +1,7 @@
-"""Taking things out of the database: studies, runs, and what nothing needs any more. Each can be tried first."""
+"""Taking things out of the database: studies, runs, and what nothing needs any more. Each can be tried first.
+
+Nothing goes while a study is under way: it would miss what was taken from it, or what others left it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db import claims
 from db.models import Base, Claim, Configuration, Kernel, Run, Study, StudyRun
 from db.session import Database, sqlite_path
 from db.statements import utc_in
@@ -19,7 +23,7 @@ _DAY = 24 * 3600.0
 def delete_study(db: Database, study: str, *, dry_run: bool = False) -> dict[str, int]:
     """Delete a study (name or digest) and the runs that no other study uses; rows that go, by table.
 
-    Raises InputError when there is no such study.
+    Raises InputError when there is no such study, EnvironmentProblem while results are being computed.
     """
     chosen = sa.select(Study.id).where(sa.or_(Study.name == study, Study.digest == study))
     with _removing(db, dry_run) as (session, gone):
@@ -36,7 +40,7 @@ def delete_study(db: Database, study: str, *, dry_run: bool = False) -> dict[str
 def delete_runs(db: Database, run_ids: Sequence[int], *, dry_run: bool = False) -> dict[str, int]:
     """Delete runs with their trajectories and comparisons; rows that go, by table.
 
-    Raises InputError when one of them does not exist.
+    Raises InputError when one of them does not exist, EnvironmentProblem while results are being computed.
     """
     wanted = {int(run_id) for run_id in run_ids}
     with _removing(db, dry_run) as (session, gone):
@@ -51,6 +55,7 @@ def collect_garbage(db: Database, *, unsuccessful: bool = False, dry_run: bool =
     """Delete what nothing needs; rows that go, by table. An SQLite file then gives its free pages back.
 
     That is: configurations and kernels without runs, studies without runs and claims that expired, both for a day.
+    Raises EnvironmentProblem while results are being computed.
 
     Args:
         unsuccessful: also runs that failed, are stale, or have been pending for a day.
@@ -78,6 +83,8 @@ def _removing(db: Database, dry_run: bool) -> Iterator[tuple[Session, dict[str, 
     """One transaction that is not kept in a dry run; the dictionary is filled at its end."""
     gone: dict[str, int] = {}
     with db.session() as session:
+        if not dry_run:
+            claims.refuse_while_at_work(session)
         before = _count(session)
         yield session, gone
         after = _count(session)

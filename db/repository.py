@@ -24,6 +24,7 @@ from db.models import (
     Run,
     SimulationPrecision,
     Study,
+    StudyRun,
     TrajectoryValue,
     ValidityWindow,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "record_prediction",
     "record_simulation",
     "record_study",
+    "succeeded_runs",
 ]
 
 
@@ -271,6 +273,18 @@ def find_run(db: Database, digest: str) -> Run | None:
     """The run with this identity, whatever its status; None when there is none."""
     with db.reading() as session:
         return session.scalar(sa.select(Run).where(Run.digest == digest))
+
+
+def succeeded_runs(db: Database, study: str, digests: Sequence[str]) -> dict[str, int]:
+    """Ids of those runs of a study (its digest) that succeeded, by digest."""
+    query = (
+        sa.select(Run.digest, Run.id)
+        .join(StudyRun, StudyRun.run_id == Run.id)
+        .join(Study, Study.id == StudyRun.study_id)
+        .where(Study.digest == study, Run.digest.in_(digests), Run.status == "succeeded")
+    )
+    with db.reading() as session:
+        return {run.digest: run.id for run in session.execute(query)}
 
 
 def _wanted_fields(spec: PredictionSpec | EnsembleSpec, digest: str | None, samples: int | None) -> dict[str, Any]:

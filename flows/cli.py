@@ -251,7 +251,7 @@ def delete(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: YesOption = False,
 ) -> None:
-    """Delete a study or runs from the database."""
+    """Delete a study or runs from the database; refused while a study runs."""
     from db import removal
 
     if (study is None) == (not run):
@@ -277,7 +277,7 @@ def gc(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Tidy up the database: mark dead runs as stale, delete what nothing needs, give free space back."""
+    """Tidy up: mark dead runs as stale; delete what nothing needs and give free space back, unless a study runs."""
     from db import claims, removal
 
     database = _writing(db)

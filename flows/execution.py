@@ -13,6 +13,7 @@ from prefect import Task
 from eftcore.ensemble import Attained, attained, sample_digest
 from eftcore.ensemble.sample import Shards
 from eftcore.ensemble.shards import SHARD_WORK, next_round
+from eftcore.errors import EnvironmentProblem
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from flows import recording, superseded, tasks, work
 from flows.dispatch import Dispatcher
@@ -87,6 +88,7 @@ class Execution:
         self.summary = Summary(plan.name, superseded=plan.superseded)
         self.predicted: set[str] = set()
         self.started: set[str] = set()
+        self.records: list[tuple[str, Callable[[], bool]]] = []
         self.tasks_in_all = 0
         self.counting = threading.Lock()
 
@@ -104,11 +106,21 @@ class Execution:
             self.predicted = {digest for digest, succeeded in zip(predictions, done, strict=True) if succeeded}
             self._each(self._against_theory, plan.references)
             self._each(self._configuration, plan.simulations)
+            self._require_records()
         summary = self.summary
         attained_in_order = {digest: summary.precision.get(digest) for digest in self.plan.simulations}
         summary.precision = {digest: now for digest, now in attained_in_order.items() if now is not None}
         summary.skipped = self.tasks_in_all - summary.cached - summary.computed - len(summary.failures)
         return summary
+
+    def _require_records(self) -> None:
+        """Raise EnvironmentProblem where what was recorded is in the database no more."""
+        lost = [label for label, is_there in self.records if not is_there()]
+        if lost:
+            raise EnvironmentProblem(
+                f"study {self.plan.name!r}: {len(lost)} of {len(self.records)} records were deleted from the database"
+                f" while it ran ({lost[0]}); what was computed is kept, the same command records it again"
+            )
 
     def _predict(self, digest: str) -> bool:
         spec = self.plan.predictions[digest]
@@ -133,8 +145,8 @@ class Execution:
         return self._do(
             tasks.record_theory,
             f"record: {about}",
-            intact=recording.is_theory_recorded(
-                recordable["reference"], predictions, list(comparisons), self.plan.tolerances
+            is_there=lambda: recording.is_theory_recorded(
+                self.plan.digest, recordable["reference"], predictions, list(comparisons), self.plan.tolerances
             ),
             digest=recording.record_digest(self.plan.digest, **recordable),
             study=self.plan.record,
@@ -249,7 +261,9 @@ class Execution:
         return self._do(
             tasks.record,
             f"record: {_about(spec)}",
-            intact=recording.is_recorded(spec, shards, predictions, list(comparisons), self.plan.tolerances),
+            is_there=lambda: recording.is_recorded(
+                self.plan.digest, spec, shards, predictions, list(comparisons), self.plan.tolerances
+            ),
             digest=recording.record_digest(self.plan.digest, **recordable),
             study=self.plan.record,
             wanted=simulation.digest,
@@ -279,15 +293,18 @@ class Execution:
         *,
         digest: str,
         work: float = SMALL_WORK,
-        intact: bool | None = None,
+        is_there: Callable[[], bool] | None = None,
         on_start: Callable[[], None] | None = None,
         on_failure: Callable[[str], None] | None = None,
         **inputs: Any,
     ) -> bool:
-        """Run a task unless what it made is still there. Returns whether it succeeded."""
+        """Run a task unless what it made is still there. Returns whether it succeeded.
+
+        Args:
+            is_there: for what the database keeps, whether it does; else the store knows.
+        """
         assert self.dispatcher is not None
-        if intact is None:
-            intact = self.store.is_intact(digest)
+        intact = self.store.is_intact(digest) if is_there is None else is_there()
         if on_start is not None and not intact:
             on_start()
         shown: dict[str, Any] = {"task_run_name": label.replace("{", "{{").replace("}", "}}")}
@@ -306,6 +323,8 @@ class Execution:
             step.end(outcome.end)
         if outcome.end == "failed" and on_failure is not None:
             on_failure(outcome.cause)
+        if outcome.end != "failed" and is_there is not None:
+            self.records.append((label, is_there))
         return outcome.end != "failed"
 
 
@@ -329,12 +348,12 @@ class Planning(Execution):
         *,
         digest: str,
         work: float = 0.0,
-        intact: bool | None = None,
+        is_there: Callable[[], bool] | None = None,
         on_start: Callable[[], None] | None = None,
         on_failure: Callable[[str], None] | None = None,
         **inputs: Any,
     ) -> bool:
-        there = self.store.is_intact(digest) if intact is None else intact
+        there = self.store.is_intact(digest) if is_there is None else is_there()
         self.tasks.append(Planned(label, work, there))
         return True
 

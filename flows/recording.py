@@ -15,7 +15,7 @@ from db.session import Database, default_url
 from eftcore.ensemble import Sample, attained, reached, sample_digest
 from eftcore.specs import EnsembleSpec, Precision, PredictionSpec, digest_of
 from flows import work
-from flows.provenance import timed
+from flows.provenance import origin, timed
 from flows.store import ResultStore
 from flows.study import Simulation, Study
 
@@ -142,18 +142,21 @@ def _aims(sample: Sample, target: Precision | None) -> dict[str, Any]:
 
 
 def is_recorded(
+    study: str,
     spec: EnsembleSpec,
     shards: Sequence[tuple[int, int]],
     predictions: Sequence[str],
     compared: Sequence[str],
     tolerances: Sequence[float],
 ) -> bool:
-    """Whether the database holds these predictions and, unless there are no shards, this simulation and the windows
-    of the predictions that were compared with it."""
+    """Whether the study (digest) has these predictions in the database and, unless there are no shards, this simulation
+    and the windows of the predictions that were compared with it.
+    """
     merged = sample_digest(spec, shards) if shards else None
     with _database(read_only=True) as db:
         return _is_recorded(
             db,
+            study,
             [*predictions, *([merged] if merged else [])],
             compared if merged else (),
             tolerances,
@@ -162,12 +165,15 @@ def is_recorded(
 
 
 def is_theory_recorded(
-    reference: str | None, predictions: Sequence[str], compared: Sequence[str], tolerances: Sequence[float]
+    study: str, reference: str | None, predictions: Sequence[str], compared: Sequence[str], tolerances: Sequence[float]
 ) -> bool:
-    """Whether the database holds these predictions, the reference theory and the windows of those compared with it."""
+    """Whether the study (digest) has these predictions in the database, the reference theory and the windows of those
+    compared with it.
+    """
     with _database(read_only=True) as db:
         return _is_recorded(
             db,
+            study,
             [*predictions, *([reference] if reference else [])],
             compared,
             tolerances,
@@ -179,17 +185,17 @@ def is_theory_recorded(
 
 def _is_recorded(
     db: Database,
+    study: str,
     digests: Sequence[str],
     compared: Sequence[str],
     tolerances: Sequence[float],
     windows: Callable[[dict[str, int], list[int]], pd.DataFrame],
 ) -> bool:
-    runs = {digest: repository.find_run(db, digest) for digest in digests}
-    if any(run is None or run.status != "succeeded" for run in runs.values()):
+    ids = repository.succeeded_runs(db, study, digests)
+    if len(ids) < len(set(digests)):
         return False
     if not compared:
         return True
-    ids = {digest: run.id for digest, run in runs.items() if run is not None}
     wanted = [ids[digest] for digest in compared]
     frame = windows(ids, wanted)
     frame = frame[frame["confidence"].notna()]  # judged by an older version: to be judged anew
@@ -216,6 +222,9 @@ def under_way(plan: Study) -> Iterator[None]:
         holder = _holder.set(claims.new_holder())
         try:
             sweep_stale()
+            # for as long as the study is under way, whether or not a run of it is at work
+            mine = digest_of({"study": plan.digest, "holder": _holder.get()})
+            claims.claim(db, mine, task=f"study {plan.name}", holder=_holder.get(), **origin())
             study_id = repository.record_study(db, **plan.record)
             whole: list[PredictionSpec | Simulation] = [*plan.predictions.values(), *plan.simulations.values()]
             for what in whole:

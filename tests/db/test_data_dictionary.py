@@ -15,6 +15,10 @@ TEXT = (Path(__file__).resolve().parents[2] / "docs" / "data-dictionary.md").rea
 EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```sql\n(.*?)```", TEXT, re.DOTALL))
 OUTPUTS = dict(re.findall(r"<!-- example: (\w+) -->\n```sql\n.*?```\n\n```text\n(.*?)```", TEXT, re.DOTALL))
 
+QUESTIONS = {
+    int(number): sql for number, sql in re.findall(r"<!-- question: (\d+) -->\n```sql\n(.*?)```", TEXT, re.DOTALL)
+}
+
 
 def _first_cells(marker: str) -> list[str]:
     table = TEXT.split(f"<!-- {marker} -->\n", 1)[1].split("\n\n", 1)[0]
@@ -35,7 +39,8 @@ def test_every_table_is_documented():
 
 
 def test_every_sql_block_is_an_example():
-    assert TEXT.count("```sql") == len(EXAMPLES) == len(OUTPUTS)
+    assert TEXT.count("```sql") == len(EXAMPLES) + len(QUESTIONS)
+    assert len(EXAMPLES) == len(OUTPUTS)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

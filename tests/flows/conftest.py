@@ -122,6 +122,16 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**kept, "EFT_HOME": str(tmp_path / "home")}
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, environment: dict[str, str]) -> str:
+    """Address of a database without rows, on each kind in turn, for processes of a new user."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgresql"))
+    made = f"sqlite:///{environment['EFT_HOME']}/results.db"
+    migrate.upgrade(made)
+    return made
+
+
 COMMAND = (sys.executable, "-m", "flows.cli")
 
 

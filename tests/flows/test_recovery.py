@@ -8,9 +8,7 @@ import random
 import signal
 from pathlib import Path
 
-import pytest
-
-from db import migrate, queries
+from db import queries
 from db.session import Database
 from flows.server_access import AUTH_STRING
 from flows.study import load_study
@@ -27,15 +25,6 @@ LONGEST = 0.2
 """Seconds from a step to the kill, so that it strikes between steps too."""
 
 STUDY = TINY.replace("samples = 4096", "samples = 1_000_000")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, environment: dict[str, str]) -> str:
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgresql"))
-    made = f"sqlite:///{environment['EFT_HOME']}/results.db"
-    migrate.upgrade(made)
-    return made
 
 
 def _counts(url: str) -> tuple[dict[str, int], int, int]:
