@@ -26,6 +26,14 @@ QUERIES = {
         "SELECT * FROM v_theory_errors WHERE reference_run_id = 3",
         "comparisons error_metrics",
     ),
+    "windows of a study": (
+        "SELECT * FROM v_study_windows WHERE study = 'x' AND quantity = 'V4' AND tolerance = 0.1",
+        "validity_windows study_runs",
+    ),
+    "errors of a simulation by study": (
+        "SELECT * FROM v_study_errors WHERE simulation_run_id = 3",
+        "comparisons error_metrics study_runs",
+    ),
     "one trajectory": (
         "SELECT * FROM v_trajectories WHERE simulation_run_id = 3 AND quantity = 'V4' AND component = '00,00'",
         "trajectory_values",
@@ -59,9 +67,9 @@ def test_rows_are_found_by_an_index(db, backend, query, tables):
 def _names(query: str) -> dict[str, str]:
     """SQLite's plans name tables by their aliases in the views."""
     aliases = {"v_runs": {"r": "runs"}, "v_precision": {"q": "simulation_precision"}}
-    for name in ("v_windows", "v_theory_windows"):
-        aliases[name] = {"w": "validity_windows", "x": "comparisons"}
-    for name in ("v_errors", "v_theory_errors"):
-        aliases[name] = {"e": "error_metrics", "x": "comparisons"}
+    for name in ("v_windows", "v_theory_windows", "v_study_windows"):
+        aliases[name] = {"w": "validity_windows", "x": "comparisons", "m0": "study_runs", "m1": "study_runs"}
+    for name in ("v_errors", "v_theory_errors", "v_study_errors"):
+        aliases[name] = {"e": "error_metrics", "x": "comparisons", "m0": "study_runs", "m1": "study_runs"}
     aliases["v_trajectories"] = {"v": "trajectory_values", "t": "trajectory_values"}
     return next((named for view, named in aliases.items() if view in query), {})
