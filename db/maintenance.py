@@ -20,7 +20,7 @@ from db.addresses import redacted
 from db.errors import DatabaseMissing, problem_from
 from db.models import Base
 from db.session import default_url, make_engine, parse_url, sqlite_path
-from db.views import VIEWS
+from db.views import VIEWS, by_study
 from eftcore.errors import EnvironmentProblem, InputError
 
 _PAGES_AT_ONCE = 1000
@@ -61,9 +61,10 @@ def _schema_problems(connection: sa.Connection) -> list[str]:
     )
     problems = [f"schema differs: {_in_words(difference)}" for difference in compare_metadata(context, Base.metadata)]
     there = set(sa.inspect(connection).get_view_names())
+    missing = [view.name for view in VIEWS if view.name not in there]
+    problems += [f"view {name} is missing" for name in missing]
     for view in VIEWS:
-        if view.name not in there:
-            problems.append(f"view {view.name} is missing")
+        if view.name in (*missing, *map(by_study, missing)):  # without its view, a twin cannot be read
             continue
         found = list(connection.execute(sa.text(f"SELECT * FROM {view.name} LIMIT 0")).keys())
         if found != [column.name for column in view.c]:

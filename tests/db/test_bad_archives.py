@@ -211,7 +211,7 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "format of text": (_manifest(lambda m: m.update(format="2")), "no format"),
     "format true": (_manifest(lambda m: m.update(format=True)), "no format"),
     "format 0": (_manifest(lambda m: m.update(format=0)), "no archive format 0"),
-    "format 1 said of 2": (_manifest(lambda m: m.update(format=1)), "reference_run_id, of a later format"),
+    "format 3 said of 4": (_manifest(lambda m: m.update(format=3)), "worker_seconds, of a later format"),
     "no checksums": (_manifest(lambda m: m.pop("sha256") and None), "does not list our tables"),
     "checksums a list": (_manifest(lambda m: m.update(sha256=[])), "does not list our tables"),
     "another table": (_manifest(lambda m: m["rows"].update(x=1)), "does not list our tables"),

@@ -35,7 +35,7 @@ def test_no_database(tmp_path):
 @pytest.mark.parametrize(
     ("harm", "word"),
     [
-        ("DROP VIEW v_errors", "v_errors"),
+        ("DROP VIEW v_study_errors", "v_study_errors"),
         ("DROP INDEX ix_runs_status", "ix_runs_status"),
         ("ALTER TABLE runs ADD COLUMN colour text", "colour"),
         ("DELETE FROM kernel_trajectories", "4 runs succeeded but have no trajectories"),
@@ -49,6 +49,12 @@ def test_harm_is_named(url, db, record_all, harm, word):
     problems = maintenance.check(url)
     assert len(problems) == 1
     assert word in problems[0]
+
+
+def test_a_missing_view_is_named_though_its_twin_reads_it(sqlite_db):
+    with sqlite_db.session() as session:
+        session.execute(sa.text("DROP VIEW v_errors"))
+    assert maintenance.check(sqlite_db.url) == ["view v_errors is missing"]
 
 
 def test_damaged_file_and_orphans_are_named(sqlite_db, record_all):

@@ -154,7 +154,7 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     ("name", "change", "word"),
     [
         ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
-        ("manifest.json", lambda data: data.replace(b'"format": 3', b'"format": 9'), "update the program"),
+        ("manifest.json", lambda data: data.replace(b'"format": 4', b'"format": 9'), "update the program"),
         ("manifest.json", lambda data: data[:50], "damaged"),
     ],
 )
