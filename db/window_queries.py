@@ -24,9 +24,6 @@ Reference: TypeAlias = Literal["simulation", "theory"]
 THEORY = ("closure", "closure_order", "nodes", "converged", "step", "continuous", "rtol")
 """Columns that name a theory; closure_order, nodes and step are absent where they have no meaning."""
 
-SIMULATION_SETTINGS = ("estimator", "seed", "sampler", "dtype")
-"""Columns by which simulations of one configuration, width and number of networks may differ."""
-
 _VIEWS = {"simulation": v_windows, "theory": v_theory_windows}
 _REFERENCE_RUN = {"simulation": "simulation_run_id", "theory": "reference_run_id"}
 
@@ -85,17 +82,6 @@ def window_page(
         column = view.c[order]
         query = query.order_by((column.desc() if descending else column.asc()).nulls_last())
     return _frame(db, query.order_by(*_reading_order(view)).limit(limit).offset(offset))
-
-
-def distinguishing(rows: pd.DataFrame, shown: Sequence[str], settings: Sequence[str]) -> list[str]:
-    """Those of the columns ``settings`` in which rows differ that are alike in all columns ``shown``.
-
-    >>> rows = pd.DataFrame({"closure": ["g_only", "g_only", "wick"], "step": ["euler", "exact", "exact"], "rtol": 0.1})
-    >>> distinguishing(rows, ["closure"], ["step", "rtol"]), distinguishing(rows[1:], ["closure"], ["step", "rtol"])
-    (['step'], [])
-    """
-    alike = rows.groupby(list(shown), dropna=False, observed=True, sort=False)
-    return [name for name in settings if (alike[name].nunique(dropna=False) > 1).any()]
 
 
 def study_windows(db: Database, study: str) -> pd.DataFrame:

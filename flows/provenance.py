@@ -55,14 +55,7 @@ def timed(*, device: str = "cpu", seed: int | None = None) -> Iterator[dict[str,
 
 
 def of_parts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The record of a sum, from those of its parts: from their first start to their last end, and their work added up.
-
-    >>> first = {"started_at": "2026-01-31T10:00:00+00:00", "worker_seconds": 5.0, "elapsed_seconds": 5.0}
-    >>> second = {"started_at": "2026-01-31T10:00:03+00:00", "worker_seconds": 5.0, "elapsed_seconds": 5.0}
-    >>> together = of_parts([first, second])
-    >>> together["worker_seconds"], together["elapsed_seconds"]
-    (10.0, 8.0)
-    """
+    """The record of a sum: the work of its parts added up, and the time from their first start to their last end."""
     starts = [datetime.fromisoformat(part["started_at"]) for part in parts]
     ends = [start + timedelta(seconds=part["elapsed_seconds"]) for start, part in zip(starts, parts, strict=True)]
     return {

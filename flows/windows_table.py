@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from db.window_queries import SIMULATION_SETTINGS, distinguishing
+from db.distinguishing import SIMULATION_SETTINGS, distinguishing
 from eftcore.words import window_text
 
 _CONFIGURATION = {

@@ -14,10 +14,10 @@ import pandas as pd
 
 from db import queries
 from db.components import row_components
+from db.distinguishing import SIMULATION_SETTINGS, distinguishing
 from db.session import Database
 from db.spreadsheets import csv_bytes
 from db.stored_results import numerical_errors, stored_specs
-from db.window_queries import SIMULATION_SETTINGS, distinguishing
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.words import window_text
 from ui.naming import in_reading_order, name_theories

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from flows.tables import RUN_COLUMNS, run_columns
 from flows.windows_table import windows_table
 
 NAN = float("nan")
@@ -109,3 +110,12 @@ def test_settings_are_columns_where_rows_differ_in_nothing_else():
         ["euler", "paired"],
         ["continuous", "plain"],
     ]
+
+
+def test_runs_show_the_settings_in_which_they_differ_alone():
+    first = {**row(width=None, activation="tanh", depth=4, kind="prediction", run_id=1), "status": "succeeded"}
+    second = {**first, "run_id": 2, "step": "euler"}
+    third = {**first, "run_id": 3, "closure": "g_only", "closure_order": None, "step": "euler"}
+    frame = pd.DataFrame([first, second, third])
+    assert run_columns(frame) == [*RUN_COLUMNS, "step"]
+    assert run_columns(frame[1:]) == [*RUN_COLUMNS]

@@ -1,0 +1,21 @@
+"""Which columns of a table tell its rows apart; for tables that people read. Needs no database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+SIMULATION_SETTINGS = ("estimator", "seed", "sampler", "dtype")
+"""Columns by which simulations of one configuration, width and number of networks may differ."""
+
+
+def distinguishing(rows: pd.DataFrame, shown: Sequence[str], settings: Sequence[str]) -> list[str]:
+    """Those of the columns ``settings`` in which rows differ that are alike in all columns ``shown``.
+
+    >>> rows = pd.DataFrame({"closure": ["g_only", "g_only", "wick"], "step": ["euler", "exact", "exact"], "rtol": 0.1})
+    >>> distinguishing(rows, ["closure"], ["step", "rtol"]), distinguishing(rows[1:], ["closure"], ["step", "rtol"])
+    (['step'], [])
+    """
+    alike = rows.groupby(list(shown), dropna=False, observed=True, sort=False)
+    return [name for name in settings if (alike[name].nunique(dropna=False) > 1).any()]
