@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from db.queries import runs, theory_windows, windows
 from db.session import Database, default_url
 from db.window_queries import study_windows
-from flows import orchestration, progress, recording, tables
+from flows import orchestration, progress, recording, sizes, tables
 from flows.requests import Resources, StudyRequest, TopUpRequest
 from flows.store import data_home
 
@@ -124,6 +124,8 @@ def dry_run(request: StudyRequest, *, as_json: bool) -> None:
     from flows import run, superseded
 
     plan = superseded.settled(request)
+    if warning := sizes.warning(plan):
+        print(warning, file=sys.stderr)
     planned = run.plan_study(plan)
     certain = [task for task in planned if not task.at_most]
     left = [task for task in certain if not task.cached]

@@ -8,8 +8,12 @@ Work that two grid points share is done once: identity is the digest.
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +22,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from eftcore.ensemble.sample import Shards, sample_digest
 from eftcore.ensemble.shards import first_round, shards_of
 from eftcore.errors import InputError
+from eftcore.sizes import DEEPEST, EPSILON, MOST_RECORDED
 from eftcore.specs import (
     STUDY_NAME,
     Closure,
@@ -31,10 +36,15 @@ from eftcore.specs import (
     describe_validation_error,
     digest_of,
 )
+from flows import sizes
 from flows.inputs import KernelSection, Number, Numbers, Section, Text, Texts, Whole, Wholes, as_tuple
 
-Widths = Annotated[tuple[Whole, ...], BeforeValidator(as_tuple)]
+Widths = Annotated[tuple[Annotated[Whole, Field(ge=1, le=1_000_000)], ...], BeforeValidator(as_tuple)]
 """Widths to simulate; none of them is an answer too."""
+
+
+LARGEST_FILE = 10_000_000
+"""Bytes of a study file."""
 
 
 class ModelGrid(Section):
@@ -59,9 +69,18 @@ class ModelGrid(Section):
             raise ValueError("give either depth (layers) or total_time (T = epsilon^2 depth), and not both")
         return self
 
+    @property
+    def count(self) -> int:
+        """How many models there are."""
+        axes = (self.activation, self.weight_variance, self.bias_variance, self.epsilon, self._lengths)
+        return math.prod(map(len, axes))
+
+    @property
+    def _lengths(self) -> tuple[float, ...]:
+        return self.depth or self.total_time or ()
+
     def models(self) -> tuple[ResNet, ...]:
         """One model for each combination, activation slowest."""
-        lengths: tuple[float, ...] = self.depth or self.total_time or ()
         return tuple(
             ResNet(
                 activation=activation,
@@ -71,7 +90,7 @@ class ModelGrid(Section):
                 depth=length if self.depth else layers_for(length, epsilon),
             )
             for activation, weight_variance, bias_variance, epsilon, length in itertools.product(
-                self.activation, self.weight_variance, self.bias_variance, self.epsilon, lengths
+                self.activation, self.weight_variance, self.bias_variance, self.epsilon, self._lengths
             )
         )
 
@@ -126,7 +145,7 @@ class StudyFile(Section):
     closures: Annotated[tuple[ClosureChoice, ...], Field(min_length=1)]
     reference: Annotated[Reference, BeforeValidator(_named)] | None = None
     tolerances: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.10)
-    recorded_depths: Annotated[Whole, Field(ge=1)] | Wholes = 100
+    recorded_depths: Whole | tuple[Whole, ...] = 100
     model: Annotated[tuple[ModelGrid, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     kernel: Annotated[tuple[KernelSection, ...], Field(min_length=1)]
     numerics: Numerics = Numerics()
@@ -136,6 +155,21 @@ class StudyFile(Section):
     def _names_are_choices(cls, value: Any) -> Any:
         items = value if isinstance(value, list | tuple) else [value]
         return [_named(item) for item in items]
+
+    @field_validator("recorded_depths", mode="before")
+    @classmethod
+    def _some_layers(cls, value: Any) -> Any:
+        many = isinstance(value, int) and (isinstance(value, bool) or not 1 <= value <= MOST_RECORDED)
+        if many or value in ([], ()):
+            raise ValueError(f"give about how many layers, 1 to {MOST_RECORDED}, or a list of them, such as [0, 100]")
+        return value
+
+    @field_validator("kernel", mode="before")
+    @classmethod
+    def _several_kernels(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            raise ValueError("there may be several kernels: write [[kernel]], with two brackets, in place of [kernel]")
+        return value
 
     @model_validator(mode="after")
     def _one_size(self) -> StudyFile:
@@ -153,6 +187,10 @@ class StudyFile(Section):
     def widths_of(self, grid: ModelGrid) -> tuple[int, ...]:
         """Widths at which a grid's models are simulated."""
         return self.widths if grid.widths is None else grid.widths
+
+    def samples_of(self, grid: ModelGrid) -> int:
+        """Networks of each of a grid's simulations, or the most that a precision may take."""
+        return grid.samples or self.samples or (self.precision.max_samples if self.precision else 0)
 
     def depths_of(self, model: ResNet) -> tuple[int, ...]:
         """Recorded layers: ``recorded_depths`` as a list of layers, or about that many evenly spaced ones."""
@@ -179,14 +217,19 @@ class Simulation:
     @property
     def all_shards(self) -> Shards:
         """(shard index, networks) of every shard, up to the cap where a precision is wanted."""
-        networks = self.samples if self.precision is None else self.precision.max_samples
-        assert networks is not None
-        return shards_of(self.spec, networks)
+        return shards_of(self.spec, self.networks)
 
     @property
     def networks(self) -> int:
         """Networks wanted, or the most that a precision may take."""
-        return sum(count for _, count in self.all_shards)
+        networks = self.samples if self.precision is None else self.precision.max_samples
+        assert networks is not None
+        return networks
+
+    @property
+    def size(self) -> sizes.Size:
+        """What its costs follow from."""
+        return sizes.Size(self.networks, self.spec.model.depth, self.spec.width, self.spec.kernel.n_inputs)
 
     @property
     def digest(self) -> str:
@@ -233,13 +276,15 @@ class Study:
             work["theory_comparisons"] = sorted(self.theory_comparisons)
         return digest_of(work)
 
-    @property
+    @cached_property
     def references(self) -> dict[str, list[str]]:
         """The predictions held against each reference theory."""
-        found: dict[str, list[str]] = {}
-        for prediction, reference in self.theory_comparisons:
-            found.setdefault(reference, []).append(prediction)
-        return found
+        return _by_reference(self.theory_comparisons)
+
+    @cached_property
+    def compared(self) -> dict[str, list[str]]:
+        """The predictions held against each simulation that has any."""
+        return _by_reference(self.comparisons)
 
     @property
     def superseded(self) -> int:
@@ -263,9 +308,17 @@ class Study:
         for digest, item in self.simulations.items():
             networks = samples if samples is None or item.samples is None else max(samples, item.samples)
             simulations[digest] = Simulation(spec=item.spec, samples=networks, precision=precision)
+        sizes.refuse_too_many_shards(Counter(item.size for item in simulations.values()))
         aim = {"samples": samples} if precision is None else {"precision": precision.model_dump(mode="json")}
         kept = {name: value for name, value in self.spec.items() if name not in ("samples", "precision")}
         return replace(self, simulations=simulations, spec={**kept, **aim})
+
+
+def _by_reference(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for prediction, reference in pairs:
+        found.setdefault(reference, []).append(prediction)
+    return found
 
 
 def bundled_studies() -> dict[str, Path]:
@@ -292,10 +345,19 @@ def find_study(name_or_path: str) -> Path:
 def load_study(path: Path) -> Study:
     """Read, validate and expand a study file. Raises InputError naming file, field, value and remedy."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            written = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(written) > LARGEST_FILE:
+        raise InputError(f"{path}: is larger than {LARGEST_FILE / 1e6:g} MB; is it the study file that was meant?")
+    try:
+        content = tomllib.loads(written.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except RecursionError:
+        raise InputError(f"{path}: is not valid TOML (nested too deeply); correct the file there") from None
+    except ValueError as error:  # of the parser, and of Python for a number of more digits than it reads
         raise InputError(f"{path}: is not valid TOML ({error}); correct the file there") from None
     try:
         return expand_study(content, folder=path.parent)
@@ -310,7 +372,9 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
         file = StudyFile.model_validate(content)
     except ValidationError as error:
         raise InputError(describe_validation_error("study", error)) from None
+    sizes.refuse_too_many_tasks(file)
     grids = [(grid, model) for grid in file.model for model in _in_section("[model]", grid.models)]
+    sizes.refuse_too_large(file, grids)
     kernels: dict[str, InputKernel] = {}
     for position, section in enumerate(file.kernel, start=1):
         for kernel in _in_section(f"[[kernel]] number {position}", lambda section=section: section.kernels(folder)):
@@ -363,7 +427,14 @@ def layers_for(total_time: float, epsilon: float) -> int:
     """
     if not epsilon > 0 or not total_time > 0:
         raise InputError(f"total_time = {total_time}, epsilon = {epsilon}: both must be greater than 0")
+    if not EPSILON[0] <= epsilon <= EPSILON[1]:
+        raise InputError(f"epsilon = {epsilon}: must lie between {EPSILON[0]:g} and {EPSILON[1]:g}")
     layers = total_time / epsilon**2
+    if not layers <= DEEPEST:
+        raise InputError(
+            f"total_time = {total_time}: with epsilon = {epsilon} it takes {layers:.3g} layers, more than the {DEEPEST}"
+            " of a network; give a shorter time or a larger epsilon"
+        )
     whole = max(1, round(layers))
     if abs(layers - whole) > 1e-9 * whole:
         raise InputError(
