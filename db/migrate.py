@@ -7,7 +7,7 @@ first does the work, the others find it done. The migrations lie beside this fil
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from db.errors import (
     SchemaOutdated,
     problem_from,
 )
+from db.home import default_url
 from db.lifecycle import register_version
 from db.models import AlgorithmVersion, Base
 from db.readers import VERSION_TABLE
-from db.session import Database, default_url, make_engine, parse_url, sqlite_path
+from db.session import Database, make_engine, parse_url, sqlite_path
 from eftcore.errors import InputError
 from eftcore.specs import ALGORITHM_VERSION
 
@@ -79,6 +80,8 @@ def locked_connection(url: sa.URL) -> Iterator[sa.Connection]:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DatabaseUnreachable(f"cannot create the folder of database {path}: {error.strerror}") from None
+        with suppress(OSError):  # SQLite says better what is wrong
+            path.touch(exist_ok=False)  # the umask says who may write it; SQLite would let its owner alone
     engine = make_engine(url, "rwc", foreign_keys=False)
     try:
         with engine.execution_options(eft_write=True).connect() as connection:

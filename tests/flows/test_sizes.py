@@ -122,7 +122,10 @@ def test_the_command_says_it_in_one_line(eft: Eft, file: Callable[[str], Path]):
         (lambda tiny: eft.InputKernel.equicorrelated(n_inputs=10**5, variance=1.0, correlation=0.0), "1 to 1000"),
         (lambda tiny: eft.InputKernel.from_data([[1.0]] * 1001), "1001 rows: a kernel may have 1000"),
         (lambda tiny: _prediction(n_inputs=300), "V4 of 300 inputs at 5 recorded layers takes .* GB"),
-        (lambda tiny: _prediction(n_inputs=1000, depth=5000, closure="mean"), "K0 of 1000 inputs at 5000 layers takes"),
+        (
+            lambda tiny: _prediction(n_inputs=300, depth=20_000, closure="mean"),
+            "K0 of 300 inputs at 20000 layers",
+        ),
     ],
 )
 def test_the_same_holds_without_a_study_file(made: Callable[[Path], Any], said: str, tiny: Path):
