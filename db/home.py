@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from eftcore.errors import InputError
 
 
@@ -26,4 +24,6 @@ def default_url() -> str:
     """EFT_DATABASE_URL, or the SQLite file results.db in EFT_HOME (default ./eft-data)."""
     if url := os.environ.get("EFT_DATABASE_URL"):
         return url
+    import sqlalchemy as sa  # small commands need the folder alone
+
     return sa.URL.create("sqlite", database=str(data_home() / "results.db")).render_as_string()

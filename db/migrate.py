@@ -150,17 +150,51 @@ def downgrade(url: str | sa.URL, revision: str) -> None:
 
     Raises InputError (no such revision) and as current().
     """
-    parsed = parse_url(url)
-    known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
-    if revision not in (*known, "base"):
-        raise InputError(f"revision = {revision!r}: no such revision; use {', '.join(reversed(known))} or base")
-    found = current(parsed)
-    _refuse_unknown(parsed, found)
-    with locked_connection(parsed) as connection:
+    with locked_connection(_known(url, revision)) as connection:
         before = readers.readers(connection)
         command.downgrade(_config(connection=connection), revision)
         if revision != "base":
             readers.grant(connection, before)
+
+
+def dropped_by_downgrade(url: str | sa.URL, revision: str) -> list[str]:
+    """What going back to an older revision would lose, one line each: found out by going there, in a transaction that
+    is rolled back. Raises as downgrade().
+    """
+    with locked_connection(_known(url, revision)) as connection:
+        before = _contents(connection)
+        command.downgrade(_config(connection=connection), revision)
+        after = _contents(connection)
+        transaction = connection.get_transaction()
+        assert transaction is not None
+        transaction.rollback()
+    lost = []
+    for table, (rows, columns) in before.items():
+        if table not in after:
+            lost.append(f"table {table} with {rows} rows")
+            continue
+        rows_left, columns_left = after[table]
+        if rows_left < rows:
+            lost.append(f"{rows - rows_left} of {rows} rows of {table}")
+        lost += [f"column {table}.{column}" for column in columns if column not in columns_left]
+    return lost
+
+
+def _known(url: str | sa.URL, revision: str) -> sa.URL:
+    parsed = parse_url(url)
+    known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
+    if revision not in (*known, "base"):
+        raise InputError(f"revision = {revision!r}: no such revision; use {', '.join(reversed(known))} or base")
+    _refuse_unknown(parsed, current(parsed))
+    return parsed
+
+
+def _contents(connection: sa.Connection) -> dict[str, tuple[int, list[str]]]:
+    """Rows and columns of every table but the one of the revision."""
+    inspector = sa.inspect(connection)
+    names = sorted(set(inspector.get_table_names()) - {VERSION_TABLE})
+    counts = {name: connection.scalar(sa.select(sa.func.count()).select_from(sa.table(name))) or 0 for name in names}
+    return {name: (counts[name], [column["name"] for column in inspector.get_columns(name)]) for name in names}
 
 
 def current(url: str | sa.URL | None = None) -> str | None:

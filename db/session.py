@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.orm import Session
 
-from db.addresses import is_ambiguous, is_host, shown
+from db.addresses import is_ambiguous, is_host, redacted, shown
 from db.errors import UPGRADE_HINT, DatabaseMissing, problem_from
 from db.side_effects import READER
 from eftcore.errors import EnvironmentProblem, InputError
@@ -189,6 +189,9 @@ class Database:
             yield
         except exc.IntegrityError:
             raise  # a broken rule of the schema is our defect, not the surroundings'
+        except exc.DataError as error:
+            said = redacted(str(error.orig), self.url).strip().splitlines()[0]
+            raise InputError(f"a text or number is none that the database can hold ({said}); change it") from error
         except exc.DBAPIError as error:
             raise self._problem(error) from error
 

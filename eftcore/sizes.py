@@ -21,6 +21,13 @@ LARGEST_PATH = 8 * 10**9
 """Bytes of the mean kernel at every layer, which is held in memory, not stored."""
 
 
+def check_epsilon(epsilon: float) -> float:
+    """The size of the residual branch. Raises ValueError where its square is no number of double precision."""
+    if not EPSILON[0] <= epsilon <= EPSILON[1]:
+        raise ValueError(f"epsilon = {epsilon}: must lie between {EPSILON[0]:g} and {EPSILON[1]:g}")
+    return epsilon
+
+
 def check_inputs(n_inputs: int) -> None:
     """Raises ValueError for more inputs than a kernel may have."""
     if n_inputs > MOST_INPUTS:

@@ -28,7 +28,7 @@ from pydantic import (
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
 from eftcore.fields import Finite, Label, Whole
-from eftcore.sizes import DEEPEST, EPSILON, MOST_INPUTS, check_inputs, check_result
+from eftcore.sizes import DEEPEST, MOST_INPUTS, check_epsilon, check_inputs, check_result
 from eftcore.tables import real_table
 
 ALGORITHM_VERSION = {"prediction": 3, "simulation": 3}
@@ -126,13 +126,18 @@ class ResNet(Spec):
     activation: str = Field(description="activation by name, with parameters as in 'softplus(beta=2)'")
     weight_variance: Finite = Field(gt=0, description="C_W, variance of the weights times the width")
     bias_variance: Finite = Field(default=0.0, ge=0, description="C_b, variance of the biases")
-    epsilon: Finite = Field(ge=EPSILON[0], le=EPSILON[1], description="size of the residual branch")
+    epsilon: Finite = Field(gt=0, description="size of the residual branch")
     depth: Whole = Field(ge=1, le=DEEPEST, description="number of layers L")
 
     @field_validator("activation")
     @classmethod
     def _known_activation(cls, name: str) -> str:
         return get_activation(name).name
+
+    @field_validator("epsilon")
+    @classmethod
+    def _square_is_a_number(cls, epsilon: float) -> float:
+        return check_epsilon(epsilon)
 
     @property
     def total_time(self) -> float:

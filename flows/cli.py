@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,11 +44,38 @@ _ACTIVATIONS = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."""
+    _print_anything()
     try:
         app(args=arguments)
     except EftError as error:
         print(f"eft: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end]
+        print(f"eft: {text!a} has characters beyond this locale's; set LC_ALL=C.UTF-8", file=sys.stderr)
+        sys.exit(2)
+
+
+def _print_anything() -> None:
+    """What the terminal's encoding lacks, as with LC_ALL=C, is printed as an escape and ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"resnet-eft {version('resnet-eft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -82,7 +111,7 @@ def predict(
     from eftcore.table_files import read_table
     from flows import tables
     from flows.prediction import prediction_frame, prediction_notes
-    from flows.study import layers_for
+    from flows.study_file import layers_for
 
     if depth is not None and total_time is not None:
         raise InputError(f"--depth {depth}, --total-time {total_time}: give only one of them")
@@ -215,6 +244,13 @@ def export_(
 ) -> None:
     """Write results to a file: an archive that `eft import` reads, or one view as CSV or Parquet."""
     database = _reading(db)
+    if view is None and path.suffix in (".csv", ".parquet"):
+        from db.views import VIEWS
+
+        names = ", ".join(sorted(known.name for known in VIEWS))
+        raise InputError(
+            f"export to {path}: say which view with --view, one of {names}; an archive of everything is a .zip"
+        )
     if view is None:
         from db.exporting import export_archive
 
@@ -345,15 +381,24 @@ def db_upgrade(db: DatabaseOption = None) -> None:
 def db_downgrade(
     revision: Annotated[str, typer.Argument(help="Such as 0001_first_tables; base removes every table.")],
     db: DatabaseOption = None,
+    backup: Annotated[
+        Path | None, typer.Option(help="Copy the database into this new file before, as `eft db backup` does.")
+    ] = None,
     yes: YesOption = False,
 ) -> None:
-    """Take the database back to an older revision. What the older tables cannot hold is lost."""
-    from db import migrate
+    """Take the database back to an older revision. What the older tables cannot hold is lost; it is listed before."""
+    from db import maintenance, migrate
 
     url = use_database(db)
     shown = f"{migrate.info(url)['url']} from {migrate.current(url)} to {revision}"
+    lost = migrate.dropped_by_downgrade(url, revision)
+    print("\n".join([f"drops {what}" for what in lost]) or "drops nothing")
+    if backup is None:
+        print("`--backup FILE` keeps a copy of the database as it is now", file=sys.stderr)
     if not yes:
-        typer.confirm(f"Take database {shown}? `eft db backup` first", abort=True)
+        typer.confirm(f"Take database {shown}?", abort=True)
+    if backup is not None:
+        print(f"backup {maintenance.backup(backup, url)}")
     migrate.downgrade(url, revision)
     print(f"database {shown}: done")
 

@@ -16,7 +16,8 @@ from eftcore.sizes import LARGEST_ARRAY
 
 if TYPE_CHECKING:
     from eftcore.specs import ResNet
-    from flows.study import ModelGrid, Study, StudyFile
+    from flows.study import Study
+    from flows.study_file import ModelGrid, StudyFile
 
 MOST_TASKS = 1_000_000
 """Predictions, shards, sums, comparisons and records of one study: each is a task with an entry of its own."""
