@@ -200,6 +200,6 @@ pwd.getpwuid = lambda number: {}[number]  # a number without a name, as in a con
 from db.home import data_home
 from flows import orchestration
 orchestration.configure(data_home())
-import prefect
+import prefect.settings
 """
     subprocess.run([sys.executable, "-c", ask], env=homeless, check=True)
