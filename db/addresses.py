@@ -34,7 +34,7 @@ def shown(url: str | sa.URL) -> str:
     except (exc.ArgumentError, ValueError):
         return _of_text(str(url))
     if parsed.drivername.split("+")[0] == "sqlite":
-        return f"{parsed.drivername}:///{parsed.database}"
+        return f"{parsed.drivername}:///{re.sub('[%?#]', lambda mark: quote(mark.group()), parsed.database or '')}"
     if not is_host(parsed.host) or (isinstance(url, str) and is_ambiguous(url)):
         return f"{parsed.drivername}://{_HIDDEN}"
     told = {name: value if name in _TOLD else _HIDDEN for name, value in parsed.query.items()}

@@ -31,6 +31,7 @@ _NO_TABLE = ("no such table", "undefinedtable")
 _READ_ONLY = ("readonly database", "not authorized", "read-only transaction", "read-only file")
 _FULL = ("disk is full", "no space left")
 _BUSY = ("locked", "busy")
+_FORBIDDEN = "insufficientprivilege"
 
 
 def problem_from(error: exc.DBAPIError, url: sa.URL) -> EnvironmentProblem:
@@ -40,6 +41,11 @@ def problem_from(error: exc.DBAPIError, url: sa.URL) -> EnvironmentProblem:
     low, where = f"{said} {type(error.orig).__name__}".lower(), shown(url)
     if any(words in low for words in _NO_TABLE):
         return SchemaOutdated(f"database {where} lacks a table of this version ({said}); {UPGRADE_HINT}")
+    if _FORBIDDEN in low:
+        return DatabaseUnreachable(
+            f"database {where}: this account lacks a right ({said}); ask the database's owner for it, such as"
+            " GRANT CREATE ON SCHEMA public for `eft db upgrade`, or `eft db grant-reader` for reading"
+        )
     if any(words in low for words in _READ_ONLY):
         return DatabaseReadOnly(
             f"database {where} is read-only; make it writable or set EFT_DATABASE_URL to another one"

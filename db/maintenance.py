@@ -18,8 +18,9 @@ from sqlalchemy import exc
 from db import migrate
 from db.addresses import redacted
 from db.errors import DatabaseMissing, problem_from
+from db.home import default_url
 from db.models import Base
-from db.session import default_url, make_engine, parse_url, sqlite_path
+from db.session import make_engine, parse_url, sqlite_path
 from db.views import VIEWS, by_study
 from eftcore.errors import EnvironmentProblem, InputError
 
@@ -128,6 +129,7 @@ def backup(path: Path, url: str | sa.URL | None = None) -> Path:
 
 def _copy_sqlite(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
+    target.touch()  # the umask says who may write it; SQLite would let its owner alone
     address = f"file:{quote(str(source))}?mode=ro"
     with closing(sqlite3.connect(address, uri=True)) as original, closing(sqlite3.connect(target)) as copy:
         original.backup(copy, pages=_PAGES_AT_ONCE)

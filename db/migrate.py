@@ -7,7 +7,7 @@ first does the work, the others find it done. The migrations lie beside this fil
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from db.errors import (
     SchemaOutdated,
     problem_from,
 )
+from db.home import default_url
 from db.lifecycle import register_version
 from db.models import AlgorithmVersion, Base, Claim
 from db.readers import VERSION_TABLE
-from db.session import Database, default_url, make_engine, parse_url, sqlite_path
+from db.session import Database, make_engine, parse_url, sqlite_path
 from eftcore.errors import InputError
 from eftcore.specs import ALGORITHM_VERSION
 
@@ -80,6 +81,8 @@ def locked_connection(url: sa.URL) -> Iterator[sa.Connection]:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DatabaseUnreachable(f"cannot create the folder of database {path}: {error.strerror}") from None
+        with suppress(OSError):  # SQLite says better what is wrong
+            path.touch(exist_ok=False)  # the umask says who may write it; SQLite would let its owner alone
     engine = make_engine(url, "rwc", foreign_keys=False)
     try:
         with engine.execution_options(eft_write=True).connect() as connection:
@@ -148,19 +151,59 @@ def downgrade(url: str | sa.URL, revision: str) -> None:
 
     Raises InputError (no such revision), EnvironmentProblem while results are being computed, and as current().
     """
-    parsed = parse_url(url)
-    known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
-    if revision not in (*known, "base"):
-        raise InputError(f"revision = {revision!r}: no such revision; use {', '.join(reversed(known))} or base")
-    found = current(parsed)
-    _refuse_unknown(parsed, found)
-    with locked_connection(parsed) as connection:
-        if sa.inspect(connection).has_table(Claim.__tablename__):
-            claims.refuse_while_at_work(Session(connection))
+    with _going_back(url, revision) as connection:
         before = readers.readers(connection)
         command.downgrade(_config(connection=connection), revision)
         if revision != "base":
             readers.grant(connection, before)
+
+
+def dropped_by_downgrade(url: str | sa.URL, revision: str) -> list[str]:
+    """What going back to an older revision would lose, one line each: found out by going there, in a transaction that
+    is rolled back. Raises as downgrade().
+    """
+    with _going_back(url, revision) as connection:
+        before = _contents(connection)
+        command.downgrade(_config(connection=connection), revision)
+        after = _contents(connection)
+        transaction = connection.get_transaction()
+        assert transaction is not None
+        transaction.rollback()
+    lost = []
+    for table, (rows, columns) in before.items():
+        if table not in after:
+            lost.append(f"table {table} with {rows} rows")
+            continue
+        rows_left, columns_left = after[table]
+        if rows_left < rows:
+            lost.append(f"{rows - rows_left} of {rows} rows of {table}")
+        lost += [f"column {table}.{column}" for column in columns if column not in columns_left]
+    return lost
+
+
+@contextmanager
+def _going_back(url: str | sa.URL, revision: str) -> Iterator[sa.Connection]:
+    with locked_connection(_known(url, revision)) as connection:
+        if sa.inspect(connection).has_table(Claim.__tablename__):
+            claims.refuse_while_at_work(Session(connection))
+        yield connection
+
+
+def _known(url: str | sa.URL, revision: str) -> sa.URL:
+    parsed = parse_url(url)
+    known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
+    if revision not in (*known, "base"):
+        raise InputError(f"revision = {revision!r}: no such revision; use {', '.join(reversed(known))} or base")
+    _refuse_unknown(parsed, current(parsed))
+    return parsed
+
+
+def _contents(connection: sa.Connection) -> dict[str, tuple[int, list[str]]]:
+    """Rows and columns of every table but the one of the revision."""
+    inspector = sa.inspect(connection)
+    names = sorted(set(inspector.get_table_names()) - {VERSION_TABLE})
+    counts = {name: connection.scalar(sa.select(sa.func.count()).select_from(sa.table(name))) or 0 for name in names}
+    return {name: (counts[name], [column["name"] for column in inspector.get_columns(name)]) for name in names}
 
 
 def current(url: str | sa.URL | None = None) -> str | None:

@@ -7,7 +7,6 @@ Nothing here creates or migrates anything: opening an SQLite file that does not 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.orm import Session
 
-from db.addresses import is_ambiguous, is_host, shown
+from db.addresses import is_ambiguous, is_host, redacted, shown
 from db.errors import UPGRADE_HINT, DatabaseMissing, problem_from
 from db.side_effects import READER
 from eftcore.errors import EnvironmentProblem, InputError
@@ -28,28 +27,31 @@ BUSY_TIMEOUT_SECONDS = 30
 STATEMENT_TIMEOUT_SECONDS = 30
 CONNECT_TIMEOUT_SECONDS = 10
 
+_DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg"}
+
 Mode = Literal["ro", "rw", "rwc"]
-
-
-def default_url() -> str:
-    """EFT_DATABASE_URL, or the SQLite file results.db in EFT_HOME (default ./eft-data)."""
-    if url := os.environ.get("EFT_DATABASE_URL"):
-        return url
-    home = Path(os.environ.get("EFT_HOME") or "eft-data").expanduser().resolve()
-    return f"sqlite:///{home / 'results.db'}"
 
 
 def parse_url(url: str | sa.URL) -> sa.URL:
     """Check an address. Raises InputError unless it is an SQLite file or a PostgreSQL database."""
     try:
         parsed = sa.make_url(url)
-    except (exc.ArgumentError, ValueError):
+    except exc.ArgumentError:
         raise InputError(
             f"database url {shown(url)!r}: not an address; use sqlite:///results.db or postgresql://user@host/name"
         ) from None
-    backend = parsed.drivername.split("+")[0]
-    if backend not in ("sqlite", "postgresql"):
+    except ValueError:
+        raise InputError(f"database url {shown(url)!r}: its port is no number; write it as host:5432") from None
+    backend, _, driver = parsed.drivername.partition("+")
+    if backend not in _DRIVERS:
         raise InputError(f"database url {shown(parsed)}: {backend!r} is not supported; use sqlite or postgresql")
+    if driver not in ("", _DRIVERS[backend]):
+        raise InputError(
+            f"database url {shown(parsed)}: the driver {driver!r} is not used here; write {backend}:// alone, "
+            f"which is {_DRIVERS[backend]}"
+        )
+    if parsed.port is not None and not 1 <= parsed.port <= 65535:
+        raise InputError(f"database url {shown(parsed)}: port {parsed.port} is none; ports are 1 to 65535")
     if backend == "sqlite" and (parsed.database in (None, "", ":memory:") or parsed.query):
         raise InputError(f"database url {shown(parsed)}: name a file and nothing more, as in sqlite:///results.db")
     if not is_host(parsed.host) or (isinstance(url, str) and is_ambiguous(url)):
@@ -123,9 +125,10 @@ def _postgresql_engine(url: sa.URL, mode: Mode, options: dict[str, Any]) -> sa.E
     }
     try:
         engine = sa.create_engine(url, connect_args=connect_args, pool_pre_ping=True, **options)
-    except ModuleNotFoundError as missing:
+    except ImportError as missing:  # or there, but without the library that it is made for
         raise EnvironmentProblem(
-            f"database {shown(url)} needs the Python package {missing.name}; pip install 'resnet-eft[postgres]'"
+            f"database {shown(url)} needs the Python package psycopg ({str(missing).splitlines()[0]}); "
+            "pip install 'resnet-eft[postgres]'"
         ) from None
     if mode == "ro":
         event.listen(engine, "begin", _lay_down_rights)
@@ -144,7 +147,7 @@ class Database:
     """A results database, opened for writing or, with ``read_only``, in a way that no statement can change it.
 
     Args:
-        url: ``sqlite:///path`` or ``postgresql://...``; see default_url().
+        url: ``sqlite:///path`` or ``postgresql://...``; see db.home.default_url().
         read_only: SQLite: the file is opened with mode=ro and query_only, and everything but reading is refused
             when a statement is compiled; PostgreSQL: read-only transactions with a statement timeout.
 
@@ -186,6 +189,9 @@ class Database:
             yield
         except exc.IntegrityError:
             raise  # a broken rule of the schema is our defect, not the surroundings'
+        except exc.DataError as error:
+            said = redacted(str(error.orig), self.url).strip().splitlines()[0]
+            raise InputError(f"a text or number is none that the database can hold ({said}); change it") from error
         except exc.DBAPIError as error:
             raise self._problem(error) from error
 

@@ -8,10 +8,12 @@ reads is a secret of the server.
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import pandas as pd
@@ -25,6 +27,12 @@ from db.side_effects import EVERY_RIGHT, rights_on_the_server, used
 from eftcore.errors import InputError
 
 MAX_ROWS = 10_000
+LARGEST_VALUE = 64 * 10**6
+"""Bytes of one value of an answer."""
+
+LARGEST_ANSWER = 256 * 10**6
+"""Bytes of all texts and blobs of an answer, which is held in memory."""
+
 _STEPS_BETWEEN_LOOKS = 100_000
 _READS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*(select|with)\b", re.DOTALL | re.IGNORECASE)
 
@@ -69,17 +77,18 @@ def _run(
         if isinstance(driver, sqlite3.Connection):
             deadline = time.monotonic() + timeout_seconds
             driver.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
+            usual = driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
         else:
             limit = sa.func.set_config("statement_timeout", str(int(timeout_seconds * 1000)), True)
             connection.execute(sa.select(limit))
             _refuse_more_than_results(driver, sql, params)
         # a PostgreSQL server-side cursor takes one SELECT only, and sends no more rows than are fetched
-        reading = connection.execution_options(stream_results=True, no_parameters=not params)
+        reading = connection.execution_options(stream_results=True, max_row_buffer=100, no_parameters=not params)
         try:
             result = reading.execute(sa.text(sql), dict(params)) if params else reading.exec_driver_sql(sql)
-            columns = list(result.keys())
-            rows = result.fetchall() if max_rows is None else result.fetchmany(max_rows + 1)
-            result.close()
+            with closing(result):
+                columns = list(result.keys())
+                rows = _fetched(result, None if max_rows is None else max_rows + 1)
         except exc.DBAPIError as error:
             raise _refusal(error, timeout_seconds) from None
         except exc.ResourceClosedError:
@@ -89,9 +98,26 @@ def _run(
         finally:
             if isinstance(driver, sqlite3.Connection):
                 driver.set_progress_handler(None, 0)
+                driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, usual)
     frame = answer_frame(columns, [tuple(row) for row in rows[:max_rows]])
     frame.attrs["truncated"] = max_rows is not None and len(rows) > max_rows
     return frame
+
+
+def _fetched(result: sa.CursorResult[Any], most: int | None) -> list[sa.Row[Any]]:
+    """The first rows. Raises InputError where they are more than is held in memory."""
+    rows, size = [], 0
+    for row in itertools.islice(result, most):
+        lengths = [len(value) for value in row if isinstance(value, str | bytes)]
+        size += sum(lengths)
+        if max(lengths, default=0) > LARGEST_VALUE:
+            raise _too_large()
+        if size > LARGEST_ANSWER:
+            raise InputError(
+                f"sql: the texts and blobs of the answer are more than {LARGEST_ANSWER / 1e6:g} MB; select fewer"
+            )
+        rows.append(row)
+    return rows
 
 
 def _refuse_more_than_results(driver: Any, sql: str, params: Mapping[str, Any] | None) -> None:
@@ -128,9 +154,15 @@ def _refusal(error: exc.DBAPIError, timeout_seconds: float) -> Exception:
     return _told(said)
 
 
+def _too_large() -> InputError:
+    return InputError(f"sql: a value has more than {LARGEST_VALUE / 1e6:g} MB; select a part of it, as substr does")
+
+
 def _told(said: str) -> InputError:
     said = said.strip().splitlines()[0]
     low = said.lower()
     if "not authorized" in low or "one statement" in low or "multiple commands" in low or "read-only" in low:
         return InputError(f"sql: only one statement that reads is allowed here ({said})")
+    if "too big" in low:
+        return _too_large()
     return InputError(f"sql: {said}")

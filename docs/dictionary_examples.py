@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 
 from db import queries
-from db.session import Database, default_url
+from db.home import default_url
+from db.session import Database
 
 PAGE = Path(__file__).parent / "data-dictionary.md"
 EXAMPLE = re.compile(r"(<!-- example: \w+ -->\n```sql\n(.*?)```\n\n```text\n).*?```", re.DOTALL)

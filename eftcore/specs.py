@@ -12,12 +12,11 @@ import math
 import numbers
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -28,6 +27,8 @@ from pydantic import (
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
+from eftcore.fields import Finite, Label, Whole
+from eftcore.sizes import DEEPEST, MOST_INPUTS, check_epsilon, check_inputs, check_result
 from eftcore.tables import real_table
 
 ALGORITHM_VERSION = {"prediction": 3, "simulation": 3}
@@ -46,16 +47,6 @@ STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 SYMMETRY_RTOL = 1e-10
 PSD_RTOL = 1e-10
-
-
-def _real(value: Any) -> Any:
-    """Complex numbers, which numpy would strip of their imaginary part, and True and False are no real numbers."""
-    if isinstance(value, complex | bool | np.bool_):
-        raise ValueError(f"is {'complex' if isinstance(value, complex) else 'true or false'}; give a real number")
-    return value
-
-
-_Finite = Annotated[float, BeforeValidator(_real), Field(allow_inf_nan=False)]
 
 
 def canonical_json(value: Any) -> str:
@@ -133,15 +124,20 @@ class ResNet(Spec):
     """
 
     activation: str = Field(description="activation by name, with parameters as in 'softplus(beta=2)'")
-    weight_variance: _Finite = Field(gt=0, description="C_W, variance of the weights times the width")
-    bias_variance: _Finite = Field(default=0.0, ge=0, description="C_b, variance of the biases")
-    epsilon: _Finite = Field(gt=0, description="size of the residual branch")
-    depth: int = Field(ge=1, le=10_000_000, description="number of layers L")
+    weight_variance: Finite = Field(gt=0, description="C_W, variance of the weights times the width")
+    bias_variance: Finite = Field(default=0.0, ge=0, description="C_b, variance of the biases")
+    epsilon: Finite = Field(gt=0, description="size of the residual branch")
+    depth: Whole = Field(ge=1, le=DEEPEST, description="number of layers L")
 
     @field_validator("activation")
     @classmethod
     def _known_activation(cls, name: str) -> str:
         return get_activation(name).name
+
+    @field_validator("epsilon")
+    @classmethod
+    def _square_is_a_number(cls, epsilon: float) -> float:
+        return check_epsilon(epsilon)
 
     @property
     def total_time(self) -> float:
@@ -158,14 +154,15 @@ class InputKernel(Spec):
     Singular kernels (duplicated inputs, a zero input, rank below N) are legal.
     """
 
-    matrix: tuple[tuple[_Finite, ...], ...]
-    label: str = Field(default="", description="shown to people; not part of the identity")
+    matrix: tuple[tuple[Finite, ...], ...]
+    label: Label = Field(default="", description="shown to people; not part of the identity")
 
     @model_validator(mode="after")
     def _symmetric_psd(self) -> InputKernel:
         rows = self.matrix
         if not rows or any(len(row) != len(rows) for row in rows):
             raise ValueError("matrix must be square with at least one row; give N rows of N numbers")
+        check_inputs(len(rows))
         k = np.array(rows)
         scale = float(np.abs(k).max())
         if scale > _LARGEST:
@@ -189,8 +186,8 @@ class InputKernel(Spec):
         >>> InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.3).matrix
         ((2.0, 0.6), (0.6, 2.0))
         """
-        if not _is_real(n_inputs) or n_inputs < 1 or int(n_inputs) != n_inputs:
-            raise InputError(f"InputKernel: n_inputs = {n_inputs!r}: must be a whole number of at least 1")
+        if not _is_real(n_inputs) or not 1 <= n_inputs <= MOST_INPUTS or int(n_inputs) != n_inputs:
+            raise InputError(f"InputKernel: n_inputs = {n_inputs!r}: must be a whole number from 1 to {MOST_INPUTS}")
         n_inputs = int(n_inputs)
         if not (_is_real(variance) and variance >= 0):
             raise InputError(f"InputKernel: variance = {variance!r}: must be a finite number >= 0")
@@ -219,6 +216,8 @@ class InputKernel(Spec):
         ((1.0, 0.0), (0.0, 1.0))
         """
         x = real_table(data, "data")
+        if len(x) > MOST_INPUTS:
+            raise InputError(f"data has {len(x)} rows: a kernel may have {MOST_INPUTS} inputs; choose fewer rows")
         check_squares(x, "data")
         return cls(matrix=(x @ x.T / x.shape[1]).tolist(), label=label)
 
@@ -282,8 +281,8 @@ class Numerics(Spec):
     """
 
     quadrature: Literal["auto", "gauss_hermite"] = "auto"
-    nodes: int | None = Field(default=None, ge=2, le=500, description="nodes per dimension, for gauss_hermite")
-    rtol: _Finite = Field(default=1e-9, gt=1e-15, lt=1, description="requested relative error")
+    nodes: Whole | None = Field(default=None, ge=2, le=500, description="nodes per dimension, for gauss_hermite")
+    rtol: Finite = Field(default=1e-9, gt=1e-15, lt=1, description="requested relative error")
 
     @model_validator(mode="after")
     def _nodes_go_with_gauss_hermite(self) -> Numerics:
@@ -298,7 +297,7 @@ def default_depths(depth: int, count: int = 100) -> tuple[int, ...]:
     >>> default_depths(800)[:3], len(default_depths(800)), default_depths(3)
     ((0, 8, 16), 101, (0, 1, 2, 3))
     """
-    return tuple(int(layer) for layer in np.unique(np.round(np.linspace(0, depth, count + 1))))
+    return tuple(int(layer) for layer in np.unique(np.round(np.linspace(0, depth, min(count, depth) + 1))))
 
 
 def check_depths(depths: Iterable[int] | None, depth: int) -> tuple[int, ...]:
@@ -316,7 +315,7 @@ class _Recorded(Spec):
 
     model: ResNet
     kernel: InputKernel
-    depths: tuple[int, ...] | None = None
+    depths: tuple[Whole, ...] | None = None
     _version: int = PrivateAttr(default=0)
 
     def model_post_init(self, context: Any) -> None:
@@ -324,8 +323,16 @@ class _Recorded(Spec):
 
     @model_validator(mode="after")
     def _depths_within(self) -> _Recorded:
-        object.__setattr__(self, "depths", check_depths(self.depths, self.model.depth))
+        depths = check_depths(self.depths, self.model.depth)
+        shape = {"depth": self.model.depth, "recorded": len(depths), "n_inputs": self.kernel.n_inputs}
+        check_result(**shape, covariance=self.has_covariance)
+        object.__setattr__(self, "depths", depths)
         return self
+
+    @property
+    def has_covariance(self) -> bool:
+        """Whether V4 is part of the result."""
+        return True
 
     @property
     def time(self) -> np.ndarray:
@@ -378,8 +385,8 @@ class PredictionSpec(_Recorded):
     algorithm: ClassVar[str] = "prediction"
 
     closure: Closure = "g_only"
-    order: int | Literal["auto"] | None = None
-    truncation: _Finite | None = Field(default=None, gt=0, lt=1)
+    order: Whole | Literal["auto"] | None = None
+    truncation: Finite | None = Field(default=None, gt=0, lt=1)
     step: Literal["euler", "exact"] | None = None
     continuous: bool = False
     numerics: Numerics = Numerics()
@@ -404,6 +411,10 @@ class PredictionSpec(_Recorded):
             object.__setattr__(self, "step", usual_step(self.closure))
         return self
 
+    @property
+    def has_covariance(self) -> bool:
+        return self.closure != "mean"
+
     @cached_property
     def digest(self) -> str:
         """Identity of the prediction."""
@@ -415,8 +426,8 @@ class EnsembleSpec(_Recorded):
 
     algorithm: ClassVar[str] = "simulation"
 
-    width: int = Field(ge=1, le=1_000_000, description="neurons n")
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    width: Whole = Field(ge=1, le=1_000_000, description="neurons n")
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
     estimator: Literal["plain", "paired"] = "paired"
     sampler: Literal["block", "weights"] = "block"
     dtype: Literal["float32", "float64"] = "float32"
@@ -440,9 +451,9 @@ class Precision(Spec):
     """
 
     quantity: Literal["K0", "V4", "K1", "U1"]
-    relative: _Finite | None = Field(default=None, gt=0, lt=1)
-    absolute: _Finite | None = Field(default=None, gt=0)
-    max_samples: int = Field(default=1_000_000, ge=2, description="networks after which to stop in any case")
+    relative: Finite | None = Field(default=None, gt=0, lt=1)
+    absolute: Finite | None = Field(default=None, gt=0)
+    max_samples: Whole = Field(default=1_000_000, ge=2, description="networks after which to stop in any case")
 
     @model_validator(mode="after")
     def _one_bound(self) -> Precision:

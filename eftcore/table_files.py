@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from eftcore.errors import InputError
+from eftcore.sizes import LARGEST_ARRAY
 from eftcore.tables import real_table
 
 SUFFIXES = (".npy", ".csv")
@@ -41,6 +42,8 @@ def read_table(path: Path) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"path = {str(path)!r}: there is no such file; the path starts at the study file's folder")
     try:
+        if path.stat().st_size > LARGEST_ARRAY:
+            raise InputError(f"path = {str(path)!r}: is larger than {LARGEST_ARRAY / 1e9:g} GB; save the rows meant")
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"path = {str(path)!r}: {error.strerror or error}; make it readable") from None
@@ -91,6 +94,8 @@ def _npy(content: bytes, name: str) -> np.ndarray:
         ) from None
     if dtype.hasobject:
         raise InputError(f"{name}: holds Python objects (pickled), which are not read; save an array of numbers")
+    if any(length < 1 for length in shape):
+        raise InputError(f"{name}: has shape {shape}: must be a non-empty table; save rows of numbers")
     held, wanted = len(content) - file.tell(), math.prod(shape) * dtype.itemsize
     if held != wanted:
         problem = "is cut short" if held < wanted else "holds more than one array"

@@ -12,7 +12,8 @@ import pandas as pd
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from db import queries
-from db.session import Database, default_url
+from db.home import default_url
+from db.session import Database
 from db.window_queries import study_windows
 from flows.tables import records
 from flows.windows_table import LEGEND, windows_table

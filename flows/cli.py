@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eftcore.errors import EftError, InputError
+from flows.db_commands import db_app
 from flows.options import DatabaseOption, JsonOption, YesOption, use_database
 from flows.server_commands import server_app
 from flows.study_commands import study_app
@@ -28,7 +31,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-db_app = typer.Typer(help="The results database: create it, bring it up to date, describe it.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
 app.add_typer(study_app)
 app.add_typer(server_app, name="server")
@@ -42,11 +44,38 @@ _ACTIVATIONS = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."""
+    _print_anything()
     try:
         app(args=arguments)
     except EftError as error:
         print(f"eft: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end]
+        print(f"eft: {text!a} has characters beyond this locale's; set LC_ALL=C.UTF-8", file=sys.stderr)
+        sys.exit(2)
+
+
+def _print_anything() -> None:
+    """What the terminal's encoding lacks, as with LC_ALL=C, is printed as an escape and ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"resnet-eft {version('resnet-eft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -82,7 +111,7 @@ def predict(
     from eftcore.table_files import read_table
     from flows import tables
     from flows.prediction import prediction_frame, prediction_notes
-    from flows.study import layers_for
+    from flows.study_file import layers_for
 
     if depth is not None and total_time is not None:
         raise InputError(f"--depth {depth}, --total-time {total_time}: give only one of them")
@@ -215,6 +244,13 @@ def export_(
 ) -> None:
     """Write results to a file: an archive that `eft import` reads, or one view as CSV or Parquet."""
     database = _reading(db)
+    if view is None and path.suffix in (".csv", ".parquet"):
+        from db.views import VIEWS
+
+        names = ", ".join(sorted(known.name for known in VIEWS))
+        raise InputError(
+            f"export to {path}: say which view with --view, one of {names}; an archive of everything is a .zip"
+        )
     if view is None:
         from db.exporting import export_archive
 
@@ -318,8 +354,8 @@ def ui(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,
 ) -> None:
     """Open the explorer on the results. Ctrl-C ends it."""
+    from db.home import data_home
     from flows import orchestration
-    from flows.store import data_home
     from ui.deployments import server
     from ui.launch import serve
 
@@ -327,98 +363,6 @@ def ui(
         orchestration.configure(data_home())
         os.environ.update(orchestration.known_key(api))
     serve(use_database(db), port)
-
-
-@db_app.command("upgrade")
-def db_upgrade(db: DatabaseOption = None) -> None:
-    """Create the database, or bring its tables up to date."""
-    from db import migrate
-
-    url = use_database(db)
-    before = _revision(url)
-    migrate.upgrade(url)
-    done = "is up to date" if before == migrate.head() else "created" if before is None else "upgraded"
-    print(f"database {migrate.info(url)['url']} {done}, revision {migrate.head()}")
-
-
-@db_app.command("downgrade")
-def db_downgrade(
-    revision: Annotated[str, typer.Argument(help="Such as 0001_first_tables; base removes every table.")],
-    db: DatabaseOption = None,
-    yes: YesOption = False,
-) -> None:
-    """Take the database back to an older revision. What the older tables cannot hold is lost."""
-    from db import migrate
-
-    url = use_database(db)
-    shown = f"{migrate.info(url)['url']} from {migrate.current(url)} to {revision}"
-    if not yes:
-        typer.confirm(f"Take database {shown}? `eft db backup` first", abort=True)
-    migrate.downgrade(url, revision)
-    print(f"database {shown}: done")
-
-
-@db_app.command("current")
-def db_current(db: DatabaseOption = None) -> None:
-    """Print the revision of the database, and whether this version of the program uses it."""
-    from db import migrate
-
-    url = use_database(db)
-    print(f"{migrate.current(url) or 'no tables yet'} (this program: {migrate.head()})")
-
-
-@db_app.command("check")
-def db_check(db: DatabaseOption = None) -> None:
-    """Look for damage: revision, tables, views, the file itself, runs without results. Changes nothing."""
-    from db import maintenance
-
-    problems = maintenance.check(use_database(db))
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise typer.Exit(1)
-    print("the database is sound")
-
-
-@db_app.command("backup")
-def db_backup(
-    path: Annotated[Path, typer.Argument(help="A new file: SQLite, or for PostgreSQL an archive of pg_dump.")],
-    db: DatabaseOption = None,
-) -> None:
-    """Copy the database while it may be in use."""
-    from db import maintenance
-
-    written = maintenance.backup(path, use_database(db))
-    print(f"backup {written}, {written.stat().st_size / 1e6:.1f} MB")
-
-
-@db_app.command("grant-reader")
-def db_grant_reader(
-    name: Annotated[str, typer.Argument(help="An existing role of the PostgreSQL server.")], db: DatabaseOption = None
-) -> None:
-    """Let a PostgreSQL role read the results: the tables and views of this project and nothing else."""
-    from db import migrate, readers
-
-    url = use_database(db)
-    migrate.require_current(url)
-    more = readers.grant_reader(url, name)
-    print(f"{name} may read database {migrate.info(url)['url']}")
-    for line in more:
-        print(line, file=sys.stderr)
-
-
-@db_app.command("info")
-def db_info(db: DatabaseOption = None, json: JsonOption = False) -> None:
-    """Describe the database: where it is, its revision and what it holds."""
-    from db import migrate
-    from flows import tables
-
-    described = migrate.info(use_database(db))
-    if json:
-        tables.print_json(described)
-    else:
-        for name, value in described.items():
-            print(f"{name}: {value}")
 
 
 def _reading(url: str | None) -> Database:
@@ -449,16 +393,6 @@ def _say_what_there_is(db: Database, view: TableClause, run_ids: tuple[str, ...]
 def _print_counts(counts: dict[str, int], none: str = "no rows") -> None:
     rows = [f"{table}: {count} rows" for table, count in counts.items() if count]
     print("\n".join(rows) or none)
-
-
-def _revision(url: str) -> str | None:
-    from db import migrate
-    from db.errors import DatabaseMissing
-
-    try:
-        return migrate.current(url)
-    except DatabaseMissing:
-        return None
 
 
 if __name__ == "__main__":

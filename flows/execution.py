@@ -15,7 +15,7 @@ from eftcore.ensemble.sample import Shards
 from eftcore.ensemble.shards import SHARD_WORK, next_round
 from eftcore.errors import EnvironmentProblem
 from eftcore.specs import EnsembleSpec, PredictionSpec
-from flows import recording, superseded, tasks, work
+from flows import recording, sizes, superseded, tasks, work
 from flows.dispatch import Dispatcher
 from flows.progress import current, stepping
 from flows.requests import DEFAULT, Resources
@@ -100,6 +100,8 @@ class Execution:
         self.tasks_in_all = small + sum(len(item.first_round) for item in simulations)
         work_in_all = sum(_work_of(item.spec, item.first_round) for item in simulations)
         current().start(self.tasks_in_all, small * SMALL_WORK + work_in_all)
+        if warning := sizes.warning(plan):
+            current().note(lambda: warning)
         with self._under_way():
             predictions = list(plan.predictions)
             done = self._each(self._predict, predictions)
@@ -156,7 +158,7 @@ class Execution:
     def _configuration(self, ensemble: str) -> bool:
         """Simulate, compare and record one configuration at one width; returns whether it is recorded."""
         simulation = self.plan.simulations[ensemble]
-        predictions = [p for p, other in self.plan.comparisons if other == ensemble and p in self.predicted]
+        predictions = [p for p in self.plan.compared.get(ensemble, ()) if p in self.predicted]
         shards = self._simulate(simulation)
         comparisons = {}
         if shards:

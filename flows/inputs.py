@@ -7,13 +7,17 @@ moving a data file does not change the results that were computed from it.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from eftcore.errors import InputError
+from eftcore.fields import LONGEST_LABEL, printable
+from eftcore.sizes import MOST_INPUTS
 from eftcore.specs import InputKernel, check_squares
 from eftcore.table_files import read_table
 
@@ -25,7 +29,8 @@ def as_tuple(value: Any) -> Any:
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True)]
-Text = Annotated[str, Field(strict=True)]
+Text = Annotated[str, Field(strict=True), AfterValidator(printable)]
+ShortText = Annotated[str, Field(strict=True, max_length=LONGEST_LABEL), AfterValidator(printable)]
 
 _grid = (BeforeValidator(as_tuple), Field(min_length=1))
 Numbers = Annotated[tuple[Number, ...], *_grid]
@@ -44,9 +49,14 @@ class Equicorrelated(Section):
     """variance [(1 - correlation) I + correlation 1 1^T]; every field may be a list."""
 
     kind: Literal["equicorrelated"]
-    n_inputs: Wholes
+    n_inputs: Annotated[tuple[Annotated[Whole, Field(ge=1, le=MOST_INPUTS)], ...], *_grid]
     variance: Numbers
     correlation: Numbers
+
+    def inputs(self) -> Counter[int]:
+        """How many kernels there will be of each number of inputs."""
+        each = len(self.variance) * len(self.correlation)
+        return Counter({n: each * repeated for n, repeated in Counter(self.n_inputs).items()})
 
     def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
         """One kernel for each combination."""
@@ -61,7 +71,11 @@ class Explicit(Section):
 
     kind: Literal["explicit"]
     matrix: tuple[tuple[Number, ...], ...]
-    label: Text = "explicit"
+    label: ShortText = "explicit"
+
+    def inputs(self) -> Counter[int]:
+        """One kernel of so many inputs."""
+        return Counter([len(self.matrix)])
 
     def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
         """The matrix as a kernel."""
@@ -101,6 +115,10 @@ class Digits(_RealInputs):
             raise ValueError("give either classes (such as [0, 1, 8]) or indices (such as [10, 42])")
         return self
 
+    def inputs(self) -> Counter[int]:
+        """One kernel of so many inputs."""
+        return Counter([len(self.classes or self.indices or ())])
+
     def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
         """One kernel of the chosen images."""
         from sklearn.datasets import load_digits
@@ -108,14 +126,18 @@ class Digits(_RealInputs):
         images, classes = load_digits(return_X_y=True)
         if self.indices is not None:
             chosen = list(self.indices)
-            label = f"digits images {' '.join(map(str, chosen))}"
+            label = _listed("digits images", chosen)
         else:
             assert self.classes is not None
-            chosen = [
-                int(np.flatnonzero(classes == wanted)[self.classes[:position].count(wanted)])
-                for position, wanted in enumerate(self.classes)
-            ]
-            label = f"digits {' '.join(map(str, self.classes))}"
+            images_of = {wanted: iter(np.flatnonzero(classes == wanted).tolist()) for wanted in set(self.classes)}
+            chosen = [next(images_of[wanted], -1) for wanted in self.classes]
+            if -1 in chosen:
+                short = self.classes[chosen.index(-1)]
+                raise InputError(
+                    f"classes: {short} stands there {self.classes.count(short)} times, and there are"
+                    f" {np.count_nonzero(classes == short)} images of it; name it less often"
+                )
+            label = _listed("digits", self.classes)
         return (self._kernel(images[chosen] / 16.0, label),)
 
 
@@ -128,7 +150,11 @@ class DataFile(_RealInputs):
     kind: Literal["file"]
     path: Text
     rows: Wholes | None = None
-    label: Text | None = None
+    label: ShortText | None = None
+
+    def inputs(self) -> Counter[int]:
+        """One kernel; before the file is read, of one input where ``rows`` does not tell."""
+        return Counter([len(self.rows or (0,))])
 
     def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
         """One kernel of the chosen rows. Raises InputError where the file is no table (eftcore.table_files)."""
@@ -139,6 +165,13 @@ class DataFile(_RealInputs):
                 raise InputError(f"rows = {outside[0]}: {self.path} has rows 0 to {len(data) - 1}; choose among these")
             data = data[list(self.rows)]
         return (self._kernel(data, self.label or Path(self.path).stem),)
+
+
+def _listed(what: str, chosen: Sequence[int]) -> str:
+    """A label that names what was chosen, the first of them where they are many."""
+    most = 20
+    named = " ".join(map(str, chosen[:most]))
+    return f"{what} {named}" + (f" and {len(chosen) - most} more" if len(chosen) > most else "")
 
 
 def _has_kind(section: Any) -> Any:

@@ -13,12 +13,12 @@ from contextvars import Context, copy_context
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from db.home import data_home, default_url
 from db.queries import runs, theory_windows, windows
-from db.session import Database, default_url
+from db.session import Database
 from db.window_queries import study_windows
-from flows import orchestration, progress, recording, tables
+from flows import orchestration, progress, recording, sizes, tables
 from flows.requests import Resources, StudyRequest, TopUpRequest
-from flows.store import data_home
 
 if TYPE_CHECKING:
     from flows.execution import Summary
@@ -124,6 +124,8 @@ def dry_run(request: StudyRequest, *, as_json: bool) -> None:
     from flows import run, superseded
 
     plan = superseded.settled(request)
+    if warning := sizes.warning(plan):
+        print(warning, file=sys.stderr)
     planned = run.plan_study(plan)
     certain = [task for task in planned if not task.at_most]
     left = [task for task in certain if not task.cached]

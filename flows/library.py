@@ -12,7 +12,8 @@ import pandas as pd
 
 from db import migrate, queries
 from db.errors import DatabaseMissing
-from db.session import Database, default_url
+from db.home import default_url
+from db.session import Database
 from flows import launch
 from flows.requests import Resources, StudyRequest, checked
 

@@ -37,6 +37,10 @@ def configure(home: Path) -> None:
         os.environ["PREFECT_HOME"] = str(server_access.own_folder(home, "prefect"))
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    try:
+        Path.home()
+    except RuntimeError:  # a user without a home, whom Prefect would not be imported for
+        os.environ["HOME"] = os.environ["PREFECT_HOME"]
 
 
 def local_server() -> LocalServer:

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from db import claims, queries, repository
-from db.session import Database, default_url
+from db.home import default_url
+from db.session import Database
 from eftcore.ensemble import Sample, attained, reached, sample_digest
 from eftcore.specs import EnsembleSpec, Precision, PredictionSpec, digest_of
 from flows import work

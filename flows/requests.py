@@ -10,9 +10,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from eftcore.activations import activation_names
 from eftcore.errors import InputError
+from eftcore.fields import Finite, Whole
 from eftcore.specs import Closure, InputKernel, Precision, ResNet, describe_validation_error, digest_of
 from flows.inputs import Section
-from flows.study import Study, expand_study, find_study, layers_for, load_study
+from flows.study import Study, expand_study, find_study, load_study
+from flows.study_file import layers_for
 
 
 class Resources(Section):
@@ -24,7 +26,7 @@ class Resources(Section):
         Field(description="who computes: threads of this process, processes of this machine, or a Dask cluster"),
     ] = "threads"
     workers: Annotated[
-        int | None, Field(ge=1, description="tasks at a time; as many as there are processors when left out")
+        Whole | None, Field(ge=1, description="tasks at a time; as many as there are processors when left out")
     ] = None
     dask_address: Annotated[
         str | None,
@@ -33,7 +35,7 @@ class Resources(Section):
         ),
     ] = None
     task_timeout: Annotated[
-        float | None, Field(gt=0, description="seconds after which a single prediction or shard counts as failed")
+        Finite | None, Field(gt=0, description="seconds after which a single prediction or shard counts as failed")
     ] = None
 
     @model_validator(mode="after")
@@ -84,7 +86,9 @@ class StudyRequest(Section):
 class TopUpRequest(StudyRequest):
     """More of a study's simulations: up to a number of networks, or to a precision. Finished shards are kept."""
 
-    samples: Annotated[int | None, Field(ge=2, description="networks for each simulation; fewer change nothing")] = None
+    samples: Annotated[Whole | None, Field(ge=2, description="networks for each simulation; fewer change nothing")] = (
+        None
+    )
     precision: Annotated[Precision | None, Field(description="instead of samples: how precise to become")] = None
 
     @model_validator(mode="after")
@@ -115,13 +119,13 @@ class ModelRequest(Section):
             json_schema_extra=_known_names,
         ),
     ]
-    weight_variance: Annotated[float, Field(gt=0, description="C_W")] = 2.0
-    bias_variance: Annotated[float, Field(ge=0, description="C_b")] = 0.0
-    epsilon: Annotated[float, Field(gt=0, description="size of the residual branch")] = 0.1
-    total_time: Annotated[float, Field(gt=0, description="T = epsilon^2 layers, which must come out whole")] = 2.0
-    n_inputs: Annotated[int, Field(ge=1, description="equicorrelated inputs N")] = 2
-    variance: Annotated[float, Field(gt=0, description="their variance")] = 2.0
-    correlation: Annotated[float, Field(ge=-1, le=1, description="their correlation")] = 0.3
+    weight_variance: Annotated[Finite, Field(gt=0, description="C_W")] = 2.0
+    bias_variance: Annotated[Finite, Field(ge=0, description="C_b")] = 0.0
+    epsilon: Annotated[Finite, Field(gt=0, description="size of the residual branch")] = 0.1
+    total_time: Annotated[Finite, Field(gt=0, description="T = epsilon^2 layers, which must come out whole")] = 2.0
+    n_inputs: Annotated[Whole, Field(ge=1, description="equicorrelated inputs N")] = 2
+    variance: Annotated[Finite, Field(gt=0, description="their variance")] = 2.0
+    correlation: Annotated[Finite, Field(ge=-1, le=1, description="their correlation")] = 0.3
 
     @model_validator(mode="after")
     def _exists(self) -> ModelRequest:
@@ -150,12 +154,12 @@ class ModelRequest(Section):
 class ConfigurationRequest(ModelRequest):
     """One network at one width, its inputs, and the closures to hold against its simulation."""
 
-    width: Annotated[int, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 64
-    samples: Annotated[int, Field(ge=2, description="networks to simulate")] = 4000
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    width: Annotated[Whole, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 64
+    samples: Annotated[Whole, Field(ge=2, description="networks to simulate")] = 4000
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
     estimator: Literal["plain", "paired"] = "paired"
     closures: Annotated[tuple[Closure, ...], Field(min_length=1)] = ("mean", "source_only", "g_only")
-    tolerances: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.1)
+    tolerances: Annotated[tuple[Annotated[Finite, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.1)
     renew: Renew = False
 
     @model_validator(mode="after")
@@ -182,9 +186,9 @@ class ConfigurationRequest(ModelRequest):
 class TheoremRequest(ModelRequest):
     """A network on which to check the exact statements of the theory; width and samples are part of no claim."""
 
-    width: Annotated[int, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 16
-    samples: Annotated[int, Field(ge=2, description="networks in each statistical check")] = 4000
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    width: Annotated[Whole, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 16
+    samples: Annotated[Whole, Field(ge=2, description="networks in each statistical check")] = 4000
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
 
 
 Model = TypeVar("Model", bound=Section)

@@ -10,17 +10,22 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import secrets
+import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from db.home import data_home
 from eftcore.errors import EnvironmentProblem
 from flows.dispatch import Dispatcher
 from flows.requests import Resources
-from flows.store import data_home
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 CONNECT_SECONDS = 10
 """A Dask scheduler must answer within so long."""
@@ -81,7 +86,7 @@ def _cluster_threads(address: str) -> int:
     try:
         with Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client:
             threads = sum(client.nthreads().values())
-            homes = client.run(_home)
+            elsewhere = _without_our_home(client)
     except (OSError, ValueError) as error:
         raise EnvironmentProblem(
             f"dask_address = {address!r}: no Dask scheduler answers there ({error}); check the address and start one "
@@ -91,18 +96,40 @@ def _cluster_threads(address: str) -> int:
         raise EnvironmentProblem(
             f"dask_address = {address!r}: the scheduler has no workers; start some with `dask worker {address}`"
         )
-    elsewhere = {worker: home for worker, home in homes.items() if home != _home()}
     if elsewhere:
         worker, home = next(iter(elsewhere.items()))
         raise EnvironmentProblem(
-            f"dask worker {worker} keeps results in {home}, this command in {_home()}; start the workers with the same "
-            "EFT_HOME, on a file system that all machines share"
+            f"dask worker {worker} keeps results in {home}, which is not {data_home()} of this command, or cannot be "
+            "written there; start the workers with the same EFT_HOME, on a file system that all machines share"
         )
     return threads
 
 
-def _home() -> str:
-    return str(data_home())
+def _without_our_home(client: Client) -> dict[str, str]:
+    """Workers that do not share our folder of results, and theirs: paths may be equal and folders not.
+
+    We make a folder there, each worker makes a file in it, and we look for the file.
+    """
+    folder = data_home() / f".shared-{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{folder}: cannot be made ({error.strerror}); choose a folder for results with EFT_HOME=PATH"
+        ) from error
+    try:
+        answers = client.run(_answer, folder.name)
+        return {worker: home for worker, (name, home) in answers.items() if not (folder / name).exists()}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer(folder: str) -> tuple[str, str]:
+    """Called on a worker: leave a file in the folder of that name, if it is there; the file's name, and our home."""
+    name, home = secrets.token_hex(8), data_home()
+    with suppress(OSError):
+        (home / folder / name).touch()
+    return name, str(home)
 
 
 def _threads(share: int) -> dict[str, str]:

@@ -38,6 +38,8 @@ PORT = 4200
 """Prefect's own; the next free one where it is taken."""
 
 _LOOK_SECONDS = 0.5
+_DATABASE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
+"""Where Prefect is told its database, by two names."""
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this process started."""
@@ -225,10 +227,21 @@ class LocalServer:
             "PREFECT_UI_ENABLED": str(int(running.whole)),
             "PREFECT_UI_STATIC_DIRECTORY": str(self.prefect_home / "ui"),
             "PREFECT__SERVER_FINAL": "1",
+            **self._own_database(),
             **server_access.protection(self.key, running.port),
         }
         inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
         return {**inherited, **given}
+
+    def _own_database(self) -> dict[str, str]:
+        """Address of Prefect's own database where the one that it makes itself, by pasting, would be another file's."""
+        import sqlalchemy as sa
+
+        path = str(self.prefect_home / "prefect.db")
+        pasted = sa.make_url(f"sqlite+aiosqlite:///{path}")
+        if pasted.database == path or any(name in os.environ for name in _DATABASE):
+            return {}
+        return {_DATABASE[0]: sa.URL.create("sqlite+aiosqlite", database=path).render_as_string()}
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from db.home import data_home
 from flows import orchestration
-from flows.store import data_home
 
 server_app = typer.Typer(
     name="server",

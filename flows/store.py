@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,14 +21,16 @@ from typing import Any
 
 import numpy as np
 
+from db.home import data_home
 from eftcore.errors import EnvironmentProblem
 
 _META = "meta.json"
 _DAMAGE = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SyntaxError, MemoryError),
 )
-"""What reading a file raises that is not one of ours: cut off, another format, encrypted, or packed in another way."""
+"""What reading a file raises that is not one of ours: cut off, another format, encrypted, packed in another way,
+or claiming to be larger than memory."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,26 @@ class ResultStore:
         """Where the result of this digest lies, if it is there."""
         return self.folder / digest[:2] / f"{digest}.npz"
 
+    def is_there(self, digest: str) -> bool:
+        """Whether there is a result, intact or not.
+
+        Raises EnvironmentProblem where it cannot be read: another user's is not computed again.
+        """
+        try:
+            self.path(digest).open("rb").close()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"{self.path(digest)}: cannot be read ({error.strerror}); have its owner let you read it, or choose "
+                "another folder with EFT_HOME=PATH"
+            ) from error
+        return True
+
     def is_intact(self, digest: str) -> bool:
-        """Whether the result is there and every checksum in it holds."""
+        """Whether the result is there and every checksum in it holds. Raises as ``is_there``."""
+        if not self.is_there(digest):
+            return False
         try:
             with zipfile.ZipFile(self.path(digest)) as archive:
                 return archive.testzip() is None
@@ -82,26 +102,30 @@ class ResultStore:
                 path.unlink(missing_ok=True)
 
     def save(self, digest: str, stored: Stored) -> None:
-        """Write atomically. Raises EnvironmentProblem when the folder cannot be written or the disk is full."""
+        """Write atomically. Raises EnvironmentProblem when the folder cannot be written or the disk is full.
+
+        Who else may read and write the file is for the umask to say, as for every file of results.
+        """
         path = self.path(digest)
+        part = path.with_suffix(f".{secrets.token_hex(8)}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
             try:
-                with os.fdopen(handle, "wb") as file:
+                with part.open("xb") as file:
                     meta = np.frombuffer(json.dumps(stored.meta).encode(), dtype=np.uint8)
                     np.savez(file, allow_pickle=False, **{_META: meta}, **stored.arrays)
                     file.flush()
                     os.fsync(file.fileno())
-                Path(name).replace(path)
+                part.replace(path)
             except BaseException:
-                Path(name).unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
                 raise
         except OSError as error:
             raise self._unwritable(path, error) from error
 
     def load(self, digest: str) -> Stored:
-        """Raises EnvironmentProblem when the result is missing or damaged."""
+        """Raises EnvironmentProblem when the result is missing or damaged, or as ``is_there``."""
+        self.is_there(digest)
         try:
             with self.path(digest).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
@@ -119,11 +143,6 @@ class ResultStore:
         return EnvironmentProblem(
             f"{path}: cannot be written ({error.strerror}); free some space, or choose a folder with EFT_HOME=PATH"
         )
-
-
-def data_home() -> Path:
-    """The folder of results: EFT_HOME, or ``eft-data`` in the working directory."""
-    return Path(os.environ.get("EFT_HOME") or "eft-data").expanduser().resolve()
 
 
 def default_store() -> ResultStore:

@@ -117,8 +117,8 @@ def serve(
     """Offer the flows as Prefect deployments: trigger them from Prefect's pages or API. Ctrl-C ends it."""
     from db import migrate
     from db.addresses import shown
+    from db.home import data_home
     from flows import orchestration
-    from flows.store import data_home
 
     migrate.require_current(use_database(db))
     orchestration.configure(data_home())

@@ -46,21 +46,16 @@ def in_words(count: int) -> str:
 
 
 def _prediction(spec: PredictionSpec, store: ResultStore) -> PredictionSpec:
-    if _exists(store)(spec.digest):
+    if store.is_there(spec.digest):
         return spec
     return next((older for older in _older(spec) if store.is_intact(older.digest)), spec)
 
 
 def _simulation(item: Simulation, store: ResultStore) -> Simulation:
-    if _is_finished(item, store, _exists(store)):
+    if _is_finished(item, store, store.is_there):
         return item
     older = (replace(item, spec=spec) for spec in _older(item.spec))
     return next((other for other in older if _is_finished(other, store, store.is_intact)), item)
-
-
-def _exists(store: ResultStore) -> Callable[[str], bool]:
-    """Whether a result is there, intact or not: a damaged one of the present version is computed again."""
-    return lambda digest: store.path(digest).exists()
 
 
 def _older(spec: AnySpec) -> Iterator[AnySpec]:
@@ -69,7 +64,10 @@ def _older(spec: AnySpec) -> Iterator[AnySpec]:
 
 
 def _is_finished(item: Simulation, store: ResultStore, is_there: Callable[[str], bool]) -> bool:
-    """Whether the shards and their sum are there, to the last round where a precision is wanted."""
+    """Whether the shards and their sum are there, to the last round where a precision is wanted.
+
+    A damaged result of the present version is there: it is computed again.
+    """
     spec, shards = item.spec, item.first_round
     while shards:
         merged = sample_digest(spec, shards)

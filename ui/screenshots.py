@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from db.session import default_url
+from db.home import default_url
 from eftcore.errors import EnvironmentProblem
 from ui.launch import command, environment
 from ui.sql_data import EXAMPLES

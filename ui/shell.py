@@ -7,8 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from db.errors import DatabaseMissing, DatabaseUnreachable, SchemaOutdated
+from db.home import default_url
 from db.migrate import require_current
-from db.session import Database, default_url, parse_url, sqlite_path
+from db.session import Database, parse_url, sqlite_path
 from db.study_queries import run_counts
 from eftcore.errors import EftError
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from eftcore.compiled import compiled
 from eftcore.ensemble.lane_factor import cholesky, symmetrise
 from eftcore.ensemble.layer_step import covariances, observe, observe_rest, respond, shift, single, spread
 from eftcore.ensemble.sums import LANES
@@ -26,7 +27,7 @@ FIRST_ROUNDS = 8
 CACHE_LINE = 64
 
 
-@njit(cache=True, nogil=True, fastmath=STRICT, error_model="numpy")
+@compiled(nogil=True, fastmath=STRICT, error_model="numpy")
 def simulate_bundles(
     key: np.uint64,
     first: int,

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from eftcore.compiled import compiled
 from eftcore.ensemble.sums import GROUPS, LANES, group_shapes
 from eftcore.ensemble.threads import in_threads
 
@@ -70,7 +70,7 @@ class GroupSums:
         self._done += networks
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _add(observed, begin, end, first, paired, deviation, square, residual, change):
     """Recorded layers ``begin`` to ``end``; bundle 0 belongs to group ``first``."""
     for bundle in range(observed.shape[0]):

@@ -8,8 +8,8 @@ from operator import mul
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from eftcore.compiled import compiled
 from eftcore.ensemble.groups import GroupSums
 from eftcore.ensemble.lanes import Array, Code, Lanes, vector_code
 from eftcore.ensemble.reference import Reference
@@ -203,7 +203,7 @@ def _totals(code: Code, observed: Array, first: Any, count: int, terms: Callable
     return [total.get().total() for total in sums]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
+@compiled(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
 def _accumulate(
     observed,
     begin,

@@ -62,8 +62,13 @@ def shard_size(spec: EnsembleSpec) -> int:
 
     A power of two between 64 and 65536.
     """
-    networks = SHARD_WORK // (spec.model.depth * spec.width * spec.kernel.n_inputs)
-    return 2 ** min(max(networks, 1).bit_length() - 1, 16) if networks >= 64 else 64
+    return networks_in_shard(spec.model.depth, spec.width, spec.kernel.n_inputs)
+
+
+def networks_in_shard(depth: int, width: int, n_inputs: int) -> int:
+    """The same of an ensemble that is not made yet."""
+    networks = SHARD_WORK // (depth * width * n_inputs)
+    return 2 ** min(networks.bit_length() - 1, 16) if networks >= 64 else 64
 
 
 def shards_of(spec: EnsembleSpec, samples: int) -> Shards:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from eftcore.compiled import compiled
 from eftcore.ensemble.lanes import Array, Code, Lanes
 from eftcore.ensemble.sums import LANES
 
@@ -28,7 +28,7 @@ _ROUND = 1.5 * 2**23
 """Added to a float32 below 2^22 it rounds it to a whole number, which is then in the lowest bits of the encoding."""
 
 
-@njit(cache=True)
+@compiled()
 def seed_generators(key: np.uint64, first: int, state: np.ndarray) -> None:
     """Fill state (4, LANES) uint32 for the LANES networks from ``first`` on; ``key`` is a 64-bit stream key.
 
@@ -44,7 +44,7 @@ def seed_generators(key: np.uint64, first: int, state: np.ndarray) -> None:
             state[2 * word + 1, lane] = _U(mixed >> _U64(32))
 
 
-@njit(cache=True)
+@compiled()
 def _mix(x):
     x = (x ^ (x >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> _U64(27))) * _U64(0x94D049BB133111EB)

@@ -85,6 +85,7 @@ def test_no_address_shows_its_password(address: str, tmp_path: Path, monkeypatch
 def test_what_is_no_secret_is_shown():
     for whole in (
         "sqlite:////home/me/a@b.db",
+        "sqlite:////home/me/50%25 a%3Fb%23c.db",
         "results.db",
         "postgresql://me@db.example/results?sslmode=require",
         "postgresql:///results?host=/run/postgresql",

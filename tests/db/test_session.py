@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from db import migrate
 from db.errors import DatabaseMissing, DatabaseReadOnly, DatabaseUnreachable, SchemaOutdated, problem_from
+from db.home import default_url
 from db.models import Study
 from db.repository import record_study
-from db.session import Database, default_url, parse_url
+from db.session import Database, parse_url
 from eftcore.errors import EnvironmentProblem, InputError
 
 

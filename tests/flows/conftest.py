@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from db import migrate
-from db.session import default_url
+from db.home import default_url
 from flows import orchestration
 from flows.cli import main
 from tests.db.conftest import create_database, drop_database, postgresql_server, postgresql_template

@@ -16,7 +16,8 @@ import pytest
 import eftcore as physics
 from db import repository
 from db.errors import DatabaseReadOnly
-from db.session import Database, default_url
+from db.home import default_url
+from db.session import Database
 from eftcore import activation_names
 from tests.flows.conftest import TINY, Eft
 

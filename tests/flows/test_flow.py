@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from db import migrate, queries
-from db.session import Database, default_url
+from db.home import data_home, default_url
+from db.session import Database
 from eftcore.errors import OutOfMemory
 from flows import work
 from flows.requests import StudyRequest
-from flows.store import data_home, default_store
+from flows.store import default_store
 from flows.study import load_study
 from tests.flows.conftest import TINY
 

@@ -15,7 +15,8 @@ import pytest
 from pydantic import ValidationError
 
 from db import claims, queries, repository
-from db.session import Database, default_url
+from db.home import default_url
+from db.session import Database
 from eftcore.specs import Precision
 from flows import gpu
 from flows.requests import ConfigurationRequest, StudyRequest, TheoremRequest, TopUpRequest

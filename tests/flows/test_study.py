@@ -12,7 +12,8 @@ import pytest
 from eftcore.ensemble.shards import shard_size
 from eftcore.errors import InputError
 from eftcore.specs import digest_of
-from flows.study import Simulation, bundled_studies, expand_study, find_study, layers_for, load_study
+from flows.study import Simulation, bundled_studies, expand_study, find_study, load_study
+from flows.study_file import layers_for
 from ui.studies_data import runs_asked
 
 BASE: dict[str, Any] = {

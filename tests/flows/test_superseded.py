@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from db import migrate, queries
-from db.session import Database, default_url
+from db.home import data_home, default_url
+from db.session import Database
 from eftcore.errors import InputError
 from eftcore.specs import ALGORITHM_VERSION
 from flows import launch, work
 from flows.requests import ConfigurationRequest, StudyRequest, TopUpRequest
-from flows.store import data_home, default_store
+from flows.store import default_store
 from flows.study import load_study
 from tests.flows.conftest import TINY
 from tests.flows.test_flow import TARGET, TASKS, THEORY, calls, counts, small_shards

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 import eftcore as eft
 from db import addresses
+from db.home import data_home
 from db.stored_results import StoredSample, simulations_of, stored_results
 from eftcore.errors import EftError
 from eftcore.results import Theory
@@ -171,7 +170,7 @@ def _study_file(model: eft.ResNet, kernel: eft.InputKernel, width: int, key: str
     ]
     name = f"predict-{key[:10]}"
     text = study_toml(name, ensemble, STUDY_SAMPLES, predictions, description=kernel.label)
-    folder = Path(os.environ.get("EFT_HOME") or "eft-data").expanduser().resolve() / "studies"
+    folder = data_home() / "studies"
     path = folder / f"{name}.toml"
     row = st.container(horizontal=True)
     row.download_button("Download study file", text, path.name, "application/toml", on_click="ignore")
