@@ -129,7 +129,7 @@ def sweep_stale(db: Database) -> list[int]:
 def heartbeat(
     db: Database, holder: str, *, every: float = HEARTBEAT_SECONDS, lease_seconds: float = LEASE_SECONDS
 ) -> Iterator[None]:
-    """Renew the holder's claims from a thread while the block runs; release what is left of them at its end."""
+    """Renew the holder's claims from a thread while the block runs; what is left of them then is for ``release``."""
     stop = threading.Event()
 
     def beat() -> None:
@@ -146,4 +146,3 @@ def heartbeat(
     finally:
         stop.set()
         thread.join()
-        release(db, holder)

@@ -18,8 +18,10 @@ from flows import work
 from flows.provenance import timed
 from flows.store import ResultStore
 from flows.study import Simulation, Study
+from flows.waiting import waits
 
 
+@waits
 def sweep_stale() -> list[int]:
     """Mark the runs as stale whose process is no more, or gave no sign of life; returns their ids."""
     with _database() as db:
@@ -27,6 +29,7 @@ def sweep_stale() -> list[int]:
         return claims.sweep_stale(db)
 
 
+@waits
 def record_study(study: Mapping[str, Any]) -> int:
     """Record the study itself (name, digest, spec); returns its id in the database."""
     with _database() as db:
@@ -44,6 +47,7 @@ def record_digest(
     return digest_of({"database": digest_of(default_url()), **what})
 
 
+@waits
 def record(
     store: ResultStore,
     *,
@@ -92,6 +96,7 @@ def record(
             )
 
 
+@waits
 def record_theory(
     store: ResultStore,
     *,
@@ -141,6 +146,7 @@ def _aims(sample: Sample, target: Precision | None) -> dict[str, Any]:
     return {"stopped_because": "met" if now.met else "cap", "targets": [aim]}
 
 
+@waits
 def is_recorded(
     spec: EnsembleSpec,
     shards: Sequence[tuple[int, int]],
@@ -161,6 +167,7 @@ def is_recorded(
         )
 
 
+@waits
 def is_theory_recorded(
     reference: str | None, predictions: Sequence[str], compared: Sequence[str], tolerances: Sequence[float]
 ) -> bool:
@@ -197,6 +204,7 @@ def _is_recorded(
     return found >= set(itertools.product(wanted, tolerances))
 
 
+@waits
 def record_failure(study: Mapping[str, Any], what: PredictionSpec | Simulation, cause: str) -> None:
     """Record that a prediction or a simulation failed, and why."""
     with timed() as provenance, _database() as db:
@@ -211,30 +219,46 @@ def under_way(plan: Study) -> Iterator[None]:
 
     Claims of processes on this machine that are no more are given up first, so that their runs do not seem alive.
     """
+    holder = claims.new_holder()
     with _database() as db:
-        token = _shared.set(db)
-        holder = _holder.set(claims.new_holder())
+        shared, held = _shared.set(db), _holder.set(holder)
+        _holders.add(holder)
         try:
             sweep_stale()
-            study_id = repository.record_study(db, **plan.record)
-            whole: list[PredictionSpec | Simulation] = [*plan.predictions.values(), *plan.simulations.values()]
-            for what in whole:
-                repository.mark_pending(db, _spec(what), study_id=study_id, **_wanted(what))
-            with claims.heartbeat(db, _holder.get()):
+            _announce(plan)
+            with claims.heartbeat(db, holder):
                 yield
         finally:
-            _holder.reset(holder)
-            _shared.reset(token)
-            claims.sweep_stale(db)  # what is left running now was interrupted
+            _give_back(holder)
+            _holders.discard(holder)
+            _holder.reset(held)
+            _shared.reset(shared)
 
 
-def give_up() -> None:
-    """What is under way in this context ends now: its runs are stale."""
+@waits
+def _announce(plan: Study) -> None:
     with _database() as db:
-        claims.release(db, _holder.get())
+        study_id = repository.record_study(db, **plan.record)
+        whole: list[PredictionSpec | Simulation] = [*plan.predictions.values(), *plan.simulations.values()]
+        for what in whole:
+            repository.mark_pending(db, _spec(what), study_id=study_id, **_wanted(what))
+
+
+@waits
+def _give_back(holder: str) -> None:
+    """What a holder has left running was interrupted: it is stale now."""
+    with _database() as db:
+        claims.release(db, holder)
         claims.sweep_stale(db)
 
 
+def give_up() -> None:
+    """What is under way in this process ends now: its runs are stale."""
+    for holder in _holders:
+        _give_back(holder)
+
+
+@waits
 def mark_running(study: Mapping[str, Any], what: PredictionSpec | Simulation) -> None:
     """Say that this is being computed now, unless somebody else does. Within ``under_way``."""
     with timed() as provenance, _database() as db:
@@ -252,6 +276,8 @@ def _wanted(what: PredictionSpec | Simulation) -> dict[str, Any]:
 
 _shared: ContextVar[Database | None] = ContextVar("database", default=None)
 _holder: ContextVar[str] = ContextVar("holder")
+_holders: set[str] = set()
+"""Of the studies that are under way in this process."""
 
 
 @contextmanager

@@ -187,7 +187,7 @@ def test_claims_on_parts_of_a_result(db):
     assert claims.renew(db, "second") == set()
 
 
-def test_heartbeat_renews_from_a_thread_and_releases_at_the_end(db, make_theory, provenance):
+def test_heartbeat_renews_from_a_thread_that_ends(db, make_theory, provenance):
     theory = make_theory()
     holder = claims.new_holder()
     renewed = threading.Event()
@@ -202,8 +202,6 @@ def test_heartbeat_renews_from_a_thread_and_releases_at_the_end(db, make_theory,
         sa.event.listen(db.engine, "after_cursor_execute", note)
         assert renewed.wait(30)
         sa.event.remove(db.engine, "after_cursor_execute", note)
-    with db.reading() as session:
-        assert session.scalars(sa.select(Claim)).all() == []
     assert not [thread for thread in threading.enumerate() if thread.name == "eft-heartbeat"]
 
 

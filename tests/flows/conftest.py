@@ -128,3 +128,36 @@ COMMAND = (sys.executable, "-m", "flows.cli")
 def shell(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """The eft command in a process of its own."""
     return subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def servers_of(environment: dict[str, str]) -> list[int]:
+    """Processes that serve Prefect for this folder of results, those that Prefect itself may start among them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command, variables = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        serves = b"flows.server" in command or b"prefect.server" in command
+        if serves and f"EFT_HOME={environment['EFT_HOME']}\0".encode() in variables:
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture
+def long(tiny: Path) -> Path:
+    """A study that takes minutes, whose single shards take less than a second."""
+    tiny.write_text(tiny.read_text().replace("samples = 4096", "samples = 400_000_000"))
+    return tiny
+
+
+@pytest.fixture
+def under_way(environment: dict[str, str], long: Path) -> Iterator[subprocess.Popen[str]]:
+    """`eft run` of the long study that has begun to compute; its server is up."""
+    assert shell(environment, "db", "upgrade").returncode == 0
+    command = [*COMMAND, "run", str(long)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        assert "predict" in run.stderr.readline()
+        yield run
+        run.kill()
