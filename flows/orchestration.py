@@ -41,6 +41,16 @@ def configure(home: Path) -> None:
         os.environ["PREFECT_HOME"] = str(server_access.own_folder(home, "prefect"))
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    _ask_directly()
+
+
+def _ask_directly() -> None:
+    """No proxy that is set for the network (HTTP_PROXY) is asked for what runs on this machine."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    direct = [host for host in given.split(",") if host]
+    if "*" not in direct:
+        direct += [host for host in ("127.0.0.1", "localhost", "::1") if host not in direct]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(direct)
 
 
 def local_server() -> LocalServer:

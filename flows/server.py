@@ -13,6 +13,7 @@ its schedules, until ``eft server stop``.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import IO
 
 from eftcore.errors import EnvironmentProblem
-from flows import server_access
+from flows import history, server_access
 from flows.watch import answers
 
 STARTUP_SECONDS = 120.0
@@ -243,7 +244,7 @@ class LocalServer:
             **server_access.protection(self.key, running.port),
         }
         inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-        return {**inherited, **given}
+        return {**history.settings(pages=running.whole), **inherited, **given}
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
@@ -293,9 +294,14 @@ def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            self.pruning = asyncio.create_task(history.prune())
+
     # without pages and schedules it starts in half the time
     application = create_app(final=True, ephemeral=not wanted.whole)
-    api = uvicorn.Server(uvicorn.Config(application, log_level="critical"))
+    api = Server(uvicorn.Config(application, log_level="critical"))
     me = replace(wanted, pid=os.getpid())
 
     def look_after() -> None:

@@ -88,6 +88,19 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def foreign_folder(tmp_path: Path) -> Path:
+    """A working directory with folders of other projects that are named as our packages."""
+    for name in ("flows", "db", "eftcore", "ui"):
+        (tmp_path / "project" / name).mkdir(parents=True)
+        (tmp_path / "project" / name / "__init__.py").write_text("raise ImportError('another project')")
+    return tmp_path / "project"
+
+
+PROXIES = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+"""Proxies that nothing answers for."""
+
+
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prefect server, as `eft run` starts it."""
@@ -122,12 +135,14 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**kept, "EFT_HOME": str(tmp_path / "home")}
 
 
-COMMAND = (sys.executable, "-m", "flows.cli")
+COMMAND = (sys.executable, "-P", "-m", "flows.cli")
+"""As the installed ``eft``, which does not look for modules in the working directory."""
 
 
-def shell(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The eft command in a process of its own."""
-    return subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False)
+def shell(environment: dict[str, str], *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The eft command in a process of its own, in this working directory."""
+    command = [*COMMAND, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def servers_of(environment: dict[str, str]) -> list[int]:
