@@ -67,6 +67,7 @@ class Dispatcher:
         """
         while True:
             self._raise_if_stopped()
+            self._raise_if_scheduler_lost()
             try:
                 with self._changing:
                     generation = self._generation
@@ -91,13 +92,14 @@ class Dispatcher:
                     self._runner.__enter__()
             return self._generation <= LOST_WORKERS
 
-    def _raise_if_scheduler_lost(self, error: Exception) -> None:
+    def _raise_if_scheduler_lost(self, error: Exception | None = None) -> None:
         """Without it every task would fail, each with an error that does not say why."""
         client = getattr(self._runner, "client", None)
         if client is not None and client.status != "running":
+            address = getattr(self._runner, "address", None) or "this machine"
             raise EnvironmentProblem(
-                f"the Dask scheduler at {client.scheduler.address} was lost during the run; start it again, and the "
-                "same command goes on from there: finished work is kept"
+                f"the Dask scheduler at {address} was lost during the run; start it again, and the same command goes "
+                "on from there: finished work is kept"
             ) from error
 
     def _raise_if_stopped(self) -> None:

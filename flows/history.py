@@ -5,16 +5,14 @@ from __future__ import annotations
 FLOW_RUN_DAYS = 7
 EVENT_DAYS = 1
 
-_DAY = 24 * 60 * 60
-
 
 def settings(*, pages: bool) -> dict[str, str]:
     """For the server's environment. Events are what most of its database would consist of; only its pages show them."""
     return {
         "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": str(int(pages)),
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(FLOW_RUN_DAYS * _DAY),
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": str(EVENT_DAYS * _DAY),
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(FLOW_RUN_DAYS * 24 * 60 * 60),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{EVENT_DAYS}D",
     }
 
 
