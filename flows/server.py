@@ -95,10 +95,11 @@ class LocalServer:
             try:
                 yield running
             finally:
-                if _try_lock(users):
-                    left = self.running()  # perhaps another one than ours, which hung and was replaced
-                    if left is not None and not left.kept:
-                        self._end(left.pid)
+                with contextlib.suppress(FileNotFoundError):  # without its folder it ends by itself
+                    if _try_lock(users):
+                        left = self.running()  # perhaps another one than ours, which hung and was replaced
+                        if left is not None and not left.kept:
+                            self._end(left.pid)
 
     def again(self, lost: Running) -> Running:
         """The same server at the same port, started again where it ended or hangs. Raises EnvironmentProblem."""
