@@ -21,7 +21,14 @@ LEVEL = 1e-3
 ROUNDING = {"float32": 1e-6, "float64": 1e-9}
 """Relative difference that rounding may leave where nothing fluctuates, by the type of the networks' state."""
 
-_COMPARED = ("mean", "second_moment", "covariance", "increment_covariance", "third_cumulant")
+_COMPARED = {
+    "mean": "K0",
+    "second_moment": "U1",
+    "covariance": "V4",
+    "increment_covariance": "Sigma",
+    "third_cumulant": "kappa3",
+}
+"""What two samples are compared in, with the name by which its standard errors go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +71,9 @@ def same_law(one: Sample, other: Sample, *, level: float = LEVEL) -> TheoremChec
     """Whether two independent samples agree in E[G], E[S], V4, Sigma and the third cumulant (eq. 2.8).
 
     Statistic: the largest |z| over all entries at all recorded layers; Bonferroni over them, whatever their
-    correlation. The z-scores are normal for many networks; for samples of one size their skewness cancels. Raises
-    InputError where the samples record different layers or numbers of inputs.
+    correlation. The z-scores are normal for many networks; for samples of one size their skewness cancels, so that the
+    errors are taken without the factor that makes up for it (eq. 7.14). Raises InputError where the samples record
+    different layers or numbers of inputs.
 
     >>> from eftcore import InputKernel, ResNet, simulate
     >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=4)
@@ -76,16 +84,17 @@ def same_law(one: Sample, other: Sample, *, level: float = LEVEL) -> TheoremChec
     if (one.spec.depths, one.spec.kernel.n_inputs) != (other.spec.depths, other.spec.kernel.n_inputs):
         raise InputError("same_law: the samples record different layers or numbers of inputs")
     scores = []
-    for quantity in _COMPARED:
-        (a, a_error), (b, b_error) = (_distinct(x, quantity) for x in (one, other))
+    for quantity, name in _COMPARED.items():
+        (a, a_error), (b, b_error) = (_distinct(x, quantity, name) for x in (one, other))
         error = np.hypot(np.hypot(a_error, b_error), ROUNDING["float32"] * np.abs(a))
         scores.append(_quotient(a - b, error))
     return largest_score("same law", "two samples have the same distribution", np.concatenate(scores), level=level)
 
 
-def _distinct(sample: Sample, quantity: str) -> tuple[np.ndarray, np.ndarray]:
-    """Value and standard error without the copies that symmetry makes, flattened."""
-    value, error = getattr(sample, quantity), getattr(sample, f"{quantity}_se")
+def _distinct(sample: Sample, quantity: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Value and standard error, not widened, without the copies that symmetry makes, flattened."""
+    value = getattr(sample, quantity)
+    error = getattr(sample, f"{quantity}_se") / sample.widening(name).factor.reshape(-1, *[1] * (value.ndim - 1))
     if value.ndim == 3:
         upper = np.triu_indices(value.shape[-1])
         value, error = value[:, upper[0], upper[1]], error[:, upper[0], upper[1]]

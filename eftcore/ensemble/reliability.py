@@ -51,17 +51,22 @@ class Widening:
     """Of the standard errors of one quantity at R recorded depths.
 
     Attributes:
-        factor: (R,) that makes value +- 1.96 se a 95 % interval.
-        reliable: (R,) whether it does.
+        needed: (R,) factor that makes value +- 1.96 se a 95 % interval, as far as the expansion can be believed.
+        reliable: (R,) whether it can.
     """
 
-    factor: np.ndarray
+    needed: np.ndarray
     reliable: np.ndarray
+
+    @property
+    def factor(self) -> np.ndarray:
+        """(R,) that the standard errors contain: at most LARGEST, since beyond it they are marked instead."""
+        return np.minimum(self.needed, LARGEST)
 
     @property
     def degrees_of_freedom(self) -> np.ndarray:
         """(R,) those of the Student law with this factor, by its expansion (eq. 7.16)."""
-        return (NORMAL**2 + 1) / 4 / (self.factor - 1)
+        return (NORMAL**2 + 1) / 4 / (self.needed - 1)
 
 
 def widening(
@@ -83,8 +88,8 @@ def widening(
         spread = credible_spread(spread, expected, power)
     skewed = model_skewness(contribution, spread, power)
     by_skewness, by_count = (z**5 + 2 * z**3 - 3 * z) / 18, (z**3 + z) / 4
-    factor = 1 + (by_skewness * skewed**2 + by_count) / (z * max(networks, 1))
-    return Widening(factor, (factor <= LARGEST) & (networks > 1))
+    needed = 1 + (by_skewness * skewed**2 + by_count) / (z * max(networks, 1))
+    return Widening(needed, (needed <= LARGEST) & (networks > 1))
 
 
 def power_of(spread: np.ndarray, skewness: np.ndarray, networks: int) -> np.ndarray:

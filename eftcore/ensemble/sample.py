@@ -172,7 +172,7 @@ class Sample:
             widening(CONTRIBUTIONS[quantity, estimator], spread, skewness, self.samples, expected)
             for spread, skewness, expected in zip(*(x.T for x in (*self._shape, self._expected)), strict=True)
         ]
-        return Widening(np.max([one.factor for one in found], 0), np.all([one.reliable for one in found], 0))
+        return Widening(np.max([one.needed for one in found], 0), np.all([one.reliable for one in found], 0))
 
     def degrees_of_freedom(self, quantity: str) -> np.ndarray:
         """(R,) how well a quantity's standard errors (see widening) are known, as degrees of freedom (eq. 7.16)."""

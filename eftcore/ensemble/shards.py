@@ -133,7 +133,7 @@ def _largest(sample: Sample, quantity: str) -> dict[str, float]:
 
 def _until_trusted(sample: Sample, quantity: str) -> float:
     """Growth after which the errors are trusted: what widens them falls like 1 / networks (eq. 7.14)."""
-    growth = float((sample.widening(quantity).factor.max() - 1) / (LARGEST - 1))
+    growth = float((sample.widening(quantity).needed.max() - 1) / (LARGEST - 1))
     return growth if isfinite(growth) and growth > 1 else inf
 
 

@@ -102,7 +102,7 @@ def test_every_table_is_what_its_query_gives(atlas: tuple[str, Database, Path]) 
     parts = re.split(r"^## ", page, flags=re.MULTILINE)
     queried = dict(re.findall(r"^(\w[^\n]*)\n\n```sql\n(.*?);\n```", parts[-1], re.DOTALL | re.MULTILINE))
     shown = {part.split("\n", 1)[0]: re.findall(r"^\| (.*) \|$", part, re.MULTILINE) for part in parts[1:-1]}
-    assert len(shown) == 9
+    assert len(shown) == 10
     assert set(queried) == {*shown, "The figure"}
     for title, lines in shown.items():
         frame = queries.select(db, queried[title])

@@ -85,20 +85,20 @@ def width_fit(width: np.ndarray, n_excess: np.ndarray, se: np.ndarray, *, with_s
 
 
 def finite_width(table: pd.DataFrame) -> Iterable[str]:
-    """Sentences on a table of COLUMNS: the excess for each quantity, activation and C_W, and what tests of it say."""
+    """Sentences on a table of COLUMNS: the excess of the widest networks for each quantity, activation and C_W, and
+    what tests say of all widths."""
     names = ["quantity", "activation", "c_w"]
     groups: _Groups = [(tuple(rows[names].iloc[0]), rows) for _, rows in table.sort_values("width").groupby(names)]
-    widths = ", ".join(str(width) for width in sorted(table["width"].unique()))
-    for quantity in ("K0", "V4"):
+    for quantity in table["quantity"].unique():
         parts = []
         for (found, activation, c_w), rows in groups:
             if found == quantity:
-                errors = np.sqrt(rows["n_excess_variance"])
-                sizes = [with_error(value, se) for value, se in zip(rows["n_excess"], errors, strict=True)]
-                parts.append(f"{activation}, C_W = {c_w:g}: {', '.join(sizes)}")
+                widest = rows.iloc[-1]
+                size = with_error(widest["n_excess"], widest["n_excess_variance"] ** 0.5)
+                parts.append(f"{activation}, C_W = {c_w:g}: {size}")
         yield (
             f"n times the excess of {_MEANT[quantity]} of one input over the leading order at T, relative to the"
-            f" leading order, at n = {widths}: {'; '.join(parts)}."
+            f" leading order, at n = {table['width'].max()}: {'; '.join(parts)}."
         )
     if table["width"].nunique() > 1:
         yield _tested(

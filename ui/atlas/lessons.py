@@ -66,7 +66,12 @@ def lessons(db: Database) -> tuple[Lesson, ...]:
             ("How windows move with the inputs and variances", _INPUTS, _inputs),
             ("How windows move with epsilon", _STEPS, _steps),
             ("How windows move with n", _WIDTHS, _widths),
-            ("What finite width adds to the exact leading order", _FINITE_WIDTH, finite_width.finite_width),
+            ("What finite width adds to K0", _finite_width("K0", "00"), finite_width.finite_width),
+            (
+                "What finite width adds to V4",
+                _finite_width("V4", "00,00"),
+                finite_width.finite_width,
+            ),
             ("Real inputs", _REAL_INPUTS, _real_inputs),
         )
     )
@@ -101,6 +106,16 @@ def _errors(columns: str, condition: str, groups: str) -> str:
         f"SELECT {columns},\n    MIN(error) AS smallest, AVG(error) AS average, MAX(error) AS largest\n"
         f"FROM v_theory_errors\nWHERE layer = depth AND defined AND {condition}\n    AND {IN_STUDY}\n"
         f"GROUP BY {groups}\nORDER BY {groups}"
+    )
+
+
+def _finite_width(quantity: str, component: str) -> str:
+    return (
+        f"SELECT {finite_width.COLUMNS}\n"
+        "FROM v_trajectories\nWHERE closure = 'wick' AND closure_order > 8 AND layer = depth\n"
+        f"    AND quantity = '{quantity}' AND component = '{component}'\n"
+        f"    AND {IN_STUDY}\n    AND {_in_study(STUDY, 'simulation_run_id')}\n"
+        "GROUP BY quantity, activation, weight_variance, width\nORDER BY activation, weight_variance, width"
     )
 
 
@@ -146,14 +161,6 @@ _WIDTHS = (
     " AND (closure IN ('g_only', 'sigma') OR closure_order > 8)\n"
     f"    AND {IN_STUDY}\n"
     "GROUP BY activation, theory, width\nORDER BY activation, theory, width"
-)
-
-_FINITE_WIDTH = (
-    f"SELECT {finite_width.COLUMNS}\n"
-    "FROM v_trajectories\nWHERE closure = 'wick' AND closure_order > 8 AND layer = depth\n"
-    "    AND (quantity = 'K0' AND component = '00' OR quantity = 'V4' AND component = '00,00')\n"
-    f"    AND {IN_STUDY}\n    AND {_in_study(STUDY, 'simulation_run_id')}\n"
-    "GROUP BY quantity, activation, weight_variance, width\nORDER BY quantity, activation, weight_variance, width"
 )
 
 _DIGITS = "CASE WHEN substr(kernel_label, 1, 6) {} 'digits' THEN error END"

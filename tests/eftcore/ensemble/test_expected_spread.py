@@ -68,7 +68,7 @@ def test_where_theory_says_nothing_the_sample_does(monkeypatch):
     assert np.isnan(unknown).all()
     spread, skewness = np.array([0.3]), np.array([0.8])
     bare, given = (widening("square", spread, skewness, 500, expected) for expected in (None, unknown[0]))
-    assert bare.factor == given.factor
+    assert bare.needed == given.needed
 
 
 def test_a_sample_is_believed_where_it_is_far_wider():
@@ -108,10 +108,10 @@ def test_untrusted_errors_ask_for_as_many_networks_as_make_them_trusted():
     model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.3, depth=6)
     target = eft.Precision(quantity="V4", relative=0.1)
     sample = eft.simulate(model, ONE, width=12, samples=700, device="cpu")
-    factor = sample.widening("V4").factor.max()
-    assert LARGEST < factor < 1 + 3 * (LARGEST - 1)
+    needed = sample.widening("V4").needed.max()
+    assert LARGEST < needed < 1 + 3 * (LARGEST - 1)
     wanted = shards._until_trusted(sample, "V4")
-    assert wanted == pytest.approx((factor - 1) / (LARGEST - 1))
+    assert wanted == pytest.approx((needed - 1) / (LARGEST - 1))
     more = eft.simulate(model, ONE, width=12, samples=int(1.3 * wanted * 700), device="cpu")
     assert more.reliable("V4").all()
     assert first_round(sample.spec, target)

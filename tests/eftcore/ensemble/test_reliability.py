@@ -59,13 +59,14 @@ def test_skewness_tells_the_power_only_where_the_networks_are_many():
 
 def test_factor_falls_like_one_over_the_networks_and_grows_with_the_tails():
     spread, skewness = np.array([0.4]), np.array([1.3])
-    many, more = (widening("square", spread, skewness, count).factor[0] - 1 for count in (10**6, 10**7))
+    many, more = (widening("square", spread, skewness, count).needed[0] - 1 for count in (10**6, 10**7))
     assert many / more == pytest.approx(10, rel=0.02)
-    factors = [widening("square", np.array([s]), np.array([4.0]), 5000).factor[0] for s in (0.05, 0.2, 0.6, 1.5)]
+    factors = [widening("square", np.array([s]), np.array([4.0]), 5000).needed[0] for s in (0.05, 0.2, 0.6, 1.5)]
     assert factors == sorted(factors)
     found = widening("square", np.array([0.1, 1.5]), np.array([0.3, 8.0]), 1000)
+    assert found.factor[1] == LARGEST < found.needed[1]
     assert found.reliable.tolist() == [True, False]
-    assert (found.factor <= LARGEST).tolist() == [True, False]
+    assert (found.needed <= LARGEST).tolist() == [True, False]
     # Student's law of that many degrees has this factor, to the order in which it was taken
     light = widening("kernel", np.array([0.1]), np.array([0.2]), 40)
     quantile = stats.t.isf(0.025, light.degrees_of_freedom[0]) / NORMAL
