@@ -16,7 +16,7 @@ import pytest
 from db import queries
 from db.session import Database
 from eftcore.errors import EnvironmentProblem
-from tests.flows.conftest import COMMAND, PROXIES, shell
+from tests.flows.conftest import COMMAND, shell
 from ui.deployments import trigger
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +26,10 @@ FLOWS = {"run-study", "run-configuration", "top-up", "verify-theorems", "sweep-s
 
 
 @pytest.fixture
-def served(environment: dict[str, str], foreign_folder: Path) -> Iterator[httpx.Client]:
-    """A client of the server that `eft serve` offers the deployments on, in a folder with packages named as ours."""
+def served(environment: dict[str, str]) -> Iterator[httpx.Client]:
+    """A client of the server that `eft serve` offers the deployments on."""
     assert shell(environment, "db", "upgrade").returncode == 0
-    command, strange = [*COMMAND, "serve"], {**environment, **PROXIES}
-    with subprocess.Popen(command, cwd=foreign_folder, env=strange, stdout=subprocess.PIPE, text=True) as serve:
+    with subprocess.Popen([*COMMAND, "serve"], env=environment, stdout=subprocess.PIPE, text=True) as serve:
         assert serve.stdout is not None
         pages = serve.stdout.readline().split()[-1]
         environment["PREFECT_API_AUTH_STRING"] = shell(environment, "server", "key").stdout.strip()
