@@ -12,8 +12,10 @@ import os
 import secrets
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,8 +36,18 @@ logger = logging.getLogger(__name__)
 
 
 def new_holder() -> str:
-    """A name for this process as a holder of claims: host, process and a random part."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    """A name for this process as a holder of claims: where it runs, its number there, and a random part."""
+    return f"{_here()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def _here() -> str:
+    """The host and what its process numbers count: containers may share the name of a host, and each has its own."""
+    name = socket.gethostname()
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        return f"{name}:{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:  # not Linux
+        return f"{name}:{uuid.getnode():x}"
 
 
 def claim(db: Database, digest: str, *, task: str, holder: str, **options: Any) -> bool:
@@ -95,14 +107,14 @@ def release(db: Database, holder: str, digest: str | None = None) -> None:
 
 
 def release_dead(db: Database) -> None:
-    """Give up the claims of holders on this machine whose process is no more (killed, or the machine restarted)."""
+    """Give up the claims of holders here whose process is no more; those of other machines and containers expire."""
     with db.session() as session:
         _release_dead(session)
 
 
 def _release_dead(session: Session) -> None:
-    here = sa.select(Claim.holder).distinct().where(Claim.holder.startswith(f"{socket.gethostname()}:"))
-    gone = [holder for holder in session.scalars(here) if not _runs(int(holder.split(":")[1]))]
+    here = sa.select(Claim.holder).distinct().where(Claim.holder.startswith(f"{_here()}:", autoescape=True))
+    gone = [holder for holder in session.scalars(here) if not _runs(int(holder.split(":")[-2]))]
     session.execute(sa.delete(Claim).where(Claim.holder.in_(gone)))
 
 
@@ -157,7 +169,7 @@ def sweep_stale(db: Database) -> list[int]:
 def heartbeat(
     db: Database, holder: str, *, every: float = HEARTBEAT_SECONDS, lease_seconds: float = LEASE_SECONDS
 ) -> Iterator[None]:
-    """Renew the holder's claims from a thread while the block runs; release what is left of them at its end."""
+    """Renew the holder's claims from a thread while the block runs; what is left of them then is for ``release``."""
     stop = threading.Event()
 
     def beat() -> None:
@@ -174,4 +186,3 @@ def heartbeat(
     finally:
         stop.set()
         thread.join()
-        release(db, holder)

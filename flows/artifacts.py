@@ -16,6 +16,7 @@ from db.home import default_url
 from db.session import Database
 from db.window_queries import study_windows
 from flows.tables import records
+from flows.waiting import waits
 from flows.windows_table import LEGEND, windows_table
 
 PICTURES = 4
@@ -26,23 +27,29 @@ _COMPONENTS = {"V4": "00,00", "K1": "00"}
 
 def publish_study(study: str, outcome: str) -> None:
     """Artifacts ``windows-NAME`` and ``study-NAME`` of the flow run of this context."""
+    frame, pictures = _recorded(study)
+    if frame.empty:
+        return
+    heading, table = windows_table(frame)
+    key = re.sub(r"[^a-z0-9]+", "-", study.lower()).strip("-")
+    create_table_artifact(key=f"windows-{key}", table=records(table), description=f"{heading}. {LEGEND}")
+    address = explorer_url()
+    runs = (f"[run {run}]({address}/run?simulation={run})" for run in pictures)
+    links = ", ".join([f"[windows]({address}/windows)", *runs])
+    text = [f"# {study}", f"{outcome}. {heading}.", f"Explorer: {links}.", *pictures.values()]
+    create_markdown_artifact(key=f"study-{key}", markdown="\n\n".join(text), description=f"Study {study}")
+
+
+@waits
+def _recorded(study: str) -> tuple[pd.DataFrame, dict[int, str]]:
+    """The windows of a study, and pictures of its first simulations by run."""
     db = Database(default_url(), read_only=True)
     try:
         frame = study_windows(db, study)
-        if frame.empty:
-            return
-        heading, table = windows_table(frame)
-        key = re.sub(r"[^a-z0-9]+", "-", study.lower()).strip("-")
-        create_table_artifact(key=f"windows-{key}", table=records(table), description=f"{heading}. {LEGEND}")
         runs = frame.get("simulation_run_id", pd.Series(dtype="Int64")).dropna().unique()
-        shown = [int(run) for run in runs[:PICTURES]]
-        pictures = [_picture_of(db, run) for run in shown]
+        return frame, {int(run): _picture_of(db, int(run)) for run in runs[:PICTURES]}
     finally:
         db.dispose()
-    address = explorer_url()
-    links = ", ".join([f"[windows]({address}/windows)", *(f"[run {n}]({address}/run?simulation={n})" for n in shown)])
-    text = [f"# {study}", f"{outcome}. {heading}.", f"Explorer: {links}.", *pictures]
-    create_markdown_artifact(key=f"study-{key}", markdown="\n\n".join(text), description=f"Study {study}")
 
 
 def publish_checks(title: str, checks: list[dict[str, Any]]) -> None:

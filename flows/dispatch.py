@@ -13,7 +13,7 @@ from prefect import Task
 from prefect.states import State
 from prefect.task_runners import TaskRunner
 
-from eftcore.errors import EftError
+from eftcore.errors import EftError, EnvironmentProblem
 
 LOST_WORKERS = 5
 """How often a study survives that a worker process is killed."""
@@ -61,18 +61,23 @@ class Dispatcher:
         return _outcome(task(**inputs, return_state=True))
 
     def run(self, task: Task[..., Any], inputs: dict[str, Any]) -> Outcome:
-        """Run a task on the runner; again if its worker was killed. Raises KeyboardInterrupt after Ctrl-C."""
+        """Run a task on the runner; again if its worker was killed.
+
+        Raises KeyboardInterrupt after Ctrl-C, EnvironmentProblem when the cluster's scheduler is lost.
+        """
         while True:
             self._raise_if_stopped()
-            with self._changing:
-                generation = self._generation
-                future = self._runner.submit(task, parameters=inputs)
+            self._raise_if_scheduler_lost()
             try:
+                with self._changing:
+                    generation = self._generation
+                    future = self._runner.submit(task, parameters=inputs)
                 ended = future.wrapped_future.result()
             except BrokenProcessPool:
                 if not self._replaced(generation):
                     return Outcome("failed", f"worker processes were killed {LOST_WORKERS} times; is memory short?")
             except Exception as error:  # what a cluster says when it gives a task up
+                self._raise_if_scheduler_lost(error)
                 return Outcome("failed", _cause(error))
             else:
                 return _outcome(ended)
@@ -86,6 +91,16 @@ class Dispatcher:
                     self._runner.__exit__(None, None, None)
                     self._runner.__enter__()
             return self._generation <= LOST_WORKERS
+
+    def _raise_if_scheduler_lost(self, error: Exception | None = None) -> None:
+        """Without it every task would fail, each with an error that does not say why."""
+        client = getattr(self._runner, "client", None)
+        if client is not None and client.status != "running":
+            address = getattr(self._runner, "address", None) or "this machine"
+            raise EnvironmentProblem(
+                f"the Dask scheduler at {address} was lost during the run; start it again, and the same command goes "
+                "on from there: finished work is kept"
+            ) from error
 
     def _raise_if_stopped(self) -> None:
         if self._stopped.is_set():

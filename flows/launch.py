@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextvars import Context, copy_context
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from db.home import data_home, default_url
 from db.queries import runs, theory_windows, windows
 from db.session import Database
 from db.window_queries import study_windows
-from flows import orchestration, progress, recording, sizes, tables
+from flows import orchestration, progress, sizes, stopping, tables
 from flows.requests import Resources, StudyRequest, TopUpRequest
 
 if TYPE_CHECKING:
     from flows.execution import Summary
 
 
-STOP_SECONDS = 3.0
-"""Ctrl-C ends what has not ended by itself after so long; results are written whole or not at all."""
-
-GIVE_UP_SECONDS = 2.0
-"""How long the database may take, at the end, to note that runs are stale: what holds its lock may be what was cut off.
-Without the note the next command finds them so."""
-
-
 def run_study(request: StudyRequest, resources: Resources) -> Summary:
     """Run the flow and return what became of it; failures are in the summary, not raised.
 
-    Raises EnvironmentProblem when no Prefect server can be had.
+    Raises EnvironmentProblem when no Prefect server can be had, or it is lost and does not come back.
     """
     return _run(lambda run: run.run_study(request, resources), tag=request.title)
 
@@ -46,76 +33,21 @@ def top_up(request: TopUpRequest, resources: Resources) -> Summary:
 
 
 def _run(flow: Callable[[Any], Summary], *, tag: str) -> Summary:
-    """Call a flow of flows.run, which is imported when Prefect is in place. Does not return after Ctrl-C."""
+    """Call a flow of flows.run, which is imported when Prefect is in place."""
     orchestration.configure(data_home())
     console = tables.console(stderr=True)
     with contextlib.ExitStack() as stack:
         with console.status("starting Prefect"):
-            stack.enter_context(orchestration.api())
+            stack.enter_context(orchestration.api(give_up=stopping.end_command))
             from prefect import tags
 
             from flows import run
         stack.enter_context(progress.shown(console))
         stack.enter_context(tags("eft", f"study:{tag}"))
-        pressed = stack.enter_context(_ctrl_c())
         try:
             return flow(run)
         except run.StudyFailed as failed:
-            if not pressed:
-                return failed.summary
-        except BaseException:
-            if not pressed:
-                raise
-    return _end_now(pressed[0])
-
-
-def interrupted() -> str:
-    """What to say after Ctrl-C."""
-    command = shlex.join(["eft", *sys.argv[1:]])
-    return f"\neft: interrupted; finished work is kept, the same command goes on from there: {command}"
-
-
-@contextlib.contextmanager
-def _ctrl_c() -> Iterator[list[Context]]:
-    """Keeps note of Ctrl-C, with what was under way: what runs then may turn the interrupt into an error of its own.
-
-    A second one, or STOP_SECONDS, end the process.
-    """
-    pressed: list[Context] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        pressed.append(copy_context())
-        if len(pressed) > 1:
-            _end_now(pressed[0])
-        timer = threading.Timer(STOP_SECONDS, _end_now, args=(pressed[0],))
-        timer.daemon = True
-        timer.start()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _end_now(under_way: Context) -> NoReturn:
-    """End without waiting for compiled code. Locks, the server and worker processes follow by themselves."""
-    noting = threading.Thread(target=under_way.copy().run, args=(_give_up,), daemon=True)
-    noting.start()
-    noting.join(GIVE_UP_SECONDS)
-    print(interrupted(), file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(130)
-
-
-def _give_up() -> None:
-    """The last word: a task that ended a moment ago may have marked its run as running again."""
-    with contextlib.suppress(Exception):
-        recording.give_up()
+            return failed.summary
 
 
 def dry_run(request: StudyRequest, *, as_json: bool) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from eftcore.errors import EnvironmentProblem
 from flows import server_access
-from flows.server import LocalServer
+from flows.server import LocalServer, Running
+from flows.watch import ServerLost, watched
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -17,6 +21,7 @@ QUIET = {
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # an event that a lost server does not get is of no use to people
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
@@ -37,10 +42,20 @@ def configure(home: Path) -> None:
         os.environ["PREFECT_HOME"] = str(server_access.own_folder(home, "prefect"))
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    _ask_directly()
     try:
         Path.home()
     except RuntimeError:  # a user without a home, whom Prefect would not be imported for
         os.environ["HOME"] = os.environ["PREFECT_HOME"]
+
+
+def _ask_directly() -> None:
+    """No proxy that is set for the network (HTTP_PROXY) is asked for what runs on this machine."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    direct = [host for host in given.split(",") if host]
+    if "*" not in direct:
+        direct += [host for host in ("127.0.0.1", "localhost", "::1") if host not in direct]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(direct)
 
 
 def local_server() -> LocalServer:
@@ -48,29 +63,49 @@ def local_server() -> LocalServer:
     return LocalServer(Path(os.environ["PREFECT_HOME"]))
 
 
+_held: dict[Path, Running] = {}
+_holding = threading.Lock()
+_until_exit = contextlib.ExitStack()
+atexit.register(_until_exit.close)
+
+
+def _held_server(server: LocalServer, *, whole: bool) -> Running:
+    """The local server, used until this process ends: what Prefect keeps in memory knows its address."""
+    with _holding:
+        held = _held.get(server.prefect_home)
+        held = _until_exit.enter_context(server.used(whole=whole)) if held is None else server.again(held)
+        _held[server.prefect_home] = held
+        return held
+
+
 @contextlib.contextmanager
-def api(*, whole: bool = False) -> Iterator[str]:
+def api(*, whole: bool = False, give_up: Callable[[ServerLost], None] = lambda lost: None) -> Iterator[str]:
     """An API for the flows of this process: the configured one, or that of the local server, started where need be.
 
-    ``whole`` asks for a local server with pages and schedules. Yields the URL; the local server's key is in the
-    environment meanwhile.
+    The server is looked after meanwhile, and the local one started again where it is lost. Yields the URL; the local
+    server's key is in the environment meanwhile.
 
-    Raises EnvironmentProblem when a configured API does not answer or the local one does not start.
+    Args:
+        whole: asks for a local server with pages and schedules.
+        give_up: is told, in another thread, when a server that was lost does not come back.
+
+    Raises EnvironmentProblem when a configured API does not answer or the local one does not start, ServerLost when
+    the block ended because the server was lost.
     """
     from prefect.settings import PREFECT_API_URL
 
+    server = local_server()
     configured = PREFECT_API_URL.value()
     if configured:
-        with _everywhere(known_key(configured)):
-            require_answer(configured)
-            yield configured
-        return
-    server = local_server()
-    with (
-        server.used(whole=whole) as running,
-        _everywhere({"PREFECT_API_URL": running.url, server_access.AUTH_STRING: server.key}),
-    ):
-        yield running.url
+        ours, url, settings = server.at(configured), configured, known_key(configured)
+    else:
+        ours = _held_server(server, whole=whole)
+        url, settings = ours.url, {"PREFECT_API_URL": ours.url, server_access.AUTH_STRING: server.key}
+    with _everywhere(settings):
+        if configured:
+            require_answer(url)
+        with watched(url, None if ours is None else partial(server.again, ours), give_up):
+            yield url
 
 
 def known_key(url: str) -> dict[str, str]:
@@ -81,23 +116,22 @@ def known_key(url: str) -> dict[str, str]:
     if server_access.AUTH_STRING in os.environ:
         return {}
     server = local_server()
-    running = server.running()
-    if running is None or url.rstrip("/") not in (running.url, running.url.replace("127.0.0.1", "localhost")):
-        return {}
-    return {server_access.AUTH_STRING: server.key}
+    return {server_access.AUTH_STRING: server.key} if server.at(url) else {}
 
 
 @contextlib.contextmanager
 def _everywhere(settings: Mapping[str, str]) -> Iterator[None]:
     """Make these Prefect's settings in this process, in all its threads, and in its children.
 
-    A thread of Prefect's own that does not see the address would start another server.
+    A thread of Prefect's own that does not see the address would start another server. Children find our packages
+    where we did, whatever lies in the working directory.
     """
     import prefect.settings
     from prefect.context import refresh_global_settings_context
 
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+    wanted = {**settings, "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     refresh_global_settings_context()
     try:
         updates = {getattr(prefect.settings, name): value for name, value in settings.items()}

@@ -19,8 +19,10 @@ from flows import work
 from flows.provenance import origin, timed
 from flows.store import ResultStore
 from flows.study import Simulation, Study
+from flows.waiting import waits
 
 
+@waits
 def sweep_stale() -> list[int]:
     """Mark the runs as stale whose process is no more, or gave no sign of life; returns their ids."""
     with _database() as db:
@@ -28,6 +30,7 @@ def sweep_stale() -> list[int]:
         return claims.sweep_stale(db)
 
 
+@waits
 def record_study(study: Mapping[str, Any]) -> int:
     """Record the study itself (name, digest, spec); returns its id in the database."""
     with _database() as db:
@@ -45,6 +48,7 @@ def record_digest(
     return digest_of({"database": digest_of(default_url()), **what})
 
 
+@waits
 def record(
     store: ResultStore,
     *,
@@ -93,6 +97,7 @@ def record(
             )
 
 
+@waits
 def record_theory(
     store: ResultStore,
     *,
@@ -142,6 +147,7 @@ def _aims(sample: Sample, target: Precision | None) -> dict[str, Any]:
     return {"stopped_because": "met" if now.met else "cap", "targets": [aim]}
 
 
+@waits
 def is_recorded(
     study: str,
     spec: EnsembleSpec,
@@ -165,6 +171,7 @@ def is_recorded(
         )
 
 
+@waits
 def is_theory_recorded(
     study: str, reference: str | None, predictions: Sequence[str], compared: Sequence[str], tolerances: Sequence[float]
 ) -> bool:
@@ -204,6 +211,7 @@ def _is_recorded(
     return found >= set(itertools.product(wanted, tolerances))
 
 
+@waits
 def record_failure(study: Mapping[str, Any], what: PredictionSpec | Simulation, cause: str) -> None:
     """Record that a prediction or a simulation failed, and why."""
     with timed() as provenance, _database() as db:
@@ -218,33 +226,49 @@ def under_way(plan: Study) -> Iterator[None]:
 
     Claims of processes on this machine that are no more are given up first, so that their runs do not seem alive.
     """
+    holder = claims.new_holder()
     with _database() as db:
-        token = _shared.set(db)
-        holder = _holder.set(claims.new_holder())
+        shared, held = _shared.set(db), _holder.set(holder)
+        _holders.add(holder)
         try:
             sweep_stale()
-            # for as long as the study is under way, whether or not a run of it is at work
-            mine = digest_of({"study": plan.digest, "holder": _holder.get()})
-            claims.claim(db, mine, task=f"study {plan.name}", holder=_holder.get(), **origin())
-            study_id = repository.record_study(db, **plan.record)
-            whole: list[PredictionSpec | Simulation] = [*plan.predictions.values(), *plan.simulations.values()]
-            for what in whole:
-                repository.mark_pending(db, _spec(what), study_id=study_id, **_wanted(what))
-            with claims.heartbeat(db, _holder.get()):
+            _announce(plan, holder)
+            with claims.heartbeat(db, holder):
                 yield
         finally:
-            _holder.reset(holder)
-            _shared.reset(token)
-            claims.sweep_stale(db)  # what is left running now was interrupted
+            _give_back(holder)
+            _holders.discard(holder)
+            _holder.reset(held)
+            _shared.reset(shared)
 
 
-def give_up() -> None:
-    """What is under way in this context ends now: its runs are stale."""
+@waits
+def _announce(plan: Study, holder: str) -> None:
+    """The study and its runs, and a claim for as long as it is under way, whether or not a run of it is at work."""
     with _database() as db:
-        claims.release(db, _holder.get())
+        mine = digest_of({"study": plan.digest, "holder": holder})
+        claims.claim(db, mine, task=f"study {plan.name}", holder=holder, **origin())
+        study_id = repository.record_study(db, **plan.record)
+        whole: list[PredictionSpec | Simulation] = [*plan.predictions.values(), *plan.simulations.values()]
+        for what in whole:
+            repository.mark_pending(db, _spec(what), study_id=study_id, **_wanted(what))
+
+
+@waits
+def _give_back(holder: str) -> None:
+    """What a holder has left running was interrupted: it is stale now."""
+    with _database() as db:
+        claims.release(db, holder)
         claims.sweep_stale(db)
 
 
+def give_up() -> None:
+    """What is under way in this process ends now: its runs are stale."""
+    for holder in _holders:
+        _give_back(holder)
+
+
+@waits
 def mark_running(study: Mapping[str, Any], what: PredictionSpec | Simulation) -> None:
     """Say that this is being computed now, unless somebody else does. Within ``under_way``."""
     with timed() as provenance, _database() as db:
@@ -262,6 +286,8 @@ def _wanted(what: PredictionSpec | Simulation) -> dict[str, Any]:
 
 _shared: ContextVar[Database | None] = ContextVar("database", default=None)
 _holder: ContextVar[str] = ContextVar("holder")
+_holders: set[str] = set()
+"""Of the studies that are under way in this process."""
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow, runtime
+from prefect.context import TagsContext
 
 from db import migrate
 from eftcore.errors import EftError
@@ -23,6 +24,7 @@ from flows.runners import dispatching
 from flows.store import default_store
 from flows.study import Study
 from flows.superseded import settled
+from flows.waiting import patient
 
 
 class StudyFailed(EftError):
@@ -82,9 +84,14 @@ def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources
     migrate.require_current()
     migrate.register_versions()
     plan = settled(request)
-    with made_by(flow_run_id=str(runtime.flow_run.id)), dispatching(resources) as dispatcher:
+    with (
+        patient(),
+        TagsContext(current_tags=set()),  # for each tag of a task Prefect would ask the server whether it may begin
+        made_by(flow_run_id=str(runtime.flow_run.id)),
+        dispatching(resources) as dispatcher,
+    ):
         summary = Execution(plan, default_store(), resources, dispatcher).execute()
-    artifacts.publish_study(plan.name, str(summary))
+        artifacts.publish_study(plan.name, str(summary))
     if summary.failures:
         raise StudyFailed(summary)
     return summary

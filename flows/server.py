@@ -13,6 +13,7 @@ its schedules, until ``eft server stop``.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -29,17 +30,24 @@ from pathlib import Path
 from typing import IO
 
 from eftcore.errors import EnvironmentProblem
-from flows import server_access
+from flows import history, server_access
+from flows.watch import answers
 
 STARTUP_SECONDS = 120.0
 STOP_SECONDS = 10.0
-ANSWER_SECONDS = 5.0
 PORT = 4200
 """Prefect's own; the next free one where it is taken."""
 
 _LOOK_SECONDS = 0.5
 _DATABASE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 """Where Prefect is told its database, by two names."""
+
+_COMMAND = (
+    *(sys.executable, "-P", "-c"),
+    f"import runpy, sys; sys.path.append({str(Path(__file__).parents[1])!r}); "
+    "runpy.run_module('flows.server', run_name='__main__')",
+)
+"""This module as a program, whatever lies in the working directory: most projects with Prefect have a folder flows."""
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this process started."""
@@ -89,10 +97,21 @@ class LocalServer:
             try:
                 yield running
             finally:
-                if _try_lock(users):
-                    left = self.running()  # perhaps another one than ours, which hung and was replaced
-                    if left is not None and not left.kept:
-                        self._end(left.pid)
+                with contextlib.suppress(FileNotFoundError):  # without its folder it ends by itself
+                    if _try_lock(users):
+                        left = self.running()  # perhaps another one than ours, which hung and was replaced
+                        if left is not None and not left.kept:
+                            self._end(left.pid)
+
+    def again(self, lost: Running) -> Running:
+        """The same server at the same port, started again where it ended or hangs. Raises EnvironmentProblem."""
+        with self._locked("change"):
+            running = self._answering(whole=lost.whole)
+            if running is None:
+                running = self._start(whole=lost.whole, kept=lost.kept, port=lost.port)
+            if running.port != lost.port:
+                raise EnvironmentProblem(f"the server at {lost.pages} has gone; another one is at {running.pages}")
+            return running
 
     def start(self, port: int | None = None) -> Running:
         """A server that stays; the one that runs already if it does. Raises EnvironmentProblem."""
@@ -115,6 +134,12 @@ class LocalServer:
                 self._end(running.pid)
             return running
 
+    def at(self, url: str) -> Running | None:
+        """The server, if it runs and this is the address of its API."""
+        running = self.running()
+        addresses = () if running is None else (running.url, running.url.replace("127.0.0.1", "localhost"))
+        return running if url.rstrip("/") in addresses else None
+
     @property
     def key(self) -> str:
         """What its clients have to show. Raises EnvironmentProblem when it is no secret."""
@@ -125,30 +150,29 @@ class LocalServer:
         with self._open("alive") as alive:
             if _try_lock(alive):
                 return None
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return Running(**json.loads((self.folder / "server.json").read_text()))
-        return None
+        return self._card()
 
     def is_used(self) -> bool:
         """Whether some command uses the server now."""
         with self._open("users") as users:
             return not _try_lock(users)
 
-    def answers(self, running: Running) -> bool:
-        """Whether its API answers."""
-        import httpx
+    def _card(self) -> Running | None:
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Running(**json.loads((self.folder / "server.json").read_text()))
+        return None
 
-        try:
-            return httpx.get(f"{running.url}/health", timeout=ANSWER_SECONDS, trust_env=False).status_code == 200
-        except httpx.HTTPError:
-            return False
+    def _left(self) -> int | None:
+        """The port of a server that was killed, where other commands wait for it; one that ends leaves no card."""
+        card = self._card()
+        return None if card is None else card.port
 
     def _answering(self, *, whole: bool) -> Running | None:
         """The server that runs and answers; one that hangs is ended."""
         running = self.running()
         if running is None:
             return None
-        if not self.answers(running):
+        if not answers(running.url):
             self._end(running.pid)
             return None
         if whole and not running.whole:
@@ -159,20 +183,13 @@ class LocalServer:
 
     def _start(self, *, whole: bool, kept: bool, port: int | None = None) -> Running:
         log = self.folder / "server.log"
-        with _listening(port or (PORT if whole else 0)) as door, log.open("wb") as output:
+        with _listening(port or self._left() or (PORT if whole else 0)) as door, log.open("wb") as output:
             taken = door.getsockname()[1]
             if port is not None and taken != port:
                 raise EnvironmentProblem(f"port {port} is taken; choose another one, or leave it out")
             running = Running(pid=0, port=taken, whole=whole, kept=kept, started_at=time.time())
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "flows.server",
-                    str(self.folder),
-                    str(door.fileno()),
-                    json.dumps(asdict(running)),
-                ],
+                [*_COMMAND, str(self.folder), str(door.fileno()), json.dumps(asdict(running))],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -189,7 +206,7 @@ class LocalServer:
                     f"the Prefect server ended at once (exit code {process.returncode}, see {log}); "
                     f"check that {self.prefect_home} can be written, or set PREFECT_API_URL to a running server"
                 )
-            if (self.folder / "server.json").exists() and self.answers(running):
+            if (self.folder / "server.json").exists() and answers(running.url):
                 return running
             time.sleep(0.05)
         self._end(process.pid)
@@ -231,7 +248,7 @@ class LocalServer:
             **server_access.protection(self.key, running.port),
         }
         inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-        return {**inherited, **given}
+        return {**history.settings(pages=running.whole), **inherited, **given}
 
     def _own_database(self) -> dict[str, str]:
         """Address of Prefect's own database where the one that it makes itself, by pasting, would be another file's."""
@@ -291,9 +308,14 @@ def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            self.pruning = asyncio.create_task(history.prune())
+
     # without pages and schedules it starts in half the time
     application = create_app(final=True, ephemeral=not wanted.whole)
-    api = uvicorn.Server(uvicorn.Config(application, log_level="critical"))
+    api = Server(uvicorn.Config(application, log_level="critical"))
     me = replace(wanted, pid=os.getpid())
 
     def look_after() -> None:
@@ -306,6 +328,7 @@ def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
                 if not me.kept and _try_lock(users):  # and it stays locked: who comes now waits until we are gone
                     break
                 time.sleep(_LOOK_SECONDS if api.started else 0.05)
+            card.unlink(missing_ok=True)
         api.should_exit = True
         time.sleep(STOP_SECONDS / 2)
         os._exit(0)

@@ -10,6 +10,7 @@ import typer
 
 from db.home import data_home
 from flows import orchestration
+from flows.watch import answers
 
 server_app = typer.Typer(
     name="server",
@@ -30,7 +31,9 @@ def start(
 
 @server_app.command()
 def stop(
-    force: Annotated[bool, typer.Option("--force", help="Also while a command uses it, which then fails.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while a command uses it, which starts it again.")
+    ] = False,
 ) -> None:
     """Stop the server."""
     orchestration.configure(data_home())
@@ -70,7 +73,7 @@ def _describe() -> dict[str, Any]:
         described["used_instead"] = shown(configured)
     if running is not None:
         described |= {
-            "answers": server.answers(running),
+            "answers": answers(running.url),
             "api": running.url,
             "pages": running.pages if running.whole else None,
             "process": running.pid,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,16 +93,13 @@ def top_up(
 
 
 def _carry_out(request: StudyRequest, start: Callable[[], Summary], *, as_json: bool) -> None:
-    """Run a flow from the shell: what it left, or how to go on after Ctrl-C."""
-    from flows import launch, recording
+    """Run a flow from the shell, and say what it left."""
+    from flows import launch, recording, stopping
     from flows.superseded import settled
 
     recording.record_study(settled(request).record)  # a database that cannot be written is told before anything runs
-    try:
+    with stopping.stoppable():
         outcome = start()
-    except KeyboardInterrupt:
-        print(launch.interrupted(), file=sys.stderr)
-        raise typer.Exit(130) from None
     launch.report(outcome, as_json=as_json)
     if outcome.failures:
         raise typer.Exit(1)

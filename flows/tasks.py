@@ -9,7 +9,6 @@ folder could run code here. What is there already is for our own store and the d
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -18,12 +17,10 @@ from prefect import Task, task
 from prefect.context import TaskRunContext
 from prefect.states import Completed, State
 from prefect.tasks import exponential_backoff
-from sqlalchemy.exc import OperationalError
 
-from db.errors import DatabaseMissing, DatabaseReadOnly, SchemaOutdated
 from eftcore.checks import theorem_table
 from eftcore.ensemble.engines import resolve_device
-from eftcore.errors import EnvironmentProblem, OutOfMemory
+from eftcore.errors import EnvironmentProblem
 from eftcore.specs import EnsembleSpec, Precision, PredictionSpec
 from eftcore.theorems import check_theorems
 from flows import gpu, recording, work
@@ -31,24 +28,7 @@ from flows.provenance import made_by
 from flows.requests import TheoremRequest
 from flows.store import ResultStore, default_store
 from flows.tables import records
-
-_PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
-
-
-def may_pass(error: BaseException | None) -> bool:
-    """Whether the same work may succeed a moment later: connections, locks and crowded systems, never wrong input.
-
-    Looks through the chain of causes, since lower layers wrap what they caught.
-    """
-    while error is not None:
-        if isinstance(error, DatabaseMissing | DatabaseReadOnly | SchemaOutdated):
-            return False
-        if isinstance(error, ConnectionError | TimeoutError | OperationalError | OutOfMemory):
-            return True
-        if isinstance(error, OSError) and error.errno in _PASSING:
-            return True
-        error = error.__cause__
-    return False
+from flows.waiting import may_pass
 
 
 def _worth_retrying(task: Any, run: Any, state: Any) -> bool:

@@ -1,38 +1,45 @@
-"""How the explorer is started: the command and the environment of its server process."""
+"""How the explorer is started: Streamlit's arguments, and its server in the process of ``eft ui``."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
-from typing import NoReturn
 
 APP = Path(__file__).with_name("app.py")
 
 
-def command(port: int | None = None) -> list[str]:
-    """Arguments of the process that serves the explorer, on the loopback address only.
+def arguments(port: int | None = None) -> list[str]:
+    """Arguments of Streamlit that serve the explorer, on the loopback address only.
 
     ``port`` None takes 8501, or the next free port above it. The settings in ``.streamlit/config.toml``
     next to the app hold from any working directory.
 
-    >>> command(8600)[1:4], command(8600)[-1]
-    (['-m', 'streamlit', 'run'], '--server.port=8600')
+    >>> arguments(8600)[0], arguments(8600)[-1]
+    ('run', '--server.port=8600')
     """
-    arguments = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.address=127.0.0.1"]
-    return arguments if port is None else [*arguments, f"--server.port={port}"]
+    given = ["run", str(APP), "--server.address=127.0.0.1"]
+    return given if port is None else [*given, f"--server.port={port}"]
 
 
-def environment(database_url: str) -> dict[str, str]:
-    """This process's environment with the results database in it.
+def serve(database_url: str, port: int | None = None) -> None:
+    """Serve the explorer on a database until Ctrl-C or SIGTERM, which end this process at once.
 
-    The URL travels in the environment, not in the arguments: it may hold a password, and arguments are public.
+    Streamlit by itself would wait for open pages and for what they compute. The explorer writes nothing, so that its
+    process may end anywhere; a thread takes the signals before Streamlit's handlers see them.
     """
-    return {**os.environ, "EFT_DATABASE_URL": database_url}
+    from streamlit.web import cli
 
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
 
-def serve(database_url: str, port: int | None = None) -> NoReturn:
-    """Become the explorer's server: this process is replaced, so signals and the exit code need no forwarding."""
-    arguments = command(port)
-    sys.stdout.flush()
-    os.execve(arguments[0], arguments, environment(database_url))
+    def end() -> None:
+        signal.sigwait(ends)
+        sys.stdout.flush()
+        os._exit(0)
+
+    threading.Thread(target=end, name="eft-signals", daemon=True).start()
+    os.environ["EFT_DATABASE_URL"] = database_url
+    cli.main(arguments(port), prog_name="streamlit")

@@ -5,6 +5,7 @@ Reads the results database as the explorer does; see `eft ui`.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from urllib.parse import urlencode
 
 from db.home import default_url
 from eftcore.errors import EnvironmentProblem
-from ui.launch import command, environment
+from ui.launch import arguments
 from ui.sql_data import EXAMPLES
 
 if TYPE_CHECKING:
@@ -54,7 +55,11 @@ def explorer(database_url: str) -> Iterator[str]:
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     with subprocess.Popen(
-        command(port), env=environment(database_url), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "streamlit", *arguments(port)],
+        env={**os.environ, "EFT_DATABASE_URL": database_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as server:
         try:
             _wait_until_up(server, f"{address}/_stcore/health")

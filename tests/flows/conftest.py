@@ -88,6 +88,19 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def foreign_folder(tmp_path: Path) -> Path:
+    """A working directory with folders of other projects that are named as our packages."""
+    for name in ("flows", "db", "eftcore", "ui"):
+        (tmp_path / "project" / name).mkdir(parents=True)
+        (tmp_path / "project" / name / "__init__.py").write_text("raise ImportError('another project')")
+    return tmp_path / "project"
+
+
+PROXIES = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+"""Proxies that nothing answers for."""
+
+
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prefect server, as `eft run` starts it."""
@@ -132,9 +145,44 @@ def url(request: pytest.FixtureRequest, environment: dict[str, str]) -> str:
     return made
 
 
-COMMAND = (sys.executable, "-m", "flows.cli")
+COMMAND = (sys.executable, "-P", "-m", "flows.cli")
+"""As the installed ``eft``, which does not look for modules in the working directory."""
 
 
-def shell(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The eft command in a process of its own."""
-    return subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False)
+def shell(environment: dict[str, str], *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The eft command in a process of its own, in this working directory."""
+    command = [*COMMAND, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def servers_of(environment: dict[str, str]) -> list[int]:
+    """Processes that serve Prefect for this folder of results, those that Prefect itself may start among them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command, variables = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        serves = b"flows.server" in command or b"prefect.server" in command
+        if serves and f"EFT_HOME={environment['EFT_HOME']}\0".encode() in variables:
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture
+def long(tiny: Path) -> Path:
+    """A study that takes minutes, whose single shards take less than a second."""
+    tiny.write_text(tiny.read_text().replace("samples = 4096", "samples = 400_000_000"))
+    return tiny
+
+
+@pytest.fixture
+def under_way(environment: dict[str, str], long: Path) -> Iterator[subprocess.Popen[str]]:
+    """`eft run` of the long study that has begun to compute; its server is up."""
+    assert shell(environment, "db", "upgrade").returncode == 0
+    command = [*COMMAND, "run", str(long)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        assert "predict" in run.stderr.readline()
+        yield run
+        run.kill()

@@ -7,29 +7,14 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from flows import server
-from tests.flows.conftest import COMMAND, shell
+from flows import server, watch
+from tests.flows.conftest import servers_of, shell
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc (Linux)")
-
-
-def servers_of(environment: dict[str, str]) -> list[int]:
-    """Processes that serve Prefect for this folder of results, those that Prefect itself may start among them."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command, variables = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        serves = b"flows.server" in command or b"prefect.server" in command
-        if serves and f"EFT_HOME={environment['EFT_HOME']}\0".encode() in variables:
-            found.append(int(folder.name))
-    return found
 
 
 class Watched:
@@ -49,25 +34,6 @@ class Watched:
         """Forget the process."""
         if self.handle >= 0:
             os.close(self.handle)
-
-
-@pytest.fixture
-def long(tiny: Path) -> Path:
-    """A study that takes minutes, whose single shards take less than a second."""
-    tiny.write_text(tiny.read_text().replace("samples = 4096", "samples = 400_000_000"))
-    return tiny
-
-
-@pytest.fixture
-def under_way(environment: dict[str, str], long: Path) -> Iterator[subprocess.Popen[str]]:
-    """`eft run` of the long study that has begun to compute; its server is up."""
-    assert shell(environment, "db", "upgrade").returncode == 0
-    command = [*COMMAND, "run", str(long)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stderr is not None
-        assert "predict" in run.stderr.readline()
-        yield run
-        run.kill()
 
 
 def test_runs_share_a_server_that_stays_until_it_is_stopped(environment: dict[str, str], tiny: Path):
@@ -126,12 +92,12 @@ def test_a_server_serves_every_command_and_ends_by_itself_after_kill_9(
 
 def test_a_server_that_hangs_is_ended_by_the_next_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(server, "STOP_SECONDS", 0.5)
-    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(watch, "ANSWER_SECONDS", 0.5)
     with server.LocalServer(tmp_path).used() as first:
         os.kill(first.pid, signal.SIGSTOP)
         with server.LocalServer(tmp_path).used() as second:
             assert second.pid != first.pid
-            assert server.LocalServer(tmp_path).answers(second)
+            assert watch.answers(second.url)
     assert server.LocalServer(tmp_path).running() is None
 
 

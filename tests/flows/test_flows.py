@@ -142,8 +142,8 @@ def test_a_sweep_marks_what_a_killed_process_left_and_spares_the_living(results:
     gone = multiprocessing.get_context("spawn").Process(target=os.getpid)
     gone.start()
     gone.join()
-    host, _, token = claims.new_holder().split(":")
-    dead = repository.mark_running(db, first, holder=f"{host}:{gone.pid}:{token}", provenance={})
+    here, _, token = claims.new_holder().rsplit(":", 2)
+    dead = repository.mark_running(db, first, holder=f"{here}:{gone.pid}:{token}", provenance={})
     alive = repository.mark_running(db, second, holder=claims.new_holder(), provenance={})
     db.dispose()
     assert sweep_stale() == [dead]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +18,8 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from db.session import Database
+from db import queries
+from db.session import Database, default_url
 from eftcore.errors import EnvironmentProblem, InputError
 from flows.requests import Resources, StudyRequest, checked
 from tests.flows.conftest import TINY
@@ -130,6 +136,52 @@ def test_a_scheduler_that_does_not_answer_is_told(results: Path, study: Path, mo
     monkeypatch.setattr("flows.runners.CONNECT_SECONDS", 1)
     with pytest.raises(EnvironmentProblem, match=r"127\.0\.0\.1:1.*no Dask scheduler answers.*`dask scheduler`"):
         _run(study, runner="dask", dask_address="tcp://127.0.0.1:1")
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A Dask scheduler in a process of its own with one worker, and its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, here = f"tcp://127.0.0.1:{port}", ("--host", "127.0.0.1", "--no-dashboard")
+    dask = [sys.executable, "-m", "dask"]
+    with (tmp_path / "log").open("wb") as log, contextlib.ExitStack() as stack:
+        arguments = (["scheduler", "--port", str(port), *here], ["worker", address, "--nthreads", "1", *here])
+        started = [stack.enter_context(subprocess.Popen([*dask, *given], stderr=log)) for given in arguments]
+        from distributed import Client
+
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+        yield started[0], address
+        for process in started:
+            process.terminate()
+
+
+def test_a_scheduler_that_is_lost_is_told_once_and_fails_no_task(
+    results: Path, tmp_path: Path, scheduler: tuple[subprocess.Popen[bytes], str]
+):
+    process, address = scheduler
+    long = tmp_path / "long.toml"
+    long.write_text(TINY.replace("samples = 4096", "samples = 400_000_000"))
+    db = Database(default_url(), read_only=True)
+
+    killed = []
+
+    def kill_when_simulating() -> None:
+        while not (results / "arrays").exists() or "running" not in set(queries.runs(db, kind="simulation")["status"]):
+            time.sleep(0.1)
+        process.kill()
+        killed.append(time.monotonic())
+
+    killer = threading.Thread(target=kill_when_simulating)
+    killer.start()
+    with pytest.raises(EnvironmentProblem, match=rf"the Dask scheduler at {address} was lost.*start it again"):
+        _run(long, runner="dask", dask_address=address)
+    killer.join()
+    assert time.monotonic() - killed[0] < 25, "Dask by itself tries to connect again for 30 s"
+    assert "failed" not in set(queries.runs(db)["status"])
+    db.dispose()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""Patience with the database of a study that is under way: it may restart, or be out of reach for a while.
+
+A study whose database could be used at its start does not end because it cannot be used for a moment. What reads or
+writes it is tried again, with growing pauses, until EFT_PATIENCE seconds have passed without an answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+from sqlalchemy.exc import OperationalError
+
+from db.errors import DatabaseMissing, DatabaseReadOnly, SchemaOutdated
+from eftcore.errors import EnvironmentProblem, InputError, OutOfMemory
+
+DEFAULT_SECONDS = 300.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+
+_PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether the same work may succeed a moment later: connections, locks and crowded systems, never wrong input.
+
+    Looks through the chain of causes, since lower layers wrap what they caught.
+    """
+    while error is not None:
+        if isinstance(error, DatabaseMissing | DatabaseReadOnly | SchemaOutdated):
+            return False
+        if isinstance(error, ConnectionError | TimeoutError | OperationalError | OutOfMemory):
+            return True
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            return True
+        error = error.__cause__
+    return False
+
+
+def patience_seconds() -> float:
+    """EFT_PATIENCE: how long a run waits for a database or a Prefect server that went away. Raises InputError."""
+    given = os.environ.get("EFT_PATIENCE") or DEFAULT_SECONDS
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise InputError(f"EFT_PATIENCE = {given!r}: must be a number of seconds, such as 300")
+    return seconds
+
+
+class Patience:
+    """How long the database has been away, for all threads of a study."""
+
+    def __init__(self) -> None:
+        self.seconds = patience_seconds()
+        self._since: float | None = None
+        self._changing = threading.Lock()
+
+    def answered(self) -> None:
+        """The database was used."""
+        with self._changing:
+            away, self._since = self._since is not None, None
+        if away:
+            print("eft: the database answers again", file=sys.stderr, flush=True)
+
+    def goes_on(self, problem: EnvironmentProblem) -> bool:
+        """Whether to try again; says, once, what is waited for. Who has waited in vain does not wait again."""
+        now = time.monotonic()
+        with self._changing:
+            first = self._since is None
+            since = self._since = now if self._since is None else self._since
+        if first and self.seconds:
+            print(f"eft: waiting up to {self.seconds:.0f} s: {problem}", file=sys.stderr, flush=True)
+        return now - since < self.seconds
+
+
+_patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Within the block, what ``waits`` marks waits for the database."""
+    token = _patience.set(Patience())
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+def waits(function: Callable[Given, Made]) -> Callable[Given, Made]:
+    """A function that may be done again: within ``patient`` it is, while the database does not answer."""
+
+    @functools.wraps(function)
+    def waiting(*arguments: Given.args, **options: Given.kwargs) -> Made:
+        patience, pause = _patience.get(), SHORTEST_PAUSE
+        while True:
+            try:
+                made = function(*arguments, **options)
+            except EnvironmentProblem as problem:
+                if patience is None or not may_pass(problem) or not patience.goes_on(problem):
+                    raise
+            else:
+                if patience is not None:
+                    patience.answered()
+                return made
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    return waiting
