@@ -124,12 +124,14 @@ def _everywhere(settings: Mapping[str, str]) -> Iterator[None]:
     """Make these Prefect's settings in this process, in all its threads, and in its children.
 
     A thread of Prefect's own that does not see the address would start another server. Children find our packages
-    where we did, whatever lies in the working directory.
+    where we did, whatever lies in the working directory. Python's own child, which clears up what worker processes
+    leave when we end at once, does so in silence.
     """
     import prefect.settings
     from prefect.context import refresh_global_settings_context
 
-    wanted = {**settings, "PYTHONSAFEPATH": "1"}
+    ignored = os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker"
+    wanted = {**settings, "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": ",".join(filter(None, ignored))}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     refresh_global_settings_context()

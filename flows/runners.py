@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from prefect.events import related
+from prefect.settings import PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from db.home import data_home
@@ -43,7 +45,8 @@ def dispatching(resources: Resources) -> Iterator[Dispatcher]:
     Raises EnvironmentProblem when the Dask extra is missing, or its scheduler does not answer or has no workers.
     """
     runner, workers = _task_runner(resources)
-    with runner:
+    # each process would ask by itself, and one that begins while the server is away fail its task
+    with temporary_settings({PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}), runner:
         yield Dispatcher(runner, workers)
 
 
@@ -139,9 +142,11 @@ def _threads(share: int) -> dict[str, str]:
 def start_worker(share: int) -> None:
     """Begin the life of a worker process: its share of the processors, and an end when the flow's process ends.
 
-    Call it before anything imports numba or torch, which read the shares once.
+    Call it before anything imports numba or torch, which read the shares once. What becomes of its tasks the process
+    tells the flow's process, which alone talks to the Prefect server.
     """
     os.environ.update(_threads(share))
+    related._get_and_cache_related_object = _nothing_related  # type: ignore[assignment]
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -150,3 +155,8 @@ def start_worker(share: int) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, name="eft-follow-parent", daemon=True).start()
+
+
+async def _nothing_related(**_about: Any) -> dict[str, Any]:
+    """In place of Prefect's question to the server what belongs to a flow run, which a task's end would wait for."""
+    return {}
