@@ -54,11 +54,15 @@ def _windows(environment: dict[str, str]) -> int:
     return found
 
 
-def begun(environment: dict[str, str], study: Path) -> subprocess.Popen[str]:
-    """`eft run` that has finished its first task."""
-    command = [*COMMAND, "run", str(study)]
+def begun(environment: dict[str, str], study: Path, runner: str) -> subprocess.Popen[str]:
+    """`eft run` as the first task in this folder of results begins; its worker processes are not there yet."""
+    command = [*COMMAND, "run", str(study), "--runner", runner, "--workers", "2"]
     run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    read_to(run, "predict")
+    db = Database(f"sqlite:///{environment['EFT_HOME']}/results.db", read_only=True)
+    while not len(queries.runs(db)):
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
+    db.dispose()
     return run
 
 
@@ -71,44 +75,69 @@ def read_to(run: subprocess.Popen[str], text: str) -> None:
         assert line, said
 
 
-def test_a_server_of_our_own_is_started_again(ready: dict[str, str], tiny: Path, fault_log: FaultLog):
-    run = begun(ready, tiny)
+@pytest.mark.parametrize("runner", ["threads", "processes"])
+def test_a_server_of_our_own_is_started_again(ready: dict[str, str], tiny: Path, runner: str, fault_log: FaultLog):
+    run = begun(ready, tiny, runner)
     (server,) = servers_of(ready)
     os.kill(server, signal.SIGKILL)
     out, said = run.communicate(timeout=ENOUGH)
     completes = run.returncode == 0 and "0 tasks cached, 12 computed." in out
     whole = _windows(ready) == WINDOWS
-    fault_log.note("kill -9 of our server", "sqlite", "after the first task", consistent=whole, completes=completes)
+    moment = f"as the first task begins, {runner}"
+    fault_log.note("kill -9 of our server", "sqlite", moment, consistent=whole, completes=completes)
     assert completes, said
     assert whole
     assert "was lost and is started again" in said
     assert servers_of(ready) == []
 
 
+@pytest.mark.parametrize(
+    ("runner", "goes"),
+    [
+        ("threads", signal.SIGKILL),
+        ("processes", signal.SIGKILL),
+        ("processes", signal.SIGSTOP),
+        ("dask", signal.SIGKILL),
+    ],
+)
 def test_what_is_computed_does_not_depend_on_the_server(
-    foreign: tuple[Running, dict[str, str]], tiny: Path, tmp_path: Path, fault_log: FaultLog
+    foreign: tuple[Running, dict[str, str]],
+    tiny: Path,
+    tmp_path: Path,
+    runner: str,
+    goes: signal.Signals,
+    fault_log: FaultLog,
 ):
     server, environment = foreign
-    run = begun(environment, tiny)
-    os.kill(server.pid, signal.SIGKILL)
-    read_to(run, "[12/12]")
+    run = begun({**environment, "EFT_PATIENCE": str(ENOUGH)}, tiny, runner)
+    os.kill(server.pid, goes)
+    try:
+        read_to(run, "[12/12]")
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
     whole = _windows(environment) == WINDOWS
     LocalServer(tmp_path / "elsewhere").start(server.port)
     out, said = run.communicate(timeout=ENOUGH)
     completes = run.returncode == 0 and "0 tasks cached, 12 computed." in out
-    moment = "after the first task, until all were done"
+    moment = f"as the first task begins, until all were done, {runner}, {goes.name}"
     fault_log.note("Prefect server away", "sqlite", moment, consistent=whole, completes=completes)
     assert completes, said
     assert whole, "recorded while there was no server"
 
 
+@pytest.mark.parametrize(
+    ("runner", "signals"),
+    [("threads", (signal.SIGTERM, signal.SIGINT)), ("processes", (signal.SIGTERM,)), ("dask", (signal.SIGINT,))],
+)
 def test_a_lost_server_that_is_not_ours_ends_runs_with_one_sentence_and_signals_end_them(
-    foreign: tuple[Running, dict[str, str]], tiny: Path
+    foreign: tuple[Running, dict[str, str]], tiny: Path, runner: str, signals: tuple[signal.Signals, ...]
 ):
     server, environment = foreign
     tiny.write_text(tiny.read_text().replace("samples = 4096", "samples = 400_000_000"))
-    waits = begun({**environment, "EFT_PATIENCE": "2"}, tiny)
-    others = [begun(environment, tiny) for _ in range(2)]
+    waits = begun({**environment, "EFT_PATIENCE": "2"}, tiny, runner)
+    others = [begun(environment, tiny, runner) for _ in signals]
+    for run in (waits, *others):
+        read_to(run, "predict")
     os.kill(server.pid, signal.SIGKILL)
     lost = time.monotonic()
     _, said = waits.communicate(timeout=ENOUGH)
@@ -119,7 +148,7 @@ def test_a_lost_server_that_is_not_ours_ends_runs_with_one_sentence_and_signals_
     assert last.startswith("eft: the Prefect server at http://127.0.0.1:")
     assert "was lost; finished work is kept, the same command goes on from there" in last
     assert "Traceback" not in said
-    for run, how in zip(others, (signal.SIGTERM, signal.SIGINT), strict=True):
+    for run, how in zip(others, signals, strict=True):
         read_to(run, "does not answer")
         asked = time.monotonic()
         run.send_signal(how)
