@@ -56,7 +56,7 @@ def _windows(environment: dict[str, str]) -> int:
 
 def begun(environment: dict[str, str], study: Path, runner: str) -> subprocess.Popen[str]:
     """`eft run` as the first task in this folder of results begins; its worker processes are not there yet."""
-    command = [*COMMAND, "run", str(study), "--runner", runner, "--workers", "2"]
+    command = [*COMMAND, "run", str(study), "--runner", runner, "--workers", "1"]
     run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     db = Database(f"sqlite:///{environment['EFT_HOME']}/results.db", read_only=True)
     while not len(queries.runs(db)):
@@ -93,12 +93,7 @@ def test_a_server_of_our_own_is_started_again(ready: dict[str, str], tiny: Path,
 
 @pytest.mark.parametrize(
     ("runner", "goes"),
-    [
-        ("threads", signal.SIGKILL),
-        ("processes", signal.SIGKILL),
-        ("processes", signal.SIGSTOP),
-        ("dask", signal.SIGKILL),
-    ],
+    [("threads", signal.SIGKILL), ("processes", signal.SIGSTOP), ("dask", signal.SIGKILL)],
 )
 def test_what_is_computed_does_not_depend_on_the_server(
     foreign: tuple[Running, dict[str, str]],
