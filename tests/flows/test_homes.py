@@ -15,7 +15,7 @@ import pytest
 
 from eftcore.errors import EnvironmentProblem
 from flows import runners
-from tests.flows.conftest import COMMAND, TINY, Eft
+from tests.flows.conftest import COMMAND, FREE_PORT, TINY, Eft
 
 ODD = ("results?a", "results?b", "100% #1", "50%20&mode=ro", "a@b:c ü")
 
@@ -131,7 +131,7 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
     apart = ["unshare", "--mount", "--map-root-user", "sh", "-euc"]
     if subprocess.run([*apart, f"mount -t tmpfs none '{home}'"], capture_output=True, check=False).returncode:
         pytest.skip("no mounts of its own for a process here")
-    with LocalCluster(n_workers=0, dashboard_address=None, silence_logs="CRITICAL") as made:
+    with LocalCluster(n_workers=0, scheduler_kwargs=FREE_PORT, silence_logs="CRITICAL") as made:
         work = f"mount -t tmpfs none '{home}'; exec '{sys.executable}' -m dask worker {made.scheduler_address}"
         with subprocess.Popen(
             [*apart, f"{work} --no-nanny --no-dashboard --death-timeout 60"],
@@ -156,7 +156,7 @@ def test_a_shared_folder_may_have_two_names(home: Path, tmp_path: Path):
 
     (tmp_path / "other-name").symlink_to(home)
     home.mkdir()
-    made_with = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": "CRITICAL"}
+    made_with = {"n_workers": 1, "threads_per_worker": 1, "scheduler_kwargs": FREE_PORT, "silence_logs": "CRITICAL"}
     with LocalCluster(**made_with, env={"EFT_HOME": str(tmp_path / "other-name")}) as made:
         assert runners._cluster_threads(made.scheduler_address) == 1
     assert list(home.iterdir()) == []
