@@ -12,7 +12,7 @@ from eftcore.expectations import MehlerExpectations
 from eftcore.solving import Solution, at_resolution, relative_change
 from eftcore.specs import CLOSURES
 
-CONFIGURATIONS = 300
+CONFIGURATIONS = 200
 
 ACTIVATIONS = (
     "linear",

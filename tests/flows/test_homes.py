@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 
 from eftcore.errors import EnvironmentProblem
 from flows import runners
-from tests.flows.conftest import COMMAND, FREE_PORT, TINY, Eft
+from tests.conftest import FaultLog
+from tests.flows.conftest import COMMAND, FREE_PORT, TINY, Eft, shell
 
 ODD = ("results?a", "results?b", "100% #1", "50%20&mode=ro", "a@b:c ü")
 
@@ -87,7 +89,7 @@ def shared() -> Iterator[tuple[Path, AsUser]]:
         shutil.rmtree(folder)
 
 
-def test_two_users_share_a_folder_of_any_name(shared: tuple[Path, AsUser]):
+def test_two_users_share_a_folder_of_any_name(shared: tuple[Path, AsUser], fault_log: FaultLog):
     """What one computed the other finds, and may add to; Prefect's own files lie there too, each user's apart."""
     folder, as_user = shared
     assert as_user(1, "db", "upgrade").returncode == 0
@@ -108,8 +110,32 @@ def test_two_users_share_a_folder_of_any_name(shared: tuple[Path, AsUser]):
     closed = min(home.glob("arrays/*/*.npz"))
     closed.chmod(0o600)
     refused = as_user(2, "run", "tiny.toml", "--dry-run")
+    moment = "the second one may not read a result of the first one's"
+    fault_log.note("two users", "sqlite", moment, consistent=refused.stdout == "", completes=second.returncode == 0)
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
     assert f"{closed}: cannot be read (Permission denied)" in refused.stderr
+
+
+def test_a_store_that_goes_away_ends_the_run_which_goes_on_when_it_is_back(
+    environment: dict[str, str], under_way: subprocess.Popen[str], long: Path, fault_log: FaultLog
+):
+    store = Path(environment["EFT_HOME"]) / "arrays"
+    while len(list(store.glob("*/*.npz"))) < 3:
+        time.sleep(0.1)
+    away = store.rename(store.with_name("away"))
+    store.touch()
+    _, said = under_way.communicate(timeout=60)
+    store.unlink()
+    finished = {path: path.stat().st_mtime_ns for path in away.rename(store).glob("*/*.npz")}
+    long.write_text(TINY)
+    last = shell(environment, "run", str(long))
+    kept = {path: path.stat().st_mtime_ns for path in finished} == finished
+    told = under_way.returncode == 1 and f"eft: {store}" in said
+    completes = last.returncode == 0 and kept
+    fault_log.note("store unreachable", "sqlite", "after three results", consistent=told and kept, completes=completes)
+    assert told, said
+    assert "Traceback" not in said
+    assert completes, last.stderr
 
 
 def test_files_are_for_whom_the_umask_says(shared: tuple[Path, AsUser]):
