@@ -24,4 +24,4 @@ class NumericsWarning(UserWarning):
 
 
 class TruncationWarning(NumericsWarning):
-    """The Wick orders that a prediction leaves out may matter."""
+    """The Wick orders that a prediction leaves out, or the powers of epsilon, may matter."""

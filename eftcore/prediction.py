@@ -19,7 +19,7 @@ from eftcore.specs import Closure, InputKernel, Numerics, PredictionSpec, ResNet
 from eftcore.truncation import Raised, raised_orders, truncated
 
 LARGE = 0.05
-"""What a given Wick order may leave out of V4 or K1, relative, without a warning."""
+"""What a given Wick order, or forward Euler, may leave out of V4 or K1, relative, without a warning."""
 
 
 def predict(
@@ -50,9 +50,10 @@ def predict(
 
     Returns a Theory whose ``numerical_error`` bounds quadrature, ODE and rounding errors (not the closure's own). For
     the wick closure ``details["truncation_error"]`` bounds what the orders left out add to V4 and K1, in the same units
-    (eq. 4.23-4.26). Issues a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where
-    ``truncation`` is not or where a given order may leave out more than 5 %. Raises InputError for bad arguments and
-    where the kernel leaves the range of floating-point numbers.
+    (eq. 4.23-4.26). ``details["step_error"]`` estimates the share of V4 that forward Euler leaves out (eq. 3.9). Issues
+    a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where ``truncation`` is not or where a
+    given order or forward Euler may leave out more than 5 %. Raises InputError for bad arguments and where the kernel
+    leaves the range of floating-point numbers.
 
     >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=2)
     >>> theory = predict(model, InputKernel.explicit([[1.0]]), "g_only", step="exact")
@@ -89,6 +90,7 @@ def predict_spec(spec: PredictionSpec) -> Theory:
         else:
             solution = _raise_order(spec) if spec.order == "auto" else _fixed_order(spec)
     _check_finite(spec, solution)
+    details = {**solution.details, **_left_out_by_steps(spec, solution)}
     fixed = spec.numerics.quadrature == "gauss_hermite"
     missed = {name: error for name, error in solution.error.items() if not error <= spec.numerics.rtol}
     if missed and not fixed and spec.closure != "particle":
@@ -111,8 +113,22 @@ def predict_spec(spec: PredictionSpec) -> Theory:
         correction_se=solution.correction_se,
         numerical_error=solution.error,
         converged=not missed and not fixed,
-        details=solution.details,
+        details=details,
     )
+
+
+def _left_out_by_steps(spec: PredictionSpec, solution: Solution) -> dict[str, object]:
+    """``step_error``, with a warning where it is large; nothing but for forward Euler of V4."""
+    if spec.step != "euler" or solution.covariance is None:
+        return {}
+    if solution.left_out > LARGE:
+        warnings.warn(
+            "step = 'euler': the terms of order epsilon^4 that it leaves out may be up to"
+            f" {solution.left_out:.0%} of V4; step = 'exact' keeps them",
+            TruncationWarning,
+            stacklevel=4,
+        )
+    return {"step_error": {"V4": solution.left_out}}
 
 
 def _raise_order(spec: PredictionSpec) -> Solution:

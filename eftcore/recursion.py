@@ -5,7 +5,9 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -30,15 +32,45 @@ IMPLICIT_SIZE = 400
 """Variables up to which an implicit method is tried: it needs their whole Jacobian."""
 
 
+LOOKS = 32
+"""Layers at which it is seen how much forward Euler leaves out."""
+
+
+@dataclass
+class LeftOut:
+    """What forward Euler leaves out of V4, known after the last layer (eq. 3.9).
+
+    Attributes:
+        log: sum over layers of log(1 + eps^4 |s| / |V4|).
+    """
+
+    log: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Of the V4 that all powers of epsilon give, 0 to 1: an estimate that is rather too large than too small."""
+        return -math.expm1(-self.log)
+
+    def look(self, closure: Closure, at: Ingredients, state: State, h: float, layers: float) -> None:
+        """Take a layer for so many like it."""
+        covariance = closure.observe(at, state).covariance
+        if covariance is not None:
+            left = h * h * sum(float(np.linalg.norm(part)) for part in closure.second_order(at, state).values())
+            self.log += layers * math.log1p(left / max(float(np.linalg.norm(covariance)), 1e-300))
+
+
 def step_through(
     closure: Closure, path: MeanField, depths: Sequence[int], *, exact: bool, rtol: float
-) -> tuple[Iterator[Observed], float]:
+) -> tuple[Iterator[Observed], float, LeftOut]:
     """Layer by layer along K0; observations at ``depths``. ``exact`` keeps every power of epsilon (eq. 3.6).
 
     Ingredients are smooth in depth, so deep networks compute them at Chebyshev points only and interpolate. Returns the
-    observations and the largest relative interpolation error seen (0 where every layer was computed).
+    observations, the largest relative interpolation error seen (0 where every layer was computed), and what is left out
+    in all where not ``exact``.
     """
     model, wanted = path.model, set(depths)
+    looks = set() if exact else set(np.linspace(0, model.depth - 1, min(LOOKS, model.depth)).astype(int).tolist())
+    left_out = LeftOut()
     h = model.epsilon**2
     runs, error = layer_by_layer(lambda rows: closure.ingredients(path.kernel[rows], path.engine), model.depth, rtol)
 
@@ -49,10 +81,12 @@ def step_through(
                 at = {name: value[row] for name, value in stack.items()}
                 if layer in wanted:
                     yield closure.observe(at, state)
+                if layer in looks:
+                    left_out.look(closure, at, state, h, model.depth / len(looks))
                 if layer < model.depth:
                     state = closure.step(at, state, h, exact=exact)
 
-    return observations(), error
+    return observations(), error, left_out
 
 
 class MeanFlow:

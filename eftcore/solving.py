@@ -16,7 +16,7 @@ from eftcore.expectations import Expectations, MehlerExpectations
 from eftcore.mean_field import mean_field, mean_path, settle
 from eftcore.pairs import to_matrix
 from eftcore.particle import PATHS, SCRAMBLINGS, sample_paths
-from eftcore.recursion import MeanFlow, flow, step_through
+from eftcore.recursion import LeftOut, MeanFlow, flow, step_through
 from eftcore.specs import Numerics, PredictionSpec
 from eftcore.wick_remainder import STEPS, Track, steps_in_depth
 
@@ -51,7 +51,8 @@ ATTEMPTS = 4
 @dataclass(frozen=True, eq=False)
 class Solution:
     """K0 (R, N, N), V4 (R, P, P), K1 and U1 (R, N, N), Sigma (R, P, P), with the numerics that made them and their
-    estimated errors; for the wick closure with K0 between the recorded depths.
+    estimated errors; for the wick closure with K0 between the recorded depths. ``left_out`` is the share of V4 at the
+    last layer that forward Euler leaves out.
     """
 
     mean: np.ndarray
@@ -60,6 +61,7 @@ class Solution:
     source: np.ndarray | None
     increment_covariance: np.ndarray | None = None
     interpolation: float = 0.0
+    left_out: float = 0.0
     error: dict[str, float] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
     covariance_se: np.ndarray | None = None
@@ -255,6 +257,7 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
     start = spec.kernel.array
     assert spec.depths is not None
     rtol = spec.numerics.rtol * loosen
+    euler = LeftOut()
     if spec.continuous:
         end = float(spec.time[-1])
         flowing = MeanFlow(spec.model, start, engine, end, SOLVER * rtol)
@@ -267,14 +270,16 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
         path = mean_path(spec.model, start, engine)
         closure = build(start, path.kernel[-1])
         exact = spec.step == "exact"
-        observed, interpolation = step_through(closure, path, spec.depths, exact=exact, rtol=0.01 * rtol)
+        observed, interpolation, euler = step_through(closure, path, spec.depths, exact=exact, rtol=0.01 * rtol)
         mean = path.kernel[list(spec.depths)]
         layers = steps_in_depth(spec.model.depth, spec.model.epsilon**2)
         along = partial(Track, layers * spec.model.epsilon**2, path.kernel[layers], len(layers) > spec.model.depth)
+    collected = _collect(observed, len(mean))
     return Solution(
         mean,
-        *_collect(observed, len(mean)),
+        *collected,
         interpolation=interpolation,
+        left_out=euler.share,
         track=along(engine) if isinstance(engine, MehlerExpectations) else None,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eftcore.errors import EftError, InputError
+from flows import terminal
 from flows.db_commands import db_app
 from flows.options import DatabaseOption, JsonOption, YesOption, use_database
 from flows.server_commands import server_app
@@ -44,7 +44,8 @@ _ACTIVATIONS = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."""
-    _print_anything()
+    terminal.print_anything()
+    terminal.warn_in_a_line()
     try:
         app(args=arguments)
     except EftError as error:
@@ -54,13 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = error.object[max(0, error.start - 20) : error.end]
         print(f"eft: {text!a} has characters beyond this locale's; set LC_ALL=C.UTF-8", file=sys.stderr)
         sys.exit(2)
-
-
-def _print_anything() -> None:
-    """What the terminal's encoding lacks, as with LC_ALL=C, is printed as an escape and ends no command."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _print_version(wanted: bool) -> None:

@@ -48,6 +48,9 @@ def prediction_notes(theory: Theory) -> str:
         changes = ", ".join(f"{name} {change:.1e}" for name, change in remaining.items())
         asked = "" if spec.truncation is None else f" (asked: {spec.truncation:g})"
         lines.append(f"Left out at most by ending the Wick series there, relative: {changes}{asked}")
+    step = theory.details.get("step_error")
+    if isinstance(step, dict):
+        lines.append(f"Left out by forward Euler, relative: {', '.join(f'{n} {e:.1e}' for n, e in step.items())}")
     return "\n".join(lines)
 
 

@@ -75,11 +75,20 @@ def _dask(resources: Resources, workers: int, share: int) -> tuple[TaskRunner[An
         "security": True,  # certificates for this cluster alone: another user of the machine could run code in it
         "n_workers": workers,
         "threads_per_worker": 1,
-        "dashboard_address": None,
+        "scheduler_kwargs": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         "silence_logs": "CRITICAL",
         "env": _threads(share),
     }
-    return DaskTaskRunner(cluster_kwargs=cluster), workers
+    return DaskTaskRunner(cluster_class=_cluster, cluster_kwargs=cluster), workers
+
+
+def _cluster(**options: Any) -> Any:
+    """A Dask cluster on this machine whose scheduler answers nothing by HTTP, where any user could retire workers."""
+    import dask
+    from distributed import LocalCluster
+
+    with dask.config.set({"distributed.scheduler.http.routes": []}):
+        return LocalCluster(**options)
 
 
 def _cluster_threads(address: str) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from db.home import data_home
-from flows import orchestration
-from flows.watch import answers
+if TYPE_CHECKING:
+    from flows.server import LocalServer
 
 server_app = typer.Typer(
     name="server",
@@ -24,8 +23,7 @@ def start(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; 4200, else a free one.")] = None,
 ) -> None:
     """Start a server that stays until `eft server stop`; `eft run` and others then use it and start faster."""
-    orchestration.configure(data_home())
-    running = orchestration.local_server().start(port)
+    running = _local_server().start(port)
     print(f"Prefect server {running.pages} (process {running.pid}), key: `eft server key`; `eft server stop` ends it")
 
 
@@ -36,16 +34,14 @@ def stop(
     ] = False,
 ) -> None:
     """Stop the server."""
-    orchestration.configure(data_home())
-    stopped = orchestration.local_server().stop(force=force)
+    stopped = _local_server().stop(force=force)
     print("no Prefect server runs here" if stopped is None else f"Prefect server {stopped.pages} stopped")
 
 
 @server_app.command()
 def key() -> None:
     """Print the key that the server asks for: for its pages, and as PREFECT_API_AUTH_STRING for `prefect`."""
-    orchestration.configure(data_home())
-    print(orchestration.local_server().key)
+    print(_local_server().key)
 
 
 @server_app.command()
@@ -53,7 +49,6 @@ def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     """Say whether a server runs, where, and whether a command uses it."""
     from flows import tables
 
-    orchestration.configure(data_home())
     described = _describe()
     if json:
         tables.print_json(described)
@@ -62,9 +57,20 @@ def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
             print(f"{name}: {value}")
 
 
+def _local_server() -> LocalServer:
+    """That of EFT_HOME, running or not. Imported here, since other commands begin with this module too."""
+    from db.home import data_home
+    from flows import orchestration
+
+    orchestration.configure(data_home())
+    return orchestration.local_server()
+
+
 def _describe() -> dict[str, Any]:
     """What there is to say; the keys are those of ``eft server status --json``."""
-    server = orchestration.local_server()
+    from flows.watch import answers
+
+    server = _local_server()
     running = server.running()
     described: dict[str, Any] = {"running": running is not None, "prefect_home": str(server.prefect_home)}
     if configured := os.environ.get("PREFECT_API_URL"):

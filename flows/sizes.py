@@ -54,7 +54,7 @@ class Size(NamedTuple):
 def refuse_too_many_tasks(file: StudyFile) -> None:
     """Raises InputError where the grid has too many points, which is known from the lengths of its lists."""
     kernels = sum(section.inputs().total() for section in file.kernel)
-    theories = sum(len(choice.order or (None,)) for choice in file.closures) + (file.reference is not None)
+    theories = sum(len(choice.orders) for choice in file.closures) + (file.reference is not None)
     models = sum(grid.count for grid in file.model)
     per_kernel = sum(grid.count * (theories + len(file.widths_of(grid)) * (theories + 3)) for grid in file.model)
     if kernels * per_kernel > MOST_TASKS:

@@ -223,9 +223,7 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
     theory_comparisons: dict[tuple[str, str], None] = {}
     for (grid, model), kernel in itertools.product(grids, kernels.values()):
         shared = {"model": model, "kernel": kernel, "depths": file.depths_of(model)}
-        theories = [
-            choice.spec(order, file.numerics, **shared) for choice in file.closures for order in choice.order or (None,)
-        ]
+        theories = [choice.spec(order, file.numerics, **shared) for choice in file.closures for order in choice.orders]
         drawn = {name: getattr(file, name) for name in ("seed", "estimator", "sampler", "dtype")}
         ensembles = [EnsembleSpec(**shared, width=width, **drawn) for width in file.widths_of(grid)]
         samples = grid.samples or file.samples

@@ -72,10 +72,26 @@ class TheoryChoice(Section):
     step: Literal["euler", "exact"] | None = None
     continuous: bool = False
     numerics: Numerics | None = Field(default=None, description="for this closure alone, in place of the study's")
+    truncation: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None, description="with order = 'auto': the relative error of V4 and K1 that orders left out may make"
+    )
+
+    @property
+    def orders(self) -> tuple[int | Literal["auto"] | None, ...]:
+        """Every order that is asked for; None for what has none."""
+        return (None,)
+
+    @model_validator(mode="after")
+    def _one_order_at_least_can_be_raised(self) -> TheoryChoice:
+        if self.truncation is not None and "auto" not in self.orders:
+            raise ValueError("truncation goes with order = 'auto'; leave it out otherwise")
+        return self
 
     def spec(self, order: int | Literal["auto"] | None, usual: Numerics, **configuration: Any) -> PredictionSpec:
         """The prediction of one configuration."""
-        own = {"step": self.step, "continuous": self.continuous, "numerics": self.numerics or usual}
+        own: dict[str, Any] = {"step": self.step, "continuous": self.continuous, "numerics": self.numerics or usual}
+        if order == "auto":
+            own["truncation"] = self.truncation
         return PredictionSpec(**configuration, **own, closure=self.name, order=order)
 
 
@@ -83,6 +99,10 @@ class Reference(TheoryChoice):
     """``reference``: the theory that every prediction is compared with, such as ``{name = "wick", order = "auto"}``."""
 
     order: Whole | Literal["auto"] | None = None
+
+    @property
+    def orders(self) -> tuple[int | Literal["auto"] | None, ...]:
+        return (self.order,)
 
 
 class ClosureChoice(TheoryChoice):
@@ -94,6 +114,10 @@ class ClosureChoice(TheoryChoice):
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+    @property
+    def orders(self) -> tuple[int | Literal["auto"] | None, ...]:
+        return self.order or (None,)
 
 
 def _named(choice: Any) -> Any:

@@ -13,7 +13,8 @@ import pytest
 HEADING = """# What injected faults did
 
 Written by `pytest tests/db/test_faults.py tests/flows/test_recovery.py tests/flows/test_server_lost.py
-tests/flows/test_database_away.py --fault-log benchmarks/FAULTS.md`: each line is what a test injected and then found.
+tests/flows/test_database_away.py tests/flows/test_homes.py --fault-log benchmarks/FAULTS.md`: each line is what a test
+injected and then found.
 Consistent: nothing is there in part or twice. Completes: the work, or the same work again, ends with every row,
 computes no finished shard again, and leaves no run running.
 """

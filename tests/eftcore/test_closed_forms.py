@@ -81,9 +81,10 @@ def derivatives(
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_entry_is_within_its_rounding_bound(name: str) -> None:
+def test_every_entry_is_within_its_rounding_bound_and_few_are_not_known_well(name: str) -> None:
     form = closed_form(get_activation(name))
     assert form is not None
+    well_known = []
     with mpmath.workdps(120):
         for a, b, rho in product(VARIANCES, VARIANCES, CORRELATIONS):
             c = rho * np.sqrt(a) * np.sqrt(b)
@@ -94,7 +95,10 @@ def test_every_entry_is_within_its_rounding_bound(name: str) -> None:
                 # what the differences themselves leave, relative to E2 / K_q K_r, counts as 0
                 noise = 1e-30 * np.sqrt(a * b) / (a ** (order[0] + order[1] / 2) * b ** (order[2] + order[1] / 2))
                 error = abs(mpmath.mpf(float(entry.value)) - true)
-                assert error <= ROUNDING * float(entry.size) + noise + 1e-300, (a, b, rho, order)
+                bound = ROUNDING * float(entry.size)
+                assert error <= bound + noise + 1e-300, (a, b, rho, order)
+                well_known.append(bound <= 1e-9 * abs(float(true)) + noise)
+    assert np.mean(well_known) > 0.97
 
 
 @pytest.mark.parametrize("name", ["erf", "erf(scale=5)", "gelu", "sin", "cos"])

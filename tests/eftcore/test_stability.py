@@ -124,3 +124,29 @@ def test_a_stiff_limit_of_continuous_depth_is_reached() -> None:
     limit = last(model, "sigma", continuous=True)
     fine = eft.ResNet(activation="sin", weight_variance=5.0, epsilon=0.05, depth=4000)
     np.testing.assert_allclose(last(fine, "sigma", step="exact"), limit, rtol=0.02)
+
+
+@pytest.mark.parametrize("closure", ["g_only", "sigma"])
+@pytest.mark.parametrize(
+    "network",
+    [("linear", 2.0, 0.05, 800), ("relu", 2.0, 0.1, 200), ("relu", 1.98, 0.965, 72), ("tanh", 2.0, 0.5, 8)],
+    ids=str,
+)
+def test_what_forward_euler_leaves_out_is_estimated(
+    closure: eft.Closure, network: tuple[str, float, float, int]
+) -> None:
+    """The estimate is above the truth, and of its size unless that is nearly all."""
+    activation, weight_variance, epsilon, depth = network
+    model = eft.ResNet(activation=activation, weight_variance=weight_variance, epsilon=epsilon, depth=depth)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=0.5, correlation=0.3)
+    loose = eft.Numerics(rtol=1e-7)
+    euler, exact = (eft.predict(model, kernel, closure, step=step, numerics=loose) for step in ("euler", "exact"))
+    share = 1 - np.linalg.norm(euler.covariance[-1]) / np.linalg.norm(exact.covariance[-1])
+    assert share <= euler.details["step_error"]["V4"] <= 4 * share
+    assert "step_error" not in exact.details
+
+
+def test_much_that_forward_euler_leaves_out_is_warned_of() -> None:
+    model = eft.ResNet(activation="linear", weight_variance=5.14, epsilon=0.707, depth=103)
+    with pytest.warns(eft.TruncationWarning, match=r"step = 'euler': .* up to 100% of V4; step = 'exact' keeps them"):
+        eft.predict(model, eft.InputKernel.explicit([[1.66e-6]]), "sigma")

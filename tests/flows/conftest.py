@@ -145,6 +145,9 @@ def url(request: pytest.FixtureRequest, environment: dict[str, str]) -> str:
     return made
 
 
+FREE_PORT = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+"""scheduler_kwargs of a Dask cluster; without them two that run at once both want port 8787."""
+
 COMMAND = (sys.executable, "-P", "-m", "flows.cli")
 """As the installed ``eft``, which does not look for modules in the working directory."""
 

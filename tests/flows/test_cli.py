@@ -19,7 +19,7 @@ from db.errors import DatabaseReadOnly
 from db.home import default_url
 from db.session import Database
 from eftcore import activation_names
-from tests.flows.conftest import TINY, Eft
+from tests.flows.conftest import TINY, Eft, shell
 
 
 @pytest.fixture
@@ -349,3 +349,10 @@ def test_a_database_that_cannot_be_written_is_told_before_anything_runs(
     assert result.code == 1
     assert "make it writable" in result.err
     assert [path.name for path in home.iterdir() if not path.name.startswith("results.db")] == []
+
+
+def test_warnings_of_the_theory_are_one_line(environment: dict[str, str]):
+    order_two = ("--activation", "relu", "--closure", "wick", "--order", "2", "--depth", "4", "--inputs", "1")
+    done = shell(environment, "predict", *order_two)
+    assert done.returncode == 0
+    assert re.fullmatch(r"eft: order = 2: the Wick orders above may matter; [^\n]*\n", done.stderr), done.stderr

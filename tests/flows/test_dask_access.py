@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from flows import runners
@@ -40,6 +41,12 @@ def test_a_cluster_of_our_own_listens_on_loopback_alone_and_asks_for_a_certifica
             host, _, port = place.partition(":")
             assert (protocol, host) == ("tls", "127.0.0.1")
             assert not _speaks_plainly((host, int(port))), "another user of the machine could run code there"
+        served = runner.client.cluster.scheduler.http_server
+        places = [socket_.getsockname() for socket_ in served._sockets.values()]
+        assert [host for host, _ in places] == ["127.0.0.1"]
+        address = f"http://127.0.0.1:{places[0][1]}"
+        for path in ("/health", "/info/main/workers.html", "/api/v1/retire_workers", "/json/counts.json"):
+            assert httpx.get(address + path, timeout=20).status_code == httpx.codes.NOT_FOUND
 
 
 @pytest.fixture

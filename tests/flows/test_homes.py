@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 
 from eftcore.errors import EnvironmentProblem
 from flows import runners
-from tests.flows.conftest import COMMAND, TINY, Eft
+from tests.conftest import FaultLog
+from tests.flows.conftest import COMMAND, FREE_PORT, TINY, Eft, shell
 
 ODD = ("results?a", "results?b", "100% #1", "50%20&mode=ro", "a@b:c ü")
 
@@ -87,7 +89,7 @@ def shared() -> Iterator[tuple[Path, AsUser]]:
         shutil.rmtree(folder)
 
 
-def test_two_users_share_a_folder_of_any_name(shared: tuple[Path, AsUser]):
+def test_two_users_share_a_folder_of_any_name(shared: tuple[Path, AsUser], fault_log: FaultLog):
     """What one computed the other finds, and may add to; Prefect's own files lie there too, each user's apart."""
     folder, as_user = shared
     assert as_user(1, "db", "upgrade").returncode == 0
@@ -108,8 +110,32 @@ def test_two_users_share_a_folder_of_any_name(shared: tuple[Path, AsUser]):
     closed = min(home.glob("arrays/*/*.npz"))
     closed.chmod(0o600)
     refused = as_user(2, "run", "tiny.toml", "--dry-run")
+    moment = "the second one may not read a result of the first one's"
+    fault_log.note("two users", "sqlite", moment, consistent=refused.stdout == "", completes=second.returncode == 0)
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
     assert f"{closed}: cannot be read (Permission denied)" in refused.stderr
+
+
+def test_a_store_that_goes_away_ends_the_run_which_goes_on_when_it_is_back(
+    environment: dict[str, str], under_way: subprocess.Popen[str], long: Path, fault_log: FaultLog
+):
+    store = Path(environment["EFT_HOME"]) / "arrays"
+    while len(list(store.glob("*/*.npz"))) < 3:
+        time.sleep(0.1)
+    away = store.rename(store.with_name("away"))
+    store.touch()
+    _, said = under_way.communicate(timeout=60)
+    store.unlink()
+    finished = {path: path.stat().st_mtime_ns for path in away.rename(store).glob("*/*.npz")}
+    long.write_text(TINY)
+    last = shell(environment, "run", str(long))
+    kept = {path: path.stat().st_mtime_ns for path in finished} == finished
+    told = under_way.returncode == 1 and f"eft: {store}" in said
+    completes = last.returncode == 0 and kept
+    fault_log.note("store unreachable", "sqlite", "after three results", consistent=told and kept, completes=completes)
+    assert told, said
+    assert "Traceback" not in said
+    assert completes, last.stderr
 
 
 def test_files_are_for_whom_the_umask_says(shared: tuple[Path, AsUser]):
@@ -131,7 +157,7 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
     apart = ["unshare", "--mount", "--map-root-user", "sh", "-euc"]
     if subprocess.run([*apart, f"mount -t tmpfs none '{home}'"], capture_output=True, check=False).returncode:
         pytest.skip("no mounts of its own for a process here")
-    with LocalCluster(n_workers=0, dashboard_address=None, silence_logs="CRITICAL") as made:
+    with LocalCluster(n_workers=0, scheduler_kwargs=FREE_PORT, silence_logs="CRITICAL") as made:
         work = f"mount -t tmpfs none '{home}'; exec '{sys.executable}' -m dask worker {made.scheduler_address}"
         with subprocess.Popen(
             [*apart, f"{work} --no-nanny --no-dashboard --death-timeout 60"],
@@ -156,7 +182,7 @@ def test_a_shared_folder_may_have_two_names(home: Path, tmp_path: Path):
 
     (tmp_path / "other-name").symlink_to(home)
     home.mkdir()
-    made_with = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": "CRITICAL"}
+    made_with = {"n_workers": 1, "threads_per_worker": 1, "scheduler_kwargs": FREE_PORT, "silence_logs": "CRITICAL"}
     with LocalCluster(**made_with, env={"EFT_HOME": str(tmp_path / "other-name")}) as made:
         assert runners._cluster_threads(made.scheduler_address) == 1
     assert list(home.iterdir()) == []

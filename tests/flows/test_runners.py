@@ -22,7 +22,7 @@ from db import queries
 from db.session import Database, default_url
 from eftcore.errors import EnvironmentProblem, InputError
 from flows.requests import Resources, StudyRequest, checked
-from tests.flows.conftest import TINY
+from tests.flows.conftest import FREE_PORT, TINY
 
 STUDY = TINY.replace("samples = 4096", "samples = 150_000")
 """Three shards at each of two widths."""
@@ -114,7 +114,7 @@ def cluster(results: Path) -> Iterator[str]:
     """Address of a Dask scheduler with two worker processes, as `dask scheduler` and `dask worker` start them."""
     from distributed import LocalCluster
 
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": "CRITICAL"}
+    options = {"n_workers": 2, "threads_per_worker": 1, "scheduler_kwargs": FREE_PORT, "silence_logs": "CRITICAL"}
     with LocalCluster(**options) as made:
         yield made.scheduler_address
 

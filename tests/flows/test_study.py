@@ -80,6 +80,17 @@ def test_closures_take_orders():
     }
 
 
+def test_a_raised_order_ends_where_the_study_says():
+    reference = {"name": "wick", "order": "auto", "truncation": 0.01}
+    study = expand_study(changed(closures=["mean", {**reference, "order": [4, "auto"]}], reference=reference))
+    found = {(spec.order, spec.truncation) for spec in study.predictions.values() if spec.closure == "wick"}
+    assert found == {(4, None), ("auto", 0.01)}
+    with pytest.raises(InputError, match=r"closures.*truncation goes with order = 'auto'"):
+        expand_study(changed(closures=[{"name": "wick", "order": [4, 8], "truncation": 0.01}]))
+    with pytest.raises(InputError, match=r"reference.*truncation goes with order = 'auto'"):
+        expand_study(changed(closures=["mean"], reference={"name": "g_only", "truncation": 0.01}))
+
+
 def test_closures_take_a_step_or_the_continuous_limit():
     study = expand_study(
         changed(closures=["g_only", {"name": "g_only", "step": "exact"}, {"name": "sigma", "continuous": True}])
