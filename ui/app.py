@@ -15,6 +15,8 @@ st.html(
     """<style>
     .stMainBlockContainer { padding-top: 4rem; padding-bottom: 3rem; }
     [data-testid=stTable] { overflow-x: auto; }
+    /* text that a spreadsheet would take for a formula is made harmless by our own downloads alone */
+    [data-testid=stElementToolbar] button[aria-label^="Download as CSV"] { display: none; }
     </style>"""
 )
 watch_width()

@@ -156,6 +156,17 @@ def test_a_query_written_by_hand_answers(page: Page, address: str, results_file:
     assert pd.read_csv(tmp_path / "result.csv")["n"].tolist() == list(wanted)
 
 
+def test_a_table_has_no_download_that_leaves_formulas(page: Page, address: str) -> None:
+    _open(page, f"{address}/sql", "SQL")
+    page.get_by_role("textbox", name="query").fill("SELECT '=1+1' AS n")
+    page.get_by_role("textbox", name="query").press("Control+Enter")
+    page.get_by_role("button", name="Result as CSV").wait_for()
+    page.get_by_test_id("stDataFrame").first.hover()
+    toolbar = page.get_by_test_id("stElementToolbar").first
+    toolbar.get_by_role("button", name="Search").wait_for()
+    assert toolbar.get_by_role("button", name="Download as CSV").count() == 0
+
+
 def test_predict_finishes_by_itself(page: Page, address: str) -> None:
     _open(page, f"{address}/predict?T=0.5", "Predict")
     page.get_by_text("Reference: Wick hierarchy up to order").wait_for()
