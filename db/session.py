@@ -56,8 +56,8 @@ def parse_url(url: str | sa.URL) -> sa.URL:
         raise InputError(f"database url {shown(parsed)}: name a file and nothing more, as in sqlite:///results.db")
     if not is_host(parsed.host) or (isinstance(url, str) and is_ambiguous(url)):
         raise InputError(
-            f"database url {shown(url)}: it is not clear where the host begins; write an @ of the password as %40, a space as %20, "
-            "and / ? # as %2F %3F %23"
+            f"database url {shown(url)}: it is not clear where the host begins; write an @ of the password as %40, "
+            "a space as %20, and / ? # as %2F %3F %23"
         )
     return parsed
 
