@@ -19,7 +19,8 @@ import pytest
 import sqlalchemy as sa
 
 from db import queries
-from db.session import Database, default_url
+from db.home import default_url
+from db.session import Database
 from eftcore.errors import EnvironmentProblem, InputError
 from flows.requests import Resources, StudyRequest, checked
 from tests.flows.conftest import FREE_PORT, TINY
