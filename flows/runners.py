@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 10
-"""A Dask scheduler must answer within so long."""
+"""A Dask scheduler must answer within so long, also when it was lost."""
 
 
 def processors() -> int:
@@ -70,7 +70,9 @@ def _dask(resources: Resources, workers: int, share: int) -> tuple[TaskRunner[An
             f"runner = 'dask' needs the Python package {missing.name}; pip install 'resnet-eft[dask]'"
         ) from None
     if resources.dask_address is not None:
-        return DaskTaskRunner(address=resources.dask_address), _cluster_threads(resources.dask_address)
+        # a scheduler that is lost and comes back knows nothing of our tasks: no need to wait for it for long
+        runner = DaskTaskRunner(address=resources.dask_address, client_kwargs={"timeout": CONNECT_SECONDS})
+        return runner, _cluster_threads(resources.dask_address)
     cluster = {
         "security": True,  # certificates for this cluster alone: another user of the machine could run code in it
         "n_workers": workers,
