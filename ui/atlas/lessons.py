@@ -43,6 +43,9 @@ def _in_study(name: str, run_id: str = "prediction_run_id") -> str:
 
 IN_STUDY = _in_study(STUDY)
 
+EXACT = f"prediction_run_id IN (SELECT reference_run_id FROM v_theory_windows WHERE {IN_STUDY})"
+"""Predictions of the exact leading order: what the others of the study were held against."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -112,7 +115,7 @@ def _errors(columns: str, condition: str, groups: str) -> str:
 def _finite_width(quantity: str, component: str) -> str:
     return (
         f"SELECT {finite_width.COLUMNS}\n"
-        "FROM v_trajectories\nWHERE closure = 'wick' AND closure_order > 8 AND layer = depth\n"
+        f"FROM v_trajectories\nWHERE {EXACT} AND layer = depth\n"
         f"    AND quantity = '{quantity}' AND component = '{component}'\n"
         f"    AND {IN_STUDY}\n    AND {_in_study(STUDY, 'simulation_run_id')}\n"
         "GROUP BY quantity, activation, weight_variance, width\nORDER BY activation, weight_variance, width"
@@ -153,12 +156,12 @@ _STEPS = (
 )
 
 _WIDTHS = (
-    "SELECT activation, CASE WHEN closure_order > 8 THEN 'exact leading order' ELSE closure END AS theory, width,\n"
+    "SELECT activation, CASE WHEN closure = 'wick' THEN 'exact leading order' ELSE closure END AS theory, width,\n"
     "    COUNT(*) AS configurations, SUM(CASE WHEN status = 'beyond' THEN 1 ELSE 0 END) AS to_the_end,\n"
     "    SUM(CASE WHEN status = 'bounded' THEN 1 ELSE 0 END) AS refuted,\n"
     "    AVG(COALESCE(certified_until, 0)) AS average\n"
     f"FROM v_windows\nWHERE quantity = 'V4' AND tolerance = {SIMULATED_TOLERANCE}"
-    " AND (closure IN ('g_only', 'sigma') OR closure_order > 8)\n"
+    f" AND (closure IN ('g_only', 'sigma') OR {EXACT})\n"
     f"    AND {IN_STUDY}\n"
     "GROUP BY activation, theory, width\nORDER BY activation, theory, width"
 )
