@@ -76,6 +76,7 @@ def stoppable() -> Iterator[None]:
         signal.signal(number, handler)
     writing.close()
     reader.join()
+    reading.close()
     if came:
         _end_interrupted(came[0])
     if isinstance(error, ServerLost):

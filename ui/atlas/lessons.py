@@ -70,11 +70,7 @@ def lessons(db: Database) -> tuple[Lesson, ...]:
             ("How windows move with epsilon", _STEPS, _steps),
             ("How windows move with n", _WIDTHS, _widths),
             ("What finite width adds to K0", _finite_width("K0", "00"), finite_width.finite_width),
-            (
-                "What finite width adds to V4",
-                _finite_width("V4", "00,00"),
-                finite_width.finite_width,
-            ),
+            ("What finite width adds to V4", _finite_width("V4", "00,00"), finite_width.finite_width),
             ("Real inputs", _REAL_INPUTS, _real_inputs),
         )
     )
