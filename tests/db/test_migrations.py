@@ -18,7 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import eftcore as eft
-from db import maintenance, migrate, queries
+from db import claims, maintenance, migrate, queries
 from db.errors import DatabaseMissing, SchemaOutdated
 from db.models import Base
 from db.repository import mark_pending, mark_running, record_comparison, record_prediction
@@ -321,6 +321,7 @@ def test_unfinished_runs_survive_the_way_back_as_failures(url, make_theory, prov
     database = Database(url)
     mark_pending(database, make_theory("mean").spec)
     mark_running(database, make_theory("g_only").spec, holder="me", provenance=provenance)
+    claims.release(database, "me")  # a process that was killed: while it lives nothing is taken back
     database.dispose()
     migrate.downgrade(url, "0001_first_tables")
     migrate.upgrade(url)
