@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from eftcore.activations import activation_names, get_activation, register_activation
-from eftcore.errors import EftError, EnvironmentProblem, InputError, NumericsWarning, TruncationWarning
+from eftcore.errors import EftError, EnvironmentProblem, InputError, NumericsWarning, StepWarning, TruncationWarning
 from eftcore.mean_field import mean_field
 from eftcore.prediction import predict, predict_spec
 from eftcore.results import Theory
@@ -63,6 +63,7 @@ __all__ = [
     "PredictionSpec",
     "ResNet",
     "Sample",
+    "StepWarning",
     "TheoremCheck",
     "Theory",
     "TruncationWarning",

@@ -24,4 +24,8 @@ class NumericsWarning(UserWarning):
 
 
 class TruncationWarning(NumericsWarning):
-    """The Wick orders that a prediction leaves out, or the powers of epsilon, may matter."""
+    """The Wick orders that a prediction leaves out may matter."""
+
+
+class StepWarning(TruncationWarning):
+    """The powers of epsilon that forward Euler leaves out may matter."""

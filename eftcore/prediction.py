@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from eftcore.errors import InputError, NumericsWarning, TruncationWarning
+from eftcore.errors import InputError, NumericsWarning, StepWarning, TruncationWarning
 from eftcore.mean_field import out_of_range
 from eftcore.results import Theory
 from eftcore.solving import Solution, solve
@@ -52,8 +52,8 @@ def predict(
     the wick closure ``details["truncation_error"]`` bounds what the orders left out add to V4 and K1, in the same units
     (eq. 4.23-4.26). ``details["step_error"]`` estimates the share of V4 that forward Euler leaves out (eq. 3.9). Issues
     a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where ``truncation`` is not or where a
-    given order or forward Euler may leave out more than 5 %. Raises InputError for bad arguments and where the kernel
-    leaves the range of floating-point numbers.
+    given order may leave out more than 5 %, a StepWarning where forward Euler may. Raises InputError for bad arguments
+    and where the kernel leaves the range of floating-point numbers.
 
     >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=2)
     >>> theory = predict(model, InputKernel.explicit([[1.0]]), "g_only", step="exact")
@@ -125,7 +125,7 @@ def _left_out_by_steps(spec: PredictionSpec, solution: Solution) -> dict[str, ob
         warnings.warn(
             "step = 'euler': the terms of order epsilon^4 that it leaves out may be up to"
             f" {solution.left_out:.0%} of V4; step = 'exact' keeps them",
-            TruncationWarning,
+            StepWarning,
             stacklevel=4,
         )
     return {"step_error": {"V4": solution.left_out}}

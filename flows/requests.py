@@ -10,9 +10,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from eftcore.activations import activation_names
 from eftcore.errors import InputError
-from eftcore.fields import Finite, Whole
 from eftcore.specs import Closure, InputKernel, Precision, ResNet, describe_validation_error, digest_of
-from flows.inputs import Section
+from flows.inputs import Number, Section, Whole
 from flows.study import Study, expand_study, find_study, load_study
 from flows.study_file import layers_for
 
@@ -35,7 +34,7 @@ class Resources(Section):
         ),
     ] = None
     task_timeout: Annotated[
-        Finite | None, Field(gt=0, description="seconds after which a single prediction or shard counts as failed")
+        Number | None, Field(gt=0, description="seconds after which a single prediction or shard counts as failed")
     ] = None
 
     @model_validator(mode="after")
@@ -119,13 +118,13 @@ class ModelRequest(Section):
             json_schema_extra=_known_names,
         ),
     ]
-    weight_variance: Annotated[Finite, Field(gt=0, description="C_W")] = 2.0
-    bias_variance: Annotated[Finite, Field(ge=0, description="C_b")] = 0.0
-    epsilon: Annotated[Finite, Field(gt=0, description="size of the residual branch")] = 0.1
-    total_time: Annotated[Finite, Field(gt=0, description="T = epsilon^2 layers, which must come out whole")] = 2.0
+    weight_variance: Annotated[Number, Field(gt=0, description="C_W")] = 2.0
+    bias_variance: Annotated[Number, Field(ge=0, description="C_b")] = 0.0
+    epsilon: Annotated[Number, Field(gt=0, description="size of the residual branch")] = 0.1
+    total_time: Annotated[Number, Field(gt=0, description="T = epsilon^2 layers, which must come out whole")] = 2.0
     n_inputs: Annotated[Whole, Field(ge=1, description="equicorrelated inputs N")] = 2
-    variance: Annotated[Finite, Field(gt=0, description="their variance")] = 2.0
-    correlation: Annotated[Finite, Field(ge=-1, le=1, description="their correlation")] = 0.3
+    variance: Annotated[Number, Field(gt=0, description="their variance")] = 2.0
+    correlation: Annotated[Number, Field(ge=-1, le=1, description="their correlation")] = 0.3
 
     @model_validator(mode="after")
     def _exists(self) -> ModelRequest:
@@ -159,7 +158,7 @@ class ConfigurationRequest(ModelRequest):
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
     estimator: Literal["plain", "paired"] = "paired"
     closures: Annotated[tuple[Closure, ...], Field(min_length=1)] = ("mean", "source_only", "g_only")
-    tolerances: Annotated[tuple[Annotated[Finite, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.1)
+    tolerances: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.1)
     renew: Renew = False
 
     @model_validator(mode="after")

@@ -148,5 +148,5 @@ def test_what_forward_euler_leaves_out_is_estimated(
 
 def test_much_that_forward_euler_leaves_out_is_warned_of() -> None:
     model = eft.ResNet(activation="linear", weight_variance=5.14, epsilon=0.707, depth=103)
-    with pytest.warns(eft.TruncationWarning, match=r"step = 'euler': .* up to 100% of V4; step = 'exact' keeps them"):
+    with pytest.warns(eft.StepWarning, match=r"step = 'euler': .* up to 100% of V4; step = 'exact' keeps them"):
         eft.predict(model, eft.InputKernel.explicit([[1.66e-6]]), "sigma")
