@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -227,19 +227,16 @@ def under_way(plan: Study) -> Iterator[None]:
     Claims of processes on this machine that are no more are given up first, so that their runs do not seem alive.
     """
     holder = claims.new_holder()
-    with _database() as db:
-        shared, held = _shared.set(db), _holder.set(holder)
+    with _database() as db, ExitStack() as at_the_end:
+        at_the_end.callback(_shared.reset, _shared.set(db))
+        at_the_end.callback(_holder.reset, _holder.set(holder))
         _holders.add(holder)
-        try:
-            sweep_stale()
-            _announce(plan, holder)
-            with claims.heartbeat(db, holder):
-                yield
-        finally:
-            _give_back(holder)
-            _holders.discard(holder)
-            _holder.reset(held)
-            _shared.reset(shared)
+        at_the_end.callback(_holders.discard, holder)
+        at_the_end.callback(_give_back, holder)  # the first to be done, which may fail
+        sweep_stale()
+        _announce(plan, holder)
+        with claims.heartbeat(db, holder):
+            yield
 
 
 @waits

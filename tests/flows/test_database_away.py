@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from db import queries
+from db import migrate, queries
 from db.errors import DatabaseUnreachable
+from db.home import default_url
 from db.session import Database
 from eftcore.errors import InputError
 from flows import waiting, work
@@ -100,6 +101,10 @@ def test_one_that_stays_away_ends_the_study_with_what_it_waited_for(
     at_first_simulation(postgresql_process.stop)
     with pytest.raises(DatabaseUnreachable, match="check EFT_DATABASE_URL and that the server runs"):
         _run(tiny)
+    with monkeypatch.context() as another:
+        another.setenv("EFT_DATABASE_URL", "")
+        migrate.upgrade(default_url())
+        assert _run(tiny).failures == [], "a study in another database has nothing to do with it"
     postgresql_process.ensure_postgres_running()
     monkeypatch.delenv("EFT_PATIENCE")
     assert _run(tiny).failures == [], "the same command goes on from there"
