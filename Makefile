@@ -36,10 +36,11 @@ run: $(VENV)/.installed ## run the quick study and show its validity windows
 	$(BIN)/eft db upgrade
 	$(BIN)/eft run quick
 
-lint: $(VENV)/.installed-test ## check style and types
+lint: $(VENV)/.installed-test ## check style, types and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 test: lint ## run every check and test
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder

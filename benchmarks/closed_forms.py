@@ -14,9 +14,9 @@ import mpmath
 import numpy as np
 
 from eftcore.activations import get_activation
-from eftcore.closed_forms import closed_form
-from eftcore.closed_moments import ROUNDING
-from tests.eftcore.test_closed_forms import FORMS, ORDERS, derivatives
+from eftcore.gaussian.closed_forms import closed_form
+from eftcore.gaussian.closed_moments import ROUNDING
+from tests.eftcore.gaussian.test_closed_forms import FORMS, ORDERS, derivatives
 
 VARIANCES = 10.0 ** np.arange(-12, 13, 4)
 CORRELATIONS = (-1 + 1e-12, -0.9, -0.3, 0.0, 0.5, 0.99, 1 - 1e-6, 1 - 1e-12)

@@ -17,10 +17,11 @@ from pathlib import Path
 import sqlalchemy as sa
 
 import eftcore as eft
-from db import migrate, queries
-from db.models import Base
-from db.repository import record_comparison, record_prediction, record_simulation, record_study
+from db.reading import queries
+from db.schema.models import Base
 from db.session import Database
+from db.upkeep import migrate
+from db.writing.repository import record_comparison, record_prediction, record_simulation, record_study
 
 CONFIGURATIONS = 500
 COMPARED = 6

@@ -21,9 +21,9 @@ import numpy as np
 from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
-from db import migrate
-from db.repository import record_comparison, record_prediction, record_simulation
 from db.session import Database
+from db.upkeep import migrate
+from db.writing.repository import record_comparison, record_prediction, record_simulation
 from eftcore.specs import Closure
 from ui.launch import APP
 from ui.screenshots import PAGES, chromium, explorer, wait_until_drawn

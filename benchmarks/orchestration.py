@@ -22,11 +22,12 @@ import numpy as np
 import psutil
 
 import eftcore as eft
-from flows import orchestration, work
-from flows.store import ResultStore, default_store
+from flows.orchestration import surroundings
+from flows.work import computations
+from flows.work.store import ResultStore, default_store
 
 if TYPE_CHECKING:
-    from flows.dispatch import Outcome
+    from flows.orchestration.dispatch import Outcome
 
 SHARDS = 12
 SECONDS = 1.0
@@ -60,8 +61,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EFT_HOME"] = folder
-        orchestration.configure(Path(folder))
-        with orchestration.api():
+        surroundings.configure(Path(folder))
+        with surroundings.api():
             overhead(options.runners)
         if options.configurations:
             sweep(Path(folder), options.configurations)
@@ -72,8 +73,8 @@ def overhead(runners: list[str]) -> None:
     spec = _ensemble()
     store = ResultStore(Path(tempfile.mkdtemp(dir=os.environ["PREFECT_HOME"])))
     for shard, networks in ((0, 64), (1, 4096)):  # the first compiles
-        work.simulate(store, spec, shard=shard, samples=networks, device="cpu")
-    _, provenance = work.load_sample(store, work.shard_digest(spec.digest, 1, 4096))
+        computations.simulate(store, spec, shard=shard, samples=networks, device="cpu")
+    _, provenance = computations.load_sample(store, computations.shard_digest(spec.digest, 1, 4096))
     networks = int(4096 * SECONDS / provenance["worker_seconds"])
     for runner in runners:
         wall, simulated = _flow(spec, networks, runner)
@@ -94,12 +95,12 @@ def _flow(spec: eft.EnsembleSpec, networks: int, runner: str) -> tuple[float, li
     """Seconds from the start of the first shard to the end of the last, and those of each shard's simulation."""
     from prefect import flow
 
-    from flows import tasks
-    from flows.requests import Resources
-    from flows.runners import dispatching
+    from flows.orchestration import tasks
+    from flows.orchestration.runners import dispatching
+    from flows.study.requests import Resources
 
     os.environ["EFT_HOME"] = tempfile.mkdtemp(dir=os.environ["PREFECT_HOME"])
-    digests = {shard: work.shard_digest(spec.digest, shard, networks) for shard in range(SHARDS)}
+    digests = {shard: computations.shard_digest(spec.digest, shard, networks) for shard in range(SHARDS)}
 
     @flow(persist_result=False)
     def simulate_all() -> float:
@@ -114,7 +115,7 @@ def _flow(spec: eft.EnsembleSpec, networks: int, runner: str) -> tuple[float, li
             return time.time()
 
     end = simulate_all()
-    records = [work.load_sample(default_store(), digest)[1] for digest in digests.values()]
+    records = [computations.load_sample(default_store(), digest)[1] for digest in digests.values()]
     start = min(datetime.fromisoformat(record["started_at"]).timestamp() for record in records)
     return end - start, [record["worker_seconds"] for record in records]
 
@@ -137,7 +138,7 @@ def sweep(home: Path, configurations: int) -> None:
         ours, servers = [], []  # megabytes after each configuration
         for line in run.stderr:
             if "] record: " in line:
-                server = orchestration.local_server().running()
+                server = surroundings.local_server().running()
                 assert server is not None
                 ours.append(_megabytes(run.pid))
                 servers.append(_megabytes(server.pid))

@@ -26,7 +26,7 @@ from pathlib import Path as FilePath
 import torch
 
 import eftcore as eft
-from eftcore.ensemble.cpu_engine import CpuEngine
+from eftcore.ensemble.cpu.engine import CpuEngine
 from eftcore.ensemble.moments import Moments
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.threads import thread_count

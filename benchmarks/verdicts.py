@@ -21,7 +21,7 @@ import eftcore as eft
 from benchmarks.ensembles import Ensemble
 from eftcore.ensemble import Sample
 from eftcore.results import Theory
-from eftcore.windows import QUANTITIES
+from eftcore.verdicts.windows import QUANTITIES
 
 TAU_IN_ERRORS = 4.0
 """The tolerance over the relative standard error at T."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from db import queries
 from db.home import default_url
+from db.reading import queries
 from db.session import Database
 
 PAGE = Path(__file__).parent / "data-dictionary.md"

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from eftcore.activations import activation_names, get_activation, register_activation
 from eftcore.errors import EftError, EnvironmentProblem, InputError, NumericsWarning, StepWarning, TruncationWarning
-from eftcore.mean_field import mean_field
-from eftcore.prediction import predict, predict_spec
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, InputKernel, Numerics, Precision, PredictionSpec, ResNet
+from eftcore.theory.mean_field import mean_field
+from eftcore.theory.prediction import predict, predict_spec
 
 if TYPE_CHECKING:
-    from eftcore.checks import TheoremCheck, same_law, theorem_table
     from eftcore.ensemble import Sample, simulate
-    from eftcore.residuals import EquationResidual, equation_residual
-    from eftcore.sources import compare_sources, sources_on
-    from eftcore.theorems import (
+    from eftcore.verdicts.checks import TheoremCheck, same_law, theorem_table
+    from eftcore.verdicts.residuals import EquationResidual, equation_residual
+    from eftcore.verdicts.sources import compare_sources, sources_on
+    from eftcore.verdicts.theorems import (
         block_law,
         check_theorems,
         ghost_free,
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
         marginal_consistency,
         stochastic_recursion,
     )
-    from eftcore.wick_orders import WickContributions, wick_contributions
-    from eftcore.windows import Comparison, compare
+    from eftcore.verdicts.wick_orders import WickContributions, wick_contributions
+    from eftcore.verdicts.windows import Comparison, compare
 
 _MODULES = {
-    "checks": ("TheoremCheck", "same_law", "theorem_table"),
+    "verdicts.checks": ("TheoremCheck", "same_law", "theorem_table"),
     "ensemble": ("Sample", "simulate"),
-    "residuals": ("EquationResidual", "equation_residual"),
-    "sources": ("compare_sources", "sources_on"),
-    "theorems": (
+    "verdicts.residuals": ("EquationResidual", "equation_residual"),
+    "verdicts.sources": ("compare_sources", "sources_on"),
+    "verdicts.theorems": (
         "block_law",
         "check_theorems",
         "ghost_free",
@@ -44,8 +44,8 @@ _MODULES = {
         "marginal_consistency",
         "stochastic_recursion",
     ),
-    "wick_orders": ("WickContributions", "wick_contributions"),
-    "windows": ("Comparison", "compare"),
+    "verdicts.wick_orders": ("WickContributions", "wick_contributions"),
+    "verdicts.windows": ("Comparison", "compare"),
 }
 _LAZY = {name: f"eftcore.{module}" for module, names in _MODULES.items() for name in names}
 

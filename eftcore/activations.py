@@ -1,7 +1,7 @@
 """Activations: sigma, its derivatives and what the numerics must know about it; for theory and simulation alike.
 
 An activation is named by text, with parameters in parentheses: ``"tanh"``, ``"softplus(beta=2)"``.
-Closed forms of Gaussian expectations live in eftcore.closed_forms, keyed by the same family names.
+Closed forms of Gaussian expectations live in eftcore.gaussian.closed_forms, keyed by the same family names.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ from pydantic import (
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
-from eftcore.fields import Finite, Label, Whole
-from eftcore.sizes import DEEPEST, MOST_INPUTS, check_epsilon, check_inputs, check_result
-from eftcore.tables import real_table
+from eftcore.inputs.fields import Finite, Label, Whole
+from eftcore.inputs.sizes import DEEPEST, MOST_INPUTS, check_epsilon, check_inputs, check_result
+from eftcore.inputs.tables import real_table
 
 ALGORITHM_VERSION = {"prediction": 3, "simulation": 3}
 """Bumped by hand whenever the same spec would give different numbers."""
@@ -209,8 +209,8 @@ class InputKernel(Spec):
     def from_data(cls, data: Any, *, label: str = "data") -> InputKernel:
         """X X^T / features of real inputs, one row each.
 
-        Raises InputError for what is no table of real numbers (eftcore.tables), and where the square of an input is
-        outside of double precision, so that its kernel would be infinite or zero.
+        Raises InputError for what is no table of real numbers (eftcore.inputs.tables), and where the square of an input
+        is outside of double precision, so that its kernel would be infinite or zero.
 
         >>> InputKernel.from_data([[1.0, 1.0], [1.0, -1.0]]).matrix
         ((1.0, 0.0), (0.0, 1.0))

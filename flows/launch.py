@@ -9,14 +9,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from db.home import data_home, default_url
-from db.queries import runs, theory_windows, windows
+from db.reading.queries import runs, theory_windows, windows
+from db.reading.window_queries import study_windows
 from db.session import Database
-from db.window_queries import study_windows
-from flows import orchestration, progress, sizes, stopping, tables
-from flows.requests import Resources, StudyRequest, TopUpRequest
+from flows import tables
+from flows.orchestration import stopping, surroundings
+from flows.study import sizes
+from flows.study.requests import Resources, StudyRequest, TopUpRequest
+from flows.work import progress
 
 if TYPE_CHECKING:
-    from flows.execution import Summary
+    from flows.orchestration.execution import Summary
 
 
 def run_study(request: StudyRequest, resources: Resources) -> Summary:
@@ -34,11 +37,11 @@ def top_up(request: TopUpRequest, resources: Resources) -> Summary:
 
 def _run(flow: Callable[[Any], Summary], *, tag: str) -> Summary:
     """Call a flow of flows.run, which is imported when Prefect is in place."""
-    orchestration.configure(data_home())
+    surroundings.configure(data_home())
     console = tables.console(stderr=True)
     with contextlib.ExitStack() as stack:
         with console.status("starting Prefect"):
-            stack.enter_context(orchestration.api(give_up=stopping.end_command))
+            stack.enter_context(surroundings.api(give_up=stopping.end_command))
             from prefect import tags
 
             from flows import run
@@ -52,8 +55,9 @@ def _run(flow: Callable[[Any], Summary], *, tag: str) -> Summary:
 
 def dry_run(request: StudyRequest, *, as_json: bool) -> None:
     """Print what ``run_study`` would compute, what it would find, and how long it may take judging by earlier runs."""
-    orchestration.configure(data_home())
-    from flows import run, superseded
+    surroundings.configure(data_home())
+    from flows import run
+    from flows.work import superseded
 
     plan = superseded.settled(request)
     if warning := sizes.warning(plan):

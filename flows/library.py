@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from db import migrate, queries
 from db.errors import DatabaseMissing
 from db.home import default_url
+from db.reading import queries
 from db.session import Database
+from db.upkeep import migrate
 from flows import launch
-from flows.requests import Resources, StudyRequest, checked
+from flows.study.requests import Resources, StudyRequest, checked
 
 if TYPE_CHECKING:
-    from flows.execution import Summary
+    from flows.orchestration.execution import Summary
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def run_study(
         db: address of the results database; EFT_DATABASE_URL, else SQLite in ./eft-data. Created when there is none.
         renew: compute anew what an older version of an algorithm made (``summary.superseded`` counts it); the old
             stays in the database, shown as superseded.
-        resources: fields of flows.requests.Resources: device, runner, workers, dask_address, task_timeout.
+        resources: fields of flows.study.requests.Resources: device, runner, workers, dask_address, task_timeout.
 
     Raises InputError for a wrong study or resource, EnvironmentProblem for a database, server or cluster that cannot
     be used. Tasks that failed are in ``summary.failures`` of the result.

@@ -7,12 +7,13 @@ from typing import Any
 from prefect import flow, runtime
 from prefect.context import TagsContext
 
-from db import migrate
+from db.upkeep import migrate
 from eftcore.errors import EftError
-from flows import artifacts, recording, tasks
-from flows.execution import Execution, Planned, Planning, Summary
-from flows.provenance import made_by
-from flows.requests import (
+from flows.orchestration import artifacts, tasks
+from flows.orchestration.execution import Execution, Planned, Planning, Summary
+from flows.orchestration.runners import dispatching
+from flows.study.expansion import Study
+from flows.study.requests import (
     DEFAULT,
     ConfigurationRequest,
     Resources,
@@ -20,11 +21,11 @@ from flows.requests import (
     TheoremRequest,
     TopUpRequest,
 )
-from flows.runners import dispatching
-from flows.store import default_store
-from flows.study import Study
-from flows.superseded import settled
-from flows.waiting import patient
+from flows.work import recording
+from flows.work.provenance import made_by
+from flows.work.store import default_store
+from flows.work.superseded import settled
+from flows.work.waiting import patient
 
 
 class StudyFailed(EftError):

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from db.distinguishing import SIMULATION_SETTINGS, distinguishing
+from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
 from flows.windows_table import LEGEND, windows_table
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from db.distinguishing import SIMULATION_SETTINGS, distinguishing
+from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
 from eftcore.words import window_text
 
 _CONFIGURATION = {
@@ -45,8 +45,8 @@ LEGEND = (
 def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """What all rows have in common, as a heading, and the table of what differs.
 
-    ``windows`` has the columns of the view v_windows, of v_theory_windows, or of both (db.window_queries); what a row
-    is held against is said where it is not always a simulation, and settings where rows differ in nothing else.
+    ``windows`` has the columns of the view v_windows, of v_theory_windows, or of both (db.reading.window_queries); what
+    a row is held against is said where it is not always a simulation, and settings where rows differ in nothing else.
     """
     if "reference_closure" in windows:
         windows = windows.assign(reference=[_reference(row) for row in windows.to_dict("records")])

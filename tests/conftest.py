@@ -12,9 +12,12 @@ import pytest
 
 HEADING = """# What injected faults did
 
-Written by `pytest tests/db/test_faults.py tests/flows/test_recovery.py tests/flows/test_server_lost.py
-tests/flows/test_database_away.py tests/flows/test_homes.py --fault-log benchmarks/FAULTS.md`: each line is what a test
-injected and then found.
+Each line is what a test injected and then found. Written by
+
+    pytest tests/db/writing/test_faults.py tests/flows/orchestration/test_recovery.py \\
+        tests/flows/orchestration/test_server_lost.py tests/flows/work/test_database_away.py \\
+        tests/flows/work/test_homes.py --fault-log benchmarks/FAULTS.md
+
 Consistent: nothing is there in part or twice. Completes: the work, or the same work again, ends with every row,
 computes no finished shard again, and leaves no run running.
 """

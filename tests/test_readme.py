@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from db import migrate, queries
+from db.reading import queries
 from db.session import Database
+from db.upkeep import migrate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -21,8 +21,8 @@ from urllib.parse import urlencode
 
 from db.home import default_url
 from eftcore.errors import EnvironmentProblem
+from ui.data.sql import EXAMPLES
 from ui.launch import arguments
-from ui.sql_data import EXAMPLES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -8,9 +8,9 @@ import streamlit as st
 
 from db.errors import DatabaseMissing, DatabaseUnreachable, SchemaOutdated
 from db.home import default_url
-from db.migrate import require_current
+from db.reading.study_queries import run_counts
 from db.session import Database, parse_url, sqlite_path
-from db.study_queries import run_counts
+from db.upkeep.migrate import require_current
 from eftcore.errors import EftError
 
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}

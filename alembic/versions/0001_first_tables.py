@@ -13,7 +13,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Everything below is a frozen copy: later changes of db/models.py must not change what this revision creates.
+# Everything below is a frozen copy: later changes of db/schema/models.py must not change what this revision creates.
 
 QUANTITIES = ("K0", "V4", "K1", "U1")
 LARGEST = "1.7976931348623157e308"

@@ -22,11 +22,11 @@ def engine_name(spec: EnsembleSpec, device: str) -> Engine:
     ('fused', 'triton')
     """
     if device == "cpu":
-        from eftcore.ensemble.cpu_engine import covers as fused
+        from eftcore.ensemble.cpu.engine import covers as fused
 
         return "fused" if fused(spec) else "torch"
     if has_triton():
-        from eftcore.ensemble.gpu_engine import covers as persistent
+        from eftcore.ensemble.gpu.engine import covers as persistent
 
         if persistent(spec):
             return "triton"
@@ -39,11 +39,11 @@ def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: st
     on_device = device == "cuda" and has_triton()
     engine: Any
     if name == "fused":
-        from eftcore.ensemble.cpu_engine import CpuEngine
+        from eftcore.ensemble.cpu.engine import CpuEngine
 
         engine = CpuEngine(spec, path, shard=shard)
     elif name == "triton":
-        from eftcore.ensemble.gpu_engine import GpuEngine
+        from eftcore.ensemble.gpu.engine import GpuEngine
 
         engine = GpuEngine(spec, path, shard=shard, device=device)
     else:
@@ -51,7 +51,7 @@ def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: st
 
         engine = TorchEngine(spec, path, shard=shard, device=device, keep=on_device)
     if on_device:
-        from eftcore.ensemble.gpu_moments import DeviceMoments
+        from eftcore.ensemble.gpu.moments import DeviceMoments
 
         return engine, DeviceMoments(spec, path.reference, device=device)
     from eftcore.ensemble.moments import Moments

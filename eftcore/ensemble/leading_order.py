@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from eftcore.specs import EnsembleSpec, PredictionSpec
-from eftcore.truncation import ORDERS, Raised, entries, raised_orders
+from eftcore.theory.truncation import ORDERS, Raised, entries, raised_orders
 
 MAX_ENTRIES = 2**19
 """Entries of the series' state, P x P x Wick powers, beyond which an order is not tried: some ten seconds."""

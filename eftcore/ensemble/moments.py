@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from eftcore.compiled import compiled
+from eftcore.ensemble.cpu.lanes import Array, Code, Lanes, vector_code
 from eftcore.ensemble.groups import GroupSums
-from eftcore.ensemble.lanes import Array, Code, Lanes, vector_code
 from eftcore.ensemble.reference import Reference
 from eftcore.ensemble.sums import POWERS, on_grid, sum_shapes
 from eftcore.ensemble.threads import in_threads

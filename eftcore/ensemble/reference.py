@@ -10,9 +10,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from eftcore.mean_field import MeanField, mean_field
 from eftcore.pairs import pair_indices, pair_table, to_pairs
 from eftcore.specs import EnsembleSpec, InputKernel, ResNet
+from eftcore.theory.mean_field import MeanField, mean_field
 
 
 @dataclass(frozen=True, eq=False)

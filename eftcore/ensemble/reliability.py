@@ -15,8 +15,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from eftcore.bands import NORMAL
-from eftcore.hermite import gauss_hermite_nodes
+from eftcore.ensemble.bands import NORMAL
+from eftcore.gaussian.hermite import gauss_hermite_nodes
 
 LARGEST = 1.3
 """Widening beyond which the expansion that it comes from says nothing: such an error is not reliable."""

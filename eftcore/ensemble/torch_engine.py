@@ -27,7 +27,7 @@ _WHITEN_RTOL = 1e-6
 def _unit(keep: bool) -> int:
     """Networks whose observations are added up together."""
     if keep:
-        from eftcore.ensemble.gpu_moments import GROUP
+        from eftcore.ensemble.gpu.moments import GROUP
 
         return GROUP
     from eftcore.ensemble.moments import GROUP as BUNDLES
@@ -39,7 +39,7 @@ class TorchEngine:
     """Observations of one shard, chunk by chunk; chunk sizes follow from the ensemble and the kind of device alone.
 
     The networks of a chunk are drawn together, and followed together where memory allows it.
-    With ``keep`` the observations stay on the device, for eftcore.ensemble.gpu_moments.
+    With ``keep`` the observations stay on the device, for eftcore.ensemble.gpu.moments.
     """
 
     def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int, device: str, keep: bool = False) -> None:

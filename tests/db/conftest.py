@@ -21,9 +21,9 @@ import pytest
 import sqlalchemy as sa
 
 import eftcore as eft
-from db import migrate
-from db.repository import record_comparison, record_prediction, record_simulation, record_study
 from db.session import Database, parse_url
+from db.upkeep import migrate
+from db.writing.repository import record_comparison, record_prediction, record_simulation, record_study
 from tests.db.workers import MadeSample
 
 PROVENANCE = {
@@ -273,7 +273,7 @@ def started_at() -> datetime:
 @pytest.fixture
 def count_rows() -> Callable[[Database], dict[str, int]]:
     """Rows of every table."""
-    from db.models import Base
+    from db.schema.models import Base
 
     def count(database: Database) -> dict[str, int]:
         with database.reading() as session:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from db import maintenance, migrate
 from db.addresses import redacted, secrets_of, shown
 from db.errors import DatabaseUnreachable
 from db.session import Database, parse_url
+from db.upkeep import maintenance, migrate
 from eftcore.errors import EftError, InputError
 from flows.cli import main
 from flows.library import StudyResult

@@ -8,12 +8,12 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from db import migrate
 from db.errors import DatabaseMissing, DatabaseReadOnly, DatabaseUnreachable, SchemaOutdated, problem_from
 from db.home import default_url
-from db.models import Study
-from db.repository import record_study
+from db.schema.models import Study
 from db.session import Database, parse_url
+from db.upkeep import migrate
+from db.writing.repository import record_study
 from eftcore.errors import EnvironmentProblem, InputError
 
 

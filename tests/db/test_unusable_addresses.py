@@ -7,7 +7,7 @@ import sys
 import pytest
 import sqlalchemy as sa
 
-from db import migrate
+from db.upkeep import migrate
 from flows.cli import main
 from tests.db.conftest import create_database, drop_database
 

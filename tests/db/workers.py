@@ -18,9 +18,10 @@ import numpy as np
 import sqlalchemy as sa
 
 import eftcore as eft
-from db import claims, migrate
-from db.repository import mark_running, record_comparison, record_prediction, record_simulation, record_study
 from db.session import Database
+from db.upkeep import migrate
+from db.writing import claims
+from db.writing.repository import mark_running, record_comparison, record_prediction, record_simulation, record_study
 from eftcore.specs import digest_of
 
 TIMEOUT_SECONDS = 300

@@ -14,7 +14,7 @@ from scipy.stats import norm
 import eftcore as eft
 from eftcore.activations import register_activation, unregister_activation
 from eftcore.kinks import find_kinks
-from eftcore.mean_field import settle
+from eftcore.theory.mean_field import settle
 
 NAME = "of_this_test"
 CLOSURES = [

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from db import migrate
 from db.home import default_url
-from flows import orchestration
+from db.upkeep import migrate
 from flows.cli import main
+from flows.orchestration import surroundings
 from tests.db.conftest import create_database, drop_database, postgresql_server, postgresql_template
 
 __all__ = ["postgresql_server", "postgresql_template"]
@@ -106,10 +106,10 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prefect server, as `eft run` starts it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        for name in orchestration.QUIET:
-            patch.setenv(name, orchestration.QUIET[name])
-        orchestration.configure(tmp_path_factory.mktemp("configured"))
-        with orchestration.api() as url:
+        for name in surroundings.QUIET:
+            patch.setenv(name, surroundings.QUIET[name])
+        surroundings.configure(tmp_path_factory.mktemp("configured"))
+        with surroundings.api() as url:
             yield url
 
 
@@ -166,7 +166,7 @@ def servers_of(environment: dict[str, str]) -> list[int]:
             command, variables = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
         except OSError:
             continue
-        serves = b"flows.server" in command or b"prefect.server" in command
+        serves = b"flows.orchestration.server" in command or b"prefect.server" in command
         if serves and f"EFT_HOME={environment['EFT_HOME']}\0".encode() in variables:
             found.append(int(folder.name))
     return found

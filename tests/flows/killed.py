@@ -11,8 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from flows.requests import Resources, StudyRequest
-from flows.store import ResultStore
+from flows.study.requests import Resources, StudyRequest
+from flows.work.store import ResultStore
 
 
 def carry_out(study: str, environment: dict[str, str], after: int, delay: float, said: Path) -> None:

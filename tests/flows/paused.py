@@ -14,8 +14,8 @@ def run(study: str, environment: dict[str, str], said: Path, there: Any, go: Any
     with said.open("w") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
-    from flows import recording
     from flows.cli import main
+    from flows.work import recording
 
     one_at_a_time, record, recorded = threading.Lock(), recording.record, []
 

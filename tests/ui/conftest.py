@@ -14,9 +14,9 @@ from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
 import ui
-from db import migrate
-from db.repository import mark_failed, record_comparison, record_prediction, record_simulation, record_study
 from db.session import Database
+from db.upkeep import migrate
+from db.writing.repository import mark_failed, record_comparison, record_prediction, record_simulation, record_study
 from tests.db.conftest import create_database, drop_database, postgresql_server, postgresql_template
 
 __all__ = ["postgresql_server", "postgresql_template"]

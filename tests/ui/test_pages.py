@@ -12,13 +12,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
-from db import queries
-from db.repository import record_study
+from db.reading import queries
+from db.schema.views import VIEWS, by_study
 from db.session import Database
-from db.views import VIEWS, by_study
+from db.writing.repository import record_study
 from tests.ui.conftest import ONE_RUN
-from ui.diagnostics_data import CHECKS, DIAGNOSTICS
-from ui.sql_data import EXAMPLES, MEANING
+from ui.data.diagnostics import CHECKS, DIAGNOSTICS
+from ui.data.sql import EXAMPLES, MEANING
 
 OpenPage = Callable[..., AppTest]
 
@@ -124,7 +124,7 @@ def test_filters_that_match_nothing_say_so(open_page: OpenPage, results: Databas
 
 
 def test_pages_of_the_table(open_page: OpenPage, results: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.windows_data.PAGE_ROWS", 5)
+    monkeypatch.setattr("ui.data.windows.PAGE_ROWS", 5)
     app = open_page(results.url)
     assert "Windows 1 to 5 of 12." in _said(app)
     app.number_input[0].set_value(3).run()

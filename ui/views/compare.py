@@ -6,10 +6,10 @@ import pandas as pd
 import streamlit as st
 
 import eftcore as eft
-from db.spreadsheets import csv_bytes
+from db.reading.spreadsheets import csv_bytes
 from eftcore.results import Theory
-from eftcore.windows import DEFAULT_TOLERANCES
-from ui.compare_data import (
+from eftcore.verdicts.windows import DEFAULT_TOLERANCES
+from ui.data.compare import (
     MOST_SERIES,
     build_exact_errors,
     build_results,
@@ -17,8 +17,8 @@ from ui.compare_data import (
     build_series_errors,
     build_theories,
 )
+from ui.data.run import build_simulations, component_choices
 from ui.figures import entries_figure, errors_figure, trajectories_figure
-from ui.run_data import build_simulations, component_choices
 from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
 EXACT_ORDER = 24

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from eftcore.published import published
 from ui.figures import panels_figure
 from ui.figures.panels import PanelFigure
 from ui.notation import markdown_text
-from ui.paper.audit import CHANGES, COLUMNS, INTRODUCTION, LEGEND, OPEN, STANDS, Finding, Line, findings, lines
-from ui.paper.figures import paper_figures
-from ui.paper.residuals import COLUMNS as RESIDUAL_COLUMNS
-from ui.paper.residuals import EXPLANATION, SQL, Interval, residual_findings, residual_table
-from ui.paper.results import WIDTH, Results, recorded_studies
+from ui.reports.paper.audit import CHANGES, COLUMNS, INTRODUCTION, LEGEND, OPEN, STANDS, Finding, Line, findings, lines
+from ui.reports.paper.figures import paper_figures
+from ui.reports.paper.published import published
+from ui.reports.paper.residuals import COLUMNS as RESIDUAL_COLUMNS
+from ui.reports.paper.residuals import EXPLANATION, SQL, Interval, residual_findings, residual_table
+from ui.reports.paper.results import WIDTH, Results, recorded_studies
 from ui.shell import PLOT, narrow, open_database
 
 ROW_PIXELS = 30

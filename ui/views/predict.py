@@ -10,14 +10,12 @@ import streamlit as st
 import eftcore as eft
 from db import addresses
 from db.home import data_home
-from db.stored_results import StoredSample, simulations_of, stored_results
+from db.reading.stored_results import StoredSample, simulations_of, stored_results
 from eftcore.errors import EftError
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, digest_of
-from ui import deployments
-from ui.figures import trajectories_figure
-from ui.notation import literal, number
-from ui.predict_data import (
+from ui.data import deployments
+from ui.data.predict import (
     kernel_from_upload,
     layers_of,
     predict_at_once,
@@ -27,9 +25,11 @@ from ui.predict_data import (
     values_frame,
     windows_frame,
 )
-from ui.run_data import component_choices
+from ui.data.run import component_choices
+from ui.data.study_file import study_toml
+from ui.figures import trajectories_figure
+from ui.notation import literal, number
 from ui.shell import PLOT, find_database, narrow
-from ui.study_file import study_toml
 
 SOURCES = ("equicorrelated", "Gram matrix", "data file")
 POLL_SECONDS = 0.4

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from eftcore.errors import EftError
-from ui.compare_data import build_results
-from ui.diagnostics_data import (
+from ui.data.compare import build_results
+from ui.data.diagnostics import (
     CHECKS,
     DIAGNOSTICS,
     NORM,
@@ -20,9 +20,7 @@ from ui.diagnostics_data import (
     orders_frame,
     residual_frame,
 )
-from ui.figures import errors_figure, query_figure, trajectories_figure
-from ui.notation import TIME, literal, number
-from ui.run_data import (
+from ui.data.run import (
     build_download,
     build_errors,
     build_precision,
@@ -35,6 +33,8 @@ from ui.run_data import (
     component_choices,
     windows_matrix,
 )
+from ui.figures import errors_figure, query_figure, trajectories_figure
+from ui.notation import TIME, literal, number
 from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
 

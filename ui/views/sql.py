@@ -7,13 +7,13 @@ import time
 import pandas as pd
 import streamlit as st
 
-from db.spreadsheets import csv_bytes
-from db.user_sql import select
-from db.views import by_study
+from db.reading.spreadsheets import csv_bytes
+from db.reading.user_sql import select
+from db.schema.views import by_study
 from eftcore.errors import EftError
+from ui.data.sql import EXAMPLES, MEANING, chart_columns, view_columns
 from ui.figures import query_figure
 from ui.shell import PLOT, narrow, open_database
-from ui.sql_data import EXAMPLES, MEANING, chart_columns, view_columns
 
 MOST_ROWS = 10_000
 MOST_SECONDS = 10.0

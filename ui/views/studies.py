@@ -6,8 +6,8 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from ui.data.studies import StudyFile, build_failures, build_studies, build_study_files, may_be_running
 from ui.shell import open_database
-from ui.studies_data import StudyFile, build_failures, build_studies, build_study_files, may_be_running
 
 POLL_SECONDS = 5
 MOST_FILES = 50

@@ -8,11 +8,9 @@ from urllib.parse import parse_qsl
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from db.window_queries import Reference
-from ui.figures import heat_map_figure, intervals_figure, windows_figure
-from ui.naming import split_columns
-from ui.shell import PLOT, narrow, nothing_recorded, open_database
-from ui.windows_data import (
+from db.reading.window_queries import Reference
+from ui.data.naming import split_columns
+from ui.data.windows import (
     MOST_INTERVALS,
     PAGE_ROWS,
     PARAMETERS,
@@ -25,6 +23,8 @@ from ui.windows_data import (
     build_windows,
     value_text,
 )
+from ui.figures import heat_map_figure, intervals_figure, windows_figure
+from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
 HEADER_PIXELS, ROW_PIXELS, TABLE_ROWS = 38, 28, 18
 VIEWS = ("map", "intervals", "bars")

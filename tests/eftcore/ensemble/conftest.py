@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eftcore.ensemble.cpu_engine import CpuEngine
+from eftcore.ensemble.cpu.engine import CpuEngine
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.torch_engine import TorchEngine
 from eftcore.specs import EnsembleSpec

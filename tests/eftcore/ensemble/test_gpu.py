@@ -58,8 +58,8 @@ LIMITED, FITTING = "limited", (35, 20, 8, 7)
 
 def interpret(target: str) -> None:
     """Simulate every case and write observations and sums."""
-    from eftcore.ensemble import gpu_engine
-    from eftcore.ensemble.gpu_moments import DeviceMoments
+    from eftcore.ensemble.gpu import engine as gpu_engine
+    from eftcore.ensemble.gpu.moments import DeviceMoments
 
     found = {}
     for name, (spec, samples) in CASES.items():
@@ -82,8 +82,9 @@ def interpret(target: str) -> None:
 
 def limited(networks: int) -> dict[str, np.ndarray]:
     """Sums, not rounded yet, where memory holds observations of so many networks; and how many came at a time."""
-    from eftcore.ensemble import gpu_engine, gpu_moments
-    from eftcore.ensemble.gpu_moments import DeviceMoments
+    from eftcore.ensemble.gpu import engine as gpu_engine
+    from eftcore.ensemble.gpu import moments as gpu_moments
+    from eftcore.ensemble.gpu.moments import DeviceMoments
 
     gpu_moments.BLOCK, gpu_moments.GROUP, gpu_engine.GROUP = 4, 8, 8
     spec, samples = ensemble(inputs=1, depths=(0, 1)), 35

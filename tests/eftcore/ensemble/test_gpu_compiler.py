@@ -11,8 +11,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import eftcore as eft
-from eftcore.ensemble import gpu_engine, gpu_moments
-from eftcore.ensemble.gpu_kernel import simulate_block
+from eftcore.ensemble.gpu import engine as gpu_engine
+from eftcore.ensemble.gpu import moments as gpu_moments
+from eftcore.ensemble.gpu.kernel import simulate_block
 
 DOUBLES = {"observed", "constants", "reference", "twin_moment", "susceptibility", "out", "symmetric", "ordered"}
 DOUBLES |= {"kernel", "increment", "weight_variance"}

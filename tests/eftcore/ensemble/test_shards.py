@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import eftcore as eft
-from eftcore.ensemble import cpu_engine, threads
+from eftcore.ensemble import threads
+from eftcore.ensemble.cpu import engine as cpu_engine
 from eftcore.errors import InputError
 
 MODEL = eft.ResNet(activation="tanh", weight_variance=1.5, bias_variance=0.1, epsilon=0.3, depth=6)

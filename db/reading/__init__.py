@@ -1,0 +1,1 @@
+"""What comes out: frames, results as they were, SQL written by people, files."""

@@ -1,0 +1,41 @@
+"""How far studies are: runs by status, failures and their causes. Every function is one statement."""
+
+from __future__ import annotations
+
+import pandas as pd
+import sqlalchemy as sa
+
+from db.reading.queries import _frame
+from db.schema.models import Run, Study, StudyRun
+from db.schema.types import UTCDateTime
+from db.session import Database
+
+
+def run_counts(db: Database) -> pd.DataFrame:
+    """kind, status and number of runs."""
+    count = sa.func.count().label("runs")
+    return _frame(db, sa.select(Run.kind, Run.status, count).group_by(Run.kind, Run.status))
+
+
+def study_progress(db: Database) -> pd.DataFrame:
+    """study_id, name, created_at, spec, kind, status, runs and updated_at (of the newest), newest study first.
+
+    One row per kind and status; a study without runs has one row without them.
+    """
+    query = (
+        sa.select(
+            Study.id.label("study_id"),
+            Study.name,
+            Study.created_at,
+            Study.spec,
+            Run.kind,
+            Run.status,
+            sa.func.count(Run.id).label("runs"),
+            sa.func.max(Run.updated_at, type_=UTCDateTime()).label("updated_at"),
+        )
+        .outerjoin(StudyRun, StudyRun.study_id == Study.id)
+        .outerjoin(Run, Run.id == StudyRun.run_id)
+        .group_by(Study.id, Run.kind, Run.status)
+        .order_by(Study.id.desc())
+    )
+    return _frame(db, query)

@@ -1,0 +1,168 @@
+"""SQL written by people: one SELECT, on a database opened so that it cannot be changed, with a limit on rows and time.
+
+The database is the judge, not a parser of ours: SQLite refuses everything but reading when it compiles the statement,
+and takes one statement only; PostgreSQL runs it as a cursor (one SELECT by its grammar) in a read-only transaction, and
+for an account with rights on the whole server only if no function that it calls has side effects, and nothing that it
+reads is a secret of the server.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sqlite3
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql
+
+from db.reading.answers import answer_frame
+from db.session import STATEMENT_TIMEOUT_SECONDS, Database
+from db.side_effects import EVERY_RIGHT, rights_on_the_server, used
+from eftcore.errors import InputError
+
+MAX_ROWS = 10_000
+LARGEST_VALUE = 64 * 10**6
+"""Bytes of one value of an answer."""
+
+LARGEST_ANSWER = 256 * 10**6
+"""Bytes of all texts and blobs of an answer, which is held in memory."""
+
+_STEPS_BETWEEN_LOOKS = 100_000
+_READS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*(select|with)\b", re.DOTALL | re.IGNORECASE)
+
+
+def select(
+    db: Database,
+    sql: str,
+    params: Mapping[str, Any] | None = None,
+    max_rows: int | None = MAX_ROWS,
+    timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS,
+) -> pd.DataFrame:
+    """Run one SELECT (or WITH ... SELECT) and return at most ``max_rows`` rows, all of them where it is None.
+
+    Columns are as answer_frame makes them. ``frame.attrs["truncated"]`` says whether there were more rows. ``params``
+    fill ``:name`` places in the text.
+
+    Raises:
+        InputError: not a single SELECT, refused or not understood by the database, or too slow.
+        EnvironmentProblem: the database cannot be used.
+    """
+    if not _READS.match(sql):
+        shown = sql.strip()[:40] or "nothing"
+        raise InputError(f"sql: only one SELECT or WITH ... SELECT is allowed, not: {shown}")
+    if "\0" in sql:
+        raise InputError("sql: contains a NUL character, where PostgreSQL would stop reading; remove it")
+    if max_rows is not None and max_rows < 1:
+        raise InputError(f"max_rows = {max_rows}: must be at least 1, or None for all")
+    reader = db if db.read_only else Database(db.url, read_only=True)
+    try:
+        return _run(reader, sql, params, max_rows, timeout_seconds)
+    finally:
+        if reader is not db:
+            reader.dispose()
+
+
+def _run(
+    db: Database, sql: str, params: Mapping[str, Any] | None, max_rows: int | None, timeout_seconds: float
+) -> pd.DataFrame:
+    with db.reading() as session:
+        connection = session.connection()
+        driver = connection.connection.driver_connection
+        if isinstance(driver, sqlite3.Connection):
+            deadline = time.monotonic() + timeout_seconds
+            driver.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
+            usual = driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
+        else:
+            limit = sa.func.set_config("statement_timeout", str(int(timeout_seconds * 1000)), True)
+            connection.execute(sa.select(limit))
+            _refuse_more_than_results(driver, sql, params)
+        # a PostgreSQL server-side cursor takes one SELECT only, and sends no more rows than are fetched
+        reading = connection.execution_options(stream_results=True, max_row_buffer=100, no_parameters=not params)
+        try:
+            result = reading.execute(sa.text(sql), dict(params)) if params else reading.exec_driver_sql(sql)
+            with closing(result):
+                columns = list(result.keys())
+                rows = _fetched(result, None if max_rows is None else max_rows + 1)
+        except exc.DBAPIError as error:
+            raise _refusal(error, timeout_seconds) from None
+        except exc.ResourceClosedError:
+            raise InputError("sql: the statement returns no rows; only one that reads is allowed here") from None
+        except exc.StatementError as error:
+            raise InputError(f"sql: {error.orig or error}") from None
+        finally:
+            if isinstance(driver, sqlite3.Connection):
+                driver.set_progress_handler(None, 0)
+                driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, usual)
+    frame = answer_frame(columns, [tuple(row) for row in rows[:max_rows]])
+    frame.attrs["truncated"] = max_rows is not None and len(rows) > max_rows
+    return frame
+
+
+def _fetched(result: sa.CursorResult[Any], most: int | None) -> list[sa.Row[Any]]:
+    """The first rows. Raises InputError where they are more than is held in memory."""
+    rows, size = [], 0
+    for row in itertools.islice(result, most):
+        lengths = [len(value) for value in row if isinstance(value, str | bytes)]
+        size += sum(lengths)
+        if max(lengths, default=0) > LARGEST_VALUE:
+            raise _too_large()
+        if size > LARGEST_ANSWER:
+            raise InputError(
+                f"sql: the texts and blobs of the answer are more than {LARGEST_ANSWER / 1e6:g} MB; select fewer"
+            )
+        rows.append(row)
+    return rows
+
+
+def _refuse_more_than_results(driver: Any, sql: str, params: Mapping[str, Any] | None) -> None:
+    """Raises InputError where an account with rights on the server would use them."""
+    rights = rights_on_the_server(driver)
+    if not rights:
+        return
+    import psycopg
+
+    numbered = postgresql.dialect(paramstyle="numeric_dollar")
+    text = str(sa.text(sql).compile(dialect=numbered)) if params else sql
+    try:
+        found = used(driver, text, every_right=rights[0] == EVERY_RIGHT)
+    except psycopg.Error as error:
+        raise _told(str(error)) from None
+    account = f"{driver.info.user} has {rights[0]} on this server"
+    remedy = "leave it out, or connect as an account that only reads the results (`eft db grant-reader`)"
+    if found.side_effects:
+        raise InputError(f"sql: {', '.join(found.side_effects)} may have side effects, and {account}; {remedy}")
+    if found.secrets:
+        raise InputError(
+            f"sql: {', '.join(found.secrets)} may tell what is no result but the server's own, and {account}; {remedy}"
+        )
+
+
+def _refusal(error: exc.DBAPIError, timeout_seconds: float) -> Exception:
+    """What the database said about the statement; a lost connection is not the statement's fault."""
+    if error.connection_invalidated:
+        return error
+    said = str(error.orig).strip() or type(error.orig).__name__
+    low = said.lower()
+    if "interrupted" in low or "statement timeout" in low:
+        return InputError(f"sql: took longer than {timeout_seconds:g} s and was stopped; add a filter or a LIMIT")
+    return _told(said)
+
+
+def _too_large() -> InputError:
+    return InputError(f"sql: a value has more than {LARGEST_VALUE / 1e6:g} MB; select a part of it, as substr does")
+
+
+def _told(said: str) -> InputError:
+    said = said.strip().splitlines()[0]
+    low = said.lower()
+    if "not authorized" in low or "one statement" in low or "multiple commands" in low or "read-only" in low:
+        return InputError(f"sql: only one statement that reads is allowed here ({said})")
+    if "too big" in low:
+        return _too_large()
+    return InputError(f"sql: {said}")

@@ -1,0 +1,391 @@
+"""Tables of the results database (columns explained in docs/data-dictionary.md).
+
+Numbers that may be NaN or infinite come in two columns: ``x`` holds a finite number or NULL, ``x_nonfinite`` is NULL or
+one of 'nan', 'inf', '-inf'. Runs that succeeded are never changed; a comparison is derived from two of them and may be
+renewed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from db.schema.types import NONFINITE, Json, UTCDateTime, is_finite, utc_now
+
+QUANTITIES = ("K0", "V4", "K1", "U1")
+TRAJECTORIES = (*QUANTITIES, "Sigma")
+KINDS = ("simulation", "prediction")
+RUN_STATUSES = ("pending", "running", "succeeded", "failed", "stale")
+STOP_REASONS = ("met", "cap", "count")
+WINDOW_STATUSES = ("bounded", "beyond", "undecided", "too_noisy")
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can address it on both databases."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        float: sa.Double(),
+        str: sa.Text(),
+        datetime: UTCDateTime(),
+        dict[str, Any]: Json,
+        bytes: sa.LargeBinary(),
+    }
+
+
+def _choice(name: str, values: tuple[str, ...]) -> sa.Enum:
+    """Text restricted to some values by a check: adding one later needs no ALTER TYPE."""
+    return sa.Enum(*values, name=name, native_enum=False, create_constraint=True, length=16)
+
+
+def _flag(name: str) -> sa.Boolean:
+    return sa.Boolean(create_constraint=True, name=name)
+
+
+def _marker(name: str) -> sa.Enum:
+    return sa.Enum(*NONFINITE, name=name, native_enum=False, create_constraint=True, length=4)
+
+
+def _finite(column: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(is_finite(column), name=f"{column}_is_finite")
+
+
+def _one_form(column: str, *, required: bool) -> tuple[sa.CheckConstraint, ...]:
+    """A number is finite or marked, never both; exactly one of them when required."""
+    rule = (
+        f"({column} IS NULL) = ({column}_nonfinite IS NOT NULL)"
+        if required
+        else f"{column} IS NULL OR {column}_nonfinite IS NULL"
+    )
+    return _finite(column), sa.CheckConstraint(rule, name=f"{column}_has_one_form")
+
+
+def _reference(target: str, *, owner: bool, index: bool = False, **options: Any) -> Mapped[int]:
+    """Foreign key; rows go away with the owner that they describe."""
+    return mapped_column(sa.ForeignKey(target, ondelete="CASCADE" if owner else None), index=index, **options)
+
+
+class Study(Base):
+    """A study file as it was run; the same name with other contents is another row."""
+
+    __tablename__ = "studies"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    digest: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    spec: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+
+
+class Kernel(Base):
+    """An input kernel K^0, identified by its matrix; the first label it was recorded with stays."""
+
+    __tablename__ = "input_kernels"
+    __table_args__ = (
+        sa.CheckConstraint("n_inputs >= 1", name="has_inputs"),
+        _finite("variance"),
+        _finite("correlation"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    label: Mapped[str]
+    n_inputs: Mapped[int]
+    variance: Mapped[float]
+    correlation: Mapped[float | None]
+    matrix: Mapped[list[list[float]]] = mapped_column(Json)
+
+
+class Configuration(Base):
+    """A model at one input kernel: what a prediction and a simulation have in common."""
+
+    __tablename__ = "model_configurations"
+    __table_args__ = (
+        *(_finite(name) for name in ("weight_variance", "bias_variance", "epsilon", "total_time")),
+        sa.CheckConstraint("depth >= 1", name="has_layers"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    kernel_id: Mapped[int] = _reference("input_kernels.id", owner=False, index=True)
+    activation: Mapped[str] = mapped_column(index=True)
+    weight_variance: Mapped[float]
+    bias_variance: Mapped[float]
+    epsilon: Mapped[float]
+    depth: Mapped[int]
+    total_time: Mapped[float]
+
+
+class Run(Base):
+    """One simulation or one prediction: what was computed, how it went and where it came from.
+
+    Its status moves as db/writing/lifecycle.py says. ``extends_run_id`` is the simulation whose shards are all in this
+    one too. ``worker_seconds`` adds up the time of all its shards, ``elapsed_seconds`` is that from the first start to
+    the last end, NULL where an older version recorded the run.
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        sa.CheckConstraint(
+            "(kind = 'prediction' AND closure IS NOT NULL AND quadrature IS NOT NULL AND width IS NULL)"
+            " OR (kind = 'simulation' AND width IS NOT NULL AND samples IS NOT NULL AND closure IS NULL)",
+            name="fields_of_its_kind",
+        ),
+        sa.CheckConstraint("(status = 'failed') = (error_message IS NOT NULL)", name="failure_has_message"),
+        sa.CheckConstraint("width >= 1 AND samples >= 1", name="has_networks"),
+        _finite("rtol"),
+        _finite("worker_seconds"),
+        _finite("elapsed_seconds"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(_choice("kind", KINDS))
+    status: Mapped[str] = mapped_column(_choice("status", RUN_STATUSES), index=True)
+    digest: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    configuration_id: Mapped[int] = _reference("model_configurations.id", owner=False, index=True)
+    algorithm_version: Mapped[int]
+    spec: Mapped[dict[str, Any]]
+
+    closure: Mapped[str | None]
+    closure_order: Mapped[int | None]
+    quadrature: Mapped[str | None]
+    nodes: Mapped[int | None]
+    rtol: Mapped[float | None]
+    step: Mapped[str | None]
+    continuous: Mapped[bool | None] = mapped_column(_flag("continuous"))
+    converged: Mapped[bool | None] = mapped_column(_flag("converged"))
+    details: Mapped[dict[str, Any] | None] = mapped_column(Json)
+
+    ensemble_digest: Mapped[str | None] = mapped_column(sa.String(64), index=True)
+    width: Mapped[int | None]
+    samples: Mapped[int | None] = mapped_column(sa.BigInteger)
+    shards: Mapped[list[list[int]] | None] = mapped_column(Json)
+    seed: Mapped[int | None] = mapped_column(sa.BigInteger)
+    estimator: Mapped[str | None]
+    sampler: Mapped[str | None]
+    dtype: Mapped[str | None]
+    extends_run_id: Mapped[int | None] = mapped_column(sa.ForeignKey("runs.id", ondelete="SET NULL"), index=True)
+    stopped_because: Mapped[str | None] = mapped_column(_choice("stopped_because", STOP_REASONS))
+
+    error_message: Mapped[str | None]
+    git_commit: Mapped[str | None]
+    git_dirty: Mapped[bool | None] = mapped_column(_flag("git_dirty"))
+    versions: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    host: Mapped[str | None]
+    device: Mapped[str | None]
+    python: Mapped[str | None]
+    flow_run_id: Mapped[str | None]
+    task_run_id: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    worker_seconds: Mapped[float | None]
+    elapsed_seconds: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+
+
+class StudyRun(Base):
+    """Which studies use a run; a run is shared by every study that asks for the same thing."""
+
+    __tablename__ = "study_runs"
+
+    study_id: Mapped[int] = _reference("studies.id", owner=True, primary_key=True)
+    run_id: Mapped[int] = _reference("runs.id", owner=True, index=True, primary_key=True)
+
+
+class KernelTrajectory(Base):
+    """One quantity of one run over all recorded layers, exact: raw little-endian float64, row-major.
+
+    Shape (n_layers, n_entries, n_entries): n_entries is N for K0, K1, U1 and P = N (N + 1) / 2 for V4 and Sigma.
+    """
+
+    __tablename__ = "kernel_trajectories"
+    __table_args__ = (
+        sa.CheckConstraint("length(data) = 8 * n_layers * n_entries * n_entries", name="data_fits_shape"),
+        sa.CheckConstraint("se IS NULL OR length(se) = length(data)", name="se_fits_shape"),
+        *_one_form("numerical_error", required=False),
+    )
+
+    run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", TRAJECTORIES), primary_key=True)
+    n_layers: Mapped[int]
+    n_entries: Mapped[int]
+    numerical_error: Mapped[float | None]
+    numerical_error_nonfinite: Mapped[str | None] = mapped_column(_marker("numerical_error_nonfinite"))
+    data: Mapped[bytes]
+    se: Mapped[bytes | None]
+
+
+class TrajectoryValue(Base):
+    """One component at one recorded layer, for SQL; which components are kept: db/schema/components.py."""
+
+    __tablename__ = "trajectory_values"
+    __table_args__ = (
+        *_one_form("value", required=True),
+        *_one_form("se", required=False),
+        {"sqlite_with_rowid": False},
+    )
+
+    run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", TRAJECTORIES), primary_key=True)
+    component: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    layer: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[float | None]
+    se: Mapped[float | None]
+    value_nonfinite: Mapped[str | None] = mapped_column(_marker("value_nonfinite"))
+    se_nonfinite: Mapped[str | None] = mapped_column(_marker("se_nonfinite"))
+
+
+class SimulationPrecision(Base):
+    """How well a simulation knows one quantity, and the target that it was run for, if any.
+
+    ``relative_se`` is ||se|| / ||estimate|| (Frobenius) at the last recorded layer, ``largest_relative_se`` the
+    largest over the layers where the estimate exceeds twice its error. ``reliable_share`` is the share of recorded
+    layers whose standard error can be trusted, ``degrees_of_freedom`` the smallest (NULL: as good as infinite).
+    """
+
+    __tablename__ = "simulation_precision"
+    __table_args__ = (
+        *_one_form("relative_se", required=False),
+        *_one_form("largest_relative_se", required=False),
+        *_one_form("reached", required=False),
+        *(_finite(name) for name in ("target", "reliable_share", "degrees_of_freedom")),
+        sa.CheckConstraint("(target IS NULL) = (target_kind IS NULL)", name="target_has_kind"),
+    )
+
+    run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
+    relative_se: Mapped[float | None]
+    largest_relative_se: Mapped[float | None]
+    reliable_share: Mapped[float | None]
+    degrees_of_freedom: Mapped[float | None]
+    target_kind: Mapped[str | None]
+    target: Mapped[float | None]
+    reached: Mapped[float | None]
+    relative_se_nonfinite: Mapped[str | None] = mapped_column(_marker("relative_se_nonfinite"))
+    largest_relative_se_nonfinite: Mapped[str | None] = mapped_column(_marker("largest_relative_se_nonfinite"))
+    reached_nonfinite: Mapped[str | None] = mapped_column(_marker("reached_nonfinite"))
+
+
+class Claim(Base):
+    """Work that somebody is doing now, by the digest of its result; free again once it expires without a heartbeat."""
+
+    __tablename__ = "claims"
+
+    digest: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    task: Mapped[str]
+    holder: Mapped[str] = mapped_column(index=True)
+    flow_run_id: Mapped[str | None]
+    task_run_id: Mapped[str | None]
+    claimed_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+    expires_at: Mapped[datetime]
+
+
+class AlgorithmVersion(Base):
+    """The newest version of each algorithm that has written here; runs made by an older one are superseded."""
+
+    __tablename__ = "algorithm_versions"
+
+    algorithm: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int]
+
+
+class ComparisonRow(Base):
+    """A prediction held against a reference of the same configuration: a simulation, or another prediction."""
+
+    __tablename__ = "comparisons"
+    __table_args__ = (
+        sa.UniqueConstraint("prediction_run_id", "reference_run_id"),
+        sa.CheckConstraint("prediction_run_id <> reference_run_id", name="of_two_runs"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    prediction_run_id: Mapped[int] = _reference("runs.id", owner=True)
+    reference_run_id: Mapped[int] = _reference("runs.id", owner=True, index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=utc_now())
+
+
+class ErrorMetric(Base):
+    """Error of the theory at one layer; ``defined`` is false where the relative error has no meaning.
+
+    error_high and resolution are NULL where they are infinite; all three bounds are NULL in rows of older versions.
+    """
+
+    __tablename__ = "error_metrics"
+    __table_args__ = (
+        *_one_form("error", required=False),
+        *_one_form("error_se", required=False),
+        *_one_form("absolute_error", required=True),
+        *_one_form("absolute_error_se", required=False),
+        *(_finite(name) for name in ("error_low", "error_high", "resolution")),
+        sa.CheckConstraint("defined = (error IS NOT NULL OR error_nonfinite IS NOT NULL)", name="error_where_defined"),
+        {"sqlite_with_rowid": False},
+    )
+
+    comparison_id: Mapped[int] = _reference("comparisons.id", owner=True, primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
+    layer: Mapped[int] = mapped_column(primary_key=True)
+    defined: Mapped[bool] = mapped_column(_flag("defined"))
+    error: Mapped[float | None]
+    error_se: Mapped[float | None]
+    absolute_error: Mapped[float | None]
+    absolute_error_se: Mapped[float | None]
+    error_low: Mapped[float | None]
+    error_high: Mapped[float | None]
+    resolution: Mapped[float | None]
+    error_nonfinite: Mapped[str | None] = mapped_column(_marker("error_nonfinite"))
+    error_se_nonfinite: Mapped[str | None] = mapped_column(_marker("error_se_nonfinite"))
+    absolute_error_nonfinite: Mapped[str | None] = mapped_column(_marker("absolute_error_nonfinite"))
+    absolute_error_se_nonfinite: Mapped[str | None] = mapped_column(_marker("absolute_error_se_nonfinite"))
+
+
+class ValidityWindow(Base):
+    """The interval that holds t*(tolerance), in t = epsilon^2 * layer; a missing end is explained by the status.
+
+    ``confidence`` is that of all its statements together, NULL in rows of older versions; ``numerical_error`` the
+    compared theory's own, relative.
+    """
+
+    __tablename__ = "validity_windows"
+    __table_args__ = (
+        _finite("tolerance"),
+        *(
+            _finite(name)
+            for name in ("resolved_from", "certified_until", "refuted_from", "numerical_error", "confidence")
+        ),
+        sa.CheckConstraint(
+            "(status = 'bounded') = (refuted_from IS NOT NULL)"
+            " AND (status <> 'too_noisy' OR (certified_until IS NULL AND resolved_from IS NULL))"
+            " AND (status <> 'beyond' OR certified_until IS NOT NULL)",
+            name="ends_of_its_status",
+        ),
+        sa.Index(None, "quantity", "tolerance"),
+        {"sqlite_with_rowid": False},
+    )
+
+    comparison_id: Mapped[int] = _reference("comparisons.id", owner=True, primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
+    tolerance: Mapped[float] = mapped_column(primary_key=True)
+    resolved_from: Mapped[float | None]
+    certified_until: Mapped[float | None]
+    refuted_from: Mapped[float | None]
+    numerical_error: Mapped[float | None]
+    confidence: Mapped[float | None]
+    status: Mapped[str] = mapped_column(_choice("status", WINDOW_STATUSES))

@@ -1,0 +1,232 @@
+"""Results as rows: what of a prediction, a simulation or a comparison goes into which column. No database here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from db.schema.components import row_components
+from db.schema.types import pack, split_nonfinite
+from eftcore.errors import InputError
+from eftcore.specs import EnsembleSpec, PredictionSpec
+
+if TYPE_CHECKING:
+    from eftcore.verdicts.windows import Comparison
+
+PROVENANCE_KEYS = (
+    "git_commit",
+    "git_dirty",
+    "versions",
+    "host",
+    "device",
+    "python",
+    "started_at",
+    "worker_seconds",
+    "elapsed_seconds",
+    "seed",
+    "flow_run_id",
+    "task_run_id",
+)
+
+
+ARRAYS = {
+    "K0": "mean",
+    "V4": "covariance",
+    "K1": "correction",
+    "U1": "source",
+    "Sigma": "increment_covariance",
+}
+"""Recorded quantities, and the attributes of a theory or sample that hold them."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One quantity of a run: values (R, M, M), their standard error or None, the numerics' own error or None.
+
+    ``reliable`` (R,) says where the standard errors can be trusted, ``degrees_of_freedom`` (R,) how well they are
+    known.
+    """
+
+    quantity: str
+    values: np.ndarray
+    se: np.ndarray | None = None
+    numerical_error: float | None = None
+    reliable: np.ndarray | None = None
+    degrees_of_freedom: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionTarget:
+    """What a simulation was run for: ``kind`` of precision of a quantity, its target, and how far it got."""
+
+    quantity: str
+    kind: str
+    target: float
+    reached: float
+
+    def row(self) -> dict[str, Any]:
+        """Columns of simulation_precision."""
+        (number,), (marker,) = split_nonfinite([self.reached])
+        return {"target_kind": self.kind, "target": self.target, "reached": number, "reached_nonfinite": marker}
+
+
+def prediction_fields(spec: PredictionSpec) -> dict[str, Any]:
+    """Columns of runs that only a prediction has."""
+    return {
+        "kind": "prediction",
+        "digest": spec.digest,
+        "closure": spec.closure,
+        "closure_order": spec.order if isinstance(spec.order, int) else None,
+        "quadrature": spec.numerics.quadrature,
+        "nodes": spec.numerics.nodes,
+        "rtol": spec.numerics.rtol,
+        "step": spec.step,
+        "continuous": spec.continuous,
+    }
+
+
+def simulation_fields(spec: EnsembleSpec, digest: str, samples: int) -> dict[str, Any]:
+    """Columns of runs that only a simulation has; ``digest`` also covers its shards."""
+    return {
+        "kind": "simulation",
+        "digest": digest,
+        "ensemble_digest": spec.digest,
+        "width": spec.width,
+        "samples": samples,
+        "seed": spec.seed,
+        "estimator": spec.estimator,
+        "sampler": spec.sampler,
+        "dtype": spec.dtype,
+    }
+
+
+def provenance_fields(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of runs that say where a result came from.
+
+    Raises InputError for an unknown key or a time without zone.
+    """
+    unknown = sorted(set(provenance) - set(PROVENANCE_KEYS))
+    if unknown:
+        raise InputError(f"provenance: unknown keys {unknown}; use {', '.join(PROVENANCE_KEYS)}")
+    fields = {key: provenance.get(key) for key in PROVENANCE_KEYS}
+    started = fields["started_at"]
+    if isinstance(started, str):
+        try:
+            fields["started_at"] = datetime.fromisoformat(started)
+        except ValueError:
+            raise InputError(f"provenance: started_at = {started!r}: must be an ISO time with its zone") from None
+    if fields["started_at"] is not None and fields["started_at"].tzinfo is None:
+        raise InputError(f"provenance: started_at = {started!r} has no time zone; use datetime.now(UTC)")
+    return fields
+
+
+def blob_row(item: Trajectory) -> dict[str, Any]:
+    """Row of kernel_trajectories: the exact arrays."""
+    numbers, markers = split_nonfinite([] if item.numerical_error is None else [item.numerical_error])
+    return {
+        "quantity": item.quantity,
+        "n_layers": item.values.shape[0],
+        "n_entries": item.values.shape[1],
+        "numerical_error": numbers[0] if numbers else None,
+        "numerical_error_nonfinite": markers[0] if markers else None,
+        "data": pack(item.values),
+        "se": None if item.se is None else pack(item.se),
+    }
+
+
+def precision_row(item: Trajectory) -> dict[str, Any]:
+    """Row of simulation_precision: ||se|| / ||value|| (Frobenius, over pairs a <= b; all of V4).
+
+    At the last layer, and the largest over layers where the value exceeds twice its error; absent where there is none.
+    With the share of layers whose error can be trusted, and the fewest degrees of freedom (absent: infinite).
+    """
+    assert item.se is not None
+    value, error = item.values, item.se
+    if item.quantity != "V4":
+        upper = np.triu_indices(value.shape[1])
+        value, error = value[:, *upper], error[:, *upper]
+    size, noise = (np.linalg.norm(part.reshape(len(part), -1), axis=1) for part in (value, error))
+    resolved = size > 2 * noise
+    assert item.reliable is not None
+    assert item.degrees_of_freedom is not None
+    fewest = float(item.degrees_of_freedom.min())
+    row: dict[str, Any] = {
+        "quantity": item.quantity,
+        "reliable_share": float(item.reliable.mean()),
+        "degrees_of_freedom": fewest if math.isfinite(fewest) else None,
+    }
+    for name, where in (("relative_se", size[-1:] != 0), ("largest_relative_se", resolved)):
+        last_or_all = slice(-1, None) if name == "relative_se" else slice(None)
+        ratios = noise[last_or_all][where] / size[last_or_all][where]
+        numbers, markers = split_nonfinite([ratios.max()] if ratios.size else [])
+        row |= {name: numbers[0] if numbers else None, f"{name}_nonfinite": markers[0] if markers else None}
+    return row
+
+
+def value_rows(item: Trajectory, layers: Sequence[int], n_inputs: int) -> list[dict[str, Any]]:
+    """Rows of trajectory_values, in the order of the primary key so that the b-tree fills its pages."""
+    names, rows, columns = row_components(item.quantity, n_inputs)
+    values, value_marks = split_nonfinite(item.values[:, rows, columns].T.ravel())
+    count = len(values)
+    errors: Sequence[float | None] = [None] * count
+    error_marks: Sequence[str | None] = [None] * count
+    if item.se is not None:
+        errors, error_marks = split_nonfinite(item.se[:, rows, columns].T.ravel())
+    keys = [(name, layer) for name in names for layer in layers]
+    return [
+        {
+            "quantity": item.quantity,
+            "component": name,
+            "layer": layer,
+            "value": value,
+            "value_nonfinite": value_mark,
+            "se": error,
+            "se_nonfinite": error_mark,
+        }
+        for (name, layer), value, value_mark, error, error_mark in zip(
+            keys, values, value_marks, errors, error_marks, strict=True
+        )
+    ]
+
+
+def error_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, Any]]:
+    """Rows of error_metrics."""
+    frame = comparison.errors
+    defined = frame["defined"].to_numpy(dtype=bool)
+    columns: dict[str, list[Any]] = {
+        "quantity": frame["quantity"].tolist(),
+        "layer": frame["depth"].astype(int).tolist(),
+        "defined": defined.tolist(),
+    }
+    for name in ("error", "error_se", "absolute_error", "absolute_error_se"):
+        numbers, markers = split_nonfinite(frame[name].to_numpy(dtype=float))
+        if name in (
+            "error",
+            "error_se",
+        ):  # NaN where the relative error is not defined means absent, not a number gone wrong
+            markers = [mark if ok else None for mark, ok in zip(markers, defined, strict=True)]
+            numbers = [number if ok else None for number, ok in zip(numbers, defined, strict=True)]
+        columns |= {name: numbers, f"{name}_nonfinite": markers}
+    for name in ("error_low", "error_high", "resolution"):
+        columns[name] = split_nonfinite(frame[name].to_numpy(dtype=float))[0]
+    return _rows(comparison_id, columns)
+
+
+def window_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, Any]]:
+    """Rows of validity_windows."""
+    frame = comparison.windows
+    columns = {name: frame[name].tolist() for name in ("quantity", "tolerance", "status")}
+    for name in ("resolved_from", "certified_until", "refuted_from", "numerical_error", "confidence"):
+        columns[name] = split_nonfinite(frame[name].to_numpy(dtype=float))[0]
+    return _rows(comparison_id, columns)
+
+
+def _rows(comparison_id: int, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    names = list(columns)
+    records = zip(*columns.values(), strict=True)
+    return [{"comparison_id": comparison_id, **dict(zip(names, record, strict=True))} for record in records]

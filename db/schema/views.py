@@ -1,0 +1,129 @@
+"""The documented views as SQLAlchemy selectables: their columns and types (the SQL is in the migrations)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from db.schema.types import UTCDateTime
+
+_TYPES: dict[str, sa.types.TypeEngine[Any]] = {
+    "integer": sa.Integer(),
+    "number": sa.Double(),
+    "text": sa.Text(),
+    "flag": sa.Boolean(),
+    "time": UTCDateTime(),
+}
+
+_CONFIGURATION = (
+    "configuration_id:integer activation:text weight_variance:number bias_variance:number epsilon:number depth:integer"
+    " total_time:number n_inputs:integer kernel_label:text kernel_variance:number kernel_correlation:number"
+)
+_SIMULATED = "width:integer samples:integer seed:integer estimator:text sampler:text dtype:text"
+_PREDICTED = "closure:text closure_order:integer quadrature:text nodes:integer rtol:number step:text continuous:flag"
+_COMPARED = f"{_SIMULATED} {_PREDICTED}"
+_REFERENCE = (
+    "reference_closure:text reference_order:integer reference_quadrature:text reference_nodes:integer"
+    " reference_rtol:number reference_step:text reference_continuous:flag"
+)
+_SPENT = "worker_seconds:number elapsed_seconds:number"
+_ENDS = (
+    "quantity:text tolerance:number resolved_from:number certified_until:number refuted_from:number status:text"
+    " confidence:number converged:flag numerical_error:number"
+)
+_WINDOW = f"{_ENDS} superseded:flag"
+_ERRORS = (
+    "quantity:text layer:integer time:number error:number error_se:number absolute_error:number"
+    " absolute_error_se:number defined:flag error_nonfinite:text error_se_nonfinite:text"
+    " absolute_error_nonfinite:text absolute_error_se_nonfinite:text"
+    " error_low:number error_high:number resolution:number converged:flag"
+)
+_RUN_IDS = "prediction_run_id:integer simulation_run_id:integer"
+_THEORY_IDS = "prediction_run_id:integer reference_run_id:integer"
+
+
+def _view(name: str, *parts: str) -> sa.TableClause:
+    columns = (column.split(":") for column in " ".join(parts).split())
+    return sa.table(name, *(sa.column(column, _TYPES[kind]) for column, kind in columns))
+
+
+v_runs = _view(
+    "v_runs",
+    "run_id:integer kind:text status:text digest:text",
+    _CONFIGURATION,
+    _SIMULATED,
+    "extends_run_id:integer stopped_because:text",
+    _PREDICTED,
+    "converged:flag algorithm_version:integer superseded:flag git_commit:text git_dirty:flag host:text device:text",
+    "python:text flow_run_id:text task_run_id:text started_at:time",
+    _SPENT,
+    "created_at:time updated_at:time heartbeat_at:time error_message:text",
+)
+
+v_windows = _view("v_windows", _CONFIGURATION, _COMPARED, _WINDOW, _RUN_IDS)
+
+v_errors = _view("v_errors", _CONFIGURATION, _COMPARED, _ERRORS, _RUN_IDS)
+
+v_theory_windows = _view("v_theory_windows", _CONFIGURATION, _PREDICTED, _REFERENCE, _WINDOW, _THEORY_IDS)
+
+v_theory_errors = _view("v_theory_errors", _CONFIGURATION, _PREDICTED, _REFERENCE, _ERRORS, _THEORY_IDS)
+
+v_trajectories = _view(
+    "v_trajectories",
+    _CONFIGURATION,
+    _COMPARED,
+    "quantity:text component:text layer:integer time:number simulated:number simulated_se:number predicted:number",
+    "converged:flag",
+    "simulated_nonfinite:text simulated_se_nonfinite:text predicted_nonfinite:text",
+    _RUN_IDS,
+)
+
+v_best_closures = _view(
+    "v_best_closures",
+    _CONFIGURATION,
+    _COMPARED,
+    _ENDS,
+    "closures:integer as_good:integer",
+    _RUN_IDS,
+)
+
+v_precision = _view(
+    "v_precision",
+    _CONFIGURATION,
+    _SIMULATED,
+    "quantity:text relative_se:number largest_relative_se:number",
+    "reliable_share:number degrees_of_freedom:number",
+    "target_kind:text target:number reached:number met:flag stopped_because:text",
+    _SPENT,
+    "relative_se_nonfinite:text largest_relative_se_nonfinite:text reached_nonfinite:text",
+    "simulation_run_id:integer",
+)
+
+OF_RESULTS = (
+    v_runs,
+    v_windows,
+    v_errors,
+    v_trajectories,
+    v_best_closures,
+    v_precision,
+    v_theory_windows,
+    v_theory_errors,
+)
+
+
+def by_study(view: str) -> str:
+    """Name of a view's twin, which has a row for each study that the row belongs to, and the study's name in front.
+
+    >>> by_study("v_windows")
+    'v_study_windows'
+    """
+    return view.replace("v_", "v_study_", 1)
+
+
+def _twin(view: sa.TableClause) -> sa.TableClause:
+    columns = (sa.column(column.name, column.type) for column in view.c)
+    return sa.table(by_study(view.name), sa.column("study", sa.Text()), *columns)
+
+
+VIEWS = (*OF_RESULTS, *map(_twin, OF_RESULTS))

@@ -1,0 +1,1 @@
+"""Looking after the database: revisions, archives, copies, removal, accounts that read."""

@@ -1,0 +1,268 @@
+"""What an archive brings, row by row: only what the models of this project could have written comes in.
+
+The checksums of an archive are in the archive, so they tell damage and not intent: whoever can change it can change
+them too. What can be found out, is: types, choices and sizes of every value, the specs of every run by the models that
+made them, and every digest from its spec. Numbers that were forged within that pass.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from db.schema.components import canonical_component
+from db.schema.models import (
+    Base,
+    ComparisonRow,
+    Configuration,
+    ErrorMetric,
+    Kernel,
+    KernelTrajectory,
+    Run,
+    Study,
+    TrajectoryValue,
+    ValidityWindow,
+)
+from db.schema.rows import prediction_fields, simulation_fields
+from db.schema.types import UTCDateTime
+from db.upkeep.archive import Moved
+from eftcore.activations import activation_names
+from eftcore.ensemble.sample import sample_digest
+from eftcore.errors import InputError
+from eftcore.specs import (
+    ALGORITHM_VERSION,
+    STUDY_NAME,
+    EnsembleSpec,
+    InputKernel,
+    PredictionSpec,
+    ResNet,
+    digest_of,
+)
+
+TEXT_LIMIT = 100_000
+"""Characters of one text: an error message with its cause is shorter."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
+
+Row = dict[str, Any]
+
+
+class Arriving:
+    """Checks the rows of one archive, which come in the order of TABLES; keeps what later rows refer to."""
+
+    def __init__(self) -> None:
+        self.kernels: dict[str, InputKernel] = {}
+        self.models: dict[str, tuple[ResNet, InputKernel] | None] = {}
+        self.runs: dict[str, tuple[str, str, str]] = {}
+        self.shapes: dict[str, tuple[int, int]] = {}
+        self.seen: dict[type[Base], set[str]] = {}
+        self.special: Mapping[type[Base], Callable[[Row], None]] = {
+            Study: self._study,
+            Kernel: self._kernel,
+            Configuration: self._configuration,
+            Run: self._run,
+            KernelTrajectory: self._trajectory,
+            TrajectoryValue: self._value,
+            ComparisonRow: self._comparison,
+            ErrorMetric: self._error,
+            ValidityWindow: self._window,
+        }
+
+    def check(self, moved: Moved, row: Row) -> None:
+        """Raises InputError for a row that this project would not have written."""
+        try:
+            for column in moved.columns:
+                _check_value(column, row.get(column.name), reference=column.name in moved.references)
+            if moved.model in self.special:
+                self.special[moved.model](row)
+            if "digest" in row:
+                self._once(moved.model, row["digest"])
+        except InputError as error:
+            named = f" {row['digest'][:12]}" if isinstance(row.get("digest"), str) else ""
+            raise InputError(f"{moved.name}{named}: {str(error).splitlines()[0]}") from None
+
+    def _once(self, model: type[Base], digest: str) -> None:
+        seen = self.seen.setdefault(model, set())
+        if digest in seen:
+            raise InputError("digest: is there twice")
+        seen.add(digest)
+
+    def _study(self, row: Row) -> None:
+        if not re.fullmatch(STUDY_NAME, row["name"]) or len(row["name"]) > 80:
+            raise InputError(f"name = {row['name'][:100]!r}: no study file may have such a name")
+
+    def _kernel(self, row: Row) -> None:
+        kernel = InputKernel(matrix=row["matrix"], label=row["label"])
+        _same(row, digest=digest_of(kernel.identity()), n_inputs=kernel.n_inputs)
+        _same(row, variance=kernel.variance, correlation=kernel.correlation)
+        self.kernels[row["digest"]] = kernel
+
+    def _configuration(self, row: Row) -> None:
+        kernel = self.kernels[_known(row, "kernel_id", self.kernels)]
+        if row["activation"].partition("(")[0] not in activation_names():  # somebody's own: no more can be said of it
+            if not re.fullmatch(r"\w{1,100}", row["activation"]):
+                raise InputError(f"activation = {row['activation'][:100]!r}: is no name of one")
+            self.models[row["digest"]] = None
+            return
+        names = ("activation", "weight_variance", "bias_variance", "epsilon", "depth")
+        model = ResNet(**{name: row[name] for name in names})
+        _same(row, digest=digest_of({"model": model.identity(), "kernel": kernel.identity()}))
+        _same(row, total_time=model.total_time)
+        self.models[row["digest"]] = model, kernel
+
+    def _run(self, row: Row) -> None:
+        configuration = _known(row, "configuration_id", self.models)
+        if row["status"] not in ("succeeded", "failed"):
+            raise InputError(f"status = {row['status']!r}: only what is finished moves")
+        newest = ALGORITHM_VERSION[row["kind"]]
+        if not 1 <= row["algorithm_version"] <= newest:
+            raise InputError(
+                f"algorithm_version = {row['algorithm_version']}: this program knows 1 to {newest}; update the program"
+            )
+        self.runs[row["digest"]] = configuration, row["kind"], row["status"]
+        known = self.models[configuration]
+        if known is None:
+            return
+        model, kernel = known
+        spec: PredictionSpec | EnsembleSpec
+        if row["kind"] == "prediction":
+            spec = PredictionSpec(**row["spec"], model=model, kernel=kernel).of_version(row["algorithm_version"])
+            fields = prediction_fields(spec)
+            if spec.order == "auto":  # the order that it came to is a result
+                del fields["closure_order"]
+        else:
+            spec = EnsembleSpec(**row["spec"], model=model, kernel=kernel).of_version(row["algorithm_version"])
+            fields = simulation_fields(spec, row["digest"], row["samples"])
+            if row["status"] == "succeeded":
+                shards = [_shard(shard) for shard in row["shards"] or ()]
+                if len(dict(shards)) < len(shards) or not shards:
+                    raise InputError("shards: must name each shard of the sample once")
+                _same(row, digest=sample_digest(spec, shards), samples=sum(count for _, count in shards))
+        _same(row, **fields)
+        assert spec.depths is not None
+        self.shapes[row["digest"]] = len(spec.depths), kernel.n_inputs
+
+    def _trajectory(self, row: Row) -> None:
+        run = _known(row, "run_id", self.runs)
+        _, _, status = self.runs[run]
+        if status != "succeeded":
+            raise InputError(f"run_id = {run[:12]}: a run that failed has no trajectory")
+        layers, entries = row["n_layers"], row["n_entries"]
+        if run in self.shapes:
+            layers, inputs = self.shapes[run]
+            entries = inputs * (inputs + 1) // 2 if row["quantity"] in ("V4", "Sigma") else inputs
+            _same(row, n_layers=layers, n_entries=entries)
+        for name in ("data", "se"):
+            if row[name] is not None and len(row[name]) != 8 * layers * entries**2:
+                raise InputError(f"{name}: has {len(row[name])} bytes, not those of {layers} x {entries} x {entries}")
+
+    def _value(self, row: Row) -> None:
+        _known(row, "run_id", self.runs)
+        _natural(row, "layer")
+        if canonical_component(row["component"]) != row["component"]:
+            raise InputError(f"component = {row['component']!r}: is not how a component is written")
+
+    def _comparison(self, row: Row) -> None:
+        prediction, reference = (
+            self.runs[_known(row, f"{end}_run_id", self.runs)] for end in ("prediction", "reference")
+        )
+        if prediction[0] != reference[0] or prediction[1] != "prediction":
+            raise InputError("it compares runs of different configurations, or no prediction")
+        if {prediction[2], reference[2]} != {"succeeded"}:
+            raise InputError("it compares a run that failed")
+
+    def _error(self, row: Row) -> None:
+        _natural(row, "layer")
+
+    def _window(self, row: Row) -> None:
+        if not 0 < row["tolerance"] < 1:
+            raise InputError(f"tolerance = {row['tolerance']}: must lie between 0 and 1")
+        ends = [row[name] for name in ("certified_until", "refuted_from") if row[name] is not None]
+        if any(end < 0 for end in ends) or ends != sorted(ends):
+            raise InputError(f"its ends {ends} are no interval of time")
+
+
+def _known(row: Row, name: str, there: Mapping[str, Any]) -> str:
+    if row[name] not in there:
+        raise InputError(f"{name} = {row[name][:12]}: the archive has no such row")
+    return str(row[name])
+
+
+def _natural(row: Row, name: str) -> None:
+    if row[name] < 0:
+        raise InputError(f"{name} = {row[name]}: must be at least 0")
+
+
+def _shard(shard: Any) -> tuple[int, int]:
+    if not (isinstance(shard, list) and len(shard) == 2 and all(type(part) is int for part in shard)):
+        raise InputError(f"shards: {str(shard)[:100]}: must be [index, networks]")
+    index, count = shard
+    if index < 0 or count < 1:
+        raise InputError(f"shards: {shard}: must be an index of at least 0 and at least one network")
+    return index, count
+
+
+def _same(row: Row, **expected: Any) -> None:
+    """Raises InputError where a column is not what follows from the spec."""
+    for name, value in expected.items():
+        found = row[name]
+        if isinstance(value, float) and isinstance(found, float) and math.isclose(found, value, rel_tol=1e-9):
+            continue
+        if found != value:
+            raise InputError(f"{name} = {str(found)[:100]}: does not follow from its spec ({str(value)[:100]})")
+
+
+def _check_value(column: sa.Column[Any], value: Any, *, reference: bool) -> None:
+    """Raises InputError unless the value is one that the column may hold, on either database."""
+    name, kind = column.name, column.type
+    if value is None:
+        if not column.nullable and column.server_default is None:
+            raise InputError(f"{name}: is missing")
+        return
+    shown = str(value)[:100]
+    if reference:
+        parts = value.split(" ") if name == "comparison_id" else [value]
+        if not all(_DIGEST.fullmatch(part) for part in parts):
+            raise InputError(f"{name} = {shown!r}: is no digest")
+    elif isinstance(kind, sa.Enum):
+        if value not in kind.enums:
+            raise InputError(f"{name} = {shown!r}: must be one of {', '.join(map(str, kind.enums))}")
+    elif isinstance(kind, sa.String):
+        if (name == "digest" or name.endswith("_digest")) and not _DIGEST.fullmatch(value):
+            raise InputError(f"{name} = {shown!r}: is no digest")
+        if len(value) > (kind.length or TEXT_LIMIT) or _CONTROL.search(value):
+            raise InputError(f"{name} = {shown!r}: is too long, or holds characters that are no text")
+    elif isinstance(kind, sa.BigInteger | sa.Integer) and not isinstance(kind, sa.Boolean):
+        bits = 63 if isinstance(kind, sa.BigInteger) else 31
+        if not -(2**bits) <= value < 2**bits:
+            raise InputError(f"{name} = {shown}: is out of range")
+    elif isinstance(kind, sa.Double):
+        if not math.isfinite(value):
+            raise InputError(f"{name} = {shown}: must be finite")
+    elif isinstance(kind, sa.JSON):
+        _check_json(name, value)
+    elif isinstance(kind, UTCDateTime) and not 1970 <= value.year <= 9000:
+        raise InputError(f"{name} = {shown}: is no time at which anything ran")
+
+
+def _check_json(name: str, value: Any) -> None:
+    if not isinstance(value, list if name in ("matrix", "shards") else dict):
+        raise InputError(f"{name} = {str(value)[:100]}: is of another kind")
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += [*item, *item.values()]
+        elif isinstance(item, list):
+            waiting += item
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise InputError(f"{name}: holds a number that is not finite")
+        elif isinstance(item, int) and abs(item) >= 2**63:
+            raise InputError(f"{name}: holds a number that is out of range")
+        elif isinstance(item, str) and _CONTROL.search(item):
+            raise InputError(f"{name}: holds characters that are no text")

@@ -1,0 +1,180 @@
+"""Reading an archive of results into a database: in one transaction, and only what is not there yet."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.orm import Session
+
+from db.schema.models import Base, ComparisonRow, Configuration, Run, StudyRun
+from db.schema.statements import insert, table_of
+from db.session import Database
+from db.upkeep.archive import TABLES, Manifest, Moved, read_rows, verified_manifest
+from db.upkeep.arriving import Arriving
+from db.writing.lifecycle import register_version
+from eftcore.activations import canonical_name
+from eftcore.errors import EnvironmentProblem, InputError
+
+
+def import_archive(db: Database, path: Path, *, sha256: str | None = None) -> dict[str, int]:
+    """Add the contents of an archive, in one transaction; rows added to each table. What is there already stays.
+
+    A run that failed here, or is not finished, is replaced by one that succeeded there.
+
+    Args:
+        sha256: of the whole archive, as whoever made it told by another way; its own checksums tell damage alone.
+
+    Raises:
+        InputError: not an archive of ours, damaged, forged as far as that can be seen, or made by a newer version of
+            the program; nothing was changed.
+        EnvironmentProblem: the database cannot be written.
+    """
+    try:
+        if not path.is_file():
+            raise InputError("there is no such file; give an archive of `eft export`")
+        with path.open("rb") as file:
+            if sha256 is not None:
+                _require_digest(file, sha256)
+            with zipfile.ZipFile(file) as archive:
+                manifest = verified_manifest(archive, path.stat().st_size)
+                with db.session() as session:
+                    return _Import(session, archive, manifest).run()
+    except InputError as error:
+        raise InputError(f"import of {path}: {error}") from None
+    except EnvironmentProblem:
+        raise
+    except OSError as error:
+        raise InputError(f"import of {path}: {error.strerror or error}; give an archive of `eft export`") from None
+    except exc.DBAPIError as error:
+        said = str(error.orig).strip().splitlines() or ["refused"]
+        raise InputError(f"import of {path}: the database does not take its rows ({said[0][:200]})") from None
+    except Exception as error:  # whatever a reader of zip, Parquet or JSON makes of bytes that somebody chose
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"import of {path}: not an archive of `eft export`, or damaged ({said[0][:200]}); copy it again"
+        ) from None
+
+
+def _require_digest(file: BufferedReader, expected: str) -> None:
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected.strip().lower():
+        raise InputError(f"its sha256 is {found}, not {expected[:100]}; nothing was read")
+
+
+class _Import:
+    """One import: which ids the digests of the archive have here, and which rows are new."""
+
+    def __init__(self, session: Session, archive: zipfile.ZipFile, manifest: Manifest) -> None:
+        self.session = session
+        self.archive = archive
+        self.manifest = manifest
+        self.arriving = Arriving()
+        self.ids: dict[type[Base], dict[str, int]] = {}
+        self.new: dict[type[Base], set[int]] = {}
+
+    def run(self) -> dict[str, int]:
+        added = {}
+        for moved in TABLES:
+            owner = next(iter(moved.references.values()), None)
+            if moved.model is ComparisonRow:
+                added[moved.name] = self._comparisons(moved)
+            elif "id" in table_of(moved.model).c:
+                added[moved.name] = self._named(moved)
+            elif moved.model is StudyRun:
+                added[moved.name] = self._plain(moved, None)
+            else:
+                added[moved.name] = self._plain(moved, owner)
+        known = sa.select(Run.kind, sa.func.max(Run.algorithm_version)).group_by(Run.kind)
+        for kind, version in self.session.execute(known).all():
+            register_version(self.session, kind, version)
+        return added
+
+    def _read(self, moved: Moved) -> Iterator[list[dict[str, Any]]]:
+        """Rows that the models of this project could have written. Raises InputError for others."""
+        for rows in read_rows(self.archive, moved, self.manifest):
+            for row in rows:
+                self.arriving.check(moved, row)
+                if moved.model is Configuration:  # older archives have another text of the same activation
+                    row["activation"] = canonical_name(row["activation"])
+            yield rows
+
+    def _here(self, moved: Moved, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with the ids of this database; a run that a run extends comes later in the archive or earlier."""
+        for name, model in moved.references.items():
+            if name != "extends_run_id":
+                row[name] = self.ids[model][row[name]]
+        return row
+
+    def _named(self, moved: Moved) -> int:
+        """Rows that have a digest: studies, kernels, configurations and runs."""
+        table = table_of(moved.model)
+        ids, new = self.ids.setdefault(moved.model, {}), self.new.setdefault(moved.model, set())
+        extended = {}
+        for rows in self._read(moved):
+            for given in rows:
+                row = self._here(moved, given)
+                extended[row["digest"]] = row.pop("extends_run_id", None)
+                statement = insert(self.session, moved.model).values(row)
+                if moved.model is Run:
+                    better = sa.and_(table.c.status != "succeeded", statement.excluded.status == "succeeded")
+                    replaced = {name: statement.excluded[name] for name in row if name != "digest"}
+                    statement = statement.on_conflict_do_update(index_elements=["digest"], set_=replaced, where=better)
+                else:
+                    statement = statement.on_conflict_do_nothing(index_elements=["digest"])
+                row_id = self.session.execute(statement.returning(table.c.id)).scalar()
+                if row_id is not None:
+                    new.add(row_id)
+                else:
+                    row_id = self.session.execute(
+                        sa.select(table.c.id).where(table.c.digest == row["digest"])
+                    ).scalar_one()
+                ids[row["digest"]] = row_id
+        for digest, base in extended.items():
+            if base is not None and base not in ids:
+                raise InputError(f"runs {digest[:12]}: extends_run_id = {base[:12]}: the archive has no such row")
+            if base is not None and ids[digest] in new:
+                link = sa.update(Run).where(Run.id == ids[digest]).values(extends_run_id=ids[base])
+                self.session.execute(link)
+        return len(new)
+
+    def _comparisons(self, moved: Moved) -> int:
+        names = {run_id: digest for digest, run_id in self.ids[Run].items()}
+        ids, new = self.ids.setdefault(ComparisonRow, {}), self.new.setdefault(ComparisonRow, set())
+        pair = ["prediction_run_id", "reference_run_id"]
+        for rows in self._read(moved):
+            for given in rows:
+                row = self._here(moved, given)
+                statement = insert(self.session, ComparisonRow).values(row).on_conflict_do_nothing(index_elements=pair)
+                row_id = self.session.execute(statement.returning(ComparisonRow.id)).scalar()
+                if row_id is not None:
+                    new.add(row_id)
+                else:
+                    same = (getattr(ComparisonRow, name) == row[name] for name in pair)
+                    row_id = self.session.execute(sa.select(ComparisonRow.id).where(*same)).scalar_one()
+                ids[f"{names[row[pair[0]]]} {names[row[pair[1]]]}"] = row_id
+        return len(new)
+
+    def _plain(self, moved: Moved, owner: type[Base] | None) -> int:
+        """Rows that belong to a run or a comparison: they come with it when it is new, else they are there."""
+        added = 0
+        (first, *_) = moved.references
+        keys = [column.name for column in table_of(moved.model).primary_key]
+        for rows in self._read(moved):
+            ours = [self._here(moved, row) for row in rows]
+            if owner is Run:
+                ours = [row for row in ours if row[first] in self.new[Run]]
+            if not ours:
+                continue
+            count = sa.select(sa.func.count()).select_from(table_of(moved.model))
+            before = self.session.scalar(count) if owner is not Run else 0
+            statement = insert(self.session, moved.model).on_conflict_do_nothing(index_elements=keys)
+            self.session.execute(statement, ours)
+            added += len(ours) if owner is Run else (self.session.scalar(count) or 0) - (before or 0)
+        return added

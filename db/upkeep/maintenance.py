@@ -1,0 +1,157 @@
+"""Looking after a results database: is it sound, and a copy of it that can be put away. Neither changes anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import exc
+
+from db.addresses import redacted
+from db.errors import DatabaseMissing, problem_from
+from db.home import default_url
+from db.schema.models import Base
+from db.schema.views import VIEWS, by_study
+from db.session import make_engine, parse_url, sqlite_path
+from db.upkeep import migrate
+from eftcore.errors import EnvironmentProblem, InputError
+
+_PAGES_AT_ONCE = 1000
+_WITHOUT_RESULTS = sa.text(
+    "SELECT count(*) FROM runs r WHERE r.status = 'succeeded'"
+    " AND NOT EXISTS (SELECT 1 FROM kernel_trajectories k WHERE k.run_id = r.id)"
+)
+_UNFINISHED_INDEXES = sa.text(
+    "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE NOT i.indisvalid"
+    " UNION ALL SELECT conname FROM pg_constraint WHERE NOT convalidated"
+)
+
+
+def check(url: str | sa.URL | None = None) -> list[str]:
+    """What is wrong with a database, one line each; an empty list when it is sound.
+
+    Looks at the revision, at every table, column, index and view, at the file or the server's own marks, and for runs
+    that lack their results. Reads every page of an SQLite file. Raises as migrate.current().
+    """
+    parsed = parse_url(url or default_url())
+    try:
+        migrate.require_current(parsed)
+    except migrate.SchemaOutdated as problem:
+        return [str(problem)]
+    engine = make_engine(parsed, "rw")  # nothing is written, but describing tables takes more than the reader's rights
+    try:
+        with engine.connect() as connection:
+            return [*_schema_problems(connection), *_damage(connection), *_missing_results(connection)]
+    except exc.DBAPIError as error:
+        raise problem_from(error, parsed) from error
+    finally:
+        engine.dispose()
+
+
+def _schema_problems(connection: sa.Connection) -> list[str]:
+    context = MigrationContext.configure(
+        connection, opts={"compare_type": True, "version_table": migrate.VERSION_TABLE}
+    )
+    problems = [f"schema differs: {_in_words(difference)}" for difference in compare_metadata(context, Base.metadata)]
+    there = set(sa.inspect(connection).get_view_names())
+    missing = [view.name for view in VIEWS if view.name not in there]
+    problems += [f"view {name} is missing" for name in missing]
+    for view in VIEWS:
+        if view.name in (*missing, *map(by_study, missing)):  # without its view, a twin cannot be read
+            continue
+        found = list(connection.execute(sa.text(f"SELECT * FROM {view.name} LIMIT 0")).keys())
+        if found != [column.name for column in view.c]:
+            problems.append(f"view {view.name} has other columns than this version of the program")
+    return problems
+
+
+def _in_words(difference: object) -> str:
+    return " ".join(str(part) for part in difference) if isinstance(difference, tuple) else str(difference)
+
+
+def _damage(connection: sa.Connection) -> list[str]:
+    if connection.dialect.name == "sqlite":
+        pages = connection.execute(sa.text("PRAGMA integrity_check")).scalars().all()
+        orphans = connection.execute(sa.text("PRAGMA foreign_key_check")).all()
+        return [
+            *(f"file is damaged: {line}" for line in pages if line != "ok"),
+            *(f"row {row[1]} of {row[0]} refers to a row of {row[2]} that is not there" for row in orphans),
+        ]
+    unfinished = connection.execute(_UNFINISHED_INDEXES).scalars().all()
+    return [f"index or constraint {name} is not valid; REINDEX or VALIDATE it" for name in unfinished]
+
+
+def _missing_results(connection: sa.Connection) -> list[str]:
+    count = connection.scalar(_WITHOUT_RESULTS)
+    return [f"{count} runs succeeded but have no trajectories"] if count else []
+
+
+def backup(path: Path, url: str | sa.URL | None = None) -> Path:
+    """Copy the database to ``path`` while others may use it; complete or absent, and checked.
+
+    SQLite gives another SQLite file; PostgreSQL an archive of pg_dump, which pg_restore reads.
+
+    Raises:
+        InputError: ``path`` is there already.
+        DatabaseMissing: there is nothing to copy.
+        EnvironmentProblem: the copy cannot be written, or there is no pg_dump of the server's version.
+    """
+    parsed = parse_url(url or default_url())
+    if path.exists():
+        raise InputError(f"backup to {path}: it is there already; choose another name")
+    source = sqlite_path(parsed)
+    if source is not None and not source.exists():
+        raise DatabaseMissing(f"there is no database at {source}; nothing to back up")
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if source is not None:
+            _copy_sqlite(source, part)
+        else:
+            _dump_postgresql(parsed, part)
+        part.replace(path)
+    except (OSError, sqlite3.Error) as error:
+        said = getattr(error, "strerror", None) or error
+        raise EnvironmentProblem(f"backup to {path}: {said}; free some space, or choose another folder") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return path
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    target.touch()  # the umask says who may write it; SQLite would let its owner alone
+    address = f"file:{quote(str(source))}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True)) as original, closing(sqlite3.connect(target)) as copy:
+        original.backup(copy, pages=_PAGES_AT_ONCE)
+        copy.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+        found = copy.execute("PRAGMA quick_check").fetchone()[0]
+    if found != "ok":
+        raise EnvironmentProblem(f"backup of {source}: the copy is not sound ({found}); run `eft db check`")
+
+
+def _dump_postgresql(url: sa.URL, target: Path) -> None:
+    program = shutil.which("pg_dump")
+    if program is None:
+        raise EnvironmentProblem(
+            "backup of a PostgreSQL database needs pg_dump of the server's version; install PostgreSQL's client"
+            " programs, or use `eft export`"
+        )
+    password = url.query.get("password") or url.password
+    without = url.set(drivername="postgresql", password=None).difference_update_query(["password"])
+    address = without.render_as_string()  # arguments are public
+    environment = dict(os.environ) | ({"PGPASSWORD": str(password)} if password else {})
+    arguments = [program, "--format=custom", "--no-owner", f"--file={target}", f"--dbname={address}"]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        said = redacted(done.stderr, url).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise EnvironmentProblem(f"backup: {'; '.join(said)}")

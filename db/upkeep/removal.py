@@ -1,0 +1,100 @@
+"""Taking things out of the database: studies, runs, and what nothing needs any more. Each can be tried first.
+
+Nothing goes while a study is under way: it would miss what was taken from it, or what others left it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.schema.models import Base, Claim, Configuration, Kernel, Run, Study, StudyRun
+from db.schema.statements import utc_in
+from db.session import Database, sqlite_path
+from db.writing import claims
+from eftcore.errors import InputError
+
+_DAY = 24 * 3600.0
+
+
+def delete_study(db: Database, study: str, *, dry_run: bool = False) -> dict[str, int]:
+    """Delete a study (name or digest) and the runs that no other study uses; rows that go, by table.
+
+    Raises InputError when there is no such study, EnvironmentProblem while results are being computed.
+    """
+    chosen = sa.select(Study.id).where(sa.or_(Study.name == study, Study.digest == study))
+    with _removing(db, dry_run) as (session, gone):
+        studies = session.scalars(chosen).all()
+        if not studies:
+            raise InputError(f"study = {study!r}: there is no such study in the database")
+        theirs = sa.select(StudyRun.run_id).where(StudyRun.study_id.in_(studies))
+        shared = sa.select(StudyRun.run_id).where(StudyRun.study_id.not_in(studies))
+        session.execute(sa.delete(Run).where(Run.id.in_(theirs), Run.id.not_in(shared)))
+        session.execute(sa.delete(Study).where(Study.id.in_(studies)))
+    return gone
+
+
+def delete_runs(db: Database, run_ids: Sequence[int], *, dry_run: bool = False) -> dict[str, int]:
+    """Delete runs with their trajectories and comparisons; rows that go, by table.
+
+    Raises InputError when one of them does not exist, EnvironmentProblem while results are being computed.
+    """
+    wanted = {int(run_id) for run_id in run_ids}
+    with _removing(db, dry_run) as (session, gone):
+        missing = wanted - set(session.scalars(sa.select(Run.id).where(Run.id.in_(wanted))))
+        if missing:
+            raise InputError(f"run_id = {', '.join(map(str, sorted(missing)))}: there is no such run")
+        session.execute(sa.delete(Run).where(Run.id.in_(wanted)))
+    return gone
+
+
+def collect_garbage(db: Database, *, unsuccessful: bool = False, dry_run: bool = False) -> dict[str, int]:
+    """Delete what nothing needs; rows that go, by table. An SQLite file then gives its free pages back.
+
+    That is: configurations and kernels without runs, studies without runs and claims that expired, both for a day.
+    Raises EnvironmentProblem while results are being computed.
+
+    Args:
+        unsuccessful: also runs that failed, are stale, or have been pending for a day.
+    """
+    with _removing(db, dry_run) as (session, gone):
+        yesterday = utc_in(session, -_DAY)
+        if unsuccessful:
+            forgotten = sa.and_(Run.status == "pending", Run.updated_at < yesterday)
+            session.execute(sa.delete(Run).where(sa.or_(Run.status.in_(("failed", "stale")), forgotten)))
+        session.execute(sa.delete(Claim).where(Claim.expires_at < yesterday))
+        members = sa.select(StudyRun.study_id)
+        session.execute(sa.delete(Study).where(Study.id.not_in(members), Study.created_at < yesterday))
+        session.execute(sa.delete(Configuration).where(Configuration.id.not_in(sa.select(Run.configuration_id))))
+        session.execute(sa.delete(Kernel).where(Kernel.id.not_in(sa.select(Configuration.kernel_id))))
+    if not dry_run and sqlite_path(db.url) is not None:
+        with db.engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.execute("VACUUM")
+    return gone
+
+
+@contextmanager
+def _removing(db: Database, dry_run: bool) -> Iterator[tuple[Session, dict[str, int]]]:
+    """One transaction that is not kept in a dry run; the dictionary is filled at its end."""
+    gone: dict[str, int] = {}
+    with db.session() as session:
+        if not dry_run:
+            claims.refuse_while_at_work(session)
+        before = _count(session)
+        yield session, gone
+        after = _count(session)
+        gone.update({name: before[name] - left for name, left in after.items() if left < before[name]})
+        if dry_run:
+            session.rollback()
+
+
+def _count(session: Session) -> dict[str, int]:
+    tables = Base.metadata.sorted_tables
+    columns = [sa.select(sa.func.count()).select_from(table).scalar_subquery() for table in tables]
+    counts = session.execute(sa.select(*columns)).one()
+    return {table.name: int(count) for table, count in zip(tables, counts, strict=True)}

@@ -1,0 +1,1 @@
+"""What goes in: results, the status of runs, and who is computing what."""

@@ -1,0 +1,188 @@
+"""Claims: who is computing which result now, so that nobody computes it twice and nothing stays "running" for ever.
+
+A claim is taken by the digest of the result and belongs to a holder (one per worker process). It expires by the clock
+of the database unless the holder renews it; then others may take it, and a run without a living claim is stale. The
+holder chooses how long its claims last, so that no sweep with other settings can end a live run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.schema.models import Claim, Run
+from db.schema.statements import insert, utc_in
+from db.schema.types import utc_now
+from db.session import Database
+from db.writing import lifecycle
+from eftcore.errors import EnvironmentProblem
+
+HEARTBEAT_SECONDS = 20.0
+LEASE_SECONDS = 120.0
+"""A claim survives five heartbeats that are lost."""
+
+logger = logging.getLogger(__name__)
+
+
+def new_holder() -> str:
+    """A name for this process as a holder of claims: where it runs, its number there, and a random part."""
+    return f"{_here()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def _here() -> str:
+    """The host and what its process numbers count: containers may share the name of a host, and each has its own."""
+    name = socket.gethostname()
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        return f"{name}:{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:  # not Linux
+        return f"{name}:{uuid.getnode():x}"
+
+
+def claim(db: Database, digest: str, *, task: str, holder: str, **options: Any) -> bool:
+    """Take the work on a result; False while somebody else holds it. ``options`` as take()."""
+    with db.session() as session:
+        return take(session, digest, task=task, holder=holder, **options)
+
+
+def take(
+    session: Session,
+    digest: str,
+    *,
+    task: str,
+    holder: str,
+    lease_seconds: float = LEASE_SECONDS,
+    flow_run_id: str | None = None,
+    task_run_id: str | None = None,
+) -> bool:
+    """claim() as part of a transaction. Whoever also changes runs does so afterwards: that order avoids deadlocks.
+
+    Args:
+        task: what is being done, for people.
+        lease_seconds: how long the claim lasts without a heartbeat.
+        flow_run_id, task_run_id: Prefect's.
+    """
+    row: dict[str, Any] = {"digest": digest, "task": task, "holder": holder}
+    row |= {"flow_run_id": flow_run_id, "task_run_id": task_run_id}
+    row |= {"claimed_at": utc_now(), "heartbeat_at": utc_now(), "expires_at": utc_in(session, lease_seconds)}
+    statement = insert(session, Claim).values(row)
+    statement = statement.on_conflict_do_update(
+        index_elements=["digest"],
+        set_={name: statement.excluded[name] for name in row if name != "digest"},
+        where=sa.or_(Claim.holder == holder, Claim.expires_at < utc_now()),
+    )
+    return session.execute(statement.returning(Claim.digest)).scalar() is not None
+
+
+def renew(db: Database, holder: str, lease_seconds: float = LEASE_SECONDS) -> set[str]:
+    """Heartbeat for everything that the holder has claimed; returns the digests it still holds.
+
+    A run of its that was swept in the meantime is running again.
+    """
+    with db.session() as session:
+        alive = {"heartbeat_at": utc_now(), "expires_at": utc_in(session, lease_seconds)}
+        renewed = sa.update(Claim).where(Claim.holder == holder).values(alive).returning(Claim.digest)
+        held = set(session.execute(renewed, execution_options={"synchronize_session": False}).scalars())
+        if held:
+            lifecycle.move(session, "running", Run.digest.in_(held), Run.status == "stale")
+    return held
+
+
+def release(db: Database, holder: str, digest: str | None = None) -> None:
+    """Give up one claim of the holder, or all of them. A run that is still "running" then counts as stale."""
+    with db.session() as session:
+        statement = sa.delete(Claim).where(Claim.holder == holder)
+        session.execute(statement if digest is None else statement.where(Claim.digest == digest))
+
+
+def release_dead(db: Database) -> None:
+    """Give up the claims of holders here whose process is no more; those of other machines and containers expire."""
+    with db.session() as session:
+        _release_dead(session)
+
+
+def _release_dead(session: Session) -> None:
+    here = sa.select(Claim.holder).distinct().where(Claim.holder.startswith(f"{_here()}:", autoescape=True))
+    gone = [holder for holder in session.scalars(here) if not _runs(int(holder.split(":")[-2]))]
+    session.execute(sa.delete(Claim).where(Claim.holder.in_(gone)))
+
+
+def refuse_while_at_work(session: Session) -> None:
+    """Raise EnvironmentProblem while anybody computes results; nobody starts to before the transaction ends.
+
+    For whatever takes rows away: a study that is under way would miss them. What a process of this machine left that
+    is no more does not count.
+    """
+    _let_nobody_start(session)
+    _release_dead(session)
+    living = sa.select(Claim).where(Claim.expires_at >= utc_now()).order_by(Claim.claimed_at, Claim.task)
+    first = {claim.holder: claim for claim in reversed(session.scalars(living).all())}
+    if first:
+        who = ", ".join(
+            f"{claim.task} by {claim.holder} since {claim.claimed_at:%Y-%m-%d %H:%M:%S} UTC" for claim in first.values()
+        )
+        raise EnvironmentProblem(
+            f"results are being computed for this database ({who}); try again when that has ended, or, if its process"
+            f" was killed, {LEASE_SECONDS:.0f} seconds later"
+        )
+
+
+def _let_nobody_start(session: Session) -> None:
+    """SQLite has one writer at a time anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(sa.text("LOCK TABLE claims IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def sweep_stale(db: Database) -> list[int]:
+    """Mark as stale the runs that nobody gives signs of life for; returns their ids. Never touches a live run.
+
+    A worker that was only slow brings its run back by its next heartbeat, or completes it.
+    """
+    with db.session() as session:
+        _let_nobody_start(session)  # or be between taking a claim and starting its run
+        alive = sa.exists().where(Claim.digest == Run.digest, Claim.expires_at >= utc_now())
+        return lifecycle.move(session, "stale", ~alive)
+
+
+@contextmanager
+def heartbeat(
+    db: Database, holder: str, *, every: float = HEARTBEAT_SECONDS, lease_seconds: float = LEASE_SECONDS
+) -> Iterator[None]:
+    """Renew the holder's claims from a thread while the block runs; what is left of them then is for ``release``."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(every):
+            try:
+                renew(db, holder, lease_seconds)
+            except EnvironmentProblem as problem:  # the next beat may get through before the claims expire
+                logger.warning("heartbeat of %s: %s", holder, problem)
+
+    thread = threading.Thread(target=beat, name="eft-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

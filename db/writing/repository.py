@@ -1,0 +1,340 @@
+"""Writing results: one short transaction for each, idempotent by digest.
+
+Two processes that record the same result at once end with one row: the second waits for the first (SQLite: BEGIN
+IMMEDIATE; PostgreSQL: the unique digest) and then finds the row there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.schema.models import (
+    QUANTITIES,
+    STOP_REASONS,
+    Claim,
+    ComparisonRow,
+    ErrorMetric,
+    KernelTrajectory,
+    Run,
+    SimulationPrecision,
+    Study,
+    StudyRun,
+    TrajectoryValue,
+    ValidityWindow,
+)
+from db.schema.rows import (
+    ARRAYS,
+    PrecisionTarget,
+    Trajectory,
+    blob_row,
+    error_rows,
+    precision_row,
+    prediction_fields,
+    provenance_fields,
+    simulation_fields,
+    value_rows,
+    window_rows,
+)
+from db.schema.statements import get_or_create, insert, table_of, upsert
+from db.schema.types import plain_json, utc_now
+from db.session import Database
+from db.writing import claims
+from db.writing.lifecycle import enter, extended_run
+from eftcore.errors import InputError
+from eftcore.results import Theory
+from eftcore.specs import EnsembleSpec, PredictionSpec
+
+if TYPE_CHECKING:
+    from eftcore.ensemble.sample import Sample
+    from eftcore.verdicts.windows import Comparison
+
+__all__ = [
+    "PrecisionTarget",
+    "find_run",
+    "mark_failed",
+    "mark_pending",
+    "mark_running",
+    "record_comparison",
+    "record_prediction",
+    "record_simulation",
+    "record_study",
+    "succeeded_runs",
+]
+
+
+def record_study(db: Database, *, name: str, digest: str, spec: Mapping[str, Any]) -> int:
+    """Record a study file as it is run; returns its id (the same one for the same digest)."""
+    with db.session() as session:
+        return get_or_create(session, Study, {"name": name, "digest": digest, "spec": plain_json(dict(spec))})
+
+
+def record_prediction(
+    db: Database, theory: Theory, *, provenance: Mapping[str, Any], study_id: int | None = None
+) -> int:
+    """Record a prediction with its trajectories; returns the run id (the same one for the same spec).
+
+    Args:
+        theory: the result of eftcore.predict.
+        provenance: any of PROVENANCE_KEYS; ``started_at`` is a datetime with time zone or its ISO text.
+        study_id: the study that asked for it.
+
+    Raises:
+        InputError: unknown provenance key, time without zone, no such study.
+        EnvironmentProblem: the database cannot be used; nothing is half-written.
+    """
+    fields = prediction_fields(theory.spec) | {
+        "converged": bool(theory.converged),
+        "details": plain_json(theory.details),
+    }
+    resolved = theory.details.get("wick_order")
+    if fields["closure_order"] is None and theory.spec.order == "auto" and isinstance(resolved, int):
+        fields["closure_order"] = resolved
+    trajectories = [
+        Trajectory(quantity, values, numerical_error=theory.numerical_error.get(quantity))
+        for quantity, name in ARRAYS.items()
+        if (values := getattr(theory, name)) is not None
+    ]
+    row = _row(theory.spec, fields, provenance)
+    blobs = _blobs_and_values(theory.spec, trajectories)
+    with db.session() as session:
+        run_id, entered = enter(session, theory.spec, row, study_id)
+        if entered:
+            _insert_trajectories(session, run_id, *blobs)
+        return run_id
+
+
+def record_simulation(
+    db: Database,
+    sample: Sample,
+    *,
+    provenance: Mapping[str, Any],
+    study_id: int | None = None,
+    details: Mapping[str, Any] | None = None,
+    targets: Sequence[PrecisionTarget] = (),
+    stopped_because: str | None = None,
+    announced: str | None = None,
+) -> int:
+    """Record a merged simulation with its trajectories and standard errors. As record_prediction.
+
+    When an earlier simulation of the same ensemble is part of this one (a top-up), the run says which it extends.
+
+    Args:
+        details: more about it, JSON-able, such as the precision reached.
+        targets: the precision it was run for, at most one for each quantity.
+        stopped_because: "met", "cap" or "count".
+        announced: the digest it was marked pending or running with, when its shards were not known then.
+    """
+    shards = [[int(index), int(count)] for index, count in sample.shards]
+    fields = simulation_fields(sample.spec, sample.digest, int(sample.samples)) | {"shards": shards}
+    if details is not None:
+        fields["details"] = plain_json(dict(details))
+    trajectories = [
+        Trajectory(
+            quantity,
+            getattr(sample, name),
+            getattr(sample, f"{name}_se"),
+            reliable=sample.reliable(quantity),
+            degrees_of_freedom=sample.degrees_of_freedom(quantity),
+        )
+        for quantity, name in ARRAYS.items()
+    ]
+    if stopped_because is not None and stopped_because not in STOP_REASONS:
+        raise InputError(f"stopped_because = {stopped_because!r}: must be one of {', '.join(STOP_REASONS)}")
+    named = [target.quantity for target in targets]
+    if len(set(named)) < len(named) or not set(named) <= set(QUANTITIES):
+        raise InputError(f"targets for {', '.join(named)}: at most one for each of {', '.join(QUANTITIES)}")
+    row = _row(sample.spec, fields, provenance)
+    blobs = _blobs_and_values(sample.spec, trajectories)
+    precision = [precision_row(item) for item in trajectories if item.quantity in QUANTITIES]
+    with db.session() as session:
+        run_id, entered = enter(session, sample.spec, row, study_id, announced=announced)
+        if entered:
+            extends = extended_run(session, row, run_id)
+            session.execute(sa.update(Run).where(Run.id == run_id).values(extends_run_id=extends))
+            _insert_trajectories(session, run_id, *blobs)
+            session.execute(
+                sa.insert(table_of(SimulationPrecision)), [{"run_id": run_id, **item} for item in precision]
+            )
+        # what it was run for is no part of the result: a finished run that meets another target says so too
+        for target in targets:
+            aimed = sa.update(SimulationPrecision).where(
+                SimulationPrecision.run_id == run_id, SimulationPrecision.quantity == target.quantity
+            )
+            session.execute(aimed.values(target.row()))
+        if stopped_because is not None:
+            session.execute(sa.update(Run).where(Run.id == run_id).values(stopped_because=stopped_because))
+        return run_id
+
+
+def mark_pending(
+    db: Database,
+    spec: PredictionSpec | EnsembleSpec,
+    *,
+    study_id: int | None = None,
+    digest: str | None = None,
+    samples: int | None = None,
+) -> int:
+    """Record that a run is going to be computed; returns its id. One that is running or succeeded stays as it is.
+
+    Args:
+        digest: identity of the simulation that is wanted, with its shards (Sample.digest); a prediction has its own.
+            Where the shards are not known yet, any digest of the request: see ``announced`` of record_simulation.
+        samples: networks wanted, for a simulation (the most, when their number is not known).
+    """
+    row = _row(spec, _wanted_fields(spec, digest, samples) | {"status": "pending"}, {})
+    with db.session() as session:
+        return enter(session, spec, row, study_id)[0]
+
+
+def mark_running(
+    db: Database,
+    spec: PredictionSpec | EnsembleSpec,
+    *,
+    holder: str,
+    provenance: Mapping[str, Any],
+    study_id: int | None = None,
+    digest: str | None = None,
+    samples: int | None = None,
+    lease_seconds: float = claims.LEASE_SECONDS,
+) -> int | None:
+    """Claim a run and record that it is being computed; its id, or None when it succeeded or somebody else computes it.
+
+    Keep it alive with claims.heartbeat(); a run without a living claim becomes stale (claims.sweep_stale).
+
+    Args:
+        holder: who computes it: claims.new_holder().
+        digest, samples: as in mark_pending.
+    """
+    fields = _wanted_fields(spec, digest, samples) | {"status": "running"}
+    row = _row(spec, fields, provenance)
+    with db.session() as session:
+        claim = {"task": row["kind"], "holder": holder, "lease_seconds": lease_seconds}
+        claim |= {name: row[name] for name in ("flow_run_id", "task_run_id")}
+        if not claims.take(session, row["digest"], **claim):
+            return None
+        run_id, entered = enter(session, spec, row, study_id)
+        if not entered:
+            session.execute(sa.delete(Claim).where(Claim.digest == row["digest"]))
+        return run_id if entered else None
+
+
+def mark_failed(
+    db: Database,
+    spec: PredictionSpec | EnsembleSpec,
+    *,
+    error: str,
+    provenance: Mapping[str, Any],
+    study_id: int | None = None,
+    digest: str | None = None,
+    samples: int | None = None,
+) -> int:
+    """Record that a run failed and why; returns its id. A run that succeeded before stays as it is.
+
+    Args:
+        error: what went wrong, for people.
+        digest, samples: as in mark_pending; a later success of the same digest replaces the failure.
+    """
+    failure = {"status": "failed", "error_message": error or "no message"}
+    row = _row(spec, _wanted_fields(spec, digest, samples) | failure, provenance)
+    with db.session() as session:
+        return enter(session, spec, row, study_id)[0]
+
+
+def record_comparison(db: Database, *, prediction_run_id: int, reference_run_id: int, comparison: Comparison) -> int:
+    """Record errors over depth and validity windows; returns the comparison's id.
+
+    Recording again renews the rows of the same layer or tolerance and keeps the others, so windows at more tolerances
+    can be added later.
+
+    Args:
+        reference_run_id: what the prediction is held against: a simulation, or a better prediction.
+
+    Raises:
+        InputError: a run does not exist or did not succeed, the first is no prediction, both are the same run, or their
+            configurations differ.
+    """
+    # ids out of a frame are numpy's, which SQLite would store as bytes
+    pair = {"prediction_run_id": int(prediction_run_id), "reference_run_id": int(reference_run_id)}
+    with db.session() as session:
+        _check_pair(session, **pair)
+        statement = insert(session, ComparisonRow).values(pair)
+        statement = statement.on_conflict_do_update(index_elements=list(pair), set_={"updated_at": utc_now()})
+        comparison_id = int(session.execute(statement.returning(ComparisonRow.id)).scalar_one())
+        upsert(session, ErrorMetric, error_rows(comparison_id, comparison))
+        upsert(session, ValidityWindow, window_rows(comparison_id, comparison))
+        return comparison_id
+
+
+def find_run(db: Database, digest: str) -> Run | None:
+    """The run with this identity, whatever its status; None when there is none."""
+    with db.reading() as session:
+        return session.scalar(sa.select(Run).where(Run.digest == digest))
+
+
+def succeeded_runs(db: Database, study: str, digests: Sequence[str]) -> dict[str, int]:
+    """Ids of those runs of a study (its digest) that succeeded, by digest."""
+    query = (
+        sa.select(Run.digest, Run.id)
+        .join(StudyRun, StudyRun.run_id == Run.id)
+        .join(Study, Study.id == StudyRun.study_id)
+        .where(Study.digest == study, Run.digest.in_(digests), Run.status == "succeeded")
+    )
+    with db.reading() as session:
+        return {run.digest: run.id for run in session.execute(query)}
+
+
+def _wanted_fields(spec: PredictionSpec | EnsembleSpec, digest: str | None, samples: int | None) -> dict[str, Any]:
+    if isinstance(spec, PredictionSpec):
+        return prediction_fields(spec)
+    if digest is None or samples is None:
+        raise InputError("a simulation without results needs digest (Sample.digest of what is wanted) and samples")
+    return simulation_fields(spec, digest, samples)
+
+
+def _row(
+    spec: PredictionSpec | EnsembleSpec, fields: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    row = {"status": "succeeded"} | provenance_fields(provenance) | dict(fields)
+    row["spec"] = spec.model_dump(mode="json", exclude={"model", "kernel"})
+    row["algorithm_version"] = spec.version
+    return row
+
+
+Rows = list[dict[str, Any]]
+
+
+def _blobs_and_values(spec: PredictionSpec | EnsembleSpec, trajectories: list[Trajectory]) -> tuple[Rows, Rows]:
+    """Rows of the two trajectory tables, made before the transaction starts."""
+    layers = list(spec.depths or ())
+    values = [row for item in trajectories for row in value_rows(item, layers, spec.kernel.n_inputs)]
+    return [blob_row(item) for item in trajectories], values
+
+
+def _insert_trajectories(session: Session, run_id: int, blobs: Rows, values: Rows) -> None:
+    session.execute(sa.insert(table_of(KernelTrajectory)), [{"run_id": run_id, **blob} for blob in blobs])
+    session.execute(sa.insert(table_of(TrajectoryValue)), [{"run_id": run_id, **value} for value in values])
+
+
+def _check_pair(session: Session, prediction_run_id: int, reference_run_id: int) -> None:
+    if prediction_run_id == reference_run_id:
+        raise InputError(f"reference_run_id = {reference_run_id}: the prediction itself; compare it with another run")
+    wanted = {
+        "prediction_run_id": (prediction_run_id, ("prediction",)),
+        "reference_run_id": (reference_run_id, ("simulation", "prediction")),
+    }
+    configurations = set()
+    for name, (run_id, kinds) in wanted.items():
+        run = session.get(Run, run_id)
+        if run is None or run.kind not in kinds or run.status != "succeeded":
+            found = "no such run" if run is None else f"a {run.kind} with status {run.status}"
+            raise InputError(f"{name} = {run_id}: must be a {' or '.join(kinds)} that succeeded; this is {found}")
+        configurations.add(run.configuration_id)
+    if len(configurations) > 1:
+        raise InputError(
+            f"runs {prediction_run_id} and {reference_run_id} belong to different configurations;"
+            " compare like with like"
+        )

@@ -1,0 +1,1 @@
+"""The fused pass on processors: networks side by side in vector registers, compiled by numba."""

@@ -1,0 +1,139 @@
+"""The fused pass: LANES networks side by side through all layers, in data that stays in a processor's cache.
+
+A bundle is an array (neurons, N, LANES) float32 whose last axis fills the vector registers. Each layer is one pass over
+tiles of neurons: draw normals, add the increment, apply sigma, add up the products of inputs. Nothing of the size of an
+ensemble is ever stored except the recorded observations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from eftcore.compiled import compiled
+from eftcore.ensemble.cpu.factor import cholesky, symmetrise
+from eftcore.ensemble.cpu.layer_step import covariances, observe, observe_rest, respond, shift, single, spread
+from eftcore.ensemble.cpu.tile_pass import activate, add_products, advance, advance_lower, fill_normals
+from eftcore.ensemble.cpu.vector_math import STRICT, seed_generators
+from eftcore.ensemble.sums import LANES
+
+TILE, LEAST_TILE = 128, 16
+"""A tile has about TILE numbers of a network, and at least LEAST_TILE neurons. Their products are added in float32,
+those of tiles in float64."""
+
+FIRST_ROUNDS = 8
+"""Rounds of ``symmetrise`` at the first layer; every later layer starts from the last one's result."""
+
+CACHE_LINE = 64
+
+
+@compiled(nogil=True, fastmath=STRICT, error_model="numpy")
+def simulate_bundles(
+    key: np.uint64,
+    first: int,
+    observed: np.ndarray,
+    rows: np.ndarray,
+    kind: int,
+    parameter: float,
+    width: int,
+    constants: np.ndarray,
+    start: np.ndarray,
+    table: np.ndarray,
+    reference: np.ndarray,
+    twin_root: np.ndarray,
+    twin_moment: np.ndarray,
+    susceptibility: np.ndarray,
+    neighbours: np.ndarray,
+) -> None:
+    """Simulate bundles ``first``, ``first`` + 1, ... and write their observations.
+
+    Args:
+        key: stream key of the shard, uint64.
+        observed: (bundles, R, 2 or 4, P, LANES) float64, written; what is in it, see eftcore.ensemble.sums. Four
+            vectors stand for the paired estimator.
+        rows: (L+1,) row of ``observed`` for each layer, -1 where nothing is recorded.
+        kind, parameter: the activation, see eftcore.ensemble.cpu.tile_pass.
+        width: neurons n.
+        constants: C_W, C_b, epsilon.
+        start: (1, N, N) symmetric root of K^0.
+        table: (N, N) index of each pair.
+        reference: (2, R, P) K0 and E2(K0) at recorded layers.
+        twin_root: (L, N, N) symmetric root of the mean-field increment covariance.
+        twin_moment: (L+1, P) E2(K0).
+        susceptibility, neighbours: (L+1, P, 3), (P, 3) chi and the pairs of its columns.
+    """
+    paired = observed.shape[2] == 4
+    copies = 2 if paired else 1
+    pairs, n_inputs, depth = observed.shape[3], start.shape[1], rows.size - 1
+    weight_variance, bias_variance, epsilon = constants[0], constants[1], constants[2]
+    mean, scale = 1.0 / width, weight_variance / width
+
+    tiles = -(-width // max(LEAST_TILE, TILE // n_inputs))
+    tile = -(-width // tiles)
+    generators = np.empty((4, LANES), np.uint32)
+    normals = _aligned((tile * n_inputs + 1) // 2 * 2).reshape((-1, LANES))
+    z = normals[: tile * n_inputs].reshape((tile, n_inputs, LANES))
+    flat_fired = _aligned(tile * n_inputs).reshape((-1, LANES))
+    fired = flat_fired.reshape((tile, n_inputs, LANES))
+    flat_state = _aligned(copies * width * n_inputs).reshape((copies, width * n_inputs, LANES))
+    state = flat_state.reshape((copies, width, n_inputs, LANES))
+
+    square = (n_inputs, n_inputs, LANES)
+    root = np.empty((2, *square), np.float32)
+    moment, empirical = np.empty((2, *square)), np.empty((2, *square))
+    covariance, factor, turned, rotation = np.empty(square), np.empty(square), np.empty(square), np.empty(square)
+    response, shifted = np.empty((pairs, LANES)), np.empty((pairs, LANES))
+
+    for bundle in range(observed.shape[0]):
+        seed_generators(key, (first + bundle) * LANES, generators)
+        flat_state[:] = 0.0
+        response[:] = 0.0
+        rotation[:] = 0.0
+        for a in range(n_inputs):
+            rotation[a, a] = 1.0
+        for copy in range(copies):
+            spread(start, 0, 1.0, root, copy)
+        for layer in range(depth + 1):
+            row = rows[layer]
+            moment[:] = 0.0
+            empirical[:] = 0.0
+            for begin in range(0, width, tile):
+                count = min(tile, width - begin)
+                fill_normals(generators, normals)
+                for copy in range(copies):
+                    if paired or layer == 0:
+                        advance(state[copy], begin, count, root[copy], z)
+                    else:
+                        advance_lower(state[copy], begin, count, root[copy], z)
+                    activate(kind, parameter, flat_state[copy], begin * n_inputs, count * n_inputs, flat_fired)
+                    add_products(fired, 0, count, moment[copy])
+                    if row >= 0:
+                        add_products(state[copy], begin, count, empirical[copy])
+            if paired:
+                shift(susceptibility, neighbours, layer, response, shifted)
+            if row >= 0:
+                observe(observed, bundle, row, empirical, 0, reference, table, mean)
+                observe(observed, bundle, row, moment, 1, reference, table, mean)
+                if paired:
+                    observe_rest(observed, bundle, row, empirical, 2, response, table, mean, 1.0)
+                    observe_rest(observed, bundle, row, moment, 3, shifted, table, mean, 1.0 / weight_variance)
+            if layer == depth:
+                break
+            covariances(moment, bias_variance, scale, covariance)
+            cholesky(covariance, factor)
+            if paired:
+                for _ in range(FIRST_ROUNDS if layer == 0 else 1):
+                    symmetrise(factor, rotation, turned)
+                single(turned, epsilon, root, 0)
+                spread(twin_root, layer, epsilon, root, 1)
+                respond(response, shifted, moment, layer, twin_moment, table, epsilon * epsilon, scale, weight_variance)
+            else:
+                single(factor, epsilon, root, 0)
+
+
+@njit
+def _aligned(vectors):
+    """float32 numbers for this many vectors, from the start of a cache line."""
+    numbers = np.empty(vectors * LANES + CACHE_LINE // 4, np.float32)
+    skip = (-numbers.ctypes.data % CACHE_LINE) // 4
+    return numbers[skip : skip + vectors * LANES]

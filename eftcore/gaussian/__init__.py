@@ -1,0 +1,1 @@
+"""Expectations under a Gaussian law: closed forms, quadrature, Hermite and Wick algebra, fourth moments."""

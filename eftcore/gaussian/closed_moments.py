@@ -1,0 +1,95 @@
+"""Closed forms on stacks of kernels, exact to rounding or with that rounding made large on purpose.
+
+A closed form has no second resolution to compare with. What its rounding does to a solution shows when the same
+equations are solved once more with every entry moved by its own rounding bound.
+Equation numbers are those of docs/theory.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eftcore.activations import Parity
+from eftcore.gaussian.closed_forms import PROPORTIONAL, ClosedForm
+from eftcore.gaussian.summed import Summed, correlation
+from eftcore.pairs import pair_indices
+
+ROUNDING = 16 * 2.0**-52
+"""Bound of the relative rounding error of a closed form's entries, as a fraction of the sum of their absolute terms."""
+
+_KERNEL_ROUNDING = 4 * 2.0**-52
+
+# fractions of the bound by which value, gradient and Hessian move (eq. 6.22)
+_OWN = (1.0, -0.8, 0.9)
+_VALUE = -0.7
+_GRADIENT = np.array([0.9, -1.0, 0.8])
+_HESSIAN = np.array([[1.0, -0.9, 0.7], [-0.9, -1.0, 0.8], [0.7, 0.8, 0.9]])
+
+
+class ClosedMoments:
+    """E2 and its derivatives at a stack of kernels, with what bounds their rounding.
+
+    Attributes:
+        value: (..., P) E2 (eq. 1.6).
+        gradient: (..., P, 3) and
+        hessian: (..., P, 3, 3), in the layout of PairMoments.
+        value_size, gradient_size, hessian_size: sums of absolute terms, same shapes; ROUNDING times them bounds the
+            rounding error (eq. 6.18).
+
+    Two equal inputs (or, for odd and even sigma, opposite ones) move together for good, so only the derivative along
+    K_aa counts: it is written into the column of K_ab.
+    """
+
+    def __init__(self, form: ClosedForm, parity: Parity | None, kernel: np.ndarray, disturbed: bool = False) -> None:
+        first, second = pair_indices(kernel.shape[-1])
+        diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
+        a, c, b = diagonal[..., first], kernel[..., first, second], diagonal[..., second]
+        same = (a == b) & (c == a) | (first == second)
+        opposite = (a == b) & (c == -a) & ~same & (parity is not None)
+        tied = same | opposite | (correlation(a, c, b)[1] <= PROPORTIONAL)
+        if disturbed:
+            a, b = a * (1 - _KERNEL_ROUNDING), b * (1 - _KERNEL_ROUNDING)
+            c = c * np.where(tied, 1 - _KERNEL_ROUNDING, 1 + _KERNEL_ROUNDING)
+        self.value, self.value_size = np.empty(a.shape), np.empty(a.shape)
+        self.gradient, self.gradient_size = np.zeros((*a.shape, 3)), np.zeros((*a.shape, 3))
+        self.hessian, self.hessian_size = np.zeros((*a.shape, 3, 3)), np.zeros((*a.shape, 3, 3))
+        self._two(form, same | opposite, a, c, b)
+        own = np.broadcast_to(first == second, a.shape)
+        self._one(form, own, a, 0, (1, 1, 1))
+        self._one(form, same & ~own, a, 1, (1, 1, 1))
+        # opposite inputs: K_ab = -K_aa, and E2 = -<sigma^2> for odd sigma
+        self._one(form, opposite, a, 1, (-1, 1, -1) if parity == "odd" else (1, -1, 1))
+        if disturbed:
+            self._disturb(tied)
+
+    def _two(self, form: ClosedForm, skip: np.ndarray, a: np.ndarray, c: np.ndarray, b: np.ndarray) -> None:
+        keep = ~skip
+        if not keep.any():
+            return
+        found = form.pair(a[keep], c[keep], b[keep])
+        self._set(self.value, self.value_size, keep, found.value)
+        for q, entry in enumerate(found.gradient):
+            self._set(self.gradient[..., q], self.gradient_size[..., q], keep, entry)
+        for (q, r), entry in zip(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)), found.hessian, strict=True):
+            for i, j in {(q, r), (r, q)}:
+                self._set(self.hessian[..., i, j], self.hessian_size[..., i, j], keep, entry)
+
+    def _one(
+        self, form: ClosedForm, where: np.ndarray, a: np.ndarray, column: int, signs: tuple[int, int, int]
+    ) -> None:
+        if not where.any():
+            return
+        value, slope, curvature = (entry * sign for entry, sign in zip(form.single(a[where]), signs, strict=True))
+        self._set(self.value, self.value_size, where, value)
+        self._set(self.gradient[..., column], self.gradient_size[..., column], where, slope)
+        self._set(self.hessian[..., column, column], self.hessian_size[..., column, column], where, curvature)
+
+    @staticmethod
+    def _set(value: np.ndarray, size: np.ndarray, where: np.ndarray, entry: Summed) -> None:
+        value[where], size[where] = entry.value, entry.size
+
+    def _disturb(self, tied: np.ndarray) -> None:
+        """Move every entry by a fixed fraction of its bound: the same at all depths, and the same for equal inputs."""
+        self.value += ROUNDING * self.value_size * np.where(tied, _OWN[0], _VALUE)
+        self.gradient += ROUNDING * self.gradient_size * np.where(tied[..., None], _OWN[1], _GRADIENT)
+        self.hessian += ROUNDING * self.hessian_size * np.where(tied[..., None, None], _OWN[2], _HESSIAN)

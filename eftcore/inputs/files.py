@@ -1,0 +1,198 @@
+"""Tables of real numbers in ``.csv`` and ``.npy`` files: read as they are meant, or refused with the place.
+
+A table of numbers can be written in many ways that a lenient reader takes for another table: a first row with a gap
+becomes a header, a blank line disappears, the second array of a file is never seen. Nothing is guessed here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import tokenize
+from pathlib import Path
+
+import numpy as np
+
+from eftcore.errors import InputError
+from eftcore.inputs.sizes import LARGEST_ARRAY
+from eftcore.inputs.tables import real_table
+
+SUFFIXES = (".npy", ".csv")
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_LIKE_A_NUMBER = re.compile(
+    r"[-+\u2212(]*\s*[$\u20ac\u00a3]?\s*(0[xX][0-9a-fA-F]+|[\d.,][\d.,:/'_\s\u2212+-]*([eEdD^*][-+^*\d]*)?)\s*[%)ij$\u20ac\u00a3]*"
+)
+_MISSING = {"nan", "null", "none", "n/a", "#n/a", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "-nan"}
+_MISSING_AS_WRITTEN = {"NA", "-", "--", "?", "."}  # but "Na" may be the name of a column
+_NO_HEADER = (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError)
+"""What numpy raises where the header of a .npy file, a literal of Python, is none."""
+_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_table(path: Path) -> np.ndarray:
+    """(rows, columns) float64 from a ``.npy`` or ``.csv`` file; see ``parse_table``.
+
+    Raises InputError when the file is missing or unreadable too.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"path = {str(path)!r}: must end in .npy or .csv")
+    if not path.is_file():
+        raise InputError(f"path = {str(path)!r}: there is no such file; the path starts at the study file's folder")
+    try:
+        if path.stat().st_size > LARGEST_ARRAY:
+            raise InputError(f"path = {str(path)!r}: is larger than {LARGEST_ARRAY / 1e9:g} GB; save the rows meant")
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"path = {str(path)!r}: {error.strerror or error}; make it readable") from None
+    return parse_table(content, name=f"path = {str(path)!r}", suffix=path.suffix)
+
+
+def parse_table(content: bytes, *, name: str, suffix: str) -> np.ndarray:
+    """(rows, columns) float64 from the bytes of a ``.npy`` or ``.csv`` file.
+
+    CSV: UTF-8, with or without a byte-order mark; cells between commas, with points as decimal marks, quoted or not. A
+    first row without a number and without an empty cell is a header and skipped. ``.npy``: one array of real numbers of
+    any width, byte order or memory order; nothing in the file is run.
+
+    Args:
+        name: what the messages call the file.
+
+    Raises:
+        InputError: anything else, with the row and the cell (both counted from 1, a header among the rows).
+
+    >>> parse_table(b"x,y\\n1,2\\n3,4\\n", name="data.csv", suffix=".csv")
+    array([[1., 2.],
+           [3., 4.]])
+    >>> parse_table(b",2\\n3,4\\n", name="data.csv", suffix=".csv")
+    Traceback (most recent call last):
+    ...
+    eftcore.errors.InputError: data.csv: row 1, cell 1 is empty; give a number in every cell, ...
+    """
+    table = _npy(content, name) if suffix.lower() == ".npy" else _csv(content, name)
+    return real_table(table, name)
+
+
+def _npy(content: bytes, name: str) -> np.ndarray:
+    if content.startswith(b"PK"):
+        raise InputError(f"{name}: is a .npz archive, which may hold several arrays; save the one meant as .npy")
+    file = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise ValueError(f"format version {version[0]}.{version[1]}")
+        shape, _, dtype = read_header(file)
+    except _NO_HEADER as error:
+        raise InputError(
+            f"{name}: is not a .npy file of one array ({_line(error)}); write it with numpy.save"
+        ) from None
+    if dtype.hasobject:
+        raise InputError(f"{name}: holds Python objects (pickled), which are not read; save an array of numbers")
+    if any(length < 1 for length in shape):
+        raise InputError(f"{name}: has shape {shape}: must be a non-empty table; save rows of numbers")
+    held, wanted = len(content) - file.tell(), math.prod(shape) * dtype.itemsize
+    if held != wanted:
+        problem = "is cut short" if held < wanted else "holds more than one array"
+        raise InputError(
+            f"{name}: {problem} ({held} bytes where shape {shape} of {dtype} takes {wanted}); save one whole array"
+        )
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _csv(content: bytes, name: str) -> list[list[float]]:
+    rows = _rows(content, name)
+    if not rows:
+        raise InputError(f"{name}: is empty; give one input per row, numbers between commas")
+    _refuse_another_separator(rows, name)
+    first = 1 if _is_header(rows[0], name) else 0
+    if len(rows) == first:
+        raise InputError(f"{name}: has a header and no rows of numbers; give one input per row")
+    width = len(rows[0])
+    table = []
+    for number, row in enumerate(rows[first:], first + 1):
+        if not row:
+            raise InputError(f"{name}: row {number} is empty; remove it, or give its numbers")
+        values = [_value(cell, number, place, name) for place, cell in enumerate(row, 1)]
+        if len(row) != width:
+            raise InputError(f"{name}: row {number} has {len(row)} cells, row 1 has {width}; give equal rows")
+        table.append(values)
+    return table
+
+
+def _rows(content: bytes, name: str) -> list[list[str]]:
+    """Cells without the blanks around them; blank lines at the end are dropped, others are rows without cells."""
+    if content.startswith(_BYTE_ORDER_MARKS) or b"\0" in content:
+        raise InputError(f"{name}: is not UTF-8 text (UTF-16, or no text at all); save it as CSV in UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{name}: is not a table with commas between cells ({error}); save it as plain CSV") from None
+    rows = [[] if row == [""] else row for row in rows]
+    while rows and not rows[-1]:
+        rows.pop()
+    return rows
+
+
+def _refuse_another_separator(rows: list[list[str]], name: str) -> None:
+    """One of the first two rows: a header of one column may look like anything."""
+    for number, row in enumerate(rows[:2], 1):
+        for place, cell in enumerate(row, 1):
+            for separator, called in ((";", "semicolons"), ("\t", "tabs")):
+                parts = cell.split(separator) if separator in cell else []
+                if any(_LIKE_A_NUMBER.fullmatch(part.strip()) for part in parts):
+                    raise InputError(
+                        f"{name}: row {number}, cell {place} = {_cut(cell)}: has {called} between numbers; separate"
+                        " cells by commas, and write decimals with a point"
+                    )
+
+
+def _is_header(row: list[str], name: str) -> bool:
+    if not row:
+        raise InputError(f"{name}: row 1 is empty; begin with the numbers or with the names of the columns")
+    if any(cell == "" or _NUMBER.fullmatch(cell) for cell in row):
+        return False
+    for place, cell in enumerate(row, 1):
+        if _is_missing(cell) or _LIKE_A_NUMBER.fullmatch(cell):
+            _value(cell, 1, place, name)
+    return True
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.lower() in _MISSING or cell in _MISSING_AS_WRITTEN
+
+
+def _value(cell: str, row: int, place: int, name: str) -> float:
+    where = f"{name}: row {row}, cell {place}"
+    if cell == "":
+        raise InputError(
+            f"{where} is empty; give a number in every cell, no comma at the end of a row, and a name for every column"
+            " of a header"
+        )
+    if _is_missing(cell):
+        raise InputError(f"{where} = {_cut(cell)}: is no finite number; remove or replace that row")
+    if not _NUMBER.fullmatch(cell):
+        raise InputError(
+            f"{where} = {_cut(cell)}: is not a number; write numbers as 1234.5 or 1.2345e3, separated by commas"
+        )
+    value = float(cell)
+    if not math.isfinite(value) or (value == 0 and re.search("[1-9]", re.split("[eE]", cell)[0])):
+        raise InputError(f"{where} = {_cut(cell)}: is beyond double precision (1e-308 to 1e308); rescale the data")
+    return value
+
+
+def _cut(cell: str) -> str:
+    return repr(cell if len(cell) <= 40 else cell[:37] + "...")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

@@ -1,0 +1,39 @@
+"""Closures of the kernel hierarchy, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from eftcore.specs import PredictionSpec
+from eftcore.theory.closures.base import Closure
+from eftcore.theory.closures.g_only import GOnly, SourceOnly
+from eftcore.theory.closures.mean import Mean
+from eftcore.theory.closures.sigma import Sigma
+from eftcore.theory.closures.wick import Wick
+
+_CLASSES: dict[str, type[Closure]] = {
+    "mean": Mean,
+    "source_only": SourceOnly,
+    "g_only": GOnly,
+    "sigma": Sigma,
+    "wick": Wick,
+}
+
+
+def closure_class(name: str) -> type[Closure]:
+    """The closure of this name."""
+    return _CLASSES[name]
+
+
+def builder(spec: PredictionSpec) -> Callable[[np.ndarray, np.ndarray], Closure]:
+    """What makes the closure that a spec asks for from the first and the last kernel."""
+    if spec.closure == "wick":
+        assert isinstance(spec.order, int)
+        return partial(Wick, spec.model, order=spec.order)
+    return partial(closure_class(spec.closure), spec.model)
+
+
+__all__ = ["Closure", "builder", "closure_class"]

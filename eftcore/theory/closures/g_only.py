@@ -1,0 +1,94 @@
+"""The paper's G-only hierarchy: V4 driven by Sigma(K0), K1 by the one-loop tadpole (docs/theory.md, section 3)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from eftcore.gaussian.expectations import Expectations
+from eftcore.pairs import product_covariance, to_matrix
+from eftcore.theory.closures.base import Closure, Ingredients, Observed, State
+
+
+def wishart(kernel: np.ndarray) -> np.ndarray:
+    """(..., P, P) V4 of independent Gaussian neurons: K_ac K_bd + K_ad K_bc (eq. 1.11).
+
+    >>> wishart(np.array([[2.0]]))
+    array([[8.]])
+    """
+    return product_covariance(kernel, kernel)
+
+
+def noise_source(kernel: np.ndarray, increment: np.ndarray) -> np.ndarray:
+    """(..., P, P) Sigma_{ab,cd} = K_ac Q_bd + K_ad Q_bc + K_bc Q_ad + K_bd Q_ac (eq. 1.11)."""
+    return product_covariance(kernel, increment) + product_covariance(increment, kernel)
+
+
+class SourceOnly(Closure):
+    """V4' = Sigma(K0): fluctuations are made but not transported (eq. 3.5)."""
+
+    powers: ClassVar = {"V4": 2}
+
+    def initial(self) -> State:
+        return {"V4": wishart(self.start)}
+
+    def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
+        return {"kernel": kernel, "increment": self.increment(engine.moments(kernel).value)}
+
+    def increment(self, second_moment: np.ndarray) -> np.ndarray:
+        """(..., P) E2 to (..., N, N) Q = C_b + C_W E2 (eq. 1.4)."""
+        return to_matrix(self.model.bias_variance + self.model.weight_variance * second_moment)
+
+    def rates(self, at: Ingredients, state: State) -> State:
+        return {"V4": self.noise(at)}
+
+    def noise(self, at: Ingredients) -> np.ndarray:
+        """(P, P) Sigma(K0), the source of V4 (eq. 3.5)."""
+        return noise_source(at["kernel"], at["increment"])
+
+    def second_order(self, at: Ingredients, state: State) -> State:
+        return {"V4": wishart(at["increment"])}
+
+    def observe(self, at: Ingredients, state: State) -> Observed:
+        return Observed(covariance=state["V4"], increment_covariance=self.noise(at))
+
+
+class GOnly(SourceOnly):
+    """V4' = chi V4 + V4 chi^T + Sigma(K0);  K1' = chi K1 + (1/2) C_W H : V4 (eq. 3.2, 3.3 and 3.7)."""
+
+    moments_order = 2
+    powers: ClassVar = {"V4": 2, "K1": 1}
+
+    def initial(self) -> State:
+        return {**super().initial(), "K1": np.zeros(len(self.neighbours))}
+
+    def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
+        moments = engine.moments(kernel, 2)
+        assert moments.gradient is not None
+        assert moments.hessian is not None
+        return {
+            "kernel": kernel,
+            "increment": self.increment(moments.value),
+            "chi": self.model.weight_variance * moments.gradient,
+            "hessian": moments.hessian,
+        }
+
+    def source(self, at: Ingredients, state: State) -> np.ndarray:
+        """(P,) the model's U1 = (1/C_W) chi K1 + (1/2) H : V4 (eq. 3.4)."""
+        return self.respond(at["chi"], state["K1"]) / self.model.weight_variance + self.tadpole(
+            at["hessian"], state["V4"]
+        )
+
+    def rates(self, at: Ingredients, state: State) -> State:
+        return {
+            "V4": self.respond_both(at["chi"], state["V4"]) + self.noise(at),
+            "K1": self.model.weight_variance * self.source(at, state),
+        }
+
+    def second_order(self, at: Ingredients, state: State) -> State:
+        transported = self.respond(at["chi"], self.respond(at["chi"], state["V4"]).T)
+        return {"V4": transported + wishart(at["increment"])}
+
+    def observe(self, at: Ingredients, state: State) -> Observed:
+        return Observed(state["V4"], state["K1"], self.source(at, state), self.noise(at))

@@ -1,0 +1,125 @@
+"""The (G, sigma-kernel) closure: the smallest state that carries the sigma-kernel (docs/theory.md, section 5).
+
+Variables: U = Cov(u), X_G = Cov(u, xi^G), X_S = Cov(u, xi^S), K1. xi^G is a martingale; xi^S drifts with the
+generator sum_r Q_r D_r, closed by local projection.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from eftcore.errors import InputError
+from eftcore.gaussian.expectations import Expectations, MehlerExpectations
+from eftcore.gaussian.fourth_moments import sigma_covariance
+from eftcore.gaussian.pair_functions import PairFunctions
+from eftcore.gaussian.projection import project
+from eftcore.pairs import to_pairs
+from eftcore.theory.closures.base import Ingredients, Observed, State
+from eftcore.theory.closures.g_only import GOnly, wishart
+from eftcore.theory.relaxation import relaxation, second_order
+
+
+class Sigma(GOnly):
+    """U' = chi U + U chi^T + C_W (X_S + X_S^T);  X_G' = chi X_G + C_W Cov(xi^S, xi^G);
+    X_S' = chi X_S + C_W Cov(xi^S, xi^S) + sum_r Q_r Cov(u, xi^{D_r f}) (eq. 5.1, 5.2 and 5.6)."""
+
+    needs_series: ClassVar = True
+    powers: ClassVar = {"U": 2, "XG": 2, "XS": 2, "K1": 1}
+
+    @property
+    def own(self) -> np.ndarray:
+        """(P,) whether p = (a, a)."""
+        own: np.ndarray = self.neighbours[:, 0] == self.neighbours[:, 2]
+        return own
+
+    def initial(self) -> State:
+        pairs = len(self.neighbours)
+        return {**{name: np.zeros((pairs, pairs)) for name in ("U", "XG", "XS")}, "K1": np.zeros(pairs)}
+
+    def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
+        if not isinstance(engine, MehlerExpectations):
+            raise InputError("numerics.quadrature: the sigma closure needs 'auto'; the fixed rule lacks its integrals")
+        jumps = engine.activation.jumps
+        if jumps:
+            raise InputError(
+                f"activation = {self.model.activation!r}: sigma jumps at x = {jumps[0]:g}, where the drift of the"
+                " sigma-kernel is infinite; take closure = 'wick' or 'g_only'"
+            )
+        moments = engine.moments(kernel, 2)
+        assert moments.gradient is not None
+        assert moments.hessian is not None
+        functions = PairFunctions(engine, kernel)
+        sigma_sigma = sigma_covariance(engine, kernel, moments, functions)
+        on_kernel, on_sigma = project(functions, moments, kernel, sigma_sigma, self.neighbours)
+        increment = self.increment(moments.value)
+        along = to_pairs(increment)[:, self.neighbours]
+        drift_sigma = np.einsum("rpq,rpqs->rps", along, on_sigma)
+        gram = sigma_sigma[:, self.neighbours[:, :, None], self.neighbours[:, None, :]]
+        gram = gram - second_order(kernel, moments.gradient, self.neighbours)
+        step = self.model.epsilon**2
+        after, gradient_after = self._variance(kernel + step * increment, engine)
+        return {
+            "kernel": kernel,
+            "chi": self.model.weight_variance * moments.gradient,
+            "hessian": moments.hessian,
+            "sigma_sigma": sigma_sigma,
+            "on_kernel": on_kernel,
+            "on_sigma": on_sigma,
+            # sum_r Q_r D_r f in terms of phi phi and sigma sigma
+            "drift_kernel": np.einsum("rpq,rpqs->rps", along, on_kernel),
+            "drift_sigma": drift_sigma,
+            "gradient_after": gradient_after,
+            "relaxation": relaxation(step * drift_sigma, gram, after, self.neighbours),
+        }
+
+    def _variance(self, kernel: np.ndarray, engine: MehlerExpectations) -> tuple[np.ndarray, np.ndarray]:
+        """(R, P) variance of r_p = f_p less its second Wick order, and (R, P, 3) <D_q f_p>."""
+        moments = engine.moments(kernel, 1)
+        assert moments.gradient is not None
+        functions = PairFunctions(engine, kernel)
+        square = functions.mean("s2", "s2")
+        square[:, self.own] = functions.single("s4")
+        second = second_order(kernel, moments.gradient, self.neighbours)[..., 1, 1]
+        return square - moments.value**2 - second, moments.gradient
+
+    def source(self, at: Ingredients, state: State) -> np.ndarray:
+        """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q), the last projected (eq. 4.5, 5.5)."""
+        q, s = self.neighbours[:, :, None], self.neighbours[:, None, :]
+        mixed = np.einsum("pqs,pqs->p", at["on_kernel"], state["XG"][q, s])
+        mixed += np.einsum("pqs,pqs->p", at["on_sigma"], state["XS"][q, s])
+        linear = self.respond(at["chi"], state["K1"]) / self.model.weight_variance
+        return linear + self.tadpole(at["hessian"], state["U"]) + mixed
+
+    def rates(self, at: Ingredients, state: State) -> State:
+        c_w, chi = self.model.weight_variance, at["chi"]
+        # C_W Cov(xi^S, xi^G) is the second Wick order, chi times the Wishart covariance
+        linear = self.respond(chi, wishart(at["kernel"]))
+        drift = self.respond(at["drift_kernel"], state["XG"].T) + self.respond(at["drift_sigma"], state["XS"].T)
+        return {
+            "U": self.respond_both(chi, state["U"]) + c_w * (state["XS"] + state["XS"].T),
+            "XG": self.respond(chi, state["XG"]) + linear,
+            "XS": self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"] + drift.T,
+            "K1": c_w * self.source(at, state),
+        }
+
+    def step(self, at: Ingredients, state: State, h: float, *, exact: bool) -> State:
+        """One layer: X_S relaxes by conditional expectation, with euler and exact steps alike (eq. 5.10)."""
+        after = super().step(at, state, h, exact=exact)
+        c_w, chi = self.model.weight_variance, at["chi"]
+        on_kernel = after["XG"]
+        on_sigma = state["XS"] + h * (self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"])
+        rest = on_sigma - self.respond(chi / c_w, on_kernel.T).T
+        relaxed = self.respond(at["gradient_after"], on_kernel.T) + self.respond(at["relaxation"], rest.T)
+        return {**after, "XS": relaxed.T}
+
+    def second_order(self, at: Ingredients, state: State) -> State:
+        c_w, chi = self.model.weight_variance, at["chi"]
+        carried = self.respond(chi, state["XS"])
+        transported = self.respond(chi, self.respond(chi, state["U"]).T)
+        return {"U": transported + c_w * (carried + carried.T) + c_w**2 * at["sigma_sigma"]}
+
+    def observe(self, at: Ingredients, state: State) -> Observed:
+        covariance = wishart(at["kernel"]) + state["XG"] + state["XG"].T + state["U"]
+        return Observed(covariance, state["K1"], self.source(at, state))

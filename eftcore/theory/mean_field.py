@@ -1,0 +1,214 @@
+"""The mean kernel K0 at every layer: the infinite-width theory, and the path along which every closure linearises.
+
+Equation numbers are those of docs/theory.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from eftcore.activations import get_activation
+from eftcore.errors import InputError
+from eftcore.gaussian.expectations import Expectations, PairMoments, concentrated, expectations
+from eftcore.gaussian.summed import correlation
+from eftcore.pairs import pair_indices, to_matrix
+from eftcore.specs import InputKernel, Numerics, ResNet
+
+PROBES = 5
+"""Layers at which a resolution is tried against a finer one."""
+
+DRIFT = 1e-14
+"""Inputs that were proportional at the start and have 1 - rho^2 up to this are so still: rounding makes as much."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeanField:
+    """K0 at layers 0 .. L with everything linear response needs.
+
+    Attributes:
+        model: the network.
+        engine: how the Gaussian integrals were done.
+        kernel: (L+1, N, N) K0.
+        second_moment: (L+1, N, N) E2(K0) = <sigma sigma>.
+    """
+
+    model: ResNet
+    engine: Expectations
+    kernel: np.ndarray
+    second_moment: np.ndarray
+
+    @property
+    def increment(self) -> np.ndarray:
+        """(L+1, N, N) Q = C_b + C_W E2(K0), the increment covariance per unit t (eq. 1.4)."""
+        return self.model.bias_variance + self.model.weight_variance * self.second_moment
+
+    @cached_property
+    def susceptibility(self) -> np.ndarray:
+        """(L+1, P, 3) chi_{p,q} = C_W <D_q f_p>, q = aa, ab, bb of p = (a, b), or column 0 of (a, a) (eq. 1.9)."""
+        gradient = self.engine.moments(self.kernel, 1).gradient
+        assert gradient is not None
+        return self.model.weight_variance * gradient
+
+
+_shared: ContextVar[dict[Hashable, MeanField] | None] = ContextVar("_shared", default=None)
+
+
+@contextmanager
+def shared_paths() -> Iterator[None]:
+    """In the block every K0 is solved once: closures of one configuration that use the same integrals share it.
+
+    All paths are held until the block ends.
+    """
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def mean_path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
+    """Solve K0' = K0 + epsilon^2 (C_b + C_W E2(K0)) (eq. 3.1) with one resolution of the integrals.
+
+    Raises InputError where the kernel leaves the range of floating-point numbers.
+    """
+    path = _path(model, kernel, engine)
+    finite = np.isfinite(path.kernel).all((1, 2)) & np.isfinite(path.second_moment).all((1, 2))
+    if not finite.all():
+        raise InputError(out_of_range(model, "K0", int(np.argmin(finite))))
+    return path
+
+
+def out_of_range(model: ResNet, quantity: str, layer: int) -> str:
+    """What to say of a quantity that overflows."""
+    return (
+        f"model: {quantity} leaves the range of floating-point numbers by layer {layer}"
+        f" (weight_variance = {model.weight_variance:g}, epsilon = {model.epsilon:g});"
+        " take a smaller depth or weight variance"
+    )
+
+
+def _path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
+    shared = _shared.get()
+    if shared is None:
+        return _solve(model, kernel, engine)
+    # the model fixes the integrand; extra coefficients may ask for a finer rule
+    key = (model, kernel.tobytes(), *engine.describe().items(), getattr(engine, "extra", 0))
+    if key not in shared:
+        shared[key] = _solve(model, kernel, engine)
+    return replace(shared[key], engine=engine)
+
+
+def _solve(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
+    path = np.empty((model.depth + 1, *kernel.shape))
+    source = np.empty_like(path)
+    path[0] = kernel
+    time_step = model.epsilon**2
+    tied = proportional_pairs(model, kernel)
+    with np.errstate(all="ignore"):
+        for layer in range(model.depth + 1):
+            source[layer] = to_matrix(engine.moments(path[layer]).value)
+            if layer < model.depth:
+                path[layer + 1] = path[layer] + time_step * (
+                    model.bias_variance + model.weight_variance * source[layer]
+                )
+                straighten(path[layer + 1], tied)
+    return MeanField(model, engine, path, source)
+
+
+def proportional_pairs(model: ResNet, kernel: np.ndarray) -> np.ndarray:
+    """(2, M) pairs of different inputs that are proportional at the start, of an activation that may keep them so."""
+    first, second = pairs = np.stack(pair_indices(len(kernel)))
+    rest = correlation(kernel[first, first], kernel[first, second], kernel[second, second])[1]
+    kinked = bool(get_activation(model.activation).kinks)
+    return pairs[:, kinked & (first != second) & (kernel[first, second] != 0) & (rest <= DRIFT)]
+
+
+def straighten(kernel: np.ndarray, pairs: np.ndarray) -> None:
+    """Take rounding out of those of these pairs that are proportional in ``kernel`` (..., N, N), in place.
+
+    ReLU without biases keeps proportional inputs proportional. Over many layers rounding would move them apart, and
+    second derivatives of E2, which have a pole there, would see it.
+    """
+    first, second = pairs
+    if not first.size:
+        return
+    a, c, b = kernel[..., first, first], kernel[..., first, second], kernel[..., second, second]
+    root = np.where(a == b, a, np.sqrt(a) * np.sqrt(b))
+    c = np.where(correlation(a, c, b)[1] <= DRIFT, np.sign(c) * root, c)
+    kernel[..., first, second] = kernel[..., second, first] = c
+
+
+def settle(
+    model: ResNet, kernel: np.ndarray, numerics: Numerics, *, order: int = 2, series: bool = False
+) -> Expectations:
+    """Refine the integrals until, at a few kernels on the path, moments up to ``order`` change by < rtol (eq. 6.14).
+
+    A rule that does not meet rtol is returned where the finest one is needed: comparing whole solutions at both then
+    says so. ``series`` asks for Hermite coefficients.
+    """
+    engine = expectations(get_activation(model.activation), numerics, series=series)
+    strides = min(model.depth, 40)
+    rough = model.model_copy(update={"epsilon": model.epsilon * np.sqrt(model.depth / strides), "depth": strides})
+    path = _path(rough, kernel, engine)
+    layers = np.unique(np.linspace(0, strides, PROBES).astype(int))
+    probes = path.kernel[layers[np.isfinite(path.second_moment[layers]).all((1, 2))]]
+    if not len(probes):
+        raise InputError(out_of_range(model, "K0", 0))
+    engine = concentrated(engine, float(probes.max()))
+    while True:
+        here = engine.moments(probes, order)
+        refinements = [
+            finer
+            for finer in (engine.refined(nodes=True, terms=False), engine.refined(nodes=False, terms=True))
+            if finer is not None
+            and finer.refined(nodes=True, terms=True) is not None
+            and _change(probes, here, finer.moments(probes, order)) > numerics.rtol
+        ]
+        if not refinements:
+            return engine
+        # nodes first: more terms bring a finer rule too, and would use up all terms where nodes are what is missing
+        engine = refinements[0]
+
+
+def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = None) -> MeanField:
+    """K0, E2(K0) and the susceptibility at every layer, converged to ``numerics.rtol`` (eq. 3.1).
+
+    >>> path = mean_field(ResNet(activation="relu", weight_variance=2.0, epsilon=0.1, depth=100),
+    ...                   InputKernel.explicit([[1.0]]))
+    >>> bool(np.isclose(path.kernel[-1, 0, 0], 1.01**100))
+    True
+    """
+    start, numerics = kernel.array, numerics or Numerics()
+    engine = settle(model, start, numerics, order=1)
+    probes = np.unique(np.linspace(0, model.depth, PROBES).astype(int))
+    while True:
+        finer = engine.refined(nodes=True, terms=True) or engine
+        path = mean_path(model, start, finer)
+        # the kernels that were probed came from a rougher path
+        kernels = path.kernel[probes]
+        if finer is engine or _change(kernels, engine.moments(kernels, 1), finer.moments(kernels, 1)) <= numerics.rtol:
+            return path
+        engine = finer
+
+
+def _change(kernel: np.ndarray, coarse: PairMoments, fine: PairMoments) -> float:
+    """Largest change of E2, its gradient or its Hessian, relative to its largest entry or its natural size E2 / K^k."""
+    worst = 0.0
+    natural = np.abs(fine.value).max(1)
+    unit = np.maximum(np.abs(kernel).max((1, 2)), 1e-300)
+    for k, (one, two) in enumerate(
+        ((coarse.value, fine.value), (coarse.gradient, fine.gradient), (coarse.hessian, fine.hessian))
+    ):
+        if one is None or two is None:
+            continue
+        axes = tuple(range(1, two.ndim))
+        size = np.maximum(np.abs(two).max(axes), natural / unit**k)
+        change = np.abs(two - one).max(axes)
+        worst = max(worst, float(np.max(np.divide(change, size, out=np.zeros_like(size), where=size > 0))))
+    return worst

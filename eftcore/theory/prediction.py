@@ -1,0 +1,170 @@
+"""predict: one closure's kernel trajectories, with an estimate of the numerics' own error (docs/theory.md)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from eftcore.errors import InputError, NumericsWarning, StepWarning, TruncationWarning
+from eftcore.results import Theory
+from eftcore.specs import Closure, InputKernel, Numerics, PredictionSpec, ResNet
+from eftcore.theory.mean_field import out_of_range
+from eftcore.theory.solving import Solution, solve
+from eftcore.theory.truncation import Raised, raised_orders, truncated
+
+LARGE = 0.05
+"""What a given Wick order, or forward Euler, may leave out of V4 or K1, relative, without a warning."""
+
+
+def predict(
+    model: ResNet,
+    kernel: InputKernel,
+    closure: Closure = "g_only",
+    *,
+    order: int | Literal["auto"] | None = None,
+    truncation: float | None = None,
+    step: Literal["euler", "exact"] | None = None,
+    continuous: bool = False,
+    numerics: Numerics | None = None,
+    depths: Iterable[int] | None = None,
+) -> Theory:
+    """Mean kernel K0, covariance V4 and correction K1 of one closure at the recorded layers.
+
+    Args:
+        model: the network.
+        kernel: K^0, N x N.
+        closure: "mean" (K0), "source_only" (V4' = Sigma), "g_only" (the paper's hierarchy), "sigma" (state G and S),
+            "wick" (exact as order -> infinity), "particle" (exact up to its own sampling error).
+        order: wick only: highest Wick order (default 24), or "auto".
+        truncation: with order="auto", the relative error of V4 and K1 that orders left out may make (default 1e-3).
+        step: "euler" (forward Euler in t, as in the paper) or "exact" (all powers of epsilon).
+        continuous: take epsilon -> 0 at fixed t.
+        numerics: quadrature rule and tolerance.
+        depths: recorded layers; default about 100 including 0 and L.
+
+    Returns a Theory whose ``numerical_error`` bounds quadrature, ODE and rounding errors (not the closure's own). For
+    the wick closure ``details["truncation_error"]`` bounds what the orders left out add to V4 and K1, in the same units
+    (eq. 4.23-4.26). ``details["step_error"]`` estimates the share of V4 that forward Euler leaves out (eq. 3.9). Issues
+    a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where ``truncation`` is not or where a
+    given order may leave out more than 5 %, a StepWarning where forward Euler may. Raises InputError for bad arguments
+    and where the kernel leaves the range of floating-point numbers.
+
+    >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=2)
+    >>> theory = predict(model, InputKernel.explicit([[1.0]]), "g_only", step="exact")
+    >>> round(float(theory.mean[-1, 0, 0]), 6), round(float(theory.covariance[0, 0, 0]), 6)
+    (1.0201, 2.0)
+    """
+    return predict_spec(
+        PredictionSpec(
+            model=model,
+            kernel=kernel,
+            closure=closure,
+            order=order,
+            truncation=truncation,
+            step=step,
+            continuous=continuous,
+            numerics=numerics or Numerics(),
+            depths=None if depths is None else tuple(depths),
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def predict_spec(spec: PredictionSpec) -> Theory:
+    """predict, from its spec."""
+    # many small matrix products: threads inside each only wait for one another
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    with quiet, _libraries().limit(limits=1, user_api="blas"):
+        if spec.closure != "wick":
+            solution = solve(spec)
+        else:
+            solution = _raise_order(spec) if spec.order == "auto" else _fixed_order(spec)
+    _check_finite(spec, solution)
+    details = {**solution.details, **_left_out_by_steps(spec, solution)}
+    fixed = spec.numerics.quadrature == "gauss_hermite"
+    missed = {name: error for name, error in solution.error.items() if not error <= spec.numerics.rtol}
+    if missed and not fixed and spec.closure != "particle":
+        shown = ", ".join(f"{name} {error:.1e}" for name, error in missed.items())
+        warnings.warn(
+            f"numerics: rtol = {spec.numerics.rtol:g} was not met; estimated relative errors: {shown}",
+            NumericsWarning,
+            stacklevel=3,
+        )
+    return Theory(
+        spec=spec,
+        depth=np.array(spec.depths),
+        time=spec.time,
+        mean=solution.mean,
+        covariance=solution.covariance,
+        correction=solution.correction,
+        source=solution.source,
+        increment_covariance=solution.increment_covariance,
+        covariance_se=solution.covariance_se,
+        correction_se=solution.correction_se,
+        numerical_error=solution.error,
+        converged=not missed and not fixed,
+        details=details,
+    )
+
+
+def _left_out_by_steps(spec: PredictionSpec, solution: Solution) -> dict[str, object]:
+    """``step_error``, with a warning where it is large; nothing but for forward Euler of V4."""
+    if spec.step != "euler" or solution.covariance is None:
+        return {}
+    if solution.left_out > LARGE:
+        warnings.warn(
+            "step = 'euler': the terms of order epsilon^4 that it leaves out may be up to"
+            f" {solution.left_out:.0%} of V4; step = 'exact' keeps them",
+            StepWarning,
+            stacklevel=4,
+        )
+    return {"step_error": {"V4": solution.left_out}}
+
+
+def _raise_order(spec: PredictionSpec) -> Solution:
+    """Raise the Wick order until what is left is below ``spec.truncation`` for V4 and K1."""
+    assert spec.truncation is not None
+    for found in raised_orders(spec):
+        if max(found.strict.values()) <= spec.truncation:
+            break
+    if max(found.rest.values()) > spec.truncation:
+        _warn(f"order = 'auto': truncation = {spec.truncation:g} was not met by order {found.order}", found)
+    return _with_rest(found, wick_order=found.order)
+
+
+def _fixed_order(spec: PredictionSpec) -> Solution:
+    assert isinstance(spec.order, int)
+    solution = solve(spec)
+    _check_finite(spec, solution)
+    found = truncated(spec, solution, spec.order)
+    if max(found.rest.values()) > LARGE:
+        _warn(f"order = {spec.order}: the Wick orders above may matter; order = 'auto' finds one that suffices", found)
+    return _with_rest(found)
+
+
+def _with_rest(found: Raised, **more: object) -> Solution:
+    details = {**found.solution.details, **more, "truncation_error": found.rest}
+    return replace(found.solution, details=details)
+
+
+def _warn(text: str, found: Raised) -> None:
+    shown = ", ".join(f"{name} {error:.1e}" for name, error in found.rest.items())
+    warnings.warn(f"{text}; left out at most, relative: {shown}", TruncationWarning, stacklevel=5)
+
+
+def _check_finite(spec: PredictionSpec, solution: Solution) -> None:
+    assert spec.depths is not None
+    for name, values in (("K0", solution.mean), ("V4", solution.covariance), ("K1", solution.correction)):
+        if values is not None and not np.isfinite(values).all():
+            bad = int(np.argmin(np.isfinite(values).all((1, 2))))
+            raise InputError(out_of_range(spec.model, name, spec.depths[bad]))

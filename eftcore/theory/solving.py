@@ -1,0 +1,314 @@
+"""Solve one closure at two resolutions; their difference is the error estimate (docs/theory.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eftcore.errors import InputError
+from eftcore.gaussian.expectations import Expectations, MehlerExpectations
+from eftcore.pairs import to_matrix
+from eftcore.specs import Numerics, PredictionSpec
+from eftcore.theory.closures import builder, closure_class
+from eftcore.theory.closures.base import Closure, Observed
+from eftcore.theory.mean_field import mean_field, mean_path, settle
+from eftcore.theory.particle import PATHS, SCRAMBLINGS, sample_paths
+from eftcore.theory.recursion import LeftOut, MeanFlow, flow, step_through
+from eftcore.theory.wick_remainder import STEPS, Track, steps_in_depth
+
+if TYPE_CHECKING:
+    from eftcore.results import Theory
+
+ROUNDING = 2e-13
+"""Relative error that accumulated rounding is taken to leave."""
+
+TINY = 1e-4
+"""The error of a K1 that vanishes by cancellation is relative to this fraction of |V4| / |K0|."""
+
+UNKNOWN = 1e-3
+"""A K1 of rounding's size that changes by more than this fraction of itself between two resolutions is such a zero."""
+
+SAFETY = 2.0
+"""The change between two resolutions, times this, is the estimate for the finer one."""
+
+SOLVER = 0.1
+"""Tolerance of the ODE solver as a fraction of the requested one."""
+
+LOOSE = 30.0
+"""The coarser solution's tolerance of the ODE solver and of interpolation, over the finer one's."""
+
+TIGHTEST = 1e-2
+"""Where integrals have no finer resolution, tolerances are divided by LOOSE until they are below this."""
+
+ATTEMPTS = 4
+"""Refinements of the whole solution that are tried when the first does not meet the tolerance."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """K0 (R, N, N), V4 (R, P, P), K1 and U1 (R, N, N), Sigma (R, P, P), with the numerics that made them and their
+    estimated errors; for the wick closure with K0 between the recorded depths. ``left_out`` is the share of V4 at the
+    last layer that forward Euler leaves out.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray | None
+    correction: np.ndarray | None
+    source: np.ndarray | None
+    increment_covariance: np.ndarray | None = None
+    interpolation: float = 0.0
+    left_out: float = 0.0
+    error: dict[str, float] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
+    covariance_se: np.ndarray | None = None
+    correction_se: np.ndarray | None = None
+    track: Track | None = None
+
+    def plus(self, more: Solution) -> Solution:
+        """With what further Wick orders add to V4, K1 and U1."""
+
+        def add(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+            return None if a is None or b is None else a + b
+
+        return replace(
+            self,
+            covariance=add(self.covariance, more.covariance),
+            correction=add(self.correction, more.correction),
+            source=add(self.source, more.source),
+        )
+
+
+SMALLEST = 1e-75
+"""Largest variance of a kernel below which V4, of size K^2, and its norm underflow."""
+
+Builder = Callable[[np.ndarray, np.ndarray], Closure]
+"""(first kernel, last kernel) to a closure."""
+
+
+def settled(spec: PredictionSpec) -> Expectations:
+    """The resolution to start from."""
+    kind = closure_class(spec.closure)
+    return settle(spec.model, spec.kernel.array, spec.numerics, order=kind.moments_order, series=kind.needs_series)
+
+
+def solve(spec: PredictionSpec) -> Solution:
+    """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is (eq. 6.15).
+
+    Raises InputError for a kernel whose V4 underflows, and where integrals leave the range of floating-point numbers.
+    """
+    try:
+        if spec.closure == "particle":
+            return _solve_by_paths(spec)
+        _check_range(spec)
+        return _refined(spec)
+    except np.linalg.LinAlgError:
+        raise InputError(
+            f"model: integrals of {spec.model.activation!r} leave the range of floating-point numbers"
+            f" (weight_variance = {spec.model.weight_variance:g}, epsilon = {spec.model.epsilon:g}); take a smaller"
+            " kernel, depth or weight variance"
+        ) from None
+
+
+def _refined(spec: PredictionSpec) -> Solution:
+    engine = settled(spec)
+    build = builder(spec)
+    coarse = at_resolution(spec, engine, build, loosen=LOOSE)
+    loosen = 1.0
+    for _ in range(ATTEMPTS):
+        finer = engine.refined(nodes=True, terms=True) or engine
+        fine = at_resolution(spec, finer, build, loosen)
+        fine = replace(fine, details=finer.describe() | _floor(coarse, fine))
+        error = {
+            name: SAFETY * change + _rounding(name, fine) + _tolerated(name, fine, spec, loosen)
+            for name, change in relative_change(coarse, fine).items()
+        }
+        if fine.covariance is not None:
+            error["V4"] += negative_variance(fine.covariance)
+        fine = replace(fine, error=error)
+        if all(value <= spec.numerics.rtol for value in error.values()):
+            break
+        if finer.refined(nodes=True, terms=True) is not None:
+            engine, coarse = finer, fine
+        elif spec.continuous and loosen > TIGHTEST:
+            # no finer integrals: what changed may be the coarse solution's looser ODE solver alone
+            coarse = at_resolution(spec, engine, build, loosen)
+            loosen /= LOOSE
+        else:
+            break
+    if spec.numerics.quadrature == "gauss_hermite":
+        return replace(fine, error=_of_fixed_rule(spec, fine))
+    return fine
+
+
+def _of_fixed_rule(spec: PredictionSpec, found: Solution) -> dict[str, float]:
+    """A fixed rule has no second resolution: its distance from converged integrals, and their own error."""
+    exact = solve(spec.model_copy(update={"numerics": Numerics(rtol=spec.numerics.rtol)}))
+    own, other = error_scales(found), error_scales(exact)
+    distance = relative_change(exact, found)
+    return {name: distance[name] + float(exact.error[name] * _ratio(other[name], own[name]).max()) for name in distance}
+
+
+def _check_range(spec: PredictionSpec) -> None:
+    variance = float(np.abs(spec.kernel.array).max())
+    if spec.closure != "mean" and 0 < variance < SMALLEST:
+        raise InputError(
+            f"kernel: largest variance = {variance:g}: V4, of size K^2, underflows below K = {SMALLEST:g};"
+            " rescale the inputs"
+        )
+
+
+def negative_variance(covariance: np.ndarray) -> float:
+    """The most negative diagonal entry of (R, P, P) covariances over their norm, at worst; 0 where there is none.
+
+    No two resolutions show a scheme that is unstable; a negative variance does (eq. 6.17).
+
+    >>> negative_variance(np.array([[[3.0, 0.0], [0.0, -4.0]]]))
+    0.8
+    """
+    if not np.isfinite(covariance).all():
+        return float("inf")
+    lowest = np.diagonal(covariance, axis1=1, axis2=2).min(1)
+    return float(_ratio(np.maximum(-lowest, 0.0), _norm(covariance)).max())
+
+
+def _solve_by_paths(spec: PredictionSpec) -> Solution:
+    """The one-particle form; its error is the standard error, relative to the largest value over depth."""
+    mean = mean_field(spec.model, spec.kernel, spec.numerics)
+    found = sample_paths(spec, mean)
+
+    def relative(error: np.ndarray, value: np.ndarray) -> float:
+        sizes = [np.sqrt((x**2).sum(tuple(range(1, x.ndim)))).max() for x in (error, value)]
+        return float(sizes[0] / sizes[1]) if sizes[1] > 0 else 0.0
+
+    return Solution(
+        mean.kernel[list(spec.depths or ())],
+        found.covariance,
+        to_matrix(found.correction),
+        to_matrix(found.source),
+        error={
+            "K0": spec.numerics.rtol,
+            "V4": relative(found.covariance_se, found.covariance),
+            "K1": relative(found.correction_se, found.correction),
+        },
+        details={"rule": "one-particle paths, scrambled Sobol", "scramblings": SCRAMBLINGS, "paths": PATHS},
+        covariance_se=found.covariance_se,
+        correction_se=to_matrix(found.correction_se),
+    )
+
+
+def relative_change(one: Solution, two: Solution) -> dict[str, float]:
+    """Largest relative change over depth (Frobenius) of each quantity (eq. 6.15)."""
+    found: dict[str, float] = {}
+    for name, scale in error_scales(two).items():
+        a, b = getattr(one, _ESTIMATED[name]), getattr(two, _ESTIMATED[name])
+        if a is not None:
+            distance = np.array([np.linalg.norm(after - before) for before, after in zip(a, b, strict=True)])
+            # what one resolution cannot compute is known to no digit
+            found[name] = float(np.nan_to_num(_ratio(distance, scale), nan=np.inf, posinf=np.inf).max())
+    return found
+
+
+_ESTIMATED = {"K0": "mean", "V4": "covariance", "K1": "correction"}
+
+
+def error_scales(solution: Solution | Theory, tiny: float = TINY) -> dict[str, np.ndarray]:
+    """(R,) what the relative errors of K0, V4 and K1 are relative to, of those that are present (eq. 6.15).
+
+    Their Frobenius norms; but K1 starts at 0: for it at least 1e-3 of its largest norm, and at least
+    ``details["K1_floor"]``, which is 0 unless K1 vanishes by cancellation. Without that entry the floor is ``tiny`` of
+    the natural size |V4| / |K0| whatever K1 is.
+    """
+    present = {name: getattr(solution, attribute) for name, attribute in _ESTIMATED.items()}
+    scales = {name: _norm(values) for name, values in present.items() if values is not None}
+    if "K1" in scales:
+        floor: object = solution.details.get("K1_floor")
+        if not isinstance(floor, int | float):
+            floor = tiny * (_ratio(scales["V4"], scales["K0"]) if "V4" in scales else np.zeros(len(solution.mean)))
+        scales["K1"] = np.maximum(scales["K1"], np.maximum(1e-3 * scales["K1"].max(), floor))
+    return scales
+
+
+def _floor(coarse: Solution, fine: Solution) -> dict[str, object]:
+    """What a K1 that is 0 to rounding has its error relative to; 0 for any other K1, however small (eq. 6.15)."""
+    if fine.covariance is None or coarse.correction is None or fine.correction is None:
+        return {}
+    natural = float(_ratio(_norm(fine.covariance), _norm(fine.mean)).max())
+    largest = float(_norm(fine.correction).max())
+    change = float(_norm(fine.correction - coarse.correction).max())
+    vanishes = largest <= ROUNDING * natural and change > UNKNOWN * largest
+    return {"K1_floor": TINY * natural if vanishes else 0.0}
+
+
+def _norm(x: np.ndarray) -> np.ndarray:
+    """(R,) Frobenius norms; one depth at a time, since V4 may fill most of the memory."""
+    return np.array([np.linalg.norm(matrix) for matrix in x])
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+
+
+def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, loosen: float = 1.0) -> Solution:
+    """One solution with fixed integrals; ``loosen`` multiplies the tolerances of the ODE solver and interpolation."""
+    start = spec.kernel.array
+    assert spec.depths is not None
+    rtol = spec.numerics.rtol * loosen
+    euler = LeftOut()
+    if spec.continuous:
+        end = float(spec.time[-1])
+        flowing = MeanFlow(spec.model, start, engine, end, SOLVER * rtol)
+        mean = flowing(spec.time)
+        closure = build(start, mean[-1])
+        observed, interpolation = flow(closure, flowing, engine, spec.time, SOLVER * rtol)
+        steps = np.linspace(0.0, end, STEPS + 1)
+        along = partial(Track, steps, flowing(steps), False)
+    else:
+        path = mean_path(spec.model, start, engine)
+        closure = build(start, path.kernel[-1])
+        exact = spec.step == "exact"
+        observed, interpolation, euler = step_through(closure, path, spec.depths, exact=exact, rtol=0.01 * rtol)
+        mean = path.kernel[list(spec.depths)]
+        layers = steps_in_depth(spec.model.depth, spec.model.epsilon**2)
+        along = partial(Track, layers * spec.model.epsilon**2, path.kernel[layers], len(layers) > spec.model.depth)
+    collected = _collect(observed, len(mean))
+    return Solution(
+        mean,
+        *collected,
+        interpolation=interpolation,
+        left_out=euler.share,
+        track=along(engine) if isinstance(engine, MehlerExpectations) else None,
+    )
+
+
+def _tolerated(name: str, fine: Solution, spec: PredictionSpec, loosen: float) -> float:
+    """Interpolation error and the tolerance of the ODE solver, which two resolutions may share."""
+    interpolated = 0.0 if name == "K0" else 10 * fine.interpolation
+    return interpolated + (SOLVER * spec.numerics.rtol * loosen if spec.continuous else 0.0)
+
+
+def _rounding(name: str, fine: Solution) -> float:
+    """What rounding leaves that two resolutions may share; where K1 vanishes, a part of the terms that cancelled."""
+    vanishes = name == "K1" and fine.details.get("K1_floor", 0.0) != 0.0
+    return ROUNDING * (1 + 0.1 / TINY) if vanishes else ROUNDING
+
+
+def _collect(
+    observed: Iterable[Observed], count: int
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """V4, K1, U1 and Sigma over depth, each written where it stays: V4 may fill most of the memory."""
+    arrays: dict[str, np.ndarray] = {}
+    for row, found in enumerate(observed):
+        for name, value in vars(found).items():
+            if value is not None:
+                arrays.setdefault(name, np.empty((count, *value.shape)))[row] = value
+    correction, source = arrays.get("correction"), arrays.get("source")
+    return (
+        arrays.get("covariance"),
+        None if correction is None else to_matrix(correction),
+        None if source is None else to_matrix(source),
+        arrays.get("increment_covariance"),
+    )

@@ -1,0 +1,119 @@
+"""How much a truncated Wick hierarchy leaves out, and orders raised until that is little (docs/theory.md, section 4.3).
+
+Equation numbers are those of docs/theory.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from eftcore.activations import get_activation
+from eftcore.gaussian.wick_series import components
+from eftcore.pairs import to_matrix
+from eftcore.specs import PredictionSpec
+from eftcore.theory.closures.wick import Wick
+from eftcore.theory.solving import TINY, Solution, at_resolution, error_scales, relative_change, settled, solve
+from eftcore.theory.wick_remainder import Remainder, remainder
+
+ORDERS = (8, 12, 18, 26, 38, 56, 80, 120, 180, 270, 400, 600, 900, 1350, 2000, 3000, 4500, 6700, 10_000, 15_000, 22_000)
+"""Orders that are tried in turn."""
+
+ALWAYS = 120
+"""Orders up to this one are tried for any network."""
+
+MAX_ENTRIES = 2**18
+"""Entries of the hierarchy's state, P x P x Wick powers, up to which higher ones are."""
+
+STRICT = 1e-7
+"""While orders are raised, a K1 below this fraction of |V4| / |K0| counts as 0: a small K1 is to be right too."""
+
+CAPTURED = 0.01
+"""Share of the variance of every f_p that may be left above where changes of K1 are extrapolated (eq. 4.26)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Raised:
+    """The hierarchy up to one order, what the orders above can add at most, and that relative to V4 and K1.
+
+    Attributes:
+        rest: relative as numerical errors are, a ``truncation_error`` (eq. 6.15).
+        strict: with K1 relative to its own size even where that is small.
+    """
+
+    order: int
+    solution: Solution
+    beyond: Remainder
+    rest: dict[str, float]
+    strict: dict[str, float]
+
+
+def truncated(spec: PredictionSpec, solution: Solution, order: int) -> Raised:
+    """What is left above ``order`` of a solution up to it, relative to the solution.
+
+    >>> from eftcore.specs import InputKernel, ResNet
+    >>> model = ResNet(activation="sin", weight_variance=1.0, epsilon=0.1, depth=20)
+    >>> spec = PredictionSpec(model=model, kernel=InputKernel.explicit([[50.0]]), closure="wick", order=24)
+    >>> truncated(spec, solve(spec), 24).beyond.share > 0.99
+    True
+    """
+    assert solution.track is not None
+    beyond = remainder(spec, solution.track, order)
+    sizes = {"V4": beyond.variance.sum(1), "K1": np.linalg.norm(to_matrix(beyond.correction), axis=(1, 2))}
+    rest, strict = (_relative(sizes, error_scales(solution, tiny)) for tiny in (TINY, STRICT))
+    return Raised(order, solution, beyond, rest, strict)
+
+
+def _relative(sizes: dict[str, np.ndarray], scales: dict[str, np.ndarray]) -> dict[str, float]:
+    found = {}
+    for name, size in sizes.items():
+        ratio = np.divide(size, scales[name], out=np.where(size > 0, np.inf, 0.0), where=scales[name] > 0)
+        found[name] = float(np.nan_to_num(ratio, nan=np.inf).max())
+    return found
+
+
+def raised_orders(spec: PredictionSpec) -> Iterator[Raised]:
+    """Solutions of rising Wick order, as far as they can be afforded.
+
+    Each step solves for the new orders alone; the numerical error is estimated on the lowest ones, which carry almost
+    everything.
+    """
+    total = solve(spec.model_copy(update={"order": ORDERS[0]}))
+    engine = settled(spec)
+    engine = engine.refined(nodes=True, terms=True) or engine
+    found = truncated(spec, total, ORDERS[0])
+    yield found
+    before: float | None = None
+    for order in ORDERS[1:]:
+        if not _affordable(spec, order):
+            return
+        more = at_resolution(spec, engine, partial(Wick, spec.model, order=order, above=found.order))
+        previous, total = total, total.plus(more)
+        found = truncated(spec, total, order)
+        change = relative_change(previous, total)["K1"]
+        if found.beyond.coarse and found.beyond.share <= CAPTURED and before is not None and change < before:
+            found = _extrapolated(found, change / (before / change - 1))
+        before = change
+        yield found
+
+
+def _extrapolated(found: Raised, left: float) -> Raised:
+    """With twice a geometric series' rest for K1, where that is below the bound (eq. 4.26)."""
+    lower = {"K1": min(found.rest["K1"], 2 * left)}
+    return replace(found, rest=found.rest | lower, strict=found.strict | lower)
+
+
+def _affordable(spec: PredictionSpec, order: int) -> bool:
+    # explicit Euler steps and the continuous equations are stiff in the orders
+    return order <= ALWAYS or (spec.step == "exact" and entries(spec, order) <= MAX_ENTRIES)
+
+
+def entries(spec: PredictionSpec, order: int) -> int:
+    """Size of the hierarchy's state, P x P x Wick powers."""
+    n_inputs = spec.kernel.n_inputs
+    even_only = get_activation(spec.model.activation).parity is not None
+    pairs = n_inputs * (n_inputs + 1) // 2
+    return pairs**2 * len(components(order, even_only=even_only, single=n_inputs == 1).first)

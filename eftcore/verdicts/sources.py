@@ -1,0 +1,110 @@
+"""The source U1 of the mean correction, K1' = C_W U1: closures against the exact one (docs/theory.md, section 8.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from eftcore.errors import InputError
+from eftcore.pairs import inputs_of, pair_names, to_pairs
+from eftcore.results import Theory
+from eftcore.specs import Numerics
+from eftcore.theory.closures.g_only import wishart
+from eftcore.verdicts.residuals import equations_along
+
+if TYPE_CHECKING:
+    from eftcore.ensemble import Sample
+
+
+def compare_sources(theories: Iterable[Theory], reference: Theory | Sample) -> pd.DataFrame:
+    """The closures' U1 against the exact one over depth (eq. 8.7; K1' = C_W U1).
+
+    Args:
+        theories: predictions of the reference's model and kernel; those without U1 are left out.
+        reference: a Sample, or a better Theory.
+
+    Returns one row per closure, common recorded layer and component "01": closure, order (wick), depth, time,
+    component, model, exact, exact_se (0 for a Theory), difference = model - exact.
+
+    Raises InputError where the reference has no U1 or describes another network, or no layer is common.
+
+    >>> from eftcore import InputKernel, ResNet, predict
+    >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=10)
+    >>> kernel = InputKernel.explicit([[1.0]])
+    >>> found = compare_sources([predict(model, kernel)], predict(model, kernel, "wick", order=12))
+    >>> round(float(found["model"][0]), 3), float(found["exact"][0])
+    (-0.171, 0.0)
+    """
+    if reference.source is None:
+        raise InputError("compare_sources: the reference has no source U1; use a sample or another closure")
+    frames = []
+    for theory in theories:
+        if (theory.spec.model, theory.spec.kernel.matrix) != (reference.spec.model, reference.spec.kernel.matrix):
+            raise InputError("compare_sources: a theory and the reference describe different networks or input kernels")
+        if theory.source is None:
+            continue
+        depth, ours, theirs = np.intersect1d(theory.depth, reference.depth, return_indices=True)
+        if not len(depth):
+            raise InputError("compare_sources: a theory and the reference have no recorded layer in common")
+        noise = getattr(reference, "source_se", np.zeros_like(reference.source))
+        model, exact = to_pairs(theory.source[ours]), to_pairs(reference.source[theirs])
+        columns = {
+            "model": model,
+            "exact": exact,
+            "exact_se": to_pairs(noise[theirs]),
+            "difference": model - exact,
+        }
+        frame = _tidy(depth, theory.time[ours], columns)
+        frame.insert(0, "closure", theory.spec.closure)
+        frame.insert(1, "order", pd.Series(theory.details.get("wick_order", theory.spec.order), frame.index))
+        frames.append(frame)
+    if not frames:
+        raise InputError("compare_sources: no theory has a source U1; the mean and source_only closures have none")
+    return pd.concat(frames, ignore_index=True)
+
+
+def sources_on(reference: Theory | Sample, *, numerics: Numerics | None = None) -> pd.DataFrame:
+    """The closures' formulas for U1 put to the test on the reference's own V4 and K1 (eq. 8.8).
+
+    A wrong formula shows here apart from a wrong state. Columns: depth, time, component, exact and exact_se (the
+    reference's U1), g_only = (chi K1) / C_W + (1/2) H : V4, and normal_ordered, with V4 - Wishart(K0) in place of V4.
+    What normal_ordered still misses is carried by the other Wick orders.
+
+    Raises InputError where the reference lacks V4, K1 or U1.
+
+    >>> from eftcore import InputKernel, ResNet, predict
+    >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=10)
+    >>> found = sources_on(predict(model, InputKernel.explicit([[1.0]]), "wick", order=12))
+    >>> found.loc[0, ["exact", "g_only", "normal_ordered"]].astype(float).round(3).tolist()
+    [0.0, -0.171, 0.0]
+    """
+    v4, k1, u1 = reference.covariance, reference.correction, reference.source
+    if v4 is None or k1 is None or u1 is None:
+        raise InputError("sources_on: the reference lacks V4, K1 or U1; use a sample or another closure")
+    c_w = reference.spec.model.weight_variance
+    closure, at, kernel = equations_along(reference, numerics)
+    linear = [closure.respond(g, k) / c_w for g, k in zip(at["chi"], to_pairs(k1), strict=True)]
+    models = {
+        name: np.stack([x + closure.tadpole(h, c) for x, h, c in zip(linear, at["hessian"], covariance, strict=True)])
+        for name, covariance in (("g_only", v4), ("normal_ordered", v4 - wishart(kernel)))
+    }
+    noise = getattr(reference, "source_se", np.zeros_like(u1))
+    columns = {"exact": to_pairs(u1), "exact_se": to_pairs(noise), **models}
+    return _tidy(np.asarray(reference.depth), reference.time, columns)
+
+
+def _tidy(depth: np.ndarray, time: np.ndarray, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+    """One row per layer and pair; columns (R, P) each."""
+    pairs = next(iter(columns.values())).shape[1]
+    names = pair_names(inputs_of(pairs))
+    return pd.DataFrame(
+        {
+            "depth": np.repeat(depth, pairs),
+            "time": np.repeat(time, pairs),
+            "component": names * len(depth),
+            **{name: values.ravel() for name, values in columns.items()},
+        }
+    )

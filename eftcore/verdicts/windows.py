@@ -1,0 +1,240 @@
+"""Errors of a theory against a reference, and how deep it can be trusted (docs/theory.md, section 9).
+
+For X in {K0, V4, K1}: e(t) = ||X_theory - X_ref||_F / ||X_ref||_F over pair space (eq. 9.1). The reference is a
+simulation, which has noise, or a theory, which has an error that it estimates itself (eq. 9.2). Both, and the compared
+theory's own numerical error, widen the bounds of e, which hold at all recorded depths at once (eq. 9.6); a window is
+what these bounds leave of the depth at which e first exceeds a tolerance (eq. 9.7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from eftcore.ensemble.bands import CONFIDENCE, Noise
+from eftcore.errors import InputError
+from eftcore.pairs import to_pairs
+from eftcore.results import Theory
+from eftcore.theory.particle import SCRAMBLINGS
+from eftcore.theory.solving import error_scales
+
+VERDICT_VERSION = 2
+"""Bumped by hand whenever the same two results would be judged differently."""
+
+DEFAULT_TOLERANCES = (0.01, 0.05, 0.10)
+
+QUANTITIES = {"K0": "mean", "V4": "covariance", "K1": "correction"}
+"""Compared quantities and the attributes of a theory or sample that hold them."""
+
+
+class Measured(Protocol):
+    """Estimates with statistical errors, such as a simulated sample's.
+
+    Every compared quantity that it has comes with standard errors of the same name and ``_se``.
+    """
+
+    @property
+    def depth(self) -> np.ndarray: ...
+    @property
+    def time(self) -> np.ndarray: ...
+    def degrees_of_freedom(self, quantity: str) -> np.ndarray: ...
+    def group_fluctuations(self, quantity: str) -> np.ndarray | None: ...
+    def reliable(self, quantity: str) -> np.ndarray: ...
+
+
+_WINDOW_COLUMNS = [
+    "quantity",
+    "tolerance",
+    "resolved_from",
+    "certified_until",
+    "refuted_from",
+    "status",
+    "numerical_error",
+    "confidence",
+]
+
+Reference = Measured | Theory
+"""What a theory is compared with: a simulated sample, or another theory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Errors over depth and validity windows.
+
+    Attributes:
+        errors: one row per quantity and recorded depth: quantity, depth, time (t = epsilon^2 * layer), error and
+            error_se (relative, NaN where the reference is not told from 0), error_low and error_high (bounds that hold
+            at all depths at once with probability ``confidence``; error_high may be infinite), resolution (the smallest
+            tolerance that the reference resolves there; may be infinite), absolute_error, absolute_error_se
+            (Frobenius), defined. The two ``_se`` are the reference's: standard errors of a simulation; of a theory the
+            error that it estimates.
+        windows: one row per quantity and tolerance: quantity, tolerance, resolved_from (the first time at which the
+            reference resolves the tolerance), certified_until, refuted_from (times, NaN where there is none), status,
+            numerical_error (the compared theory's, relative) and confidence. status is "bounded" (the theory fails
+            before refuted_from), "beyond" (certified from resolved_from up to T: the window ends later, if at all),
+            "undecided" (never refuted, not certified to the end), "too_noisy" (the reference resolves this tolerance
+            nowhere).
+    """
+
+    errors: pd.DataFrame
+    windows: pd.DataFrame
+
+
+def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = DEFAULT_TOLERANCES) -> Comparison:
+    """Compare a theory with a simulation (or a better theory) of the same model and kernel at the same layers.
+
+    Depths that only one of the two recorded are left out. A theory as the reference counts as known up to its
+    ``numerical_error`` and what its series leaves out (``details["truncation_error"]``). The closure "particle" has
+    standard errors, as a simulation has. The compared theory's ``numerical_error`` widens the bounds too, so that no
+    window is decided within the error of the numerics; what a published fixed rule leaves of its integrals is part of
+    what is judged.
+
+    Raises InputError where the two describe different networks, share no recorded layer, or a tolerance is not in
+    (0, 1).
+
+    >>> from eftcore import InputKernel, ResNet, predict
+    >>> model = ResNet(activation="erf", weight_variance=1.0, epsilon=0.1, depth=50)
+    >>> kernel = InputKernel.explicit([[1.0]])
+    >>> better = predict(model, kernel, "g_only", step="exact")
+    >>> result = compare(predict(model, kernel, "source_only"), better, tolerances=[0.05])
+    >>> result.windows.status.tolist()
+    ['beyond', 'bounded']
+    """
+    _check_same(theory, reference, tolerances)
+    depths, ours, theirs = np.intersect1d(theory.depth, reference.depth, return_indices=True)
+    errors: list[pd.DataFrame] = []
+    windows: list[dict] = []
+    for quantity, attribute in QUANTITIES.items():
+        mine, true = getattr(theory, attribute), getattr(reference, attribute)
+        if mine is None or true is None:
+            continue
+        spread, radius = _spread_and_radius(reference, quantity, theirs)
+        frame = _errors(quantity, mine[ours], true[theirs], spread, radius, _numerics(theory, quantity, ours))
+        frame.insert(1, "depth", depths)
+        frame.insert(2, "time", np.asarray(theory.time)[ours])
+        errors.append(frame)
+        own = {"numerical_error": theory.numerical_error.get(quantity, np.nan), "confidence": CONFIDENCE}
+        windows.extend({"quantity": quantity, **own, **validity_window(frame, tau)} for tau in tolerances)
+    if not errors:
+        raise InputError("compare: the theory and the reference have no quantity in common")
+    return Comparison(pd.concat(errors, ignore_index=True), pd.DataFrame(windows, columns=_WINDOW_COLUMNS))
+
+
+def validity_window(errors: pd.DataFrame, tolerance: float) -> dict[str, object]:
+    """t*(tau) as an interval, from error_low, error_high and resolution at increasing time (eq. 9.7).
+
+    Time 0 certifies nothing: there every theory has the network's own initial condition.
+    """
+    rows = errors[errors["time"] > 0]
+    time, low, high, resolution = (
+        rows[name].to_numpy(dtype=float) for name in ("time", "error_low", "error_high", "resolution")
+    )
+    resolved, fails = resolution <= tolerance, low > tolerance
+    first = int(np.argmax(resolved)) if resolved.any() else len(rows)
+    holds = high[first:] <= tolerance
+    certified = len(holds) if holds.all() else int(np.argmin(holds))
+    if fails.any() and int(np.argmax(fails)) < first:
+        certified = 0
+    if fails.any():
+        status = "bounded"
+    elif not resolved.any():
+        status = "too_noisy"
+    else:
+        status = "beyond" if certified == len(holds) else "undecided"
+    return {
+        "tolerance": tolerance,
+        "resolved_from": float(time[first]) if resolved.any() else np.nan,
+        "certified_until": float(time[first + certified - 1]) if certified else np.nan,
+        "refuted_from": float(time[np.argmax(fails)]) if fails.any() else np.nan,
+        "status": status,
+    }
+
+
+def _spread_and_radius(reference: Reference, quantity: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At ``rows``, Frobenius over pair space: how far the reference typically is off, and what its error exceeds at
+    none of them (eq. 9.1, 9.2, 9.5)."""
+    noise = _noise(reference, quantity)
+    if noise is not None:
+        return noise.size[rows], noise.at(rows).radius()
+    assert isinstance(reference, Theory)
+    left_out = reference.details.get("truncation_error")
+    truncation = left_out.get(quantity, 0.0) if isinstance(left_out, dict) else 0.0
+    known = _claimed(reference.numerical_error.get(quantity, 0.0) + float(truncation), reference, quantity)[rows]
+    return known, known
+
+
+def _numerics(theory: Theory, quantity: str, rows: np.ndarray) -> np.ndarray:
+    """At ``rows``: how far the compared theory's numbers may be off; 0 for a fixed rule, which is judged as it is."""
+    noise = _noise(theory, quantity)
+    if noise is not None:
+        return noise.at(rows).radius()
+    if theory.spec.numerics.quadrature == "gauss_hermite":
+        return np.zeros(len(rows))
+    return _claimed(theory.numerical_error.get(quantity, 0.0), theory, quantity)[rows]
+
+
+def _claimed(relative: float, theory: Theory, quantity: str) -> np.ndarray:
+    """(R,) a relative error estimate in the units of the quantity; an estimate that failed excludes nothing."""
+    return np.where(np.isfinite(relative), relative, np.inf) * error_scales(theory)[quantity]
+
+
+def _noise(source: Reference, quantity: str) -> Noise | None:
+    """Statistical error of a sample, or of a theory that samples; None for any other theory."""
+    if not isinstance(source, Theory):
+        return Noise(
+            size=_norms(quantity, getattr(source, QUANTITIES[quantity] + "_se")),
+            degrees_of_freedom=source.degrees_of_freedom(quantity),
+            fluctuations=source.group_fluctuations(quantity),
+            reliable=source.reliable(quantity),
+        )
+    se = getattr(source, QUANTITIES[quantity] + "_se", None)
+    if se is None:
+        return None
+    count = len(source.depth)
+    return Noise(_norms(quantity, se), np.full(count, SCRAMBLINGS - 1.0), None, np.full(count, True))
+
+
+def _norms(quantity: str, values: np.ndarray) -> np.ndarray:
+    """(R,) Frobenius norms over pair space."""
+    entries = values if quantity == "V4" else to_pairs(values)
+    return np.linalg.norm(entries.reshape(len(entries), -1), axis=1)
+
+
+def _errors(
+    quantity: str, mine: np.ndarray, true: np.ndarray, spread: np.ndarray, radius: np.ndarray, numerics: np.ndarray
+) -> pd.DataFrame:
+    absolute, size = _norms(quantity, mine - true), _norms(quantity, true)
+    known = size > radius
+    blank, infinite = np.full(len(size), np.nan), np.full(len(size), np.inf)
+    margin = radius + numerics
+    with np.errstate(invalid="ignore"):
+        least = np.where(np.isinf(margin), 0.0, np.maximum(absolute - margin, 0.0))
+        most, over, under = absolute + margin, size + radius, size - radius
+    return pd.DataFrame(
+        {
+            "quantity": quantity,
+            "error": np.divide(absolute, size, out=blank.copy(), where=known),
+            "error_se": np.divide(spread, size, out=blank.copy(), where=known),
+            # a reference and a theory that are both exactly 0 agree
+            "error_low": np.divide(least, over, out=np.zeros(len(size)), where=(over > 0) & (least > 0)),
+            "error_high": np.divide(most, under, out=infinite.copy(), where=known),
+            "resolution": np.divide(radius, under, out=infinite.copy(), where=known),
+            "absolute_error": absolute,
+            "absolute_error_se": spread,
+            "defined": known,
+        }
+    )
+
+
+def _check_same(theory: Theory, reference: Reference, tolerances: Sequence[float]) -> None:
+    if any(not 0 < tolerance < 1 for tolerance in tolerances):
+        raise InputError(f"tolerances = {list(tolerances)!r}: each must lie between 0 and 1, such as 0.05")
+    spec = getattr(reference, "spec", None)
+    if spec is not None and (spec.model, spec.kernel.matrix) != (theory.spec.model, theory.spec.kernel.matrix):
+        raise InputError("compare: the theory and the reference describe different networks or input kernels")
+    if not np.intersect1d(theory.depth, reference.depth).size:
+        raise InputError("compare: the theory and the reference have no recorded layer in common")

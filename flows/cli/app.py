@@ -1,0 +1,390 @@
+"""The ``eft`` command. Each command imports what it needs itself, so that the small ones answer at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eftcore.errors import EftError, InputError
+from flows.cli import terminal
+from flows.cli.db_commands import db_app
+from flows.cli.options import DatabaseOption, JsonOption, YesOption, use_database
+from flows.cli.server_commands import server_app
+from flows.cli.study_commands import study_app
+
+if TYPE_CHECKING:
+    from sqlalchemy import TableClause
+
+    from db.session import Database
+
+app = typer.Typer(
+    name="eft",
+    help="How deep the theory of a finite-width ResNet can be trusted: run studies, read their results.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(db_app, name="db")
+app.add_typer(study_app)
+app.add_typer(server_app, name="server")
+
+LimitOption = Annotated[int, typer.Option("--limit", min=0, help="At most this many rows; 0 for all.")]
+
+_ACTIVATIONS = (
+    "linear, tanh, erf, relu, leaky_relu, gelu, silu, softplus, sin or cos; with a parameter as in 'softplus(beta=2)'."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."""
+    terminal.print_anything()
+    terminal.warn_in_a_line()
+    try:
+        app(args=arguments)
+    except EftError as error:
+        print(f"eft: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end]
+        print(f"eft: {text!a} has characters beyond this locale's; set LC_ALL=C.UTF-8", file=sys.stderr)
+        sys.exit(2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"resnet-eft {version('resnet-eft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def predict(
+    activation: Annotated[str, typer.Option(help=_ACTIVATIONS)] = "tanh",
+    weight_variance: Annotated[float, typer.Option(help="C_W.")] = 2.0,
+    bias_variance: Annotated[float, typer.Option(help="C_b.")] = 0.0,
+    epsilon: Annotated[float, typer.Option(help="Size of the residual branch.")] = 0.05,
+    depth: Annotated[int | None, typer.Option(help="Layers L; or give --total-time.")] = None,
+    total_time: Annotated[float | None, typer.Option(help="T = epsilon^2 L; 2 when neither is given.")] = None,
+    inputs: Annotated[int, typer.Option(help="Equicorrelated inputs N.")] = 2,
+    variance: Annotated[float, typer.Option(help="Their variance.")] = 2.0,
+    correlation: Annotated[float, typer.Option(help="Their correlation.")] = 0.3,
+    data: Annotated[
+        Path | None, typer.Option(help=".npy or .csv file of real inputs, one row each, in place of the above.")
+    ] = None,
+    closure: Annotated[
+        str, typer.Option(help="mean, source_only, g_only, sigma, wick or particle (a sampling estimate).")
+    ] = "g_only",
+    order: Annotated[
+        str | None, typer.Option(help="Highest order of the wick closure, or auto to raise it until V4 and K1 settle.")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="euler (as in the paper) or exact (every power of epsilon).")] = None,
+    continuous: Annotated[bool, typer.Option("--continuous", help="The limit epsilon -> 0 at fixed t.")] = False,
+    nodes: Annotated[int | None, typer.Option(help="Use the fixed Gauss-Hermite rule with this many nodes.")] = None,
+    rtol: Annotated[float, typer.Option(help="Requested relative error of the integrals.")] = 1e-9,
+    rows: Annotated[int, typer.Option(min=1, help="Steps between the first and the last row.")] = 8,
+    json: JsonOption = False,
+) -> None:
+    """Predict one configuration: mean kernel K0, kernel covariance V4 and 1/n correction K1 over depth."""
+    import eftcore as eft
+    from eftcore.inputs.files import read_table
+    from eftcore.specs import default_depths
+    from flows import tables
+    from flows.cli.prediction import prediction_frame, prediction_notes
+    from flows.study.file import layers_for
+
+    if depth is not None and total_time is not None:
+        raise InputError(f"--depth {depth}, --total-time {total_time}: give only one of them")
+    if depth is None:
+        depth = layers_for(2.0 if total_time is None else total_time, epsilon)
+    model = eft.ResNet(
+        activation=activation,
+        weight_variance=weight_variance,
+        bias_variance=bias_variance,
+        epsilon=epsilon,
+        depth=depth,
+    )
+    if data is None:
+        kernel = eft.InputKernel.equicorrelated(n_inputs=inputs, variance=variance, correlation=correlation)
+    else:
+        kernel = eft.InputKernel.from_data(read_table(data), label=data.stem)
+    rule: dict[str, Any] = {} if nodes is None else {"quadrature": "gauss_hermite", "nodes": nodes}
+    theory = eft.predict_spec(
+        eft.PredictionSpec(
+            model=model,
+            kernel=kernel,
+            closure=closure,
+            order=int(order) if order is not None and order.isdecimal() else order,
+            step=step,
+            continuous=continuous,
+            numerics=eft.Numerics(rtol=rtol, **rule),
+            depths=default_depths(depth, rows),
+        )
+    )
+    frame = prediction_frame(theory)
+    if json:
+        quality = {name: getattr(theory, name) for name in ("numerical_error", "converged", "details")}
+        tables.print_json({"spec": theory.spec.identity(), **quality, "rows": tables.records(frame)})
+    else:
+        tables.print_frame(frame)
+        print(prediction_notes(theory))
+
+
+@app.command()
+def runs(
+    db: DatabaseOption = None,
+    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    kind: Annotated[str | None, typer.Option(help="simulation or prediction.")] = None,
+    status: Annotated[str | None, typer.Option(help="pending, running, succeeded, failed or stale.")] = None,
+    activation: Annotated[str | None, typer.Option(help="Only this activation.")] = None,
+    limit: LimitOption = 50,
+    json: JsonOption = False,
+) -> None:
+    """List runs: simulations and predictions, newest first."""
+    from db.reading import queries
+    from db.schema.views import v_runs
+    from flows import tables
+
+    database = _reading(db)
+    chosen: dict[str, Any] = {"study": study, "kind": kind, "status": status, "activation": activation}
+    frame = queries.runs(database, **chosen, limit=limit + 1 if limit else None)
+    if frame.empty:
+        _say_what_there_is(database, v_runs, ("run_id",), chosen)
+    tables.print_frame(frame, as_json=json, columns=None if json else tables.run_columns(frame), limit=limit)
+
+
+@app.command()
+def windows(
+    db: DatabaseOption = None,
+    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    activation: Annotated[str | None, typer.Option(help="Only this activation.")] = None,
+    closure: Annotated[str | None, typer.Option(help="Only this closure.")] = None,
+    quantity: Annotated[str | None, typer.Option(help="K0, V4 or K1.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Relative tolerance, such as 0.05.")] = None,
+    width: Annotated[int | None, typer.Option(help="Only this width.")] = None,
+    reference: Annotated[
+        str,
+        typer.Option(help="What closures are held against: simulation or theory."),
+    ] = "simulation",
+    json: JsonOption = False,
+) -> None:
+    """List validity windows: the times t = epsilon^2 * layer up to which a closure stays within a tolerance."""
+    from db.reading import queries
+    from db.schema.views import v_theory_windows, v_windows
+    from flows import tables
+
+    if reference not in ("simulation", "theory"):
+        raise InputError(f"--reference {reference}: must be simulation or theory")
+    if reference == "theory" and width is not None:
+        raise InputError(f"--width {width} goes with --reference simulation: a theory has no width; leave one out")
+    chosen: dict[str, Any] = {"study": study, "activation": activation, "closure": closure}
+    chosen |= {"quantity": quantity, "tolerance": tolerance}
+    database = _reading(db)
+    if reference == "theory":
+        view, frame = v_theory_windows, queries.theory_windows(database, **chosen)
+    else:
+        chosen["width"] = width
+        view, frame = v_windows, queries.windows(database, **chosen)
+    if frame.empty:
+        other = "reference_run_id" if reference == "theory" else "simulation_run_id"
+        _say_what_there_is(database, view, ("prediction_run_id", other), chosen)
+    if json:
+        tables.print_frame(frame, as_json=True)
+    else:
+        tables.print_windows(frame)
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(help='Such as "SELECT * FROM v_windows". See docs/data-dictionary.md.')],
+    db: DatabaseOption = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "--max-rows", min=0, help="At most this many rows; 0 for all.")
+    ] = 1000,
+    json: JsonOption = False,
+) -> None:
+    """Answer one SQL query on the results, read-only."""
+    from db.reading import queries
+    from flows import tables
+
+    frame = queries.select(_reading(db), statement, max_rows=limit + 1 if limit else None)
+    tables.print_frame(frame, as_json=json, limit=limit)
+
+
+@app.command("export")
+def export_(
+    path: Annotated[Path, typer.Argument(help="A new file: .zip for an archive; with --view, .csv or .parquet.")],
+    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    run: Annotated[list[int] | None, typer.Option(help="Only this run; may be repeated.")] = None,
+    view: Annotated[str | None, typer.Option(help="Write this view, such as v_windows, as a table.")] = None,
+    keep_formulas: Annotated[
+        bool, typer.Option("--keep-formulas", help="In CSV, leave texts that a spreadsheet would take for formulas.")
+    ] = False,
+    db: DatabaseOption = None,
+) -> None:
+    """Write results to a file: an archive that `eft import` reads, or one view as CSV or Parquet."""
+    database = _reading(db)
+    if view is None and path.suffix in (".csv", ".parquet"):
+        from db.schema.views import VIEWS
+
+        names = ", ".join(sorted(known.name for known in VIEWS))
+        raise InputError(
+            f"export to {path}: say which view with --view, one of {names}; an archive of everything is a .zip"
+        )
+    if view is None:
+        from db.upkeep.exporting import export_archive
+
+        _print_counts(export_archive(database, path, study=study, run_ids=run))
+        with path.open("rb") as file:
+            print(f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}")
+        return
+    from db.reading.files import export_view
+
+    if study is not None or run:
+        raise InputError("--view writes the whole view; leave out --study and --run, or filter with `eft sql`")
+    print(f"{export_view(database, path, view, formulas=keep_formulas)} rows")
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")],
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="Import it only if this is its sha256, as `eft export` printed it.")
+    ] = None,
+    db: DatabaseOption = None,
+) -> None:
+    """Add the results of an archive to the database; what is there already stays as it is."""
+    from db.upkeep.importing import import_archive
+
+    _print_counts(import_archive(_writing(db), path, sha256=sha256), "nothing new")
+
+
+@app.command()
+def delete(
+    study: Annotated[str | None, typer.Option(help="This study, and its runs that no other study uses.")] = None,
+    run: Annotated[list[int] | None, typer.Option(help="This run, with its comparisons; may be repeated.")] = None,
+    db: DatabaseOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete a study or runs from the database; refused while a study runs."""
+    from db.upkeep import removal
+
+    if (study is None) == (not run):
+        raise InputError("give either --study NAME or --run ID")
+    database = _writing(db)
+
+    def remove(dry_run: bool) -> dict[str, int]:
+        if study is not None:
+            return removal.delete_study(database, study, dry_run=dry_run)
+        return removal.delete_runs(database, run or [], dry_run=dry_run)
+
+    _print_counts(remove(dry_run=True))
+    if not dry_run and (yes or typer.confirm("Delete these rows?", abort=True)):
+        remove(dry_run=False)
+        print("deleted")
+
+
+@app.command()
+def gc(
+    db: DatabaseOption = None,
+    unsuccessful: Annotated[
+        bool, typer.Option("--unsuccessful", help="Also runs that failed, are stale or long pending.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Tidy up: mark dead runs as stale; delete what nothing needs and give free space back, unless a study runs."""
+    from db.upkeep import removal
+    from db.writing import claims
+
+    database = _writing(db)
+    if not dry_run:
+        print(f"{len(claims.sweep_stale(database))} runs were running without a sign of life and are stale now")
+    _print_counts(removal.collect_garbage(database, unsuccessful=unsuccessful, dry_run=dry_run), "nothing to delete")
+
+
+@app.command()
+def report(
+    output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("paper.html"),
+    markdown: Annotated[Path | None, typer.Option(help="Also write a Markdown page, figures beside it.")] = None,
+    study: Annotated[str, typer.Option(help="Study with the results, laid out as studies/paper.toml.")] = "paper",
+    db: DatabaseOption = None,
+) -> None:
+    """Write the audit of the paper: what was published, what it is converged, and what was simulated."""
+    from ui.reports.document import write_report
+
+    for path in write_report(_reading(db), output, markdown=markdown, study=study):
+        print(path)
+
+
+@app.command()
+def atlas(
+    output: Annotated[Path, typer.Option(help="Markdown page to write, its figure beside it.")] = Path("atlas.md"),
+    db: DatabaseOption = None,
+) -> None:
+    """Write what the windows of the study `atlas` teach: which closure for which network, and how deep."""
+    from ui.reports.document import write_atlas
+
+    for path in write_atlas(_reading(db), output):
+        print(path)
+
+
+@app.command()
+def ui(
+    db: DatabaseOption = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,
+) -> None:
+    """Open the explorer on the results. Ctrl-C ends it."""
+    from db.home import data_home
+    from flows.orchestration import surroundings
+    from ui.data.deployments import server
+    from ui.launch import serve
+
+    if api := server():
+        surroundings.configure(data_home())
+        os.environ.update(surroundings.known_key(api))
+    serve(use_database(db), port)
+
+
+def _reading(url: str | None) -> Database:
+    from db.session import Database
+    from db.upkeep import migrate
+
+    chosen = use_database(url)
+    migrate.require_current(chosen)
+    return Database(chosen, read_only=True)
+
+
+def _writing(url: str | None) -> Database:
+    from db.session import Database
+    from db.upkeep import migrate
+
+    chosen = use_database(url)
+    migrate.require_current(chosen)
+    return Database(chosen)
+
+
+def _say_what_there_is(db: Database, view: TableClause, run_ids: tuple[str, ...], chosen: dict[str, Any]) -> None:
+    """To standard error, why a list is empty."""
+    from db.reading.choices import nothing_found
+
+    print(nothing_found(db, view, run_ids, chosen) or "nothing here yet; `eft run quick` makes some", file=sys.stderr)
+
+
+def _print_counts(counts: dict[str, int], none: str = "no rows") -> None:
+    rows = [f"{table}: {count} rows" for table, count in counts.items() if count]
+    print("\n".join(rows) or none)

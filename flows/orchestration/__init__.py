@@ -1,0 +1,1 @@
+"""What Prefect does: its server and settings, task runners, tasks, the order in which they run."""

@@ -1,0 +1,341 @@
+"""The local Prefect server: one for all commands that share a PREFECT_HOME, gone when nobody uses it.
+
+Files below PREFECT_HOME/server say who is there, by locks that the kernel releases however their holder ends:
+
+* ``alive`` is locked by the server; ``server.json`` says where it listens.
+* ``users`` is locked, shared, by each command that uses the server. A server that can lock it alone is not used.
+* ``change`` is locked while somebody starts or stops the server.
+* ``key`` is what clients have to show (flows/orchestration/server_access.py).
+
+A command's own server ends with the last command that uses it. ``eft server start`` keeps one, with Prefect's pages and
+its schedules, until ``eft server stop``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from eftcore.errors import EnvironmentProblem
+from flows.orchestration import history, server_access
+from flows.orchestration.watch import answers
+
+STARTUP_SECONDS = 120.0
+STOP_SECONDS = 10.0
+PORT = 4200
+"""Prefect's own; the next free one where it is taken."""
+
+_LOOK_SECONDS = 0.5
+_DATABASE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
+"""Where Prefect is told its database, by two names."""
+
+_COMMAND = (
+    *(sys.executable, "-P", "-c"),
+    f"import runpy, sys; sys.path.append({str(Path(__file__).parents[2])!r}); "
+    "runpy.run_module('flows.orchestration.server', run_name='__main__')",
+)
+"""This module as a program, whatever lies in the working directory: most projects with Prefect have a folder flows."""
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers that this process started."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server: its process, where it listens, whether it has pages and schedules, whether it stays when not used."""
+
+    pid: int
+    port: int
+    whole: bool
+    kept: bool
+    started_at: float
+
+    @property
+    def url(self) -> str:
+        """Of the API."""
+        return f"http://127.0.0.1:{self.port}/api"
+
+    @property
+    def pages(self) -> str:
+        """Of Prefect's pages, which only a whole server has."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+class LocalServer:
+    """The server of one PREFECT_HOME, running or not."""
+
+    def __init__(self, prefect_home: Path) -> None:
+        self.prefect_home = prefect_home
+        self.folder = server_access.private_folder(prefect_home / "server")
+
+    @contextlib.contextmanager
+    def used(self, *, whole: bool = False) -> Iterator[Running]:
+        """The server while the block runs, started when there is none; the last to leave waits until it is gone.
+
+        Args:
+            whole: with Prefect's pages and schedules, which make it start more slowly.
+
+        Raises EnvironmentProblem when it does not start.
+        """
+        with self._open("users") as users:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            with self._locked("change"):
+                running = self._answering(whole=whole) or self._start(whole=whole, kept=False)
+            try:
+                yield running
+            finally:
+                with contextlib.suppress(FileNotFoundError):  # without its folder it ends by itself
+                    if _try_lock(users):
+                        left = self.running()  # perhaps another one than ours, which hung and was replaced
+                        if left is not None and not left.kept:
+                            self._end(left.pid)
+
+    def again(self, lost: Running) -> Running:
+        """The same server at the same port, started again where it ended or hangs. Raises EnvironmentProblem."""
+        with self._locked("change"):
+            running = self._answering(whole=lost.whole)
+            if running is None:
+                running = self._start(whole=lost.whole, kept=lost.kept, port=lost.port)
+            if running.port != lost.port:
+                raise EnvironmentProblem(f"the server at {lost.pages} has gone; another one is at {running.pages}")
+            return running
+
+    def start(self, port: int | None = None) -> Running:
+        """A server that stays; the one that runs already if it does. Raises EnvironmentProblem."""
+        with self._locked("change"):
+            running = self._answering(whole=True)
+            if running is not None and running.kept:
+                return running
+            if running is not None:
+                self._refuse_if_used(running)
+                self._end(running.pid)
+            return self._start(whole=True, kept=True, port=port)
+
+    def stop(self, *, force: bool = False) -> Running | None:
+        """End the server and return what it was; None when there was none. Raises EnvironmentProblem if it is used."""
+        with self._locked("change"):
+            running = self.running()
+            if running is not None:
+                if not force:
+                    self._refuse_if_used(running)
+                self._end(running.pid)
+            return running
+
+    def at(self, url: str) -> Running | None:
+        """The server, if it runs and this is the address of its API."""
+        running = self.running()
+        addresses = () if running is None else (running.url, running.url.replace("127.0.0.1", "localhost"))
+        return running if url.rstrip("/") in addresses else None
+
+    @property
+    def key(self) -> str:
+        """What its clients have to show. Raises EnvironmentProblem when it is no secret."""
+        return server_access.key(self.folder)
+
+    def running(self) -> Running | None:
+        """The server's process if there is one, whether it answers or not."""
+        with self._open("alive") as alive:
+            if _try_lock(alive):
+                return None
+        return self._card()
+
+    def is_used(self) -> bool:
+        """Whether some command uses the server now."""
+        with self._open("users") as users:
+            return not _try_lock(users)
+
+    def _card(self) -> Running | None:
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Running(**json.loads((self.folder / "server.json").read_text()))
+        return None
+
+    def _left(self) -> int | None:
+        """The port of a server that was killed, where other commands wait for it; one that ends leaves no card."""
+        card = self._card()
+        return None if card is None else card.port
+
+    def _answering(self, *, whole: bool) -> Running | None:
+        """The server that runs and answers; one that hangs is ended."""
+        running = self.running()
+        if running is None:
+            return None
+        if not answers(running.url):
+            self._end(running.pid)
+            return None
+        if whole and not running.whole:
+            raise EnvironmentProblem(
+                "a running command has a Prefect server without pages and schedules; wait until it has ended"
+            )
+        return running
+
+    def _start(self, *, whole: bool, kept: bool, port: int | None = None) -> Running:
+        log = self.folder / "server.log"
+        with _listening(port or self._left() or (PORT if whole else 0)) as door, log.open("wb") as output:
+            taken = door.getsockname()[1]
+            if port is not None and taken != port:
+                raise EnvironmentProblem(f"port {port} is taken; choose another one, or leave it out")
+            running = Running(pid=0, port=taken, whole=whole, kept=kept, started_at=time.time())
+            process = subprocess.Popen(
+                [*_COMMAND, str(self.folder), str(door.fileno()), json.dumps(asdict(running))],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environment(running),
+                pass_fds=[door.fileno()],
+                start_new_session=True,  # Ctrl-C is for the commands that use it
+            )
+        _children[process.pid] = process
+        running = replace(running, pid=process.pid)
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise EnvironmentProblem(
+                    f"the Prefect server ended at once (exit code {process.returncode}, see {log}); "
+                    f"check that {self.prefect_home} can be written, or set PREFECT_API_URL to a running server"
+                )
+            if (self.folder / "server.json").exists() and answers(running.url):
+                return running
+            time.sleep(0.05)
+        self._end(process.pid)
+        raise EnvironmentProblem(
+            f"the Prefect server did not answer within {STARTUP_SECONDS:.0f} s; "
+            "try again, or set PREFECT_API_URL to a running server"
+        )
+
+    def _end(self, pid: int) -> None:
+        """Ask the process to end, and make it; returns when it is gone."""
+        deadline = time.monotonic() + STOP_SECONDS
+        with self._open("alive") as alive, contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+            while not _try_lock(alive):
+                if time.monotonic() > deadline:
+                    os.kill(pid, signal.SIGKILL)
+                    deadline = float("inf")
+                time.sleep(0.02)
+        if pid in _children:
+            _children.pop(pid).wait()
+
+    def _refuse_if_used(self, running: Running) -> None:
+        if self.is_used():
+            raise EnvironmentProblem(
+                f"the Prefect server at {running.pages} is in use by a running command; wait until that has ended"
+            )
+
+    def _environment(self, running: Running) -> dict[str, str]:
+        """Of the server process. Its pages find its API by the address given here."""
+        given = {
+            "PREFECT_HOME": str(self.prefect_home),
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+            "PREFECT_SERVER_API_PORT": str(running.port),
+            "PREFECT_UI_API_URL": running.url,
+            "PREFECT_UI_ENABLED": str(int(running.whole)),
+            "PREFECT_UI_STATIC_DIRECTORY": str(self.prefect_home / "ui"),
+            "PREFECT__SERVER_FINAL": "1",
+            **self._own_database(),
+            **server_access.protection(self.key, running.port),
+        }
+        inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+        return {**history.settings(pages=running.whole), **inherited, **given}
+
+    def _own_database(self) -> dict[str, str]:
+        """Address of Prefect's own database where the one that it makes itself, by pasting, would be another file's."""
+        import sqlalchemy as sa
+
+        path = str(self.prefect_home / "prefect.db")
+        pasted = sa.make_url(f"sqlite+aiosqlite:///{path}")
+        if pasted.database == path or any(name in os.environ for name in _DATABASE):
+            return {}
+        return {_DATABASE[0]: sa.URL.create("sqlite+aiosqlite", database=path).render_as_string()}
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with self._open(name) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _open(self, name: str) -> IO[bytes]:
+        return (self.folder / name).open("ab")
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _listening(wanted: int) -> socket.socket:
+    """A socket that listens at this port, or at any where it is taken; nobody can take the port from the server now."""
+    door = socket.socket()
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind(("127.0.0.1", wanted))
+        door.listen()
+    except OSError:  # two may bind to the same port, and the second finds out when it listens
+        door.close()
+        if wanted == 0:
+            raise
+        return _listening(0)
+    return door
+
+
+def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
+    """Serve Prefect's API at an open socket until SIGTERM, or, unless it is kept, until nobody uses it."""
+    alive = (folder / "alive").open("ab")
+    for _ in range(100):  # somebody may be looking whether we are here
+        if _try_lock(alive):
+            break
+        time.sleep(0.01)
+    else:
+        sys.exit("another server runs here")
+    card = folder / "server.json"
+    card.unlink(missing_ok=True)
+
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            self.pruning = asyncio.create_task(history.prune())
+
+    # without pages and schedules it starts in half the time
+    application = create_app(final=True, ephemeral=not wanted.whole)
+    api = Server(uvicorn.Config(application, log_level="critical"))
+    me = replace(wanted, pid=os.getpid())
+
+    def look_after() -> None:
+        with contextlib.suppress(OSError):  # without its folder nobody finds it any more
+            users = (folder / "users").open("ab")
+            while not api.should_exit:
+                if api.started and not card.exists():
+                    card.with_suffix(".part").write_text(json.dumps(asdict(me)))
+                    card.with_suffix(".part").replace(card)
+                if not me.kept and _try_lock(users):  # and it stays locked: who comes now waits until we are gone
+                    break
+                time.sleep(_LOOK_SECONDS if api.started else 0.05)
+            card.unlink(missing_ok=True)
+        api.should_exit = True
+        time.sleep(STOP_SECONDS / 2)
+        os._exit(0)
+
+    threading.Thread(target=look_after, daemon=True).start()
+    api.run(sockets=[door])
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), Running(**json.loads(sys.argv[3])))

@@ -1,0 +1,174 @@
+"""Prefect's surroundings: settings that must be in place before Prefect is imported, and an API to talk to."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from eftcore.errors import EnvironmentProblem
+from flows.orchestration import server_access
+from flows.orchestration.server import LocalServer, Running
+from flows.orchestration.watch import ServerLost, watched
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # an event that a lost server does not get is of no use to people
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_CLI_PROMPT": "false",
+    # The server records task runs in batches, and loses the last ones when it stops right after the last task. Large
+    # batches each second keep up best; an interval below a second makes it spin.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+
+
+def configure(home: Path) -> None:
+    """Set Prefect's environment variables, leaving those that the user set. Call it before anything imports Prefect.
+
+    Prefect's own database and profile live in ``home/prefect``, which only its owner can enter: another user of a
+    shared ``home`` gets a folder of their own.
+    """
+    if "PREFECT_HOME" not in os.environ:
+        os.environ["PREFECT_HOME"] = str(server_access.own_folder(home, "prefect"))
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    _ask_directly()
+    try:
+        Path.home()
+    except RuntimeError:  # a user without a home, whom Prefect would not be imported for
+        os.environ["HOME"] = os.environ["PREFECT_HOME"]
+
+
+def _ask_directly() -> None:
+    """No proxy that is set for the network (HTTP_PROXY) is asked for what runs on this machine."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    direct = [host for host in given.split(",") if host]
+    if "*" not in direct:
+        direct += [host for host in ("127.0.0.1", "localhost", "::1") if host not in direct]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(direct)
+
+
+def local_server() -> LocalServer:
+    """The local server of PREFECT_HOME, running or not; call ``configure`` first."""
+    return LocalServer(Path(os.environ["PREFECT_HOME"]))
+
+
+_held: dict[Path, Running] = {}
+_holding = threading.Lock()
+_until_exit = contextlib.ExitStack()
+atexit.register(_until_exit.close)
+
+
+def _held_server(server: LocalServer, *, whole: bool) -> Running:
+    """The local server, used until this process ends: what Prefect keeps in memory knows its address."""
+    with _holding:
+        held = _held.get(server.prefect_home)
+        held = _until_exit.enter_context(server.used(whole=whole)) if held is None else server.again(held)
+        _held[server.prefect_home] = held
+        return held
+
+
+@contextlib.contextmanager
+def api(*, whole: bool = False, give_up: Callable[[ServerLost], None] = lambda lost: None) -> Iterator[str]:
+    """An API for the flows of this process: the configured one, or that of the local server, started where need be.
+
+    The server is looked after meanwhile, and the local one started again where it is lost. Yields the URL; the local
+    server's key is in the environment meanwhile.
+
+    Args:
+        whole: asks for a local server with pages and schedules.
+        give_up: is told, in another thread, when a server that was lost does not come back.
+
+    Raises EnvironmentProblem when a configured API does not answer or the local one does not start, ServerLost when
+    the block ended because the server was lost.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    server = local_server()
+    configured = PREFECT_API_URL.value()
+    if configured:
+        ours, url, settings = server.at(configured), configured, known_key(configured)
+    else:
+        ours = _held_server(server, whole=whole)
+        url, settings = ours.url, {"PREFECT_API_URL": ours.url, server_access.AUTH_STRING: server.key}
+    with _everywhere(settings):
+        if configured:
+            require_answer(url)
+        with watched(url, None if ours is None else partial(server.again, ours), give_up):
+            yield url
+
+
+def known_key(url: str) -> dict[str, str]:
+    """PREFECT_API_AUTH_STRING for a configured API that is the local server's; nothing where it is set, or elsewhere.
+
+    Call ``configure`` first.
+    """
+    if server_access.AUTH_STRING in os.environ:
+        return {}
+    server = local_server()
+    return {server_access.AUTH_STRING: server.key} if server.at(url) else {}
+
+
+@contextlib.contextmanager
+def _everywhere(settings: Mapping[str, str]) -> Iterator[None]:
+    """Make these Prefect's settings in this process, in all its threads, and in its children.
+
+    A thread of Prefect's own that does not see the address would start another server. Children find our packages
+    where we did, whatever lies in the working directory. Python's own child, which clears up what worker processes
+    leave when we end at once, does so in silence.
+    """
+    import prefect.settings
+    from prefect.context import refresh_global_settings_context
+
+    ignored = os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker"
+    wanted = {**settings, "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": ",".join(filter(None, ignored))}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    refresh_global_settings_context()
+    try:
+        updates = {getattr(prefect.settings, name): value for name, value in settings.items()}
+        with prefect.settings.temporary_settings(updates):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        refresh_global_settings_context()
+
+
+def require_answer(url: str) -> None:
+    """Raises EnvironmentProblem when the API at PREFECT_API_URL does not answer, or asks for a key that we lack."""
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    from db.addresses import shown
+
+    with get_client(sync_client=True) as client:
+        failure = client.api_healthcheck()
+        if failure is None:
+            try:
+                client.hello()  # which, unlike the health, is not for everybody
+            except httpx.HTTPStatusError as refusal:
+                if refusal.response.status_code != httpx.codes.UNAUTHORIZED:
+                    raise
+                raise EnvironmentProblem(
+                    f"PREFECT_API_URL = {shown(url)!r}: the server asks for a key; set {server_access.AUTH_STRING} to "
+                    "it (`eft server key` prints that of a server started there)"
+                ) from None
+    if failure is not None:
+        raise EnvironmentProblem(
+            f"PREFECT_API_URL = {shown(url)!r}: does not answer ({failure or type(failure).__name__}); "
+            "start that server, or unset the variable to use a local one"
+        )

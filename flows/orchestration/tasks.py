@@ -1,0 +1,153 @@
+"""Prefect tasks: thin, retried, and done only where their result is not there.
+
+Inputs are digests and JSON-able specs, never arrays. Each task's first input is the digest of its result; where it runs
+(``device``) is not part of that. Only failures that may pass by themselves are retried. Tasks return nothing: Prefect
+keeps a record in memory of every result until its flow run ends, so that a long sweep would grow. Nor does Prefect
+store a result: one that it read back would say itself how it is to be read, as a pickle too, and whoever can write the
+folder could run code here. What is there already is for our own store and the database to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from prefect import Task, task
+from prefect.context import TaskRunContext
+from prefect.states import Completed, State
+from prefect.tasks import exponential_backoff
+
+from eftcore.ensemble.engines import resolve_device
+from eftcore.errors import EnvironmentProblem
+from eftcore.specs import EnsembleSpec, Precision, PredictionSpec
+from eftcore.verdicts.checks import theorem_table
+from eftcore.verdicts.theorems import check_theorems
+from flows.orchestration import gpu
+from flows.study.requests import TheoremRequest
+from flows.tables import records
+from flows.work import computations, recording
+from flows.work.provenance import made_by
+from flows.work.store import ResultStore, default_store
+from flows.work.waiting import may_pass
+
+
+def _worth_retrying(task: Any, run: Any, state: Any) -> bool:
+    error = state.result(raise_on_failure=False)
+    return state.name != "TimedOut" and isinstance(error, BaseException) and may_pass(error)
+
+
+_unstored: dict[str, Any] = {"persist_result": False, "cache_result_in_memory": False}
+"""Whatever Prefect's own settings say: it neither stores results nor looks for stored ones."""
+
+_settings: dict[str, Any] = {
+    **_unstored,
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(1),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _worth_retrying,
+    "task_run_name": "{digest:.12}",
+}
+
+
+def _found(digest: str) -> State[None]:
+    return Completed(name="Cached", message=f"{digest} is there already")
+
+
+def known(task: Task[..., Any]) -> Task[..., Any]:
+    """A task run by this name for a result that is there already: it does nothing, and Prefect shows it as cached."""
+    return Task(fn=_found, name=task.name, **_unstored)
+
+
+def _unless_stored(digest: str, compute: Callable[[ResultStore], str]) -> None:
+    """Compute a result, or wait for whoever is computing it now.
+
+    What was stored just before a crash is not computed again either, though Prefect never heard that it was done.
+    """
+    store = default_store()
+    with store.computing(digest), _linked():
+        if not store.is_intact(digest) and compute(store) != digest:
+            raise EnvironmentProblem(
+                f"{store.path(digest)}: is missing or damaged, and only an older version of the algorithm could "
+                "compute it again; run the study with --renew"
+            )
+
+
+def _linked() -> AbstractContextManager[None]:
+    """Results made within the block name this task run."""
+    context = TaskRunContext.get()
+    if context is None:
+        return nullcontext()
+    run = context.task_run
+    flow_run_id = None if run.flow_run_id is None else str(run.flow_run_id)
+    return made_by(flow_run_id=flow_run_id, task_run_id=str(run.id))
+
+
+@task(name="predict", **_settings)
+def predict(digest: str, spec: dict[str, Any]) -> None:
+    """A theory prediction."""
+    _unless_stored(digest, lambda store: computations.predict(store, PredictionSpec(**spec)))
+
+
+@task(name="simulate", **_settings)
+def simulate(digest: str, spec: dict[str, Any], shard: int, samples: int, device: str) -> None:
+    """One shard of an ensemble."""
+    options: dict[str, Any] = {"shard": shard, "samples": samples, "device": device}
+
+    def compute(store: ResultStore) -> str:
+        with gpu.alone(resolve_device(device)):
+            return computations.simulate(store, EnsembleSpec(**spec), **options)
+
+    _unless_stored(digest, compute)
+
+
+@task(name="merge", **_settings)
+def merge(digest: str, spec: dict[str, Any], shards: list[tuple[int, int]]) -> None:
+    """The shards of an ensemble added up."""
+    _unless_stored(digest, lambda store: computations.merge(store, EnsembleSpec(**spec), shards))
+
+
+@task(name="compare", **_settings)
+def compare(digest: str, prediction: str, reference: str, tolerances: list[float]) -> None:
+    """A prediction against a simulation or a better prediction."""
+    _unless_stored(digest, lambda store: computations.compare(store, prediction, reference, tolerances))
+
+
+@task(name="record", **_settings)
+def record(
+    digest: str,
+    study: dict[str, Any],
+    merged: str | None,
+    wanted: str,
+    precision: dict[str, Any] | None,
+    predictions: list[str],
+    comparisons: dict[str, str],
+) -> None:
+    """One simulation, its predictions and comparisons, into the database."""
+    recording.record(
+        default_store(),
+        study=study,
+        merged=merged,
+        wanted=wanted,
+        precision=None if precision is None else Precision(**precision),
+        predictions=predictions,
+        comparisons=comparisons,
+    )
+
+
+@task(name="record-theory", **_settings)
+def record_theory(
+    digest: str, study: dict[str, Any], reference: str | None, predictions: list[str], comparisons: dict[str, str]
+) -> None:
+    """The predictions of one configuration and their comparisons with the reference, into the database."""
+    recording.record_theory(
+        default_store(), study=study, reference=reference, predictions=predictions, comparisons=comparisons
+    )
+
+
+@task(name="verify", task_run_name="five exact statements", **_unstored)
+def verify(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The checks of one network as records: name, statistic, law, p_value, bound, level, passed."""
+    wanted = TheoremRequest(**request)
+    options = {"width": wanted.width, "samples": wanted.samples, "seed": wanted.seed}
+    return records(theorem_table(check_theorems(wanted.model(), wanted.kernel(), **options)))

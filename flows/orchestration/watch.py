@@ -1,0 +1,111 @@
+"""Looking after the Prefect server that a command uses: it may be killed, hang, or be out of reach for a while.
+
+What a study computes does not depend on the server: tasks begin and end without it, and their results are ours. Only
+the beginning and the end of a flow run wait for its answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from db.addresses import shown
+from eftcore.errors import EftError, EnvironmentProblem
+from flows.work.waiting import patience_seconds
+
+LOOK_SECONDS = 1.0
+ANSWER_SECONDS = 5.0
+FAILURES = 3
+"""So many questions without an answer, one after the other, and the server counts as lost."""
+
+
+class ServerLost(EnvironmentProblem):
+    """The Prefect server went away during a run and did not come back."""
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers at the address of a Prefect API, which tells its health without a key."""
+    import httpx
+
+    try:
+        return not httpx.get(f"{url.rstrip('/')}/health", timeout=ANSWER_SECONDS).is_server_error
+    except httpx.HTTPError:
+        return False
+
+
+@contextlib.contextmanager
+def watched(
+    url: str, start_again: Callable[[], object] | None, give_up: Callable[[ServerLost], None]
+) -> Iterator[None]:
+    """Look every second whether the server answers, while the block runs.
+
+    Args:
+        start_again: starts a server of our own at the same address, or raises EnvironmentProblem; None for one that is
+            not ours, which is waited for.
+        give_up: is told, in another thread, when the server does not start or was waited for in vain.
+
+    Raises ServerLost in place of what a block says that ended because the server does not answer.
+    """
+    watch = _Watch(url, start_again, give_up)
+    thread = threading.Thread(target=watch.look, name="eft-watch-server", daemon=True)
+    thread.start()
+    try:
+        yield
+    except EftError:
+        raise
+    except Exception as error:
+        if watch.away:
+            raise watch.problem() from error
+        raise
+    finally:
+        watch.stop.set()
+        thread.join()
+
+
+class _Watch:
+    def __init__(
+        self, url: str, start_again: Callable[[], object] | None, give_up: Callable[[ServerLost], None]
+    ) -> None:
+        self.url, self._start_again, self._give_up = url, start_again, give_up
+        self._patience = patience_seconds()
+        self.stop = threading.Event()
+        self.away = False
+
+    def look(self) -> None:
+        failures, answered = 0, time.monotonic()
+        while not self.stop.wait(LOOK_SECONDS):
+            if answers(self.url):
+                if self.away:
+                    self._say("answers again")
+                self.away, failures, answered = False, 0, time.monotonic()
+                continue
+            failures += 1
+            if failures < FAILURES:
+                continue
+            if self._start_again is not None:
+                self.away = True
+                try:
+                    self._start_again()
+                except EnvironmentProblem as problem:
+                    self._give_up(self.problem(f"and could not be started again: {problem}"))
+                    return
+                self._say("was lost and is started again")
+                self.away, failures = False, 0
+            elif not self.away:
+                self.away = True
+                self._say(f"does not answer; the work goes on, and waits up to {self._patience:.0f} s for it")
+            elif time.monotonic() - answered > self._patience:
+                self._give_up(self.problem())
+                return
+
+    def problem(self, more: str = "") -> ServerLost:
+        return ServerLost(
+            f"the Prefect server at {shown(self.url)} was lost {more}".rstrip()
+            + "; finished work is kept, the same command goes on from there"
+        )
+
+    def _say(self, what: str) -> None:
+        print(f"eft: the Prefect server at {shown(self.url)} {what}", file=sys.stderr, flush=True)

@@ -1,0 +1,261 @@
+"""Studies: files in TOML, validated before anything runs, expanded to the work that they ask for.
+
+A study is a grid of models and input kernels. Each pair is predicted by every closure, simulated at every width, and
+each prediction is compared with each simulation and with the reference theory, if there is one. Either may be missing.
+Work that two grid points share is done once: identity is the digest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from eftcore.ensemble.sample import Shards, sample_digest
+from eftcore.ensemble.shards import first_round, shards_of
+from eftcore.errors import InputError
+from eftcore.specs import (
+    EnsembleSpec,
+    InputKernel,
+    Precision,
+    PredictionSpec,
+    describe_validation_error,
+    digest_of,
+)
+from flows.study import sizes
+from flows.study.file import StudyFile
+
+LARGEST_FILE = 10_000_000
+"""Bytes of a study file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """An ensemble and what the study wants of it: so many networks, or a precision."""
+
+    spec: EnsembleSpec
+    samples: int | None = None
+    precision: Precision | None = None
+
+    @property
+    def first_round(self) -> Shards:
+        """(shard index, networks) to begin with: all of them, unless a precision decides how many follow."""
+        if self.precision is not None:
+            return first_round(self.spec, self.precision)
+        return self.all_shards
+
+    @property
+    def all_shards(self) -> Shards:
+        """(shard index, networks) of every shard, up to the cap where a precision is wanted."""
+        return shards_of(self.spec, self.networks)
+
+    @property
+    def networks(self) -> int:
+        """Networks wanted, or the most that a precision may take."""
+        networks = self.samples if self.precision is None else self.precision.max_samples
+        assert networks is not None
+        return networks
+
+    @property
+    def size(self) -> sizes.Size:
+        """What its costs follow from."""
+        return sizes.Size(self.networks, self.spec.model.depth, self.spec.width, self.spec.kernel.n_inputs)
+
+    @property
+    def digest(self) -> str:
+        """Identity of what is wanted; where that is a number of networks, the digest of the sample itself."""
+        if self.precision is None:
+            return sample_digest(self.spec, self.all_shards)
+        return digest_of({"ensemble": self.spec.digest, "precision": self.precision.identity()})
+
+    def identity(self) -> Any:
+        """What is wanted, JSON-able."""
+        return self.samples if self.precision is None else self.precision.identity()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A validated study with its work, deduplicated, in the order of the file.
+
+    Attributes:
+        predictions: by digest.
+        simulations: by ensemble digest.
+        comparisons: (prediction digest, ensemble digest).
+        theory_comparisons: (prediction digest, digest of the reference, which is one of the predictions).
+        spec: the study as plain JSON-able values, for the record.
+    """
+
+    name: str
+    predictions: dict[str, PredictionSpec]
+    simulations: dict[str, Simulation]
+    comparisons: tuple[tuple[str, str], ...]
+    theory_comparisons: tuple[tuple[str, str], ...]
+    tolerances: tuple[float, ...]
+    spec: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the study: its name and its work, not where its files lie."""
+        work: dict[str, Any] = {
+            "study": self.name,
+            "simulations": {digest: item.identity() for digest, item in self.simulations.items()},
+            "comparisons": sorted(self.comparisons),
+            "tolerances": sorted(self.tolerances),
+        }
+        if self.theory_comparisons:
+            work["theory_comparisons"] = sorted(self.theory_comparisons)
+        return digest_of(work)
+
+    @cached_property
+    def references(self) -> dict[str, list[str]]:
+        """The predictions held against each reference theory."""
+        return _by_reference(self.theory_comparisons)
+
+    @cached_property
+    def compared(self) -> dict[str, list[str]]:
+        """The predictions held against each simulation that has any."""
+        return _by_reference(self.comparisons)
+
+    @property
+    def superseded(self) -> int:
+        """How many of its predictions and simulations an older version of their algorithm made."""
+        made = (*self.predictions.values(), *(item.spec for item in self.simulations.values()))
+        return sum(spec.superseded for spec in made)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the database keeps of the study itself."""
+        return {"name": self.name, "digest": self.digest, "spec": self.spec}
+
+    def topped_up(self, *, samples: int | None = None, precision: Precision | None = None) -> Study:
+        """The same study with larger simulations: at least so many networks, or as many as a precision needs.
+
+        Its simulations of a given number of networks never shrink. Raises InputError where there are none.
+        """
+        if not self.simulations:
+            raise InputError(f"study {self.name} simulates nothing, so nothing becomes larger; give it widths")
+        simulations = {}
+        for digest, item in self.simulations.items():
+            networks = samples if samples is None or item.samples is None else max(samples, item.samples)
+            simulations[digest] = Simulation(spec=item.spec, samples=networks, precision=precision)
+        sizes.refuse_too_many_shards(Counter(item.size for item in simulations.values()))
+        aim = {"samples": samples} if precision is None else {"precision": precision.model_dump(mode="json")}
+        kept = {name: value for name, value in self.spec.items() if name not in ("samples", "precision")}
+        return replace(self, simulations=simulations, spec={**kept, **aim})
+
+
+def _by_reference(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for prediction, reference in pairs:
+        found.setdefault(reference, []).append(prediction)
+    return found
+
+
+def bundled_studies() -> dict[str, Path]:
+    """The study files that come with the project, by name."""
+    here = Path(__file__).parents[1]
+    inside_wheel = here / "_studies"
+    folder = inside_wheel if inside_wheel.is_dir() else here.parent / "studies"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_study(name_or_path: str) -> Path:
+    """A bundled study by name, or any study file by path. Raises InputError when there is neither."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    bundled = bundled_studies()
+    if name_or_path in bundled:
+        return bundled[name_or_path]
+    raise InputError(
+        f"study = {name_or_path!r}: no such file or bundled study; give a path, or one of: {', '.join(bundled)}"
+    )
+
+
+def load_study(path: Path) -> Study:
+    """Read, validate and expand a study file. Raises InputError naming file, field, value and remedy."""
+    try:
+        with path.open("rb") as file:
+            written = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    if len(written) > LARGEST_FILE:
+        raise InputError(f"{path}: is larger than {LARGEST_FILE / 1e6:g} MB; is it the study file that was meant?")
+    try:
+        content = tomllib.loads(written.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except RecursionError:
+        raise InputError(f"{path}: is not valid TOML (nested too deeply); correct the file there") from None
+    except ValueError as error:  # of the parser, and of Python for a number of more digits than it reads
+        raise InputError(f"{path}: is not valid TOML ({error}); correct the file there") from None
+    try:
+        return expand_study(content, folder=path.parent)
+    except InputError as error:
+        lines = str(error).splitlines()
+        raise InputError("\n".join(f"{path}: {line}" for line in lines)) from None
+
+
+def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
+    """The work of a study given as plain values; ``folder`` is where relative data paths start."""
+    try:
+        file = StudyFile.model_validate(content)
+    except ValidationError as error:
+        raise InputError(describe_validation_error("study", error)) from None
+    sizes.refuse_too_many_tasks(file)
+    grids = [(grid, model) for grid in file.model for model in _in_section("[model]", grid.models)]
+    sizes.refuse_too_large(file, grids)
+    kernels: dict[str, InputKernel] = {}
+    for position, section in enumerate(file.kernel, start=1):
+        for kernel in _in_section(f"[[kernel]] number {position}", lambda section=section: section.kernels(folder)):
+            kernels.setdefault(digest_of(kernel.identity()), kernel)
+
+    predictions: dict[str, PredictionSpec] = {}
+    simulations: dict[str, Simulation] = {}
+    comparisons: dict[tuple[str, str], None] = {}
+    theory_comparisons: dict[tuple[str, str], None] = {}
+    for (grid, model), kernel in itertools.product(grids, kernels.values()):
+        shared = {"model": model, "kernel": kernel, "depths": file.depths_of(model)}
+        theories = [choice.spec(order, file.numerics, **shared) for choice in file.closures for order in choice.orders]
+        drawn = {name: getattr(file, name) for name in ("seed", "estimator", "sampler", "dtype")}
+        ensembles = [EnsembleSpec(**shared, width=width, **drawn) for width in file.widths_of(grid)]
+        samples = grid.samples or file.samples
+        predictions.update((theory.digest, theory) for theory in theories)
+        if file.reference is not None:
+            reference = file.reference.spec(file.reference.order, file.numerics, **shared)
+            judged = [theory.digest for theory in theories if theory.digest != reference.digest]
+            if not judged and not ensembles:
+                raise InputError(
+                    "study: closures: the reference is the only theory, so that there is nothing to compare;"
+                    " add a closure, such as 'g_only'"
+                )
+            predictions[reference.digest] = reference
+            theory_comparisons.update(dict.fromkeys((digest, reference.digest) for digest in judged))
+        for spec in ensembles:
+            wanted = Simulation(spec=spec, samples=samples, precision=None if grid.samples else file.precision)
+            before = simulations.get(spec.digest)
+            simulations[spec.digest] = before if before and before.networks >= wanted.networks else wanted
+        comparisons.update(dict.fromkeys((p.digest, e.digest) for p, e in itertools.product(theories, ensembles)))
+    return Study(
+        name=file.name,
+        predictions=predictions,
+        simulations=simulations,
+        comparisons=tuple(comparisons),
+        theory_comparisons=tuple(theory_comparisons),
+        tolerances=file.tolerances,
+        spec=file.model_dump(mode="json", exclude_none=True),
+    )
+
+
+def _in_section(section: str, expand: Any) -> Any:
+    try:
+        return expand()
+    except InputError as error:
+        raise InputError("\n".join(f"{section} {line}" for line in str(error).splitlines())) from None

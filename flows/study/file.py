@@ -1,0 +1,220 @@
+"""What a study file may say: its fields, checked one by one and against each other, before anything is expanded."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from eftcore.errors import InputError
+from eftcore.inputs.sizes import DEEPEST, MOST_RECORDED, check_epsilon
+from eftcore.specs import STUDY_NAME, Closure, Numerics, Precision, PredictionSpec, ResNet, default_depths
+from flows.study.kernels import KernelSection, Number, Numbers, Section, Text, Texts, Whole, Wholes, as_tuple
+
+Widths = Annotated[tuple[Annotated[Whole, Field(ge=1, le=1_000_000)], ...], BeforeValidator(as_tuple)]
+"""Widths to simulate; none of them is an answer too."""
+
+
+class ModelGrid(Section):
+    """``[model]``: fields of eftcore.ResNet, each one value or a list; depth or total_time (T = epsilon^2 depth).
+
+    ``[[model]]`` sections, one after the other, add their grids up; each may have widths and samples of its own.
+    ``widths = []`` simulates nothing, so that a few models of many are simulated.
+    """
+
+    activation: Texts
+    weight_variance: Numbers
+    bias_variance: Numbers = (0.0,)
+    epsilon: Numbers
+    depth: Wholes | None = None
+    total_time: Numbers | None = None
+    widths: Widths | None = None
+    samples: Annotated[Whole, Field(ge=2)] | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> ModelGrid:
+        if (self.depth is None) == (self.total_time is None):
+            raise ValueError("give either depth (layers) or total_time (T = epsilon^2 depth), and not both")
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many models there are."""
+        axes = (self.activation, self.weight_variance, self.bias_variance, self.epsilon, self._lengths)
+        return math.prod(map(len, axes))
+
+    @property
+    def _lengths(self) -> tuple[float, ...]:
+        return self.depth or self.total_time or ()
+
+    def models(self) -> tuple[ResNet, ...]:
+        """One model for each combination, activation slowest."""
+        return tuple(
+            ResNet(
+                activation=activation,
+                weight_variance=weight_variance,
+                bias_variance=bias_variance,
+                epsilon=epsilon,
+                depth=length if self.depth else layers_for(length, epsilon),
+            )
+            for activation, weight_variance, bias_variance, epsilon, length in itertools.product(
+                self.activation, self.weight_variance, self.bias_variance, self.epsilon, self._lengths
+            )
+        )
+
+
+class TheoryChoice(Section):
+    """A closure with fields of eftcore.PredictionSpec."""
+
+    name: Closure
+    step: Literal["euler", "exact"] | None = None
+    continuous: bool = False
+    numerics: Numerics | None = Field(default=None, description="for this closure alone, in place of the study's")
+    truncation: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None, description="with order = 'auto': the relative error of V4 and K1 that orders left out may make"
+    )
+
+    @property
+    def orders(self) -> tuple[int | Literal["auto"] | None, ...]:
+        """Every order that is asked for; None for what has none."""
+        return (None,)
+
+    @model_validator(mode="after")
+    def _one_order_at_least_can_be_raised(self) -> TheoryChoice:
+        if self.truncation is not None and "auto" not in self.orders:
+            raise ValueError("truncation goes with order = 'auto'; leave it out otherwise")
+        return self
+
+    def spec(self, order: int | Literal["auto"] | None, usual: Numerics, **configuration: Any) -> PredictionSpec:
+        """The prediction of one configuration."""
+        own: dict[str, Any] = {"step": self.step, "continuous": self.continuous, "numerics": self.numerics or usual}
+        if order == "auto":
+            own["truncation"] = self.truncation
+        return PredictionSpec(**configuration, **own, closure=self.name, order=order)
+
+
+class Reference(TheoryChoice):
+    """``reference``: the theory that every prediction is compared with, such as ``{name = "wick", order = "auto"}``."""
+
+    order: Whole | Literal["auto"] | None = None
+
+    @property
+    def orders(self) -> tuple[int | Literal["auto"] | None, ...]:
+        return (self.order,)
+
+
+class ClosureChoice(TheoryChoice):
+    """One entry of ``closures``; several orders make several predictions: ``{name = "wick", order = [8, 24]}``."""
+
+    order: Annotated[tuple[Whole | Literal["auto"], ...], Field(min_length=1)] | None = None
+
+    @field_validator("order", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+    @property
+    def orders(self) -> tuple[int | Literal["auto"] | None, ...]:
+        return self.order or (None,)
+
+
+def _named(choice: Any) -> Any:
+    return {"name": choice} if isinstance(choice, str) else choice
+
+
+class StudyFile(Section):
+    """Everything that a study file may say."""
+
+    name: Annotated[Text, Field(pattern=rf"^{STUDY_NAME}$", max_length=80)]
+    description: Text = ""
+    widths: Widths = ()
+    samples: Annotated[Whole, Field(ge=2, description="networks for each configuration and width")] | None = None
+    precision: Precision | None = None
+    seed: Annotated[Whole, Field(ge=0)] = 0
+    estimator: Literal["plain", "paired"] = "paired"
+    sampler: Literal["block", "weights"] = "block"
+    dtype: Literal["float32", "float64"] = "float32"
+    closures: Annotated[tuple[ClosureChoice, ...], Field(min_length=1)]
+    reference: Annotated[Reference, BeforeValidator(_named)] | None = None
+    tolerances: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.10)
+    recorded_depths: Whole | tuple[Whole, ...] = 100
+    model: Annotated[tuple[ModelGrid, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    kernel: Annotated[tuple[KernelSection, ...], Field(min_length=1)]
+    numerics: Numerics = Numerics()
+
+    @field_validator("closures", mode="before")
+    @classmethod
+    def _names_are_choices(cls, value: Any) -> Any:
+        items = value if isinstance(value, list | tuple) else [value]
+        return [_named(item) for item in items]
+
+    @field_validator("recorded_depths", mode="before")
+    @classmethod
+    def _some_layers(cls, value: Any) -> Any:
+        many = isinstance(value, int) and (isinstance(value, bool) or not 1 <= value <= MOST_RECORDED)
+        if many or value in ([], ()):
+            raise ValueError(f"give about how many layers, 1 to {MOST_RECORDED}, or a list of them, such as [0, 100]")
+        return value
+
+    @field_validator("kernel", mode="before")
+    @classmethod
+    def _several_kernels(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            raise ValueError("there may be several kernels: write [[kernel]], with two brackets, in place of [kernel]")
+        return value
+
+    @model_validator(mode="after")
+    def _one_size(self) -> StudyFile:
+        simulated = [bool(self.widths_of(grid)) for grid in self.model]
+        given = (self.samples is not None) + (self.precision is not None)
+        if given > 1 or (any(simulated) and not given):
+            raise ValueError("give either samples (networks) or a [precision] section, and not both")
+        if self.reference is None and not all(simulated):
+            raise ValueError(
+                f"[model] number {simulated.index(False) + 1} has no widths and there is no reference, so that nothing "
+                "judges its closures; give widths, such as [64], or reference = { name = 'wick', order = 'auto' }"
+            )
+        return self
+
+    def widths_of(self, grid: ModelGrid) -> tuple[int, ...]:
+        """Widths at which a grid's models are simulated."""
+        return self.widths if grid.widths is None else grid.widths
+
+    def samples_of(self, grid: ModelGrid) -> int:
+        """Networks of each of a grid's simulations, or the most that a precision may take."""
+        return grid.samples or self.samples or (self.precision.max_samples if self.precision else 0)
+
+    def depths_of(self, model: ResNet) -> tuple[int, ...]:
+        """Recorded layers: ``recorded_depths`` as a list of layers, or about that many evenly spaced ones."""
+        if isinstance(self.recorded_depths, int):
+            return default_depths(model.depth, self.recorded_depths)
+        return self.recorded_depths
+
+
+def layers_for(total_time: float, epsilon: float) -> int:
+    """L = T / epsilon^2, which must be whole.
+
+    >>> layers_for(2.0, 0.1)
+    200
+    """
+    if not epsilon > 0 or not total_time > 0:
+        raise InputError(f"total_time = {total_time}, epsilon = {epsilon}: both must be greater than 0")
+    try:
+        check_epsilon(epsilon)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    layers = total_time / epsilon**2
+    if not layers <= DEEPEST:
+        raise InputError(
+            f"total_time = {total_time}: with epsilon = {epsilon} it takes {layers:.3g} layers, more than the {DEEPEST}"
+            " of a network; give a shorter time or a larger epsilon"
+        )
+    whole = max(1, round(layers))
+    if abs(layers - whole) > 1e-9 * whole:
+        raise InputError(
+            f"total_time = {total_time}: with epsilon = {epsilon} it takes {layers:.6g} layers, which must be whole; "
+            f"the nearest is total_time = {whole * epsilon**2:.12g}, or give depth"
+        )
+    return whole

@@ -1,0 +1,192 @@
+"""The ``[[kernel]]`` sections of a study file: where the input kernels come from.
+
+Each section expands to one or more ``eftcore.InputKernel``. Whatever the source, a kernel's identity is its matrix:
+moving a data file does not change the results that were computed from it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from eftcore.errors import InputError
+from eftcore.inputs.fields import LONGEST_LABEL, printable
+from eftcore.inputs.files import read_table
+from eftcore.inputs.sizes import MOST_INPUTS
+from eftcore.specs import InputKernel, check_squares
+
+
+def as_tuple(value: Any) -> Any:
+    """A list as a tuple, anything else as a tuple of itself: one value is a grid of one."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True)]
+Text = Annotated[str, Field(strict=True), AfterValidator(printable)]
+ShortText = Annotated[str, Field(strict=True, max_length=LONGEST_LABEL), AfterValidator(printable)]
+
+_grid = (BeforeValidator(as_tuple), Field(min_length=1))
+Numbers = Annotated[tuple[Number, ...], *_grid]
+Wholes = Annotated[tuple[Whole, ...], *_grid]
+Texts = Annotated[tuple[Text, ...], *_grid]
+"""One value, or a list of values that makes a grid."""
+
+
+class Section(BaseModel):
+    """A table of a study file: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Equicorrelated(Section):
+    """variance [(1 - correlation) I + correlation 1 1^T]; every field may be a list."""
+
+    kind: Literal["equicorrelated"]
+    n_inputs: Annotated[tuple[Annotated[Whole, Field(ge=1, le=MOST_INPUTS)], ...], *_grid]
+    variance: Numbers
+    correlation: Numbers
+
+    def inputs(self) -> Counter[int]:
+        """How many kernels there will be of each number of inputs."""
+        each = len(self.variance) * len(self.correlation)
+        return Counter({n: each * repeated for n, repeated in Counter(self.n_inputs).items()})
+
+    def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
+        """One kernel for each combination."""
+        return tuple(
+            InputKernel.equicorrelated(n_inputs=n, variance=variance, correlation=correlation)
+            for n, variance, correlation in itertools.product(self.n_inputs, self.variance, self.correlation)
+        )
+
+
+class Explicit(Section):
+    """A matrix written out in the study file."""
+
+    kind: Literal["explicit"]
+    matrix: tuple[tuple[Number, ...], ...]
+    label: ShortText = "explicit"
+
+    def inputs(self) -> Counter[int]:
+        """One kernel of so many inputs."""
+        return Counter([len(self.matrix)])
+
+    def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
+        """The matrix as a kernel."""
+        return (InputKernel.explicit(_rectangular(self.matrix), label=self.label),)
+
+
+class _RealInputs(Section):
+    """Inputs x_a with p features give K_ab = x_a . x_b / p; ``variance`` scales it to that mean diagonal."""
+
+    variance: Annotated[Number, Field(gt=0)] | None = None
+
+    def _kernel(self, rows: np.ndarray, label: str) -> InputKernel:
+        check_squares(rows, label)
+        if self.variance is not None:
+            size = float(np.mean(rows**2))
+            if size == 0:
+                raise InputError(f"{label}: variance = {self.variance}: every input is zero; choose other inputs")
+            rows = rows * np.sqrt(self.variance / size)
+            label = f"{label}, K={self.variance:g}"
+        return InputKernel.from_data(rows, label=label)
+
+
+class Digits(_RealInputs):
+    """scikit-learn's bundled 8 x 8 images of handwritten digits, pixels in 0 .. 1.
+
+    ``classes`` takes the first image of each class (a class named twice gives its second image too);
+    ``indices`` takes images by their position among the 1797.
+    """
+
+    kind: Literal["digits"]
+    classes: Annotated[tuple[Annotated[Whole, Field(ge=0, le=9)], ...], *_grid] | None = None
+    indices: Annotated[tuple[Annotated[Whole, Field(ge=0, le=1796)], ...], *_grid] | None = None
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Digits:
+        if (self.classes is None) == (self.indices is None):
+            raise ValueError("give either classes (such as [0, 1, 8]) or indices (such as [10, 42])")
+        return self
+
+    def inputs(self) -> Counter[int]:
+        """One kernel of so many inputs."""
+        return Counter([len(self.classes or self.indices or ())])
+
+    def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
+        """One kernel of the chosen images."""
+        from sklearn.datasets import load_digits
+
+        images, classes = load_digits(return_X_y=True)
+        if self.indices is not None:
+            chosen = list(self.indices)
+            label = _listed("digits images", chosen)
+        else:
+            assert self.classes is not None
+            images_of = {wanted: iter(np.flatnonzero(classes == wanted).tolist()) for wanted in set(self.classes)}
+            chosen = [next(images_of[wanted], -1) for wanted in self.classes]
+            if -1 in chosen:
+                short = self.classes[chosen.index(-1)]
+                raise InputError(
+                    f"classes: {short} stands there {self.classes.count(short)} times, and there are"
+                    f" {np.count_nonzero(classes == short)} images of it; name it less often"
+                )
+            label = _listed("digits", self.classes)
+        return (self._kernel(images[chosen] / 16.0, label),)
+
+
+class DataFile(_RealInputs):
+    """A ``.npy`` or ``.csv`` file of real inputs, one row each; a relative path starts at the study file's folder.
+
+    ``rows`` picks and orders rows, counted from 0; all of them when it is left out.
+    """
+
+    kind: Literal["file"]
+    path: Text
+    rows: Wholes | None = None
+    label: ShortText | None = None
+
+    def inputs(self) -> Counter[int]:
+        """One kernel; before the file is read, of one input where ``rows`` does not tell."""
+        return Counter([len(self.rows or (0,))])
+
+    def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
+        """One kernel of the chosen rows. Raises InputError where the file is no table (eftcore.inputs.files)."""
+        data = read_table(folder / self.path)
+        if self.rows is not None:
+            outside = [row for row in self.rows if not 0 <= row < len(data)]
+            if outside:
+                raise InputError(f"rows = {outside[0]}: {self.path} has rows 0 to {len(data) - 1}; choose among these")
+            data = data[list(self.rows)]
+        return (self._kernel(data, self.label or Path(self.path).stem),)
+
+
+def _listed(what: str, chosen: Sequence[int]) -> str:
+    """A label that names what was chosen, the first of them where they are many."""
+    most = 20
+    named = " ".join(map(str, chosen[:most]))
+    return f"{what} {named}" + (f" and {len(chosen) - most} more" if len(chosen) > most else "")
+
+
+def _has_kind(section: Any) -> Any:
+    if isinstance(section, dict) and "kind" not in section:
+        raise ValueError("kind is missing; add kind = 'equicorrelated', 'explicit', 'digits' or 'file'")
+    return section
+
+
+KernelSection = Annotated[
+    Equicorrelated | Explicit | Digits | DataFile, Field(discriminator="kind"), BeforeValidator(_has_kind)
+]
+
+
+def _rectangular(matrix: tuple[tuple[float, ...], ...]) -> list[list[float]]:
+    if any(len(row) != len(matrix) for row in matrix):
+        lengths = [len(row) for row in matrix]
+        raise InputError(f"matrix: {len(matrix)} rows of lengths {lengths}: must be square; give N rows of N numbers")
+    return [list(row) for row in matrix]

@@ -1,0 +1,204 @@
+"""What flows take: models that Prefect's pages make forms of, and that refuse wrong values before anything runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from eftcore.activations import activation_names
+from eftcore.errors import InputError
+from eftcore.specs import Closure, InputKernel, Precision, ResNet, describe_validation_error, digest_of
+from flows.study.expansion import Study, expand_study, find_study, load_study
+from flows.study.file import layers_for
+from flows.study.kernels import Number, Section, Whole
+
+
+class Resources(Section):
+    """Where and with what the work is done. Results do not depend on it, except that devices round differently."""
+
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where to simulate")] = "auto"
+    runner: Annotated[
+        Literal["threads", "processes", "dask"],
+        Field(description="who computes: threads of this process, processes of this machine, or a Dask cluster"),
+    ] = "threads"
+    workers: Annotated[
+        Whole | None, Field(ge=1, description="tasks at a time; as many as there are processors when left out")
+    ] = None
+    dask_address: Annotated[
+        str | None,
+        Field(
+            description="a running Dask scheduler, as tcp://host:8786; else a cluster on this machine",
+        ),
+    ] = None
+    task_timeout: Annotated[
+        Number | None, Field(gt=0, description="seconds after which a single prediction or shard counts as failed")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_cluster(self) -> Resources:
+        if self.dask_address is not None and self.runner != "dask":
+            raise ValueError(f"dask_address = {self.dask_address!r} goes with runner = 'dask', not {self.runner!r}")
+        if self.dask_address is not None and self.workers is not None:
+            raise ValueError("workers: a running Dask cluster has its own; leave workers out with dask_address")
+        return self
+
+
+DEFAULT = Resources()
+
+
+Renew = Annotated[
+    bool,
+    Field(description="compute anew what an older version of an algorithm made; else its results count as done"),
+]
+
+
+class StudyRequest(Section):
+    """Which study to run."""
+
+    study: Annotated[
+        str,
+        Field(
+            pattern=r"^[^\x00-\x1f\x7f]+$", description="a bundled study (quick, digits) or the path of a study file"
+        ),
+    ]
+    renew: Renew = False
+
+    @field_validator("study")
+    @classmethod
+    def _loads(cls, value: str) -> str:
+        load_study(find_study(value))
+        return value
+
+    @property
+    def title(self) -> str:
+        """Name of the flow run."""
+        return Path(self.study).stem
+
+    def plan(self) -> Study:
+        """The study."""
+        return load_study(find_study(self.study))
+
+
+class TopUpRequest(StudyRequest):
+    """More of a study's simulations: up to a number of networks, or to a precision. Finished shards are kept."""
+
+    samples: Annotated[Whole | None, Field(ge=2, description="networks for each simulation; fewer change nothing")] = (
+        None
+    )
+    precision: Annotated[Precision | None, Field(description="instead of samples: how precise to become")] = None
+
+    @model_validator(mode="after")
+    def _one_aim(self) -> TopUpRequest:
+        if (self.samples is None) == (self.precision is None):
+            raise ValueError("give either samples (networks) or precision, and not both")
+        return self
+
+    def plan(self) -> Study:
+        """The study with larger simulations."""
+        return super().plan().topped_up(samples=self.samples, precision=self.precision)
+
+
+def _known_names(schema: dict[str, Any]) -> None:
+    """Into the form's schema: the names of activations as they are now, with parameters or without."""
+    names = "|".join(map(re.escape, activation_names()))
+    parameter = r"\s*\w+\s*=\s*[-+.0-9eE]+\s*"
+    schema["pattern"] = rf"^\s*({names})\s*(\(({parameter}(,{parameter})*)?\))?\s*$"
+
+
+class ModelRequest(Section):
+    """A network and its inputs."""
+
+    activation: Annotated[
+        str,
+        Field(
+            description="tanh, erf, relu, gelu, ...; with a parameter as softplus(beta=2)",
+            json_schema_extra=_known_names,
+        ),
+    ]
+    weight_variance: Annotated[Number, Field(gt=0, description="C_W")] = 2.0
+    bias_variance: Annotated[Number, Field(ge=0, description="C_b")] = 0.0
+    epsilon: Annotated[Number, Field(gt=0, description="size of the residual branch")] = 0.1
+    total_time: Annotated[Number, Field(gt=0, description="T = epsilon^2 layers, which must come out whole")] = 2.0
+    n_inputs: Annotated[Whole, Field(ge=1, description="equicorrelated inputs N")] = 2
+    variance: Annotated[Number, Field(gt=0, description="their variance")] = 2.0
+    correlation: Annotated[Number, Field(ge=-1, le=1, description="their correlation")] = 0.3
+
+    @model_validator(mode="after")
+    def _exists(self) -> ModelRequest:
+        self.model()
+        self.kernel()
+        return self
+
+    @property
+    def title(self) -> str:
+        """Name of the flow run."""
+        return (
+            f"{self.activation}, C_W={self.weight_variance:g}, C_b={self.bias_variance:g}, eps={self.epsilon:g}, "
+            f"T={self.total_time:g}, N={self.n_inputs}, K={self.variance:g}, rho={self.correlation:g}"
+        )
+
+    def model(self) -> ResNet:
+        """The network. Raises InputError."""
+        shared = {name: getattr(self, name) for name in ("activation", "weight_variance", "bias_variance", "epsilon")}
+        return ResNet(**shared, depth=layers_for(self.total_time, self.epsilon))
+
+    def kernel(self) -> InputKernel:
+        """Its inputs. Raises InputError."""
+        return InputKernel.equicorrelated(n_inputs=self.n_inputs, variance=self.variance, correlation=self.correlation)
+
+
+class ConfigurationRequest(ModelRequest):
+    """One network at one width, its inputs, and the closures to hold against its simulation."""
+
+    width: Annotated[Whole, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 64
+    samples: Annotated[Whole, Field(ge=2, description="networks to simulate")] = 4000
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
+    estimator: Literal["plain", "paired"] = "paired"
+    closures: Annotated[tuple[Closure, ...], Field(min_length=1)] = ("mean", "source_only", "g_only")
+    tolerances: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.01, 0.05, 0.1)
+    renew: Renew = False
+
+    @model_validator(mode="after")
+    def _expands(self) -> ConfigurationRequest:
+        self.plan()
+        return self
+
+    def plan(self) -> Study:
+        """A study of this configuration alone. Raises InputError."""
+        names = ("activation", "weight_variance", "bias_variance", "epsilon", "total_time")
+        inputs = {name: getattr(self, name) for name in ("n_inputs", "variance", "correlation")}
+        drawn = {name: getattr(self, name) for name in ("samples", "seed", "estimator", "closures", "tolerances")}
+        content: dict[str, Any] = {
+            **drawn,
+            "name": "configuration",
+            "widths": self.width,
+            "model": {name: getattr(self, name) for name in names},
+            "kernel": [{"kind": "equicorrelated", **inputs}],
+        }
+        digest = digest_of(content)
+        return expand_study({**content, "name": f"configuration-{digest[:8]}"})
+
+
+class TheoremRequest(ModelRequest):
+    """A network on which to check the exact statements of the theory; width and samples are part of no claim."""
+
+    width: Annotated[Whole, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 16
+    samples: Annotated[Whole, Field(ge=2, description="networks in each statistical check")] = 4000
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
+
+
+Model = TypeVar("Model", bound=Section)
+
+
+def checked(model: type[Model], **given: Any) -> Model:
+    """A model of these values. Raises InputError naming field, value and remedy."""
+    try:
+        return model(**given)
+    except ValidationError as error:
+        causes = [item.get("ctx", {}).get("error") for item in error.errors(include_url=False)]
+        if len(causes) == 1 and isinstance(causes[0], InputError):
+            raise causes[0] from None
+        raise InputError(describe_validation_error(model.__name__.lower(), error)) from None

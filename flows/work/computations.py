@@ -1,0 +1,162 @@
+"""What each task does, as plain functions of specs and digests over a result store. Nothing here knows Prefect.
+
+Each returns the digest under which its result lies in the store, together with the provenance of the computation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+import eftcore as eft
+from eftcore.ensemble import Sample, reached, sample_digest
+from eftcore.ensemble.engines import resolve_device
+from eftcore.results import Theory
+from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
+from eftcore.verdicts.windows import VERDICT_VERSION, Comparison
+from flows.work.progress import step
+from flows.work.provenance import as_now, of_parts, timed
+from flows.work.store import ResultStore, Stored
+
+AnySpec = TypeVar("AnySpec", PredictionSpec, EnsembleSpec)
+
+_FRAMES = ("errors", "windows")
+
+
+def shard_digest(ensemble: str, shard: int, samples: int) -> str:
+    """Identity of one shard's sums: the ensemble fixes the law, the index its random stream."""
+    return digest_of({"ensemble": ensemble, "shard": shard, "samples": samples})
+
+
+def comparison_digest(prediction: str, reference: str, tolerances: Sequence[float]) -> str:
+    """Identity of a comparison with a merged sample or another prediction."""
+    compared = {"prediction": prediction, "merged": reference, "tolerances": sorted(tolerances)}
+    return digest_of({**compared, "verdict": VERDICT_VERSION})
+
+
+def predict(store: ResultStore, spec: PredictionSpec) -> str:
+    """Compute a prediction and store it under its digest."""
+    with timed() as provenance:
+        theory = eft.predict_spec(spec)
+    meta = {
+        "spec": spec.model_dump(mode="json"),
+        "numerical_error": theory.numerical_error,
+        "converged": theory.converged,
+        "details": theory.details,
+        "provenance": provenance,
+    }
+    store.save(spec.digest, Stored(arrays=theory.arrays(), meta=meta))
+    return spec.digest
+
+
+def load_theory(store: ResultStore, digest: str) -> tuple[Theory, dict[str, Any]]:
+    """A stored prediction and its provenance."""
+    return _theory(store.load(digest), digest)
+
+
+def _theory(stored: Stored, digest: str) -> tuple[Theory, dict[str, Any]]:
+    spec = _made_by_its_version(PredictionSpec(**stored.meta["spec"]), lambda spec: spec.digest == digest)
+    described = {name: stored.meta[name] for name in ("numerical_error", "converged", "details")}
+    fields: dict[str, Any] = {**stored.arrays, **described}
+    return Theory(spec=spec, **fields), as_now(stored.meta["provenance"])
+
+
+def simulate(store: ResultStore, spec: EnsembleSpec, *, shard: int, samples: int, device: str) -> str:
+    """Simulate one shard and store its sums."""
+    here = step()
+    with timed(device=resolve_device(device), seed=spec.seed) as provenance:
+        sample = eft.simulate(
+            **{name: getattr(spec, name) for name in type(spec).model_fields},
+            samples=samples,
+            shard=shard,
+            device=device,
+            progress=lambda done, total: here.advance(done / total),
+        )
+    digest = shard_digest(spec.digest, shard, samples)
+    _save_sample(store, digest, sample, provenance)
+    return digest
+
+
+def merge(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, int]]) -> str:
+    """Add the stored shards of an ensemble."""
+    parts = [load_sample(store, shard_digest(spec.digest, shard, samples)) for shard, samples in shards]
+    total = parts[0][0]
+    for part, _ in parts[1:]:
+        total = total + part
+    total = total.settled()
+    digest = sample_digest(spec, shards)
+    _save_sample(store, digest, total, of_parts([provenance for _, provenance in parts]))
+    return digest
+
+
+def precision_of(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, int]]) -> str:
+    """How precise these stored shards are together: relative standard errors, the largest over depth, for people."""
+    parts = [load_sample(store, shard_digest(spec.digest, shard, samples))[0] for shard, samples in shards]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    errors = {quantity: kinds["relative"] for quantity, kinds in reached(total).items()}
+    shown = ", ".join(f"{name} {100 * error:.2g} %" for name, error in errors.items() if error is not None)
+    return f"{total.samples} networks, standard errors {shown or 'not known yet'}"
+
+
+def _save_sample(store: ResultStore, digest: str, sample: Sample, provenance: dict[str, Any]) -> None:
+    meta = {
+        "spec": sample.spec.model_dump(mode="json"),
+        "shards": [list(shard) for shard in sample.shards],
+        "streams": list(sample.streams),
+        "provenance": provenance,
+    }
+    store.save(digest, Stored(arrays=sample.arrays(), meta=meta))
+
+
+def load_sample(store: ResultStore, digest: str) -> tuple[Sample, dict[str, Any]]:
+    """A stored sample and its provenance."""
+    return _sample(store.load(digest), digest)
+
+
+def _sample(stored: Stored, digest: str) -> tuple[Sample, dict[str, Any]]:
+    shards = tuple((int(index), int(count)) for index, count in stored.meta["shards"])
+    index, count = shards[0]
+    spec = _made_by_its_version(
+        EnsembleSpec(**stored.meta["spec"]),
+        lambda spec: digest in (sample_digest(spec, shards), shard_digest(spec.digest, index, count)),
+    )
+    sample = Sample.from_arrays(spec, shards, stored.arrays, streams=stored.meta["streams"])
+    return sample, as_now(stored.meta["provenance"], parts=len(shards))
+
+
+def _made_by_its_version(spec: AnySpec, matches: Callable[[AnySpec], bool]) -> AnySpec:
+    """The spec with the version of the algorithm that its result's digest tells."""
+    versions = (spec.of_version(version) for version in range(spec.version, 0, -1))
+    return next((spec for spec in versions if matches(spec)), spec)
+
+
+def compare(store: ResultStore, prediction: str, reference: str, tolerances: Sequence[float]) -> str:
+    """Compare a stored prediction with a stored sample, or with another prediction."""
+    theory, _ = load_theory(store, prediction)
+    stored = store.load(reference)
+    better = _sample(stored, reference)[0] if "shards" in stored.meta else _theory(stored, reference)[0]
+    result = eft.compare(theory, better, tolerances=tuple(tolerances))
+    arrays = {}
+    for name in _FRAMES:
+        frame: pd.DataFrame = getattr(result, name)
+        for column in frame:
+            values = frame[column].to_numpy()
+            arrays[f"{name}.{column}"] = values if values.dtype.kind in "bif" else values.astype(str)
+    digest = comparison_digest(prediction, reference, tolerances)
+    store.save(digest, Stored(arrays=arrays, meta={"prediction": prediction, "reference": reference}))
+    return digest
+
+
+def load_comparison(store: ResultStore, digest: str) -> Comparison:
+    """A stored comparison."""
+    arrays = store.load(digest).arrays
+    frames: dict[str, dict[str, np.ndarray]] = {name: {} for name in _FRAMES}
+    for name, values in arrays.items():
+        frame, column = name.split(".", 1)
+        frames[frame][column] = values
+    return Comparison(**{name: pd.DataFrame(columns) for name, columns in frames.items()})

@@ -1,0 +1,80 @@
+"""Results that an older version of an algorithm made stay good until somebody asks for new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from eftcore.ensemble import sample_digest
+from eftcore.ensemble.shards import next_round
+from eftcore.specs import EnsembleSpec, PredictionSpec
+from flows.study.expansion import Simulation, Study
+from flows.study.requests import ConfigurationRequest, StudyRequest
+from flows.work import computations
+from flows.work.store import ResultStore, default_store
+
+AnySpec = TypeVar("AnySpec", PredictionSpec, EnsembleSpec)
+
+
+def settled(request: StudyRequest | ConfigurationRequest) -> Study:
+    """The study that is asked for, with what older versions left where no renewal is asked for."""
+    plan = request.plan()
+    return plan if request.renew else taking_older(plan, default_store())
+
+
+def taking_older(plan: Study, store: ResultStore) -> Study:
+    """The same study, with finished results of older versions in place of what no present one is finished for.
+
+    Shards of different versions never add up: what is larger than an older version left it is simulated as a whole.
+    """
+    predictions = {digest: _prediction(spec, store) for digest, spec in plan.predictions.items()}
+    simulations = {digest: _simulation(item, store) for digest, item in plan.simulations.items()}
+    return replace(
+        plan,
+        predictions={spec.digest: spec for spec in predictions.values()},
+        simulations={item.spec.digest: item for item in simulations.values()},
+        comparisons=tuple((predictions[p].digest, simulations[e].spec.digest) for p, e in plan.comparisons),
+        theory_comparisons=tuple((predictions[p].digest, predictions[r].digest) for p, r in plan.theory_comparisons),
+    )
+
+
+def in_words(count: int) -> str:
+    """How many results are superseded."""
+    made = "1 result is" if count == 1 else f"{count} results are"
+    return f"{made} superseded, made by an older version of the algorithm"
+
+
+def _prediction(spec: PredictionSpec, store: ResultStore) -> PredictionSpec:
+    if store.is_there(spec.digest):
+        return spec
+    return next((older for older in _older(spec) if store.is_intact(older.digest)), spec)
+
+
+def _simulation(item: Simulation, store: ResultStore) -> Simulation:
+    if _is_finished(item, store, store.is_there):
+        return item
+    older = (replace(item, spec=spec) for spec in _older(item.spec))
+    return next((other for other in older if _is_finished(other, store, store.is_intact)), item)
+
+
+def _older(spec: AnySpec) -> Iterator[AnySpec]:
+    """The same for each older version, the newest first."""
+    return (spec.of_version(version) for version in range(spec.version - 1, 0, -1))
+
+
+def _is_finished(item: Simulation, store: ResultStore, is_there: Callable[[str], bool]) -> bool:
+    """Whether the shards and their sum are there, to the last round where a precision is wanted.
+
+    A damaged result of the present version is there: it is computed again.
+    """
+    spec, shards = item.spec, item.first_round
+    while shards:
+        merged = sample_digest(spec, shards)
+        parts = (computations.shard_digest(spec.digest, index, count) for index, count in shards)
+        if not is_there(merged) or not all(map(is_there, parts)):
+            return False
+        if item.precision is None or not store.is_intact(merged):
+            break
+        shards = next_round(computations.load_sample(store, merged)[0], item.precision)
+    return True

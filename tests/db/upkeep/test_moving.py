@@ -1,0 +1,254 @@
+"""Data on the move: archives between databases, views as files, deleting and tidying up."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from db.reading import queries
+from db.reading.files import export_view
+from db.schema.models import Configuration, Run
+from db.schema.views import VIEWS
+from db.session import Database
+from db.upkeep import maintenance, migrate, removal
+from db.upkeep.exporting import export_archive
+from db.upkeep.importing import import_archive
+from db.writing.repository import PrecisionTarget, mark_failed, mark_pending, record_prediction, record_simulation
+from eftcore.errors import EnvironmentProblem, InputError
+from tests.db.conftest import create_database, drop_database
+
+RELEASED_ARCHIVES = sorted((Path(__file__).parent / "released").glob("archive_format_*.zip"))
+
+
+@pytest.fixture
+def other(backend, tmp_path, postgresql_server) -> Database:
+    """An empty database of the other kind."""
+    if backend == "postgresql":
+        address: sa.URL = sa.make_url(f"sqlite:///{tmp_path / 'other.db'}")
+    else:
+        address = create_database(postgresql_server)
+    migrate.upgrade(address)
+    database = Database(address)
+    yield database
+    database.dispose()
+    if backend == "sqlite":
+        drop_database(postgresql_server, address)
+
+
+@pytest.fixture
+def filled(db, record_all, record_reference, make_sample, make_theory, provenance) -> Database:
+    """Two studies, one with a theory as reference too, a top-up with a target, a failure, numbers that are not finite,
+    and a run that is only planned."""
+    record_reference(db, record_all(db, "first").study_id)
+    record_all(db, "second", activation="erf", width=32)
+    targets = [PrecisionTarget(quantity="V4", kind="relative_se", target=0.1, reached=0.02)]
+    more = make_sample(shards=((0, 64), (1, 64), (2, 64)))
+    source = more.source.copy()
+    source[0], source[1] = np.nan, np.inf
+    more.source.setflags(write=True)
+    more.source[:] = source
+    record_simulation(db, more, provenance=provenance, targets=targets, stopped_because="met")
+    mark_failed(db, make_theory("mean", activation="relu").spec, error="no", provenance=provenance)
+    mark_pending(db, make_theory("mean", activation="sin").spec)
+    return db
+
+
+def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
+    first, second = tmp_path / "first.zip", tmp_path / "second.zip"
+    rows = export_archive(filled, first)
+    assert rows["runs"] == 11, "what is only planned stays at home"
+    assert rows["comparisons"] == 3 + 3 + 3
+    assert import_archive(other, first) == rows
+    assert maintenance.check(other.url) == []
+    assert export_archive(other, second) == rows
+    assert first.read_bytes() == second.read_bytes()
+    run = queries.runs(filled, status="succeeded", kind="simulation", limit=1)
+    there = queries.runs(other).set_index("digest").run_id[run.digest[0]]
+    for name, array in queries.arrays(filled, run.run_id[0]).items():
+        np.testing.assert_array_equal(queries.arrays(other, there)[name], array)
+    ours, theirs = (queries.theory_windows(database, study="first") for database in (filled, other))
+    numbers = [name for name in ours if not name.endswith("_id")]
+    assert len(ours) == 3 * (1 + 2 + 3)
+    pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
+
+
+def test_importing_twice_adds_nothing(filled, other, tmp_path, count_rows):
+    export_archive(filled, tmp_path / "a.zip")
+    import_archive(other, tmp_path / "a.zip")
+    before = count_rows(other)
+    assert set(import_archive(other, tmp_path / "a.zip").values()) == {0}
+    assert set(import_archive(filled, tmp_path / "a.zip").values()) == {0}
+    assert count_rows(other) == before
+
+
+def test_one_study_or_some_runs_go_alone(filled, other, tmp_path):
+    rows = export_archive(filled, tmp_path / "a.zip", study="second")
+    assert (rows["studies"], rows["runs"], rows["comparisons"]) == (1, 4, 3)
+    import_archive(other, tmp_path / "a.zip")
+    assert set(queries.runs(other).activation) == {"erf"}
+    ours, theirs = (queries.windows(database, study="second") for database in (filled, other))
+    numbers = [name for name in ours if not name.endswith("_id")]
+    pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
+
+    chosen = queries.runs(filled, activation="tanh", closure="g_only").run_id.tolist()
+    rows = export_archive(filled, tmp_path / "b.zip", run_ids=chosen)
+    assert (rows["studies"], rows["runs"], rows["comparisons"], rows["study_runs"]) == (1, 1, 0, 1)
+    import_archive(other, tmp_path / "b.zip")
+    assert len(queries.runs(other)) == 5
+
+
+def test_top_up_whose_base_stays_behind_extends_nothing(filled, other, tmp_path):
+    top_up = queries.runs(filled, kind="simulation").dropna(subset=["extends_run_id"]).run_id.tolist()
+    export_archive(filled, tmp_path / "a.zip", run_ids=top_up)
+    import_archive(other, tmp_path / "a.zip")
+    assert queries.runs(other).extends_run_id.isna().all()
+
+
+def test_success_replaces_what_failed_here_and_not_the_reverse(filled, other, make_theory, provenance, tmp_path):
+    failed_here, failed_there = make_theory("g_only"), make_theory("mean", activation="relu")
+    mark_failed(other, failed_here.spec, error="no", provenance=provenance)
+    record_prediction(other, failed_there, provenance=provenance)
+    export_archive(filled, tmp_path / "a.zip")
+    import_archive(other, tmp_path / "a.zip")
+    assert set(queries.runs(other).status) == {"succeeded"}
+    assert maintenance.check(other.url) == []
+
+
+def test_an_activation_of_an_older_archive_gets_its_present_name(db, other, make_theory, provenance, tmp_path):
+    record_prediction(db, make_theory("mean", activation="leaky_relu(slope=0.2)"), provenance=provenance)
+    with db.session() as session:
+        session.execute(sa.update(Configuration).values(activation="leaky_relu(slope=0.20000000000000001)"))
+    export_archive(db, tmp_path / "a.zip")
+    import_archive(other, tmp_path / "a.zip")
+    assert queries.runs(other, activation="leaky_relu(slope=.2)").activation.tolist() == ["leaky_relu(slope=0.2)"]
+
+
+def _repack(path: Path, name: str, change) -> None:
+    with zipfile.ZipFile(path) as archive:
+        contents = {item: archive.read(item) for item in archive.namelist()}
+    contents[name] = change(contents[name])
+    with zipfile.ZipFile(path, "w") as archive:
+        for item, data in contents.items():
+            archive.writestr(item, data)
+
+
+@pytest.mark.parametrize("path", RELEASED_ARCHIVES, ids=lambda path: path.stem)
+def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
+    """Written by the programs of revision 0002 and 0003: two simulations with comparisons, a top-up, a failure."""
+    counts = import_archive(db, path)
+    assert (counts["runs"], counts["comparisons"]) == (8, 8 if path.stem.endswith("1") else 9)
+    assert maintenance.check(db.url) == []
+    windows = pd.concat([queries.windows(db, study="released"), queries.theory_windows(db)])
+    errors = pd.concat([queries.errors(db), queries.theory_errors(db)])
+    assert (len(windows), len(errors)) == (counts["validity_windows"], counts["error_metrics"])
+    assert set(windows.width.dropna()) == {16, 32}
+    assert set(import_archive(db, path).values()) == {0}
+    assert export_archive(db, tmp_path / "now.zip") == counts
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "word"),
+    [
+        ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
+        ("manifest.json", lambda data: data.replace(b'"format": 4', b'"format": 9'), "update the program"),
+        ("manifest.json", lambda data: data[:50], "damaged"),
+    ],
+)
+def test_damaged_archive_changes_nothing(filled, other, tmp_path, count_rows, name, change, word):
+    path = tmp_path / "a.zip"
+    export_archive(filled, path)
+    _repack(path, name, change)
+    before = count_rows(other)
+    with pytest.raises(InputError, match=word):
+        import_archive(other, path)
+    assert count_rows(other) == before
+
+
+def test_wrong_archives_and_targets_are_refused(sqlite_db, tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_text("not a zip")
+    for wrong in (path, tmp_path / "none.zip"):
+        with pytest.raises(InputError, match="eft export"):
+            import_archive(sqlite_db, wrong)
+    with pytest.raises(InputError, match="already"):
+        export_archive(sqlite_db, path)
+    for selection in ({"study": "none"}, {"run_ids": [77]}):
+        with pytest.raises(InputError, match="no such"):
+            export_archive(sqlite_db, tmp_path / "b.zip", **selection)
+    with pytest.raises(EnvironmentProblem, match="folder"):
+        export_archive(sqlite_db, tmp_path / "none" / "b.zip")
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_every_view_as_a_file(filled, tmp_path, suffix):
+    for view in VIEWS:
+        path = tmp_path / f"{view.name}.{suffix}"
+        count = export_view(filled, path, view.name)
+        frame = pd.read_csv(path) if suffix == "csv" else pd.read_parquet(path)
+        assert len(frame) == count > 0
+        assert list(frame) == [column.name for column in view.c]
+    runs = pd.read_csv(tmp_path / "v_runs.csv") if suffix == "csv" else pd.read_parquet(tmp_path / "v_runs.parquet")
+    expected = queries.runs(filled).set_index("run_id")
+    np.testing.assert_array_equal(runs.set_index("run_id").epsilon.sort_index(), expected.epsilon.sort_index())
+    assert set(runs.converged.dropna()) == {True}
+    assert str(pd.to_datetime(runs.created_at, utc=True).dtype).endswith("UTC]")
+
+
+def test_wrong_views_are_refused(sqlite_db, tmp_path):
+    for name, view, word in (("a.csv", "runs", "v_runs"), ("a.xlsx", "v_runs", "parquet")):
+        with pytest.raises(InputError, match=word):
+            export_view(sqlite_db, tmp_path / name, view)
+
+
+def test_deleting_a_study_keeps_what_others_use(db, record_all, count_rows):
+    record_all(db, "first")
+    record_all(db, "second", width=32)  # the same predictions
+    before = count_rows(db)
+    tried = removal.delete_study(db, "second", dry_run=True)
+    assert count_rows(db) == before
+    assert tried["runs"] == 1
+    assert removal.delete_study(db, "second") == tried
+    after = count_rows(db)
+    assert {name: before[name] - after[name] for name in tried} == tried
+    assert set(queries.windows(db, study="first").width) == {16}
+    assert queries.studies(db).name.tolist() == ["first"]
+    with pytest.raises(InputError, match="second"):
+        removal.delete_study(db, "second")
+
+
+def test_deleting_runs(db, record_all):
+    recorded = record_all(db)
+    with pytest.raises(InputError, match="99"):
+        removal.delete_runs(db, [recorded.simulation, 99])
+    tried = removal.delete_runs(db, [recorded.simulation], dry_run=True)
+    assert (tried["runs"], tried["comparisons"]) == (1, 3)
+    assert removal.delete_runs(db, [recorded.simulation]) == tried
+    assert len(queries.runs(db)) == 3
+
+
+def test_tidying_up_takes_only_what_nothing_needs(filled, count_rows):
+    kept = set(queries.runs(filled, status="succeeded").run_id)
+    assert removal.collect_garbage(filled) == {}
+    tried = removal.collect_garbage(filled, unsuccessful=True, dry_run=True)
+    assert tried == {"runs": 1, "model_configurations": 1}, "the failed one; the planned one is fresh"
+    with filled.session() as session:
+        session.execute(sa.update(Run).where(Run.status == "pending").values(updated_at=sa.text("'2001-01-01'")))
+    tried = removal.collect_garbage(filled, unsuccessful=True, dry_run=True)
+    assert tried == {"runs": 2, "model_configurations": 2}
+    assert removal.collect_garbage(filled, unsuccessful=True) == tried
+    assert set(queries.runs(filled).run_id) == kept
+    assert removal.collect_garbage(filled, unsuccessful=True) == {}
+
+
+def test_tidying_up_makes_an_sqlite_file_smaller(sqlite_db, record_all):
+    record_all(sqlite_db, depth=200)
+    removal.delete_study(sqlite_db, "first")
+    removal.collect_garbage(sqlite_db)
+    sqlite_db.dispose()
+    assert Path(str(sqlite_db.url.database)).stat().st_size < 300_000

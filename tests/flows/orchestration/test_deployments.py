@@ -1,0 +1,162 @@
+"""Flows triggered through Prefect: `eft serve`, and prefect.yaml with a work pool and a worker, on a real server."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from db.reading import queries
+from db.session import Database
+from eftcore.errors import EnvironmentProblem
+from tests.flows.conftest import COMMAND, shell
+from ui.data.deployments import trigger
+
+ROOT = Path(__file__).parents[3]
+PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
+CONFIGURATION = {"activation": "tanh", "epsilon": 0.5, "total_time": 1.0, "width": 8, "samples": 64}
+FLOWS = {"run-study", "run-configuration", "top-up", "verify-theorems", "sweep-stale"}
+
+
+@pytest.fixture
+def served(environment: dict[str, str]) -> Iterator[httpx.Client]:
+    """A client of the server that `eft serve` offers the deployments on."""
+    assert shell(environment, "db", "upgrade").returncode == 0
+    with subprocess.Popen([*COMMAND, "serve"], env=environment, stdout=subprocess.PIPE, text=True) as serve:
+        assert serve.stdout is not None
+        pages = serve.stdout.readline().split()[-1]
+        environment["PREFECT_API_AUTH_STRING"] = shell(environment, "server", "key").stdout.strip()
+        shown = tuple(environment["PREFECT_API_AUTH_STRING"].split(":"))
+        with httpx.Client(base_url=f"{pages}/api/", auth=shown, trust_env=False, timeout=60) as client:
+            _until(lambda: len(client.post("deployments/filter", json={}).json()) == len(FLOWS))
+            yield client
+        serve.terminate()
+        serve.wait(60)
+
+
+def _until(ready: Any) -> Any:
+    deadline = time.monotonic() + 180
+    while not (found := ready()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def _deployment(client: httpx.Client, flow: str, name: str) -> dict[str, Any]:
+    return client.get(f"deployments/name/{flow}/{name}").json()
+
+
+def _trigger(
+    client: httpx.Client, deployment: dict[str, Any], request: dict[str, Any], **further: Any
+) -> httpx.Response:
+    """Create a flow run; while its database is locked the server answers 503 and asks to try again."""
+
+    def post() -> httpx.Response | None:
+        body = {"parameters": {"request": request}, **further}
+        answer = client.post(f"deployments/{deployment['id']}/create_flow_run", json=body)
+        return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+    answer: httpx.Response = _until(post)
+    return answer
+
+
+def _triggered(client: httpx.Client, deployment: dict[str, Any], request: dict[str, Any]) -> str:
+    """Id of a flow run that was accepted."""
+    answer = _trigger(client, deployment, request)
+    assert answer.is_success, f"{answer.status_code}: {answer.text}"
+    return str(answer.json()["id"])
+
+
+def _ended(client: httpx.Client, run: str) -> dict[str, Any]:
+    final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+    def look() -> dict[str, Any] | None:
+        found = client.get(f"flow_runs/{run}").json()
+        return found if found["state_type"] in final else None
+
+    return dict(_until(look))
+
+
+WRONG = (
+    ({"width": 0}, "less than the minimum of 1"),
+    ({"widht": 8}, "widht"),
+    ({"activation": "tahn"}, "does not match"),
+    ({"activation": "tanh; rm"}, "does not match"),
+    ({"activation": "tanhtanh"}, "does not match"),
+    ({"activation": "softplus(beta=two)"}, "does not match"),
+    ({"closures": ["gonly"]}, "is not one of"),
+    ({"epsilon": "small"}, "is not of type"),
+    ({"tolerances": [2]}, "greater than or equal to the maximum"),
+    ({"seed": -1}, "less than the minimum"),
+)
+
+
+def test_flows_are_triggered_with_a_checked_form(
+    served: httpx.Client, environment: dict[str, str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    deployment = _deployment(served, "run-configuration", "eft")
+    form = deployment["parameter_openapi_schema"]["definitions"]["ConfigurationRequest"]["properties"]
+    assert form["estimator"]["enum"] == ["plain", "paired"]
+    assert form["weight_variance"]["description"] == "C_W"
+    for wrong, said in WRONG:
+        refused = _trigger(served, deployment, {**CONFIGURATION, **wrong})
+        assert refused.status_code == 409, wrong
+        assert said in refused.json()["detail"]
+    assert served.post("flow_runs/filter", json={"flows": {"name": {"any_": ["run-configuration"]}}}).json() == []
+
+    # what a run of it may override does not reach the process
+    mark = tmp_path / "it-ran"
+    hostile = {"command": f"touch {mark}", "env": {"EFT_HOME": str(tmp_path / "elsewhere")}, "working_dir": "/"}
+    run = str(_trigger(served, deployment, CONFIGURATION, job_variables=hostile).json()["id"])
+    assert _ended(served, run)["state_type"] == "COMPLETED"
+    db = Database(f"sqlite:///{environment['EFT_HOME']}/results.db", read_only=True)
+    runs = queries.runs(db)
+    db.dispose()
+    assert set(runs["status"]) == {"succeeded"}
+    assert set(runs["flow_run_id"]) == {run}
+    (schedule,) = _deployment(served, "sweep-stale", "eft")["schedules"]
+    assert schedule["schedule"]["interval"] == 600
+
+    assert not mark.exists()
+    assert not (tmp_path / "elsewhere").exists()
+
+    # as the explorer's button does
+    monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
+    with pytest.raises(EnvironmentProblem, match="asks for a key"):
+        trigger(str(served.base_url), str(tiny))
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", environment["PREFECT_API_AUTH_STRING"])
+    name = trigger(str(served.base_url), str(tiny))
+    (run,) = served.post("flow_runs/filter", json={"flow_runs": {"name": {"any_": [name, "tiny"]}}}).json()
+    ended = _ended(served, run["id"])
+    assert (ended["state_type"], ended["name"]) == ("COMPLETED", "tiny")
+
+    # the same flows from prefect.yaml, carried out by a worker
+    with_api = {**environment, "PREFECT_API_URL": str(served.base_url).rstrip("/"), "PREFECT_HOME": str(tmp_path / "p")}
+    for name in ("prefect.yaml", "work-pool.json"):
+        shutil.copy(ROOT / name, tmp_path)
+    create = ["work-pool", "create", "eft", "--type", "process", "--base-job-template", "work-pool.json"]
+    for arguments in (create, ["deploy", "--all"]):
+        done = subprocess.run([*PREFECT, *arguments], env=with_api, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    pool = {flow: _deployment(served, flow, "pool") for flow in FLOWS}
+    assert all(deployment["work_pool_name"] == "eft" for deployment in pool.values())
+    for name, value in hostile.items():
+        further = {"job_variables": {name: value}}
+        assert _trigger(served, pool["run-configuration"], CONFIGURATION, **further).is_client_error, name
+        served.patch(f"deployments/{pool['run-configuration']['id']}", json=further)
+        assert _trigger(served, pool["run-configuration"], CONFIGURATION).is_client_error, name
+    served.patch(f"deployments/{pool['run-configuration']['id']}", json={"job_variables": {}})
+    run = _triggered(served, pool["run-configuration"], {**CONFIGURATION, "activation": "erf"})
+    served.patch(f"flow_runs/{run}", json={"job_variables": hostile})
+    worker = [*PREFECT, "worker", "start", "--pool", "eft", "--run-once"]
+    done = subprocess.run(worker, env=with_api, cwd=tmp_path, capture_output=True, text=True)
+    assert _ended(served, run)["state_type"] == "COMPLETED", done.stdout + done.stderr
+    assert not mark.exists()
+    assert not (tmp_path / "elsewhere").exists()

@@ -1,0 +1,199 @@
+"""Who computes does not matter: threads, processes, a Dask cluster and PostgreSQL give the same digits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from db.home import default_url
+from db.reading import queries
+from db.session import Database
+from eftcore.errors import EnvironmentProblem, InputError
+from flows.study.requests import Resources, StudyRequest, checked
+from tests.flows.conftest import FREE_PORT, TINY
+
+STUDY = TINY.replace("samples = 4096", "samples = 150_000")
+"""Three shards at each of two widths."""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def _run(study: Path, **resources: object) -> None:
+    from flows.run import run_study
+
+    summary = run_study(StudyRequest(study=str(study)), Resources(**resources))
+    assert summary.failures == []
+
+
+def _arrays(home: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Everything that the study computed, by digest; descriptions (time, host) left out."""
+    found = {}
+    for path in sorted(home.glob("arrays/*/*.npz")):
+        with np.load(path) as archive:
+            found[path.stem] = {name: archive[name] for name in archive.files if name != "meta.json"}
+    return found
+
+
+def _rows(url: str) -> list[tuple[object, ...]]:
+    """Every number of the comparisons, in an order that does not depend on who was first."""
+    columns = "activation, width, closure, quantity, layer, error, error_se, absolute_error"
+    db = Database(url, read_only=True)
+    with db.reading() as session:
+        rows = session.execute(sa.text(f"SELECT {columns} FROM v_errors")).all()
+    db.dispose()
+    return sorted(((tuple(row)) for row in rows), key=repr)
+
+
+@pytest.fixture
+def reference(results: Path, study: Path) -> tuple[dict[str, dict[str, np.ndarray]], list[tuple[object, ...]]]:
+    """What one thread computes; the folder of results is empty again afterwards."""
+    _run(study, workers=1)
+    made = _arrays(results)
+    assert len(made) == 2 + 2 * (3 + 1 + 2)
+    rows = _rows(f"sqlite:///{results / 'results.db'}")
+    (results / "arrays").rename(results / "reference")
+    return made, rows
+
+
+def _assert_same(found: dict[str, dict[str, np.ndarray]], reference: dict[str, dict[str, np.ndarray]]) -> None:
+    assert found.keys() == reference.keys()
+    for digest, arrays in reference.items():
+        assert found[digest].keys() == arrays.keys()
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(found[digest][name], values)
+
+
+def test_threads_and_processes_give_the_same_numbers_though_a_worker_is_killed(results: Path, reference, study: Path):
+    _run(study, workers=3)
+    _assert_same(_arrays(results), reference[0])
+    (results / "arrays").rename(results / "threads")
+
+    killed: list[int] = []
+    stop = threading.Event()
+
+    def kill_a_worker() -> None:
+        """The first process that begins to compute is killed; those of Python's own are left alone."""
+        while not killed and not stop.wait(0.05):
+            for child in psutil.Process().children():
+                computing = "--multiprocessing-fork" in child.cmdline() and child.cpu_times().user > 2.5
+                if computing and not killed:
+                    os.kill(child.pid, signal.SIGKILL)
+                    killed.append(child.pid)
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    try:
+        _run(study, runner="processes", workers=2)
+    finally:
+        stop.set()
+        killer.join()
+    assert killed
+    assert [child for child in psutil.Process().children(recursive=True) if "uvicorn" in child.cmdline()] == []
+    _assert_same(_arrays(results), reference[0])
+
+
+@pytest.fixture
+def cluster(results: Path) -> Iterator[str]:
+    """Address of a Dask scheduler with two worker processes, as `dask scheduler` and `dask worker` start them."""
+    from distributed import LocalCluster
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "scheduler_kwargs": FREE_PORT, "silence_logs": "CRITICAL"}
+    with LocalCluster(**options) as made:
+        yield made.scheduler_address
+
+
+def test_a_dask_cluster_and_postgresql_give_the_same_numbers(
+    results: Path, reference, study: Path, postgresql: str, cluster: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("EFT_DATABASE_URL", postgresql)
+    _run(study, runner="dask", dask_address=cluster)
+    _assert_same(_arrays(results), reference[0])
+    assert _rows(postgresql) == reference[1]
+
+    monkeypatch.setenv("EFT_HOME", str(results / "elsewhere"))
+    with pytest.raises(EnvironmentProblem, match="same EFT_HOME"):
+        _run(study, runner="dask", dask_address=cluster)
+
+
+def test_a_scheduler_that_does_not_answer_is_told(results: Path, study: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flows.orchestration.runners.CONNECT_SECONDS", 1)
+    with pytest.raises(EnvironmentProblem, match=r"127\.0\.0\.1:1.*no Dask scheduler answers.*`dask scheduler`"):
+        _run(study, runner="dask", dask_address="tcp://127.0.0.1:1")
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A Dask scheduler in a process of its own with one worker, and its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, here = f"tcp://127.0.0.1:{port}", ("--host", "127.0.0.1", "--no-dashboard")
+    dask = [sys.executable, "-m", "dask"]
+    with (tmp_path / "log").open("wb") as log, contextlib.ExitStack() as stack:
+        arguments = (["scheduler", "--port", str(port), *here], ["worker", address, "--nthreads", "1", *here])
+        started = [stack.enter_context(subprocess.Popen([*dask, *given], stderr=log)) for given in arguments]
+        from distributed import Client
+
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+        yield started[0], address
+        for process in started:
+            process.terminate()
+
+
+def test_a_scheduler_that_is_lost_is_told_once_and_fails_no_task(
+    results: Path, tmp_path: Path, scheduler: tuple[subprocess.Popen[bytes], str]
+):
+    process, address = scheduler
+    long = tmp_path / "long.toml"
+    long.write_text(TINY.replace("samples = 4096", "samples = 400_000_000"))
+    db = Database(default_url(), read_only=True)
+
+    killed = []
+
+    def kill_when_simulating() -> None:
+        while not (results / "arrays").exists() or "running" not in set(queries.runs(db, kind="simulation")["status"]):
+            time.sleep(0.1)
+        process.kill()
+        killed.append(time.monotonic())
+
+    killer = threading.Thread(target=kill_when_simulating)
+    killer.start()
+    with pytest.raises(EnvironmentProblem, match=rf"the Dask scheduler at {address} was lost.*start it again"):
+        _run(long, runner="dask", dask_address=address)
+    killer.join()
+    assert time.monotonic() - killed[0] < 25, "Dask by itself tries to connect again for 30 s"
+    assert "failed" not in set(queries.runs(db)["status"])
+    db.dispose()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"runner": "mpi"}, "'threads', 'processes' or 'dask'"),
+        ({"workers": 0}, "greater than or equal to 1"),
+        ({"dask_address": "tcp://here:8786"}, "goes with runner = 'dask'"),
+        ({"runner": "dask", "dask_address": "tcp://here:8786", "workers": 2}, "has its own"),
+    ],
+)
+def test_resources_that_do_not_go_together_are_refused(given: dict[str, object], said: str):
+    with pytest.raises(InputError, match=said):
+        checked(Resources, **given)

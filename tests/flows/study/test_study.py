@@ -1,0 +1,404 @@
+"""Study files: what they expand to, and that wrong ones name file, field, value and remedy."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eftcore.ensemble.shards import shard_size
+from eftcore.errors import InputError
+from eftcore.specs import digest_of
+from flows.study.expansion import Simulation, bundled_studies, expand_study, find_study, load_study
+from flows.study.file import layers_for
+from ui.data.studies import runs_asked
+
+BASE: dict[str, Any] = {
+    "name": "tiny",
+    "widths": [8, 16],
+    "samples": 64,
+    "closures": ["mean", "g_only"],
+    "model": {"activation": ["tanh", "relu"], "weight_variance": 2.0, "epsilon": [0.5, 0.25], "total_time": 1.0},
+    "kernel": [{"kind": "equicorrelated", "n_inputs": 2, "variance": 1.0, "correlation": [0.0, 0.5]}],
+}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """BASE with changes; a dotted name reaches into a table (model__epsilon)."""
+    content = copy.deepcopy(BASE)
+    for name, value in changes.items():
+        table, _, field = name.rpartition("__")
+        target = content[table] if table else content
+        target[field or name] = value
+    return content
+
+
+def test_a_study_is_the_product_of_its_grid():
+    study = expand_study(BASE)
+    configurations = 2 * 2 * 2
+    assert len(study.predictions) == configurations * 2
+    assert len(study.simulations) == configurations * 2
+    assert len(study.comparisons) == configurations * 2 * 2
+    for prediction, ensemble in study.comparisons:
+        theory, simulation = study.predictions[prediction], study.simulations[ensemble]
+        assert theory.model == simulation.spec.model
+        assert theory.kernel == simulation.spec.kernel
+        assert theory.depths == simulation.spec.depths
+
+
+def test_work_that_two_grid_points_share_is_done_once():
+    twice = [*BASE["kernel"], {"kind": "explicit", "matrix": [[1.0, 0.5], [0.5, 1.0]]}]
+    study, reference = expand_study(changed(kernel=twice)), expand_study(BASE)
+    assert study.predictions.keys() == reference.predictions.keys()
+    assert study.simulations.keys() == reference.simulations.keys()
+    assert study.comparisons == reference.comparisons
+
+
+def test_total_time_and_depth_describe_the_same_model():
+    by_time = expand_study(changed(model__epsilon=0.25))
+    model = {**BASE["model"], "epsilon": 0.25, "depth": 16}
+    del model["total_time"]
+    assert expand_study(changed(model=model)).predictions.keys() == by_time.predictions.keys()
+
+
+def test_recorded_depths_are_a_list_or_a_count():
+    listed = expand_study(changed(recorded_depths=[0, 2, 4]))
+    assert {spec.depths for spec in listed.predictions.values()} == {(0, 2, 4)}
+    counted = expand_study(changed(recorded_depths=2))
+    assert {spec.depths for spec in counted.predictions.values()} == {(0, 2, 4), (0, 8, 16)}
+
+
+def test_closures_take_orders():
+    study = expand_study(changed(closures=["mean", {"name": "wick", "order": [4, 8]}]))
+    assert {(spec.closure, spec.order) for spec in study.predictions.values()} == {
+        ("mean", None),
+        ("wick", 4),
+        ("wick", 8),
+    }
+
+
+def test_a_raised_order_ends_where_the_study_says():
+    reference = {"name": "wick", "order": "auto", "truncation": 0.01}
+    study = expand_study(changed(closures=["mean", {**reference, "order": [4, "auto"]}], reference=reference))
+    found = {(spec.order, spec.truncation) for spec in study.predictions.values() if spec.closure == "wick"}
+    assert found == {(4, None), ("auto", 0.01)}
+    with pytest.raises(InputError, match=r"closures.*truncation goes with order = 'auto'"):
+        expand_study(changed(closures=[{"name": "wick", "order": [4, 8], "truncation": 0.01}]))
+    with pytest.raises(InputError, match=r"reference.*truncation goes with order = 'auto'"):
+        expand_study(changed(closures=["mean"], reference={"name": "g_only", "truncation": 0.01}))
+
+
+def test_closures_take_a_step_or_the_continuous_limit():
+    study = expand_study(
+        changed(closures=["g_only", {"name": "g_only", "step": "exact"}, {"name": "sigma", "continuous": True}])
+    )
+    assert {(spec.closure, spec.step, spec.continuous) for spec in study.predictions.values()} == {
+        ("g_only", "euler", False),
+        ("g_only", "exact", False),
+        ("sigma", None, True),
+    }
+    with pytest.raises(InputError, match="step = 'exact' does not go with continuous"):
+        expand_study(changed(closures=[{"name": "sigma", "continuous": True, "step": "exact"}]))
+
+
+def test_ensembles_take_the_sampler_and_the_precision_of_states():
+    study = expand_study(changed(sampler="weights", dtype="float64", estimator="plain"))
+    drawn = {(item.spec.sampler, item.spec.dtype, item.spec.estimator) for item in study.simulations.values()}
+    assert drawn == {("weights", "float64", "plain")}
+
+
+def test_digest_changes_with_the_work_and_not_with_the_description():
+    digest = expand_study(BASE).digest
+    assert expand_study(changed(description="other words")).digest == digest
+    for other in (changed(samples=65), changed(seed=1), changed(name="other"), changed(tolerances=[0.2])):
+        assert expand_study(other).digest != digest
+
+
+def test_more_samples_keep_every_full_shard():
+    spec = next(iter(expand_study(BASE).simulations.values())).spec
+    size = shard_size(spec)
+    few, many = (Simulation(spec=spec, samples=samples).all_shards for samples in (2 * size + 5, 5 * size))
+    assert few == ((0, size), (1, size), (2, 5))
+    assert many[:2] == few[:2]
+    assert [index for index, _ in many] == [0, 1, 2, 3, 4]
+    assert sum(count for _, count in many) == 5 * size
+
+
+PRECISION = {"quantity": "V4", "relative": 0.02, "max_samples": 100_000}
+
+
+def with_precision(**changes: Any) -> dict[str, Any]:
+    """BASE that aims at a precision in place of a number of networks."""
+    content = changed(precision=PRECISION | changes)
+    del content["samples"]
+    return content
+
+
+def test_a_study_may_aim_at_a_precision():
+    study = expand_study(with_precision())
+    simulation = next(iter(study.simulations.values()))
+    assert simulation.precision is not None
+    assert simulation.precision.bound == 0.02
+    assert simulation.networks == 100_000
+    assert simulation.all_shards[: len(simulation.first_round)] == simulation.first_round
+    assert study.spec["precision"] == PRECISION
+    assert "samples" not in study.spec
+    for other in (with_precision(relative=0.03), with_precision(max_samples=99), with_precision(quantity="K1")):
+        assert expand_study(other).digest != study.digest
+        assert expand_study(other).simulations.keys() == study.simulations.keys()
+
+
+def test_shards_are_smaller_where_networks_are_larger():
+    small, large = (
+        shard_size(next(iter(expand_study(changed(widths=[width])).simulations.values())).spec) for width in (64, 65536)
+    )
+    assert small > large >= 64
+
+
+def test_bundled_studies_load_and_use_real_data():
+    assert {"quick", "digits"} <= bundled_studies().keys()
+    quick = load_study(find_study("quick"))
+    spec = next(iter(quick.simulations.values())).spec
+    assert (spec.width, spec.kernel.n_inputs, spec.model.total_time) == (64, 4, 2.0)
+    digits = load_study(find_study("digits"))
+    assert len({spec.model.activation for spec in digits.predictions.values()}) >= 2
+    assert {spec.kernel.n_inputs for spec in digits.predictions.values()} == {3}
+
+
+@pytest.mark.parametrize("name", sorted(bundled_studies()))
+def test_the_explorer_counts_the_runs_that_a_study_asks_for(name: str):
+    study = load_study(find_study(name))
+    assert runs_asked(study.spec) == len(study.predictions) + len(study.simulations)
+
+
+def test_digits_kernels_are_those_of_the_images():
+    from sklearn.datasets import load_digits
+
+    images, classes = load_digits(return_X_y=True)
+    section = {"kind": "digits", "classes": [3, 3, 7]}
+    study = expand_study(changed(kernel=[section]))
+    threes, seven = np.flatnonzero(classes == 3)[:2], np.flatnonzero(classes == 7)[:1]
+    rows = images[[*threes, *seven]] / 16
+    kernel = next(iter(study.predictions.values())).kernel
+    np.testing.assert_allclose(kernel.array, rows @ rows.T / 64, rtol=1e-12)
+    scaled = expand_study(changed(kernel=[{**section, "variance": 1.5}]))
+    assert next(iter(scaled.predictions.values())).kernel.variance == pytest.approx(1.5)
+    indexed = expand_study(changed(kernel=[{"kind": "digits", "indices": [*map(int, threes), int(seven[0])]}]))
+    assert indexed.predictions.keys() == study.predictions.keys()
+
+
+@pytest.mark.parametrize("suffix", ["npy", "csv"])
+def test_a_data_file_is_found_beside_the_study(tmp_path: Path, suffix: str):
+    data = np.array([[1.0, 2.0], [0.0, 1.0], [3.0, -1.0]])
+    if suffix == "npy":
+        np.save(tmp_path / "data.npy", data)
+    else:
+        np.savetxt(tmp_path / "data.csv", data, delimiter=",", header="x,y", comments="")
+    section = {"kind": "file", "path": f"data.{suffix}", "rows": [2, 0]}
+    study = expand_study(changed(kernel=[section]), folder=tmp_path)
+    kernel = next(iter(study.predictions.values())).kernel
+    np.testing.assert_allclose(kernel.array, data[[2, 0]] @ data[[2, 0]].T / 2)
+
+
+def test_model_sections_add_up_and_a_closure_may_bring_its_own_rule():
+    grids = [{**BASE["model"], "epsilon": 0.1, "total_time": 1.0}, {**BASE["model"], "epsilon": 0.5, "total_time": 1.0}]
+    published = {"name": "g_only", "numerics": {"quadrature": "gauss_hermite", "nodes": 32}}
+    study = expand_study(changed(model=grids, closures=["g_only", published]))
+    models = {(spec.model.epsilon, spec.model.depth) for spec in study.predictions.values()}
+    assert models == {(0.1, 100), (0.5, 4)}
+    assert {spec.numerics.nodes for spec in study.predictions.values()} == {None, 32}
+
+
+def test_a_model_section_may_have_its_own_widths_and_samples():
+    own = {**BASE["model"], "epsilon": 0.5, "widths": [32], "samples": 256}
+    study = expand_study(changed(model=[own, {**BASE["model"], "epsilon": 0.25}]))
+    sizes = {(item.spec.model.epsilon, item.spec.width, item.samples) for item in study.simulations.values()}
+    assert sizes == {(0.5, 32, 256), (0.25, 8, 64), (0.25, 16, 64)}
+    twice = expand_study(changed(model=[BASE["model"], {**BASE["model"], "samples": 256}]))
+    assert {item.samples for item in twice.simulations.values()} == {256}
+
+
+EXACT = {"name": "wick", "order": "auto"}
+
+
+def test_every_prediction_is_held_against_the_reference():
+    study, without = expand_study(changed(reference=EXACT)), expand_study(BASE)
+    configurations = 2 * 2 * 2
+    assert study.simulations == without.simulations
+    assert study.comparisons == without.comparisons
+    assert len(study.predictions) == configurations * (2 + 1)
+    assert len(study.references) == configurations
+    assert len(study.theory_comparisons) == configurations * 2
+    for prediction, reference in study.theory_comparisons:
+        theory, exact = study.predictions[prediction], study.predictions[reference]
+        assert (exact.closure, exact.order, theory.closure in ("mean", "g_only")) == ("wick", "auto", True)
+        assert (theory.model, theory.kernel, theory.depths) == (exact.model, exact.kernel, exact.depths)
+    assert study.digest != without.digest
+    assert expand_study(study.spec).digest == study.digest
+
+
+def test_a_reference_among_the_closures_is_computed_once_and_not_held_against_itself():
+    study = expand_study(changed(closures=["g_only", "wick"], reference="wick"))
+    assert len(study.predictions) == 8 * 2
+    assert len(study.theory_comparisons) == 8
+    assert all(prediction != reference for prediction, reference in study.theory_comparisons)
+
+
+def test_a_reference_may_bring_its_own_rule_and_step():
+    reference = {"name": "g_only", "step": "exact", "numerics": {"rtol": 1e-11}}
+    study = expand_study(changed(closures="g_only", reference=reference))
+    (exact, *_) = (study.predictions[digest] for digest in study.references)
+    assert (exact.closure, exact.step, exact.numerics.rtol) == ("g_only", "exact", 1e-11)
+
+
+def without_samples(**changes: Any) -> dict[str, Any]:
+    content = changed(**changes)
+    return {name: value for name, value in content.items() if name != "samples"}
+
+
+@pytest.mark.parametrize("widths", [{"widths": []}, {}])
+def test_with_a_reference_nothing_needs_to_be_simulated(widths: dict[str, Any]):
+    content = without_samples(reference=EXACT)
+    del content["widths"]
+    study = expand_study({**content, **widths})
+    assert not study.simulations
+    assert not study.comparisons
+    assert len(study.theory_comparisons) == 8 * 2
+    assert len({expand_study({**content, "closures": [name]}).digest for name in ("mean", "g_only")}) == 2
+    with pytest.raises(InputError, match="tiny simulates nothing"):
+        study.topped_up(samples=100)
+
+
+def test_some_models_of_many_are_simulated():
+    grids = [{**BASE["model"], "widths": []}, {**BASE["model"], "activation": "erf", "samples": 128}]
+    study = expand_study(changed(model=grids, reference=EXACT))
+    assert {item.spec.model.activation for item in study.simulations.values()} == {"erf"}
+    assert len(study.references) == 8 + 4
+    assert runs_asked(study.spec) == len(study.predictions) + len(study.simulations)
+
+
+def test_studies_without_a_reference_keep_their_identity():
+    """Results are recorded under it: a study that was run before must not become another one."""
+    study = expand_study(BASE)
+    simulations = dict.fromkeys(study.simulations, 64)
+    work = {"simulations": simulations, "comparisons": sorted(study.comparisons), "tolerances": [0.01, 0.05, 0.1]}
+    assert study.digest == digest_of({"study": "tiny", **work})
+
+
+@pytest.mark.parametrize(
+    "closures",
+    [["g_only", "wick"], ["g_only", {"name": "wick", "order": "auto"}], ["mean", {"name": "wick", "order": [8, 24]}]],
+)
+@pytest.mark.parametrize("reference", ["wick", EXACT, {"name": "wick", "order": 24, "step": "exact"}])
+def test_the_explorer_counts_a_reference_once(closures: list[Any], reference: Any):
+    study = expand_study(changed(closures=closures, reference=reference))
+    assert runs_asked(study.spec) == len(study.predictions) + len(study.simulations)
+
+
+WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("negative weight variance", changed(model__weight_variance=-1.0), ["weight_variance", "-1", "greater than 0"]),
+    ("unknown activation", changed(model__activation="tahn"), ["activation", "tahn", "tanh"]),
+    ("unknown field", changed(model__width=3), ["model.0.width", "unknown field", "remove"]),
+    ("unknown section", changed(wdiths=[3]), ["wdiths", "unknown field"]),
+    ("text for a number", changed(model__epsilon="small"), ["model.0.epsilon", "small", "number"]),
+    ("NaN", changed(model__epsilon=float("nan")), ["model.0.epsilon", "nan", "finite"]),
+    ("width 0", changed(widths=[0]), ["width", "0", "greater than or equal to 1"]),
+    ("neither samples nor precision", {k: v for k, v in BASE.items() if k != "samples"}, ["samples", "[precision]"]),
+    ("samples and precision", changed(precision={"quantity": "V4", "relative": 0.1}), ["samples", "not both"]),
+    ("unknown quantity", changed(precision={"quantity": "V5", "relative": 0.1}), ["quantity = 'V5'", "'V4'"]),
+    ("no bound", changed(precision={"quantity": "V4"}), ["precision", "relative (such as 0.01) or absolute"]),
+    ("bound of 200 %", changed(precision={"quantity": "V4", "relative": 2.0}), ["relative = 2.0", "less than 1"]),
+    ("no width", changed(widths=[]), ["no widths", "[64]", "reference = { name = 'wick', order = 'auto' }"]),
+    (
+        "no width in one section",
+        changed(model=[BASE["model"], {**BASE["model"], "widths": []}]),
+        ["[model] number 2 has no widths", "reference"],
+    ),
+    (
+        "a reference, widths, and no samples",
+        {k: v for k, v in changed(reference="wick").items() if k != "samples"},
+        ["samples", "[precision]"],
+    ),
+    (
+        "two orders of a reference",
+        changed(reference={"name": "wick", "order": [8, 24]}),
+        ["reference.order", "[8, 24]"],
+    ),
+    ("unknown reference", changed(reference="exact"), ["reference.name", "exact", "'wick'"]),
+    (
+        "nothing but the reference",
+        changed(widths=[], closures=["wick"], reference="wick"),
+        ["closures", "reference is the only theory", "add a closure"],
+    ),
+    ("depth and time", changed(model__depth=4), ["depth", "total_time", "not both"]),
+    ("partial layers", changed(model__epsilon=0.3), ["total_time", "1.0", "0.3", "whole", "0.99"]),
+    ("unknown closure", changed(closures=["g-only"]), ["closures", "g-only", "g_only"]),
+    ("order without wick", changed(closures=[{"name": "mean", "order": 3}]), ["order", "3", "wick"]),
+    ("unknown kernel", changed(kernel=[{"kind": "random"}]), ["kernel", "random", "equicorrelated"]),
+    ("kernel of no kind", changed(kernel=[{"matrix": [[1.0]]}]), ["kernel.0", "kind is missing", "'explicit'"]),
+    (
+        "asymmetric matrix",
+        changed(kernel=[{"kind": "explicit", "matrix": [[1.0, 0.5], [0.4, 1.0]]}]),
+        ["[[kernel]] number 1", "matrix", "not symmetric", "(K + K^T) / 2"],
+    ),
+    (
+        "indefinite matrix",
+        changed(kernel=[{"kind": "explicit", "matrix": [[1.0, 2.0], [2.0, 1.0]]}]),
+        ["matrix", "not positive semi-definite", "-1"],
+    ),
+    (
+        "ragged matrix",
+        changed(kernel=[{"kind": "explicit", "matrix": [[1.0, 2.0], [2.0]]}]),
+        ["matrix", "[2, 1]", "square"],
+    ),
+    ("missing file", changed(kernel=[{"kind": "file", "path": "no.csv"}]), ["path", "no.csv", "no such file"]),
+    ("missing choice", changed(kernel=[{"kind": "digits"}]), ["kernel.0.digits", "classes", "indices"]),
+    ("depth outside", changed(recorded_depths=[0, 99]), ["depths", "99", "depth = 4"]),
+]
+
+
+@pytest.mark.parametrize(("content", "parts"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_wrong_content_names_field_value_and_remedy(content: dict[str, Any], parts: list[str]):
+    with pytest.raises(InputError) as caught:
+        expand_study(content)
+    message = str(caught.value)
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_a_list_with_a_wrong_entry_is_not_called_too_short():
+    with pytest.raises(InputError) as caught:
+        expand_study(changed(kernel=[{"matrix": [[1.0]]}]))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_file_that_does_not_parse_is_named(tmp_path: Path):
+    path = tmp_path / "broken.toml"
+    path.write_text("name = [1,\n")
+    with pytest.raises(InputError, match=r"broken\.toml: is not valid TOML .*correct"):
+        load_study(path)
+
+
+def test_a_wrong_field_names_its_file(tmp_path: Path):
+    path = tmp_path / "wrong.toml"
+    path.write_text(bundled_studies()["quick"].read_text().replace("tanh", "tahn"))
+    with pytest.raises(InputError, match=r"wrong\.toml: .*activation = 'tahn'"):
+        load_study(path)
+
+
+def test_an_unknown_study_lists_the_bundled_ones():
+    with pytest.raises(InputError, match=r"study = 'slow': no such file .* digits, paper-quick, paper, quick"):
+        find_study("slow")
+
+
+def test_duplicated_inputs_and_fewer_neurons_than_inputs_are_legal():
+    section = {"kind": "equicorrelated", "n_inputs": 4, "variance": 1.0, "correlation": 1.0}
+    study = expand_study(changed(kernel=[section], widths=[2]))
+    assert next(iter(study.simulations.values())).spec.width == 2
+
+
+def test_layers_are_whole_up_to_rounding():
+    assert layers_for(2.0, 0.05) == 800
+    assert layers_for(0.3, 0.1) == 30

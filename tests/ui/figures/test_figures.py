@@ -1,0 +1,321 @@
+"""What figures say, read from the figure itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from db.session import Database
+from ui.data.run import build_errors, build_simulations, build_trajectories
+from ui.data.windows import WindowFilter, build_cells, build_intervals, build_windows
+from ui.figures import (
+    entries_figure,
+    errors_figure,
+    heat_map_figure,
+    intervals_figure,
+    query_figure,
+    trajectories_figure,
+    windows_figure,
+)
+from ui.figures.style import CLOSURE_LINE, WINDOW_MARK, theory_lines
+
+STATES = {
+    "bounded": (0.5, 0.75),
+    "beyond": (2.0, np.nan),
+    "undecided": (1.25, np.nan),
+    "too_noisy": (np.nan, np.nan),
+}
+
+
+def _windows(*states: str, configuration: str = "tanh") -> pd.DataFrame:
+    """One window of each state, each a theory of its own."""
+    return pd.DataFrame(
+        [
+            {
+                "configuration": configuration,
+                "theory": state,
+                "quantity": "V4",
+                "tolerance": 0.05,
+                "resolved_from": np.nan if state == "too_noisy" else 0.02,
+                "certified_until": STATES[state][0],
+                "refuted_from": STATES[state][1],
+                "status": state,
+                "total_time": 2.0,
+                "width": 16,
+                "samples": 1000,
+            }
+            for state in states
+        ]
+    )
+
+
+def _bars(figure: go.Figure) -> dict[str, list[tuple[float, float]]]:
+    """Pieces (from, to) of the only bar of a figure, by the legend entry of the same look."""
+    names = {_look(trace): trace.name for trace in figure.data if trace.type == "bar" and trace.name}
+    found: dict[str, list[tuple[float, float]]] = {}
+    for trace in figure.data:
+        if trace.type == "bar" and trace.name is None:
+            for start, length in zip(trace.base, trace.x, strict=True):
+                found.setdefault(names[_look(trace)], []).append((start, start + length))
+    return found
+
+
+def _look(trace: go.Bar) -> tuple[str, str, float]:
+    return trace.marker.color, trace.marker.pattern.shape, trace.width
+
+
+@pytest.mark.parametrize(
+    ("state", "pieces"),
+    [
+        ("bounded", {"certified": (0.0, 0.5), "undecided": (0.5, 0.75), "past refutation": (0.75, 2.0)}),
+        ("beyond", {"certified": (0.0, 2.0)}),
+        ("undecided", {"certified": (0.0, 1.25), "undecided": (1.25, 2.0)}),
+        ("too_noisy", {"reference cannot resolve": (0.0, 2.0)}),
+    ],
+)
+def test_a_bar_says_what_is_known_at_each_depth(state: str, pieces: dict[str, tuple[float, float]]) -> None:
+    bars = _bars(windows_figure(_windows(state)))
+    assert len(bars) == len(pieces)
+    for start, piece in pieces.items():
+        (name,) = [name for name in bars if name.startswith(start)]
+        assert bars[name] == [piece]
+
+
+def test_what_the_reference_does_not_resolve_is_not_drawn_as_certified() -> None:
+    late = _windows("beyond", "bounded", "undecided").assign(resolved_from=[0.8, 0.4, 0.4])
+    late.loc[2, "certified_until"] = np.nan
+    bars = _bars(windows_figure(late))
+    named = {name.split(":")[0]: pieces for name, pieces in bars.items()}
+    assert named == {
+        "before the reference resolves τ": [(0.0, 0.8), (0.0, 0.4), (0.0, 0.4)],
+        "certified": [(0.8, 2.0), (0.4, 0.5)],
+        "undecided": [(0.5, 0.75), (0.4, 2.0)],
+        "past refutation": [(0.75, 2.0)],
+    }
+
+
+def test_states_differ_in_more_than_colour() -> None:
+    figure = windows_figure(_windows(*STATES))
+    looks = {trace.name: _look(trace) for trace in figure.data if trace.type == "bar" and trace.name}
+    assert len(looks) == 4
+    assert len({look[0] for look in looks.values()}) == 4
+    assert len({look[1:] for look in looks.values()}) == 4
+
+
+def test_refutation_and_censoring_are_marked_where_they_are() -> None:
+    figure = windows_figure(_windows(*STATES))
+    marks = {
+        trace.marker.symbol: list(trace.x)
+        for trace in figure.data
+        if trace.type == "scatter" and trace.name is None and len(trace.x)
+    }
+    assert marks == {"x": [0.75], "triangle-right": [2.0]}
+
+
+def test_each_window_of_a_page_has_its_bar(results: Database) -> None:
+    windows = build_windows(results, WindowFilter(tolerance=0.05), []).windows
+    figure = windows_figure(windows)
+    starts = sum(start == 0 for pieces in _bars(figure).values() for start, _ in pieces)
+    assert starts == len(windows)
+    assert {axis.title.text for axis in figure.select_xaxes()} == {"depth  t = ε² ℓ"}
+
+
+def test_labels_from_the_database_are_not_markup() -> None:
+    both = [_windows("beyond", configuration=name) for name in ("<b>bold</b>", "plain")]
+    texts = [note.text for note in windows_figure(pd.concat(both)).layout.annotations]
+    assert "<b>&lt;b&gt;bold&lt;/b&gt;</b>" in texts
+
+
+def test_bands_are_two_standard_errors(results: Database) -> None:
+    simulation = int(build_simulations(results)["run_id"].iloc[0])
+    frame = build_trajectories(results, simulation, ["01"])
+    k1 = frame[frame["quantity"] == "K1"].drop_duplicates("time").sort_values("time")
+    figure = trajectories_figure(frame[frame["quantity"] == "K1"])
+    (band,) = [trace for trace in figure.data if trace.fill == "toself"]
+    upper = np.asarray(band.y)[: len(k1)]
+    np.testing.assert_allclose(upper, k1["simulated"] + 2 * k1["simulated_se"], rtol=1e-14)
+    assert any("M = 2048 networks" in (trace.name or "") for trace in figure.data)
+
+
+def test_every_theory_is_drawn_over_the_simulation(results: Database) -> None:
+    simulation = int(build_simulations(results)["run_id"].iloc[0])
+    figure = trajectories_figure(build_trajectories(results, simulation, ["00", "00,00"]))
+    lines = [trace.name for trace in figure.data if trace.mode == "lines" and trace.fill is None]
+    # K0: three closures; V4 and Sigma: two; K1 and U1: one
+    assert sorted(lines) == ["g_only"] * 5 + ["mean"] + ["source_only"] * 3
+    legend = [trace.name for trace in figure.data if trace.showlegend]
+    assert len(legend) == len(set(legend)) == 4
+
+
+def test_where_the_error_is_undefined_nothing_is_drawn() -> None:
+    frame = pd.DataFrame(
+        {
+            "quantity": "K1",
+            "configuration": "",
+            "series": "g_only",
+            "theory": "g_only",
+            "closure": "g_only",
+            "time": [0.0, 0.5, 1.0, 1.5, 2.0],
+            "error": [np.nan, 0.2, np.nan, 0.3, 0.4],
+            "error_low": [0.0, 0.18, 0.0, 0.28, 0.38],
+            "error_high": [np.inf, 0.22, np.inf, 0.32, 0.42],
+            "samples": 1000,
+        }
+    )
+    bands = [trace for trace in errors_figure(frame, [0.05]).data if trace.fill == "toself"]
+    assert [set(band.x) for band in bands] == [{0.5}, {1.5, 2.0}]
+    texts = [note.text for note in errors_figure(frame.assign(error=np.nan), [0.05]).layout.annotations]
+    assert "undefined: below its own noise" in texts
+
+
+def test_errors_show_the_tolerances_and_every_theory(results: Database) -> None:
+    simulation = int(build_simulations(results)["run_id"].iloc[0])
+    figure = errors_figure(build_errors(results, simulation), [0.01, 0.1])
+    texts = [text for trace in figure.data if trace.mode == "lines+text" for text in trace.text if text]
+    assert texts == [" τ = 0.01", " τ = 0.1"]
+    assert {axis.type for axis in figure.select_yaxes()} == {"log"}
+
+
+def test_every_closure_has_a_line_of_its_own() -> None:
+    from eftcore.specs import CLOSURES
+
+    assert set(CLOSURE_LINE) == set(CLOSURES)
+    assert len({(line["color"], line["dash"]) for line in CLOSURE_LINE.values()}) == len(CLOSURES)
+    assert len({line["dash"] for line in CLOSURE_LINE.values()}) == len(CLOSURES)
+
+
+def test_theories_of_one_closure_have_lines_of_their_own() -> None:
+    theories = {
+        "wick m=2": ("wick", 2, np.nan),
+        "wick m=24": ("wick", 24, np.nan),
+        "g_only 32-node": ("g_only", np.nan, 32),
+        "g_only": ("g_only", np.nan, np.nan),
+    }
+    frame = pd.DataFrame(theories.values(), columns=["closure", "closure_order", "nodes"]).assign(theory=list(theories))
+    lines = theory_lines(frame)
+    assert lines["g_only"] == CLOSURE_LINE["g_only"]
+    assert lines["wick m=24"] == CLOSURE_LINE["wick"]
+    assert len({(line["color"], line["dash"]) for line in lines.values()}) == 4
+
+
+def test_a_logarithmic_axis_of_errors_ends_below_the_best_theory(results: Database) -> None:
+    errors = build_errors(results, int(build_simulations(results)["run_id"].iloc[0]))
+    tiny = errors.assign(error=errors["error"].where(errors["time"] > 0, 1e-12))
+    for axis in errors_figure(tiny, [0.05, 0.1]).select_yaxes():
+        assert -8 <= axis.range[0] <= np.log10(0.005)
+        assert axis.range[1] > np.log10(errors["error"].max())
+    assert {axis.type for axis in errors_figure(errors, [0.1], log=False).select_yaxes()} == {None}
+
+
+def test_on_a_phone_one_panel_stands_under_the_other(results: Database) -> None:
+    simulation = int(build_simulations(results)["run_id"].iloc[0])
+    cells = build_cells(results, WindowFilter(tolerance=0.05), "closure", "activation")
+    rows = build_intervals(results, WindowFilter(tolerance=0.05), "closure", "activation")
+    bars = build_windows(results, WindowFilter(tolerance=0.05), []).windows
+    entries = build_trajectories(results, simulation, ["00", "00,00"])
+    for narrow, wide in (
+        (heat_map_figure(cells, "closure", "activation", narrow=True), heat_map_figure(cells, "closure", "activation")),
+        (intervals_figure(rows, "closure", "activation", narrow=True), intervals_figure(rows, "closure", "activation")),
+        (windows_figure(bars, narrow=True), windows_figure(bars)),
+        (trajectories_figure(entries, narrow=True), trajectories_figure(entries)),
+        (
+            errors_figure(build_errors(results, simulation), [0.1], narrow=True),
+            errors_figure(build_errors(results, simulation), [0.1]),
+        ),
+    ):
+        assert len({tuple(axis.domain) for axis in narrow.select_xaxes()}) == 1
+        assert len({tuple(axis.domain) for axis in wide.select_xaxes()}) > 1
+        assert len(narrow.data) == len(wide.data)
+
+
+def _axes(windows: pd.DataFrame) -> pd.DataFrame:
+    """Windows of _windows with places on two axes."""
+    return windows.assign(
+        across=windows["theory"], across_rank=range(len(windows)), by="tanh", by_rank=1.0, link="run?simulation=7"
+    )
+
+
+def test_each_cell_of_the_map_says_its_state_and_depth(results: Database) -> None:
+    cells = build_cells(results, WindowFilter(tolerance=0.05), "closure", "activation")
+    figure = heat_map_figure(cells, "closure", "activation")
+    written = {
+        (text.xaxis, x, y): said
+        for text in figure.data
+        if text.type == "scatter" and text.text is not None
+        for x, y, said in zip(text.x, text.y, text.text, strict=True)
+    }
+    assert len(written) == len(cells)
+    signs = {"bounded": "×", "undecided": "○", "beyond": "▲", "too_noisy": "⊠"}
+    panels = {"K0": "x", "V4": "x2", "K1": "x3"}
+    for cell in cells.to_dict("records"):
+        said = written[panels[cell["quantity"]], cell["across"], cell["by"]]
+        assert said[0] == signs[cell["status"]]
+        if not np.isnan(cell["certified_until"]):
+            assert float(said[1:]) == pytest.approx(cell["certified_until"], abs=5e-3)
+    assert len({mark["symbol"] for mark in WINDOW_MARK.values()}) == len(WINDOW_MARK) == 4
+
+
+def test_intervals_mark_both_ends() -> None:
+    figure = intervals_figure(_axes(_windows(*STATES)), "closure", "activation")
+    marks = {
+        (t.marker.symbol, float(y)) for t in figure.data if t.mode == "markers" and t.x[0] is not None for y in t.y
+    }
+    assert marks == {
+        ("circle", 0.5),
+        ("x", 0.75),
+        ("triangle-up", 2.0),
+        ("circle", 1.25),
+        ("circle-open", 2.0),
+        ("square-x-open", 0.0),
+    }
+
+
+def test_every_window_has_its_dot(results: Database) -> None:
+    windows = build_intervals(results, WindowFilter(tolerance=0.05), "activation", "closure")
+    figure = intervals_figure(windows, "activation", "closure")
+    ends = {"circle", "triangle-up", "square-x-open"}
+    dots = [t for t in figure.data if t.mode == "markers" and t.marker.symbol in ends and t.x[0] is not None]
+    assert sum(len(trace.x) for trace in dots) == len(windows)
+    places = [x for trace in dots for x in zip([trace.xaxis] * len(trace.x), trace.x, strict=True)]
+    assert len(set(places)) == len(places)
+
+
+def test_names_from_the_database_are_not_markup_in_any_figure() -> None:
+    bad = "<a href='x'>y</a>"
+    frame = _axes(_windows("beyond", "bounded")).assign(by=bad, theory="g_only", windows=1, unresolved=0, text=bad)
+    frame["certified_most"] = frame["certified_until"]
+    series = pd.DataFrame(
+        {
+            "quantity": "K0",
+            "component": "00",
+            "configuration": [bad, "plain"],
+            "theory": "g_only",
+            "closure": "g_only",
+            "series": [f"{bad}: g_only", "plain: g_only"],
+            "time": [0.0, 1.0],
+            "simulated": 1.0,
+            "simulated_se": 0.1,
+            "predicted": 1.0,
+            "samples": 10,
+            "width": 4,
+        }
+    )
+    table = pd.DataFrame({bad: [1.0, 2.0], "y": [1.0, 2.0], "name": [bad, bad]})
+    for figure in (
+        heat_map_figure(frame, bad, bad),
+        intervals_figure(frame, bad, bad),
+        trajectories_figure(series),
+        query_figure(table, bad, "y", "name", lines=True, log=False),
+    ):
+        for trace in figure.data:
+            assert "<a" not in str([trace.name, trace.hovertext, trace.hovertemplate])
+        assert "<a" not in str([axis.title.text for axis in (*figure.select_xaxes(), *figure.select_yaxes())])
+
+
+def test_the_picture_of_entries_fills_the_chosen_ones_on_both_sides() -> None:
+    (matrix,) = entries_figure(2, ["00", "01", "11"], ["01"]).data
+    assert np.array(matrix.z).tolist() == [[1, 2], [2, 1]]
+    (matrix,) = entries_figure(2, ["00,00", "00,11", "01,01"], ["00,11"]).data
+    assert np.array(matrix.z).tolist() == [[1, 0, 2], [0, 1, 0], [2, 0, 0]]

@@ -1,0 +1,159 @@
+"""The page of the atlas, from a small study of the same shape."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eftcore as eft
+from db.reading import queries
+from db.session import Database
+from ui.notation import number
+
+EFT = Path(sys.executable).parent / "eft"
+
+STUDY = """
+name = "atlas"
+samples = 256
+reference = { name = "wick", order = "auto" }
+closures = ["source_only", "g_only", "sigma", { name = "wick", order = [2, 8, "auto"] }]
+tolerances = [0.05, 0.10]
+recorded_depths = 5
+
+[[model]]
+activation = ["tanh", "relu"]
+weight_variance = 2.0
+epsilon = 0.1
+total_time = 0.5
+widths = [8, 16]
+
+[[model]]
+activation = ["tanh", "relu"]
+weight_variance = 2.0
+bias_variance = 0.1
+epsilon = [0.05, 0.1]
+total_time = 0.5
+
+[[model]]
+activation = ["tanh", "relu"]
+weight_variance = 2.0
+epsilon = 0.05
+total_time = 0.5
+
+[[kernel]]
+kind = "equicorrelated"
+n_inputs = 2
+variance = 2.0
+correlation = 0.3
+"""
+
+
+DIGITS = """
+name = "digits-16"
+reference = { name = "wick", order = 8 }
+closures = ["g_only", "sigma"]
+recorded_depths = 5
+
+[model]
+activation = "relu"
+weight_variance = 2.0
+epsilon = 0.2
+depth = 10
+
+[[kernel]]
+kind = "digits"
+classes = [0, 1]
+variance = 1.0
+
+[[kernel]]
+kind = "equicorrelated"
+n_inputs = 2
+variance = 1.0
+correlation = 0.65
+"""
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Database, Path]:
+    """The page, the database it was made from, and its folder."""
+    folder = tmp_path_factory.mktemp("atlas")
+    (folder / "small.toml").write_text(STUDY)
+    (folder / "digits.toml").write_text(DIGITS)
+    environment = {**os.environ, "EFT_HOME": str(folder / "home"), "EFT_DATABASE_URL": ""}
+    for command in (
+        ["db", "upgrade"],
+        ["run", "small.toml"],
+        ["run", "digits.toml"],
+        ["atlas", "--output", "page/atlas.md"],
+    ):
+        done = subprocess.run([EFT, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    db = Database(f"sqlite:///{folder / 'home' / 'results.db'}", read_only=True)
+    return (folder / "page" / "atlas.md").read_text(), db, folder / "page"
+
+
+def test_every_table_is_what_its_query_gives(atlas: tuple[str, Database, Path]) -> None:
+    page, db, folder = atlas
+    parts = re.split(r"^## ", page, flags=re.MULTILINE)
+    queried = dict(re.findall(r"^(\w[^\n]*)\n\n```sql\n(.*?);\n```", parts[-1], re.DOTALL | re.MULTILINE))
+    shown = {part.split("\n", 1)[0]: re.findall(r"^\| (.*) \|$", part, re.MULTILINE) for part in parts[1:-1]}
+    assert len(shown) == 10
+    assert set(queried) == {*shown, "The figure"}
+    for title, lines in shown.items():
+        frame = queries.select(db, queried[title])
+        cells = [[number(x) if isinstance(x, float) else str(x) for x in row] for row in frame.itertuples(index=False)]
+        assert [line.split(" | ") for line in lines[2:]] == cells
+        assert lines
+    assert (folder / "images" / "atlas-windows.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_an_error_on_the_page_is_that_of_the_theories(atlas: tuple[str, Database, Path]) -> None:
+    page = atlas[0]
+    errors = []
+    kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.3)
+    for bias_variance in (0.0, 0.1):
+        for epsilon in (0.05, 0.1):
+            model = eft.ResNet(
+                activation="relu",
+                weight_variance=2.0,
+                bias_variance=bias_variance,
+                epsilon=epsilon,
+                depth=round(0.5 / epsilon**2),
+            )
+            better = eft.predict(model, kernel, "wick", order="auto")
+            found = eft.compare(eft.predict(model, kernel, "g_only"), better).errors
+            errors.append(found.loc[found["quantity"] == "V4", "error"].iloc[-1])
+    row = next(line for line in page.splitlines() if line.startswith("| relu | 2 | V4 |"))
+    smallest, average, largest = (float(cell) for cell in row.strip("| ").split(" | ")[3:])
+    assert smallest == pytest.approx(min(errors), rel=1e-3)
+    assert average == pytest.approx(sum(errors) / len(errors), rel=1e-3)
+    assert largest == pytest.approx(max(errors), rel=1e-3)
+
+
+def test_the_excess_of_a_width_is_relative_to_the_leading_order(atlas: tuple[str, Database, Path]) -> None:
+    page, db, _ = atlas
+    simulation = queries.runs(db, kind="simulation", activation="relu", width=8)["run_id"].iloc[0]
+    wick = queries.runs(db, kind="prediction", activation="relu", closure="wick")
+    configuration = queries.runs(db, run_id=simulation)["configuration_id"].iloc[0]
+    exact = wick[(wick["configuration_id"] == configuration) & (wick["closure_order"] > 8)]["run_id"].item()
+    simulated, predicted = queries.arrays(db, simulation), queries.arrays(db, exact)
+    for quantity in ("K0", "V4"):
+        leading = predicted[quantity][-1, 0, 0]
+        excess = 8 * (simulated[quantity][-1, 0, 0] - leading) / leading
+        variance = (8 * simulated[f"{quantity}_se"][-1, 0, 0] / leading) ** 2
+        row = next(line for line in page.splitlines() if line.startswith(f"| {quantity} | relu | 2 | 8 | 1 |"))
+        found = [float(cell) for cell in row.strip("| ").split(" | ")[5:]]
+        assert found == pytest.approx([excess, variance], rel=1e-3)
+
+
+def test_without_the_study_it_says_what_to_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "EFT_HOME": str(tmp_path), "EFT_DATABASE_URL": ""}
+    subprocess.run([EFT, "db", "upgrade"], env=environment, check=True, capture_output=True)
+    refused = subprocess.run([EFT, "atlas"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "eft run atlas" in refused.stderr

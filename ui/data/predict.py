@@ -1,0 +1,193 @@
+"""Instant predictions: every closure of one configuration at once, windows against the exact leading order.
+
+Nothing here reads a database or knows of a page. Numerics are set for reading off a screen (relative error 1e-5, about
+40 recorded layers); `eft predict` and studies use 1e-9.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import eftcore as eft
+from db.reading.stored_results import StoredSample
+from db.schema.components import row_components
+from db.schema.rows import ARRAYS
+from eftcore.errors import InputError, NumericsWarning
+from eftcore.inputs.files import parse_table
+from eftcore.results import Theory
+from eftcore.specs import PredictionSpec, default_depths
+from eftcore.theory.mean_field import shared_paths
+from eftcore.verdicts.windows import DEFAULT_TOLERANCES, compare
+from eftcore.words import window_text
+from ui.notation import number
+
+RTOL = 1e-5
+RECORDED = 40
+TRUNCATION = 1e-3
+"""Relative change of V4 and K1 at which the Wick hierarchy counts as exact leading order."""
+
+MOST_INPUTS = 16
+MOST_BYTES = 4_000_000
+MOST_LAYERS = 20_000
+
+AT_ONCE = ("source_only", "g_only", "sigma")
+"""Closures solved while the user waits; the mean closure shares K0 with the others."""
+
+FEW_INPUTS = 4
+"""Inputs up to which the sigma closure is one of them: Cov(S, S) of many takes seconds."""
+
+_SHOWN = ("K0", "V4", "K1", "U1")
+"""Quantities of the figure; Sigma(K0) is the same for all closures."""
+
+
+def layers_of(total_time: float, epsilon: float) -> int:
+    """The whole number of layers nearest to T / epsilon^2, at least 1. Raises InputError above MOST_LAYERS.
+
+    >>> layers_of(2.0, 0.1)
+    200
+    """
+    layers = max(1, round(total_time / epsilon**2))
+    if layers > MOST_LAYERS:
+        raise InputError(
+            f"T = {total_time:g} with epsilon = {epsilon:g} takes {layers} layers; this page predicts up to"
+            f" {MOST_LAYERS}: use `eft predict`, with --continuous for the limit epsilon -> 0"
+        )
+    return layers
+
+
+def kernel_from_upload(name: str, content: bytes, *, gram: bool) -> eft.InputKernel:
+    """A Gram matrix K^0, or real inputs one row each, from the bytes of a .npy or .csv file; nothing in it is run.
+
+    Raises InputError where it is too large, not a table of numbers, or not a kernel.
+    """
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{name}: larger than {MOST_BYTES // 1_000_000} MB; upload at most {MOST_INPUTS} inputs")
+    table = parse_table(content, name=name, suffix=f".{name.rsplit('.', 1)[-1]}")
+    if len(table) > MOST_INPUTS:
+        raise InputError(f"{name}: shape {table.shape}; give a table of 1 to {MOST_INPUTS} rows, one input each")
+    label = name.rsplit(".", 1)[0]
+    return eft.InputKernel.explicit(table, label=label) if gram else eft.InputKernel.from_data(table, label=label)
+
+
+def spec_of(model: eft.ResNet, kernel: eft.InputKernel, closure: str, **options: Any) -> PredictionSpec:
+    """The prediction that this page shows for a closure."""
+    numerics = eft.Numerics(rtol=RTOL)
+    depths = default_depths(model.depth, RECORDED)
+    return PredictionSpec(model=model, kernel=kernel, closure=closure, numerics=numerics, depths=depths, **options)
+
+
+def predict_at_once(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
+    """The closures that need no more than a moment, by name. Raises InputError where a kernel overflows."""
+    closures = AT_ONCE if kernel.n_inputs <= FEW_INPUTS else AT_ONCE[:2]
+    with shared_paths():
+        found = {name: _predict(spec_of(model, kernel, name)) for name in closures}
+    crude = found["source_only"]
+    mean = replace(
+        crude, spec=spec_of(model, kernel, "mean"), covariance=None, numerical_error={"K0": crude.numerical_error["K0"]}
+    )
+    return {"mean": mean, **found}
+
+
+def predict_slowly(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
+    """The others, by name: above all the Wick hierarchy, raised until it is the exact leading order."""
+    found = {} if kernel.n_inputs <= FEW_INPUTS else {"sigma": _predict(spec_of(model, kernel, "sigma"))}
+    exact = _predict(spec_of(model, kernel, "wick", order="auto", truncation=TRUNCATION))
+    return {**found, "wick": exact}
+
+
+def _predict(spec: PredictionSpec) -> Theory:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumericsWarning)  # the page shows the estimates themselves
+        return eft.predict_spec(spec)
+
+
+def theory_label(theory: Theory) -> str:
+    """The closure; the Wick hierarchy with the order that was enough."""
+    order = theory.details.get("wick_order")
+    return theory.spec.closure if order is None else f"exact (wick m={order})"
+
+
+def trajectories_frame(
+    theories: Mapping[str, Theory], sample: StoredSample | None, components: Sequence[str]
+) -> pd.DataFrame:
+    """Predicted and, where there is one, simulated entries: the columns that ui.figures.trajectories_figure takes."""
+    frames = []
+    for name, theory in theories.items():
+        for quantity in _SHOWN:
+            values = getattr(theory, ARRAYS[quantity])
+            for component, index in _entries(quantity, theory.spec.kernel.n_inputs, components):
+                if values is None:
+                    continue
+                columns = {"time": theory.time, "predicted": values[(slice(None), *index)]}
+                frames.append(
+                    pd.DataFrame(columns).assign(
+                        quantity=quantity, component=component, closure=name, theory=theory_label(theory)
+                    )
+                )
+    for quantity in _SHOWN if sample is not None else ():
+        assert sample is not None
+        values, errors = (getattr(sample, f"{ARRAYS[quantity]}{suffix}") for suffix in ("", "_se"))
+        for component, index in _entries(quantity, sample.spec.kernel.n_inputs, components):
+            at = (slice(None), *index)
+            columns = {"time": sample.time, "simulated": values[at], "simulated_se": errors[at]}
+            frames.append(pd.DataFrame(columns).assign(quantity=quantity, component=component, closure="", theory=""))
+    frame = pd.concat(frames, ignore_index=True)
+    for missing in ("simulated", "simulated_se"):
+        if missing not in frame:
+            frame[missing] = np.nan
+    width, samples = (0, 0) if sample is None else (sample.spec.width, sample.samples)
+    return frame.assign(series=frame["theory"], configuration="", width=width, samples=samples)
+
+
+def _entries(quantity: str, n_inputs: int, components: Sequence[str]) -> list[tuple[str, tuple[int, int]]]:
+    names, rows, columns = row_components(quantity, n_inputs)
+    return [(n, (int(a), int(b))) for n, a, b in zip(names, rows, columns, strict=True) if n in components]
+
+
+def windows_frame(theories: Mapping[str, Theory], exact: Theory) -> pd.DataFrame:
+    """Windows t* of every closure against the exact leading order: a row per closure and quantity, texts.
+
+    What the hierarchy leaves out beyond its last order counts as the reference's error, so that a window is certified
+    or refuted only where that cannot change it.
+    """
+    rows = []
+    for name, theory in theories.items():
+        if theory is exact:
+            continue
+        windows = compare(theory, exact, DEFAULT_TOLERANCES).windows
+        for quantity, part in windows.groupby("quantity", sort=False):
+            texts = {
+                f"τ = {number(window['tolerance'])}": window_text(
+                    {**window, "total_time": theory.spec.model.total_time}
+                )
+                for window in part.to_dict("records")
+            }
+            rows.append({"closure": name, "quantity": quantity, **texts})
+    return pd.DataFrame(rows)
+
+
+def values_frame(theories: Mapping[str, Theory], width: int) -> pd.DataFrame:
+    """Numbers at T for the first input: K0, V4, K1, and mean and spread of its kernel entry at width n. Texts."""
+    rows = []
+    for theory in theories.values():
+        k0 = float(theory.mean[-1, 0, 0])
+        v4 = None if theory.covariance is None else float(theory.covariance[-1, 0, 0])
+        k1 = None if theory.correction is None else float(theory.correction[-1, 0, 0])
+        rows.append(
+            {
+                "closure": theory_label(theory),
+                "K0[00]": number(k0, 6),
+                "V4[00,00]": number(v4, 6),
+                "K1[00]": number(k1, 6),
+                f"E G[00] at n = {width}": number(None if k1 is None else k0 + k1 / width, 6),
+                "s.d. of G[00]": "—" if v4 is None or v4 < 0 else number(float(np.sqrt(v4 / width)), 4),
+                "numerics, largest relative error": f"{max(theory.numerical_error.values()):.0e}",
+            }
+        )
+    return pd.DataFrame(rows)

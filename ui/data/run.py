@@ -1,0 +1,228 @@
+"""The frames behind the run page: one simulation, and every theory held against it.
+
+``build_*`` functions read a database and know nothing of Streamlit or Plotly. Each says how many SQL statements it
+costs; the tests hold it to that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pandas as pd
+
+from db.reading import queries
+from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
+from db.reading.spreadsheets import csv_bytes
+from db.reading.stored_results import numerical_errors, stored_specs
+from db.schema.components import row_components
+from db.session import Database
+from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.words import window_text
+from ui.data.naming import in_reading_order, name_theories
+from ui.data.study_file import study_toml
+from ui.notation import QUANTITIES, configuration_text, number, with_error
+
+_CHOICE = ("activation", "weight_variance", "bias_variance", "epsilon", "depth", "kernel_label", "width", "samples")
+
+_PROVENANCE = {
+    "run_id": "run",
+    "digest": "digest",
+    "algorithm_version": "algorithm version",
+    "seed": "seed",
+    "estimator": "estimator",
+    "sampler": "sampler",
+    "dtype": "precision of states",
+    "quadrature": "quadrature",
+    "nodes": "nodes",
+    "rtol": "requested relative error",
+    "converged": "numerics converged",
+    "step": "step",
+    "continuous": "continuous depth",
+    "git_commit": "git commit",
+    "git_dirty": "uncommitted changes",
+    "host": "host",
+    "device": "device",
+    "python": "Python",
+    "started_at": "started",
+    "worker_seconds": "time of all workers / s",
+    "elapsed_seconds": "elapsed time / s",
+}
+
+_DIGITS = 12
+
+
+def build_simulations(db: Database) -> pd.DataFrame:
+    """Finished simulations, newest first: v_runs with the column label, one line for people. One statement."""
+    rows = queries.runs(db, kind="simulation", status="succeeded")
+    said = [*_CHOICE, *distinguishing(rows, _CHOICE, SIMULATION_SETTINGS)]
+    labels = [f"run {row['run_id']}: {configuration_text(row, said)}" for row in rows.to_dict("records")]
+    return rows.assign(label=labels)
+
+
+def component_choices(quantity: str, n_inputs: int) -> tuple[list[str], list[str]]:
+    """Components that a quantity is stored for, and those shown at first.
+
+    >>> component_choices("K0", 2)
+    (['00', '01', '11'], ['00', '01'])
+    >>> component_choices("V4", 3)[1]
+    ['00,00', '01,01', '00,11']
+    """
+    stored = list(row_components(quantity, n_inputs)[0])
+    first = ["00,00", "01,01", "00,11"] if quantity == "V4" else ["00", "01"]
+    return stored, [name for name in first if name in stored]
+
+
+def build_trajectories(db: Database, simulation_run_id: int, components: list[str]) -> pd.DataFrame:
+    """The chosen components, simulated and predicted, with the columns theory and series. One statement."""
+    return _one_configuration(queries.trajectories(db, simulation_run_id=simulation_run_id, component=components))
+
+
+def build_errors(db: Database, simulation_run_id: int) -> pd.DataFrame:
+    """Error over depth of every theory, with the columns theory and series. One statement."""
+    return _one_configuration(queries.errors(db, simulation_run_id=simulation_run_id))
+
+
+def _one_configuration(rows: pd.DataFrame) -> pd.DataFrame:
+    named = name_theories(rows)
+    return named.assign(configuration="", series=named["theory"])
+
+
+def build_run_windows(db: Database, simulation_run_id: int) -> pd.DataFrame:
+    """Validity windows of every theory at every tolerance: v_windows with the column theory. One statement."""
+    rows = name_theories(queries.windows(db, simulation_run_id=simulation_run_id))
+    return in_reading_order(rows.assign(configuration=""))
+
+
+def windows_matrix(windows: pd.DataFrame) -> pd.DataFrame:
+    """Windows t* in words: a row per quantity and theory, a column per tolerance."""
+    ordered = windows.sort_values("tolerance", kind="stable")
+    texts = ordered.assign(
+        text=[window_text(row) for row in ordered.to_dict("records")],
+        tolerance=[f"τ = {number(value)}" for value in ordered["tolerance"]],
+    )
+    table = texts.pivot(index=["quantity", "theory"], columns="tolerance", values="text")
+    rows = windows[["quantity", "theory"]].drop_duplicates()
+    rows = rows.sort_values("quantity", key=lambda names: names.map(QUANTITIES.index), kind="stable")
+    table = table.loc[list(rows.itertuples(index=False, name=None)), list(texts["tolerance"].drop_duplicates())]
+    return table.fillna("—").reset_index()
+
+
+def build_values(trajectories: pd.DataFrame, time: float) -> pd.DataFrame:
+    """Numbers at one recorded t: simulated ± s.e., and each theory with its distance z = (theory − simulated) / s.e.
+
+    One row per quantity and component; texts, to be read.
+    """
+    here = trajectories[trajectories["time"] == time]
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for value in here.to_dict("records"):
+        row = rows.setdefault((value["quantity"], value["component"]), {})
+        row["simulated ± s.e."] = with_error(value["simulated"], value["simulated_se"])
+        row[value["theory"]] = _predicted(value["predicted"], value["simulated"], value["simulated_se"])
+    order = sorted(rows, key=lambda key: (QUANTITIES.index(key[0]), key[1]))
+    theories = in_reading_order(here.assign(tolerance=0.0))["theory"].drop_duplicates().tolist()
+    table = pd.DataFrame(
+        [{"quantity": quantity, "component": name, **rows[quantity, name]} for quantity, name in order],
+        columns=["quantity", "component", "simulated ± s.e.", *theories],
+    )
+    return table.fillna("—")
+
+
+def _predicted(predicted: float, simulated: float, se: float) -> str:
+    if pd.isna(predicted):
+        return "—"
+    text = number(predicted, 6)
+    return text if pd.isna(se) or se <= 0 else f"{text}  (z = {(predicted - simulated) / se:+.1f})"
+
+
+def build_precision(db: Database, errors: pd.DataFrame) -> pd.DataFrame:
+    """How precise the numbers are: a row per quantity; texts, to be read. Two statements.
+
+    The simulation's relative standard error (Frobenius, over all pairs) at T and at its largest, where it can be
+    trusted, and each theory's own estimate of the relative error of its numerics.
+    """
+    shares = queries.precision(db, simulation_run_id=int(errors["simulation_run_id"].iloc[0]))
+    trusted = dict(zip(shares["quantity"], shares["reliable_share"], strict=True))
+    theories = errors[["prediction_run_id", "theory"]].drop_duplicates()
+    found = numerical_errors(db, theories["prediction_run_id"].tolist())
+    rows = []
+    for quantity in [name for name in QUANTITIES if name in set(errors["quantity"])]:
+        panel = errors[errors["quantity"] == quantity]
+        # the simulation's own part is the same in every comparison
+        own = panel[panel["prediction_run_id"] == panel["prediction_run_id"].iloc[0]].sort_values("time")["error_se"]
+        row = {
+            "quantity": quantity,
+            "simulation, s.e. at T": _relative(own.iloc[-1]),
+            "largest s.e.": _relative(own.max()),
+            "s.e. can be trusted": _share(trusted.get(quantity)),
+        }
+        for theory in theories.to_dict("records"):
+            row[f"{theory['theory']}, numerics"] = _relative(found.get((theory["prediction_run_id"], quantity)))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _share(value: float | None) -> str:
+    """At which recorded depths a standard error can be trusted."""
+    if value is None or math.isnan(value):
+        return "—"
+    return "everywhere" if value == 1 else "nowhere" if value == 0 else f"at {100 * value:.0f} % of depths"
+
+
+def _relative(value: float | None) -> str:
+    return "—" if value is None or math.isnan(value) else f"{value:.1e}"
+
+
+def build_study_file(db: Database, simulation_run_id: int, prediction_run_ids: list[int], samples: int) -> str:
+    """The study file that computes this simulation and these predictions. One statement."""
+    specs = stored_specs(db, [simulation_run_id, *prediction_run_ids])
+    ensemble = specs[simulation_run_id]
+    assert isinstance(ensemble, EnsembleSpec)
+    predictions = [spec for spec in specs.values() if isinstance(spec, PredictionSpec)]
+    return study_toml(f"run-{simulation_run_id}", ensemble, samples, predictions)
+
+
+def build_download(db: Database, simulation_run_id: int, what: str, form: str) -> bytes:
+    """All rows of v_trajectories or v_errors of one simulation as "csv" or "parquet". One statement."""
+    read = queries.trajectories if what == "trajectories" else queries.errors
+    frame = read(db, simulation_run_id=simulation_run_id)
+    return frame.to_parquet(index=False) if form == "parquet" else csv_bytes(frame)
+
+
+def build_provenance(db: Database, simulation_run_id: int, prediction_run_ids: list[int]) -> pd.DataFrame:
+    """Where each number comes from: a column per run, a row per fact that any of them has. Two statements."""
+    ids = [simulation_run_id, *prediction_run_ids]
+    rows = queries.runs(db, run_id=ids).set_index("run_id", drop=False).loc[ids]
+    packages = queries.select(db, f"SELECT id, versions FROM runs WHERE id IN ({', '.join(map(str, ids))})")
+    facts = rows[list(_PROVENANCE)].rename(columns=_PROVENANCE)
+    # enough to find them by; a column holds no more
+    facts["digest"] = facts["digest"].str[:_DIGITS]
+    facts["git commit"] = facts["git commit"].str[:_DIGITS]
+    facts["packages"] = packages.set_index("id")["versions"].map(_packages)
+    facts.index = pd.Index(
+        [
+            "simulation" if row["kind"] == "simulation" else f"{row['closure']} (run {row['run_id']})"
+            for row in rows.to_dict("records")
+        ]
+    )
+    table = facts.dropna(axis="columns", how="all").T.map(_fact)
+    return table.rename_axis("", axis="index").reset_index()
+
+
+def _packages(versions: str | dict[str, str] | None) -> str | None:
+    """SQLite gives JSON as text, PostgreSQL as an object; without a value it is a null of SQL or of JSON."""
+    named = json.loads(versions) if isinstance(versions, str) else versions
+    return None if named is None else ", ".join(f"{name} {version}" for name, version in sorted(named.items()))
+
+
+def _fact(value: Any) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case pd.Timestamp():
+            return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+        case float() if not math.isnan(value):
+            return number(value)
+        case _:
+            return "—" if pd.isna(value) else str(value)

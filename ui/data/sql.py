@@ -1,0 +1,71 @@
+"""What the SQL page offers: documented views with their columns, and example queries."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from db.schema.views import OF_RESULTS
+
+EXAMPLES = {
+    "windows at 5 %": """SELECT activation, weight_variance, width, closure, quantity,
+       certified_until, refuted_from, status
+FROM v_windows
+WHERE tolerance = 0.05
+ORDER BY activation, width, closure, quantity""",
+    "where G-only fails first": """SELECT activation, epsilon, weight_variance, bias_variance, kernel_label, width,
+       certified_until, refuted_from
+FROM v_windows
+WHERE closure = 'g_only' AND quantity = 'V4' AND tolerance = 0.05 AND status = 'bounded'
+ORDER BY refuted_from
+LIMIT 20""",
+    "error of V4 over depth": """SELECT time, error, error_se, closure
+FROM v_errors
+WHERE quantity = 'V4' AND simulation_run_id = (SELECT max(simulation_run_id) FROM v_errors)
+ORDER BY closure, time""",
+    "theory beside simulation": """SELECT time, closure, simulated, simulated_se, predicted
+FROM v_trajectories
+WHERE quantity = 'K1' AND component = '00'
+  AND simulation_run_id = (SELECT max(simulation_run_id) FROM v_trajectories)
+ORDER BY closure, time""",
+    "what simulations cost": """SELECT run_id, activation, depth, width, n_inputs, samples, worker_seconds,
+       1e9 * worker_seconds / samples / depth / width / n_inputs AS ns_per_neuron_input_layer
+FROM v_runs
+WHERE kind = 'simulation' AND status = 'succeeded'
+ORDER BY run_id DESC""",
+    "failures": """SELECT run_id, kind, activation, closure, width, error_message, updated_at
+FROM v_runs
+WHERE status = 'failed'
+ORDER BY updated_at DESC""",
+}
+"""Name of an example: one SELECT that reads the same on SQLite and PostgreSQL."""
+
+MOST_CURVES = 20
+"""Values that a column may have to name curves."""
+
+MEANING = {
+    "v_runs": "one row per run: what was computed, how it went, where it came from",
+    "v_windows": "one row per theory, simulation, quantity and tolerance: the validity window t*",
+    "v_errors": "one row per theory, simulation, quantity and layer: relative and absolute error",
+    "v_trajectories": "one row per theory, simulation, component and layer: both values side by side",
+    "v_theory_windows": "one row per theory, better theory, quantity and tolerance: the validity window t*",
+    "v_theory_errors": "one row per theory, better theory, quantity and layer: relative and absolute error",
+    "v_best_closures": "one row per simulation, quantity and tolerance: the closure that holds longest",
+    "v_precision": "one row per simulation and quantity: how well it is known, and the precision it was run for",
+}
+
+
+def view_columns() -> pd.DataFrame:
+    """view, column and type of every column of the documented views."""
+    rows = [
+        {"view": view.name, "column": column.name, "type": str(column.type).lower()}
+        for view in OF_RESULTS
+        for column in view.columns
+    ]
+    return pd.DataFrame(rows)
+
+
+def chart_columns(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Columns that can be an axis (numbers), and those that can name curves (the others, with few values)."""
+    numeric = [str(name) for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])]
+    few = [str(name) for name in frame.columns if str(name) not in numeric and frame[name].nunique() <= MOST_CURVES]
+    return numeric, few

@@ -1,0 +1,176 @@
+"""The frames behind the studies page: how far each study is, what failed and why.
+
+``build_*`` functions read a database and know nothing of Streamlit. Each says how many SQL statements it costs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from db.reading import queries
+from db.reading.study_queries import study_progress
+from db.session import Database
+from ui.data.study_file import bundled_names, data_files, recorded_study_toml
+
+FRESH_SECONDS = 120
+"""A study whose last result is younger than this, and which is not complete, may be running."""
+
+MOST_FAILURES = 50
+
+
+def build_studies(db: Database) -> pd.DataFrame:
+    """One row per study, newest first. One statement.
+
+    Columns study_id, name, created_at, updated_at (of its newest run), predictions, simulations, failed (numbers of
+    runs), asked (runs that the study file asks for, see runs_asked; 0 where that cannot be told), done
+    (succeeded / asked, at most 1), spec (what the study file says).
+    """
+    rows = study_progress(db)
+    studies = []
+    for study_id, part in rows.groupby("study_id", sort=False):
+        first = part.iloc[0]
+        good = part[part["status"] == "succeeded"]
+        predictions, simulations = (
+            int(good.loc[good["kind"] == kind, "runs"].sum()) for kind in ("prediction", "simulation")
+        )
+        failed = int(part.loc[part["status"] == "failed", "runs"].sum())
+        spec = _plain(first["spec"])
+        asked = runs_asked(spec)
+        studies.append(
+            {
+                "study_id": study_id,
+                "name": first["name"],
+                "created_at": first["created_at"],
+                "updated_at": part["updated_at"].max(),
+                "predictions": predictions,
+                "simulations": simulations,
+                "failed": failed,
+                "asked": asked,
+                "done": min(1.0, (predictions + simulations) / asked) if asked else math.nan,
+                "spec": spec,
+            }
+        )
+    return pd.DataFrame(studies, columns=_COLUMNS)
+
+
+_COLUMNS = [
+    "study_id",
+    "name",
+    "created_at",
+    "updated_at",
+    "predictions",
+    "simulations",
+    "failed",
+    "asked",
+    "done",
+    "spec",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """A recorded study as a file to save under ``name``.
+
+    ``command`` finishes the study where that file is; ``bundled`` does where the program's own study of that name has
+    not been changed (None: there is none). ``data`` are the files of real inputs that have to lie beside it.
+    """
+
+    study: str
+    name: str
+    toml: str
+    command: str
+    bundled: str | None
+    data: list[str]
+    complete: bool
+
+
+def build_study_files(studies: pd.DataFrame) -> list[StudyFile]:
+    """A file for each study (rows of build_studies); studies of one name get a number. No statement."""
+    files = []
+    for row in studies.to_dict("records"):
+        several = (studies["name"] == row["name"]).sum() > 1
+        name = f"{row['name']}-{row['study_id']}.toml" if several else f"{row['name']}.toml"
+        files.append(
+            StudyFile(
+                study=row["name"],
+                name=name,
+                toml=recorded_study_toml(row["spec"]),
+                command=f"eft run {name}",
+                bundled=f"eft run {row['name']}" if row["name"] in bundled_names() and not several else None,
+                data=data_files(row["spec"]),
+                complete=row["done"] >= 1,
+            )
+        )
+    return files
+
+
+def runs_asked(spec: Mapping[str, Any]) -> int:
+    """Runs that a study file asks for: every model at every kernel by every closure, the reference and every width.
+
+    A model that several of its grids ask for counts once; kernels that turn out equal count each.
+
+    >>> runs_asked({"model": {"activation": ["tanh"], "weight_variance": [1.0, 2.0]}, "widths": [64],
+    ...             "kernel": [{"kind": "explicit"}], "closures": [{"name": "wick", "order": [8, 24]}]})
+    6
+    """
+    try:
+        grids = spec["model"] if isinstance(spec["model"], list) else [spec["model"]]
+        models: dict[tuple[Any, ...], set[int]] = {}
+        for grid in grids:
+            fields = sorted(name for name, values in grid.items() if isinstance(values, list) and name != "widths")
+            for values in itertools.product(*(grid[name] for name in fields)):
+                key = tuple(zip(fields, values, strict=True))
+                models.setdefault(key, set()).update(grid.get("widths", spec.get("widths", ())))
+        kernels = sum(
+            math.prod(len(section[name]) for name in ("n_inputs", "variance", "correlation"))
+            if section["kind"] == "equicorrelated"
+            else 1
+            for section in spec["kernel"]
+        )
+        theories = {_theory(closure, order) for closure in spec["closures"] for order in closure.get("order") or [None]}
+        if "reference" in spec:
+            theories.add(_theory(spec["reference"], spec["reference"].get("order")))
+        return kernels * sum(len(theories) + len(widths) for widths in models.values())
+    except (KeyError, TypeError, AttributeError):
+        return 0  # a study file of another version
+
+
+def _theory(choice: Mapping[str, Any], order: int | str | None) -> str:
+    """The same text for the same prediction: what is left out is written out."""
+    wick = choice["name"] == "wick"
+    usual = {"step": "exact" if wick else "euler"} if not choice.get("continuous") else {}
+    return json.dumps({**usual, **choice, "order": order or (24 if wick else None)}, sort_keys=True)
+
+
+def _plain(spec: Any) -> Mapping[str, Any]:
+    return json.loads(spec) if isinstance(spec, str) else spec
+
+
+def may_be_running(studies: pd.DataFrame, now: pd.Timestamp) -> bool:
+    """Whether any incomplete study got a result in the last two minutes."""
+    open_ones = studies[studies["done"] < 1]
+    pairs = zip(open_ones["updated_at"], open_ones["created_at"], strict=True)
+    newest = pd.Series([created if pd.isna(updated) else updated for updated, created in pairs])
+    return bool(((now - newest).dt.total_seconds() < FRESH_SECONDS).any()) if len(open_ones) else False
+
+
+def build_failures(db: Database) -> pd.DataFrame:
+    """The newest failed runs: run_id, what it was, the cause, when. One statement."""
+    rows = queries.runs(db, status="failed", limit=MOST_FAILURES)
+    what = [_what(row) for row in rows.to_dict("records")]
+    return pd.DataFrame(
+        {"run": rows["run_id"], "what": what, "cause": rows["error_message"], "when": rows["updated_at"]}
+    )
+
+
+def _what(row: Mapping[Any, Any]) -> str:
+    if row["kind"] == "prediction":
+        return f"{row['closure']}: {row['activation']}, {row['kernel_label']}"
+    return f"simulation, n = {row['width']}, M = {row['samples']}: {row['activation']}, {row['kernel_label']}"

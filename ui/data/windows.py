@@ -1,0 +1,304 @@
+"""The frames behind the windows page.
+
+``build_*`` functions read a database and know nothing of Streamlit or Plotly. Each says how many SQL statements it
+costs; the tests hold it to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import pandas as pd
+
+from db.reading.window_queries import THEORY, Reference, window_cells, window_counts, window_page
+from db.session import Database
+from eftcore.specs import CLOSURES
+from eftcore.words import window_text
+from ui.data.naming import in_reading_order, name_configurations, name_theories, theory_name
+from ui.data.predict import MOST_INPUTS
+from ui.notation import CONFIGURATION, QUANTITIES, SETTINGS, number
+
+PAGE_ROWS = 50
+"""Windows on one page of the table and of the bars."""
+
+MOST_INTERVALS = 600
+"""Windows drawn one by one; beyond, the page asks for filters."""
+
+PARAMETERS = {
+    "closure": "closure",
+    "activation": "activation σ",
+    "weight_variance": "weight variance C_W",
+    "bias_variance": "bias variance C_b",
+    "epsilon": "branch size ε",
+    "depth": "layers L",
+    "total_time": "total time T",
+    "n_inputs": "inputs N",
+    "kernel_label": "input kernel K⁰",
+    "kernel_variance": "variance of K⁰",
+    "kernel_correlation": "correlation of K⁰",
+    "width": "width n",
+    "samples": "networks M",
+    **SETTINGS,
+}
+"""Columns of v_windows that may be an axis or a filter, in reading order."""
+
+_OF_SIMULATIONS = ("width", "samples", *SETTINGS)
+"""Of these, what a theory as reference does not have."""
+
+_REFERENCE = [f"reference_{name}" for name in ("closure", "order", "nodes", "converged", "step", "continuous", "rtol")]
+"""Columns of v_theory_windows that name the reference as THEORY names a prediction; it has not all of them."""
+
+SORT = {
+    "configuration": None,
+    "certified until": "certified_until",
+    "refuted from": "refuted_from",
+    "status": "status",
+    "T": "total_time",
+    "σ": "activation",
+    "C_W": "weight_variance",
+    "C_b": "bias_variance",
+    "ε": "epsilon",
+    "L": "depth",
+    "N": "n_inputs",
+    "K⁰": "kernel_label",
+    "n": "width",
+    "M": "samples",
+    "theory": "closure",
+    "quantity": "quantity",
+}
+"""Columns of the table that it can be sorted by, and the columns of v_windows behind them."""
+
+
+_PREDICT = {
+    "sigma": "activation",
+    "C_W": "weight_variance",
+    "C_b": "bias_variance",
+    "eps": "epsilon",
+    "T": "total_time",
+    "N": "n_inputs",
+    "variance": "kernel_variance",
+    "correlation": "kernel_correlation",
+}
+"""Names in the address of the predict page, and the columns behind them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowFilter:
+    """Which windows to show: the tolerance is always one, so that windows compare; other columns may be restricted.
+
+    Attributes:
+        tolerance: tau.
+        allowed: column of v_windows: the values allowed in it; an empty sequence restricts nothing.
+        reference: what the predictions are held against.
+    """
+
+    tolerance: float
+    reference: Reference = "simulation"
+    allowed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def lists(self) -> dict[str, Sequence[Any]]:
+        """Column of v_windows: the values allowed in it, where it is restricted."""
+        return {"tolerance": (self.tolerance,), **{name: values for name, values in self.allowed.items() if values}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowOptions:
+    """Which values stored windows take, and how many windows each combination has.
+
+    Attributes:
+        counts: quantity, tolerance, the columns of PARAMETERS that the reference has, windows.
+    """
+
+    counts: pd.DataFrame
+
+    @property
+    def parameters(self) -> list[str]:
+        """Those of PARAMETERS that these windows have."""
+        return [name for name in PARAMETERS if name in self.counts]
+
+    @property
+    def closures(self) -> list[str]:
+        """From the crudest to the finest."""
+        return sorted(self.counts["closure"].unique(), key=CLOSURES.index)
+
+    @property
+    def quantities(self) -> list[str]:
+        """In reading order."""
+        return [name for name in QUANTITIES if name in set(self.counts["quantity"])]
+
+    @property
+    def tolerances(self) -> list[float]:
+        """From the strictest up."""
+        return sorted(self.counts["tolerance"].unique().tolist())
+
+    @property
+    def default_tolerance(self) -> float:
+        """5 % where it was asked for, else the middle one."""
+        return 0.05 if 0.05 in self.tolerances else self.tolerances[len(self.tolerances) // 2]
+
+    def values(self, name: str) -> list[Any]:
+        """Values of a parameter, in order; absent ones left out."""
+        found = self.counts[name].dropna().unique().tolist()
+        return sorted(found, key=CLOSURES.index if name == "closure" else None)
+
+    @property
+    def differing(self) -> list[str]:
+        """Parameters that take more than one value, the closure always; not a label that only repeats numbers."""
+        names = [name for name in self.parameters if name == "closure" or self.counts[name].nunique(dropna=False) > 1]
+        numbers = ["n_inputs", "kernel_variance", "kernel_correlation"]
+        said = len(self.counts[numbers].drop_duplicates()) == len(
+            self.counts[[*numbers, "kernel_label"]].drop_duplicates()
+        )
+        return [name for name in names if name != "kernel_label" or not said]
+
+    def matching(self, chosen: WindowFilter) -> pd.DataFrame:
+        """The rows of counts that a filter leaves."""
+        keep = self.counts.isin({name: list(values) for name, values in chosen.lists().items()})
+        return self.counts[keep[list(chosen.lists())].all(axis=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowsView:
+    """One page of windows.
+
+    Attributes:
+        windows: columns of v_windows, with configuration and theory (text) added; for the figure.
+        table: what the table shows.
+    """
+
+    windows: pd.DataFrame
+    table: pd.DataFrame
+
+
+def build_window_options(db: Database, reference: Reference = "simulation") -> WindowOptions:
+    """Filters of the windows page. One statement."""
+    parameters = [name for name in PARAMETERS if reference == "simulation" or name not in _OF_SIMULATIONS]
+    return WindowOptions(counts=window_counts(db, ["quantity", "tolerance", *parameters], reference=reference))
+
+
+def build_windows(
+    db: Database,
+    chosen: WindowFilter,
+    differing: Sequence[str],
+    page: int = 1,
+    sort: str = "configuration",
+    descending: bool = False,
+) -> WindowsView:
+    """One page of matching windows; the table shows the configuration columns ``differing``. One statement."""
+    offset = (page - 1) * PAGE_ROWS
+    place = {"limit": PAGE_ROWS, "offset": offset}
+    rows = _window_page(db, chosen, order=SORT[sort], descending=descending, **place)
+    windows = name_configurations(name_theories(rows))
+    if SORT[sort] is None:
+        windows = in_reading_order(windows)
+    return WindowsView(windows=windows, table=windows_table(windows, differing))
+
+
+def build_intervals(db: Database, chosen: WindowFilter, across: str, by: str) -> pd.DataFrame:
+    """At most MOST_INTERVALS windows, one row each, with their places on the axes (across, by: texts, with
+    across_rank and by_rank). One statement.
+    """
+    rows = name_theories(_window_page(db, chosen, limit=MOST_INTERVALS))
+    return _on_axes(rows, across, by).reset_index(drop=True)
+
+
+def build_cells(db: Database, chosen: WindowFilter, across: str, by: str) -> pd.DataFrame:
+    """The map: one row per quantity and pair of values of two parameters. One statement.
+
+    Columns quantity, across, by (texts), their ranks; windows (their number), unresolved (of them too_noisy),
+    certified_until and status (of the window certified least; too_noisy where none is resolved), certified_most,
+    resolved_from, refuted_from, total_time, text (in words, where it is one window), link (to the run of one
+    simulation, see link_to; empty for a theory as reference).
+    """
+    parameters = [name for name in dict.fromkeys((across, by)) if name != "closure"]
+    columns = ["quantity", *parameters, *(THEORY if "closure" in (across, by) else ())]
+    found = window_cells(db, columns, chosen.lists(), reference=chosen.reference)
+    rows = _on_axes(found.assign(link=_run_links(found)), across, by)
+    cells = [_cell(group) for _, group in rows.groupby(["quantity", "across", "by"], sort=False)]
+    return pd.DataFrame(cells)
+
+
+def _cell(group: pd.DataFrame) -> dict[str, Any]:
+    """One cell out of the rows of its statuses."""
+    noisy = group["status"] == "too_noisy"
+    resolved = group[~noisy]
+    first = (group if resolved.empty else resolved.sort_values("certified_least", na_position="first")).iloc[0]
+    cell = {name: first[name] for name in group.columns if name not in ("windows", "certified_most")}
+    cell |= {
+        "windows": int(group["windows"].sum()),
+        "unresolved": int(group.loc[noisy, "windows"].sum()),
+        "certified_until": first["certified_least"],
+        "certified_most": resolved["certified_most"].max(),
+        "refuted_from": first["refuted_least"],
+    }
+    return {**cell, "text": window_text(cell)}
+
+
+def _window_page(db: Database, chosen: WindowFilter, **place: Any) -> pd.DataFrame:
+    """Rows of the view, with the column link."""
+    rows = window_page(db, chosen.lists(), reference=chosen.reference, **place)
+    if chosen.reference == "simulation":
+        return rows.assign(link=_run_links(rows))
+    return rows.assign(link=[_prediction_link(row) for row in rows.to_dict("records")])
+
+
+def _run_links(rows: pd.DataFrame) -> list[str]:
+    """Addresses of the runs of simulations, within the explorer; empty where there is none."""
+    if "simulation_run_id" not in rows:
+        return [""] * len(rows)
+    return [f"run?simulation={run}" for run in rows["simulation_run_id"]]
+
+
+def _prediction_link(row: Mapping[Any, Any]) -> str:
+    """Address of the prediction of a configuration, within the explorer; empty where it takes an upload."""
+    if pd.isna(row["kernel_correlation"]) or row["n_inputs"] > MOST_INPUTS:
+        return ""
+    return "predict?" + urlencode({name: row[column] for name, column in _PREDICT.items()})
+
+
+def _on_axes(rows: pd.DataFrame, across: str, by: str) -> pd.DataFrame:
+    """Add the columns across and by, and sort by both."""
+    texts, keys = {}, {}
+    for axis, name in (("across", across), ("by", by)):
+        if name == "closure":
+            texts[axis] = [theory_name(*theory) for theory in rows[list(THEORY)].itertuples(index=False, name=None)]
+            keys[axis] = rows["closure"].map(CLOSURES.index) * 1000 + rows["closure_order"].fillna(0).astype(float)
+        else:
+            texts[axis] = [value_text(value) for value in rows[name]]
+            keys[axis] = rows[name]
+    order = pd.DataFrame({**keys, "quantity": rows["quantity"].map(QUANTITIES.index)})
+    order = order.sort_values(["quantity", "across", "by"], na_position="first")
+    ranks = {f"{axis}_rank": order[axis].rank(method="dense", na_option="top") for axis in ("across", "by")}
+    return rows.assign(**texts).loc[order.index].assign(**ranks)
+
+
+def value_text(value: Any) -> str:
+    """A parameter's value in a filter or on an axis.
+
+    >>> value_text(0.1), value_text(64), value_text("tanh"), value_text(float("nan"))
+    ('0.1', '64', 'tanh', '—')
+    """
+    return value if isinstance(value, str) else number(None if pd.isna(value) else float(value), 6)
+
+
+def windows_table(windows: pd.DataFrame, differing: Sequence[str]) -> pd.DataFrame:
+    """The table of windows (named by name_theories), after the configuration columns ``differing``."""
+    table = windows[list(differing)].rename(columns=CONFIGURATION | SETTINGS)
+    table["theory"] = windows["theory"]
+    table["quantity"] = windows["quantity"]
+    table["window t*"] = [window_text(row) for row in windows.to_dict("records")]
+    table["seen from"] = windows["resolved_from"]
+    table["certified until"] = windows["certified_until"]
+    table["refuted from"] = windows["refuted_from"]
+    table["T"] = windows["total_time"]
+    table["status"] = windows["status"]
+    if "M" not in table and "samples" in windows:
+        table["M"] = windows["samples"]
+    if "reference_closure" in windows:
+        named = windows.reindex(columns=_REFERENCE).itertuples(index=False, name=None)
+        table["reference"] = [theory_name(*theory) for theory in named]
+    table.insert(0, "run", windows["link"].where(windows["link"] != ""))
+    return table

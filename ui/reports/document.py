@@ -1,0 +1,120 @@
+"""The audit as one HTML file without outside parts; audit and atlas as pages of the documentation with figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from db.session import Database
+from eftcore.errors import EnvironmentProblem, InputError
+from ui.figures import panels_svg
+from ui.notation import number
+from ui.reports.atlas import lessons as atlas
+from ui.reports.atlas.figure import SQL as FIGURE_SQL
+from ui.reports.atlas.figure import atlas_figure
+from ui.reports.paper.audit import COLUMNS, INTRODUCTION, LEGEND, TITLE, findings, lines
+from ui.reports.paper.figures import paper_figures
+from ui.reports.paper.published import published
+from ui.reports.paper.residuals import COLUMNS as RESIDUAL_COLUMNS
+from ui.reports.paper.residuals import EXPLANATION, SQL, residual_findings, residual_table
+from ui.reports.paper.results import Results
+
+LONGEST_TABLE = 40
+"""Rows of a table on a page."""
+
+
+def write_report(db: Database, html: Path, *, markdown: Path | None = None, study: str = "paper") -> list[Path]:
+    """Write the report; with ``markdown`` also a page there and its figures in ``images`` beside it.
+
+    Returns what was written. Raises InputError where the database lacks any of the study's results, EnvironmentProblem
+    where a file cannot be written.
+    """
+    results = Results(db, study)
+    if results.missing:
+        raise InputError(f"study = {study!r}: not complete, {results.missing[0]} is missing; `eft run {study}` goes on")
+    content = _content(results)
+    files = {html: _render("report.html.j2", content)}
+    if markdown is not None:
+        files[markdown] = _render("report.md.j2", content)
+        figures = content["figures"]
+        assert isinstance(figures, list)
+        files |= {markdown.parent / "images" / f"paper-{figure['name']}.svg": figure["svg"] for figure in figures}
+    return _write(files)
+
+
+def write_atlas(db: Database, markdown: Path) -> list[Path]:
+    """Write what the atlas teaches as a page, its figure in ``images`` beside it. Raises as write_report."""
+    figure = atlas_figure(db)
+    content = {
+        "introduction": atlas.INTRODUCTION,
+        "study": atlas.STUDY,
+        "real_inputs": atlas.REAL_INPUTS,
+        "longest": LONGEST_TABLE,
+        "figure": figure,
+        "lessons": [
+            {"title": each.title, "sentences": each.sentences, "sql": each.sql, "table": _table(each.table)}
+            for each in atlas.lessons(db)
+        ],
+        "figure_sql": FIGURE_SQL,
+    }
+    picture = markdown.parent / "images" / f"atlas-{figure.name}.svg"
+    return _write({markdown: _render("atlas.md.j2", content), picture: panels_svg(figure)})
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """A Markdown table, numbers with four digits; nothing where it would be too long to read."""
+    if len(frame) > LONGEST_TABLE:
+        return ""
+    rows = [[number(x) if isinstance(x, float) else str(x) for x in row] for row in frame.itertuples(index=False)]
+    lines = [[str(name) for name in frame.columns], ["---"] * len(frame.columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _write(files: Mapping[Path, str]) -> list[Path]:
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise EnvironmentProblem(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    return list(files)
+
+
+def _content(results: Results) -> dict[str, object]:
+    table = residual_table(results)
+    said = residual_findings(table) if table else []
+    drawn = [{"name": each.name, "caption": each.caption, "svg": panels_svg(each)} for each in paper_figures(results)]
+    return {
+        "title": TITLE,
+        "introduction": INTRODUCTION,
+        "legend": LEGEND,
+        "columns": COLUMNS,
+        "study": results.study,
+        "findings": findings(results),
+        "lines": lines(results),
+        "figures": drawn,
+        "residuals": {
+            "rows": table,
+            "columns": RESIDUAL_COLUMNS,
+            "explanation": EXPLANATION,
+            "findings": said,
+            "sql": SQL,
+        },
+        "simulations": results.simulations.to_dict("records"),
+        "sources": list(published().sources.values()),
+    }
+
+
+def _render(template: str, content: dict[str, object]) -> str:
+    environment = Environment(
+        loader=PackageLoader("ui.reports"),
+        autoescape=template.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(content)

@@ -1,0 +1,261 @@
+"""What a database holds of the paper's study: numbers, each with a query that gives it, and the curves of the figures.
+
+A view is built from four statements at most, however many numbers it shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from db.reading import queries
+from db.reading.stored_results import StoredSample, stored_results
+from db.schema.components import row_components
+from db.schema.rows import ARRAYS
+from db.session import Database
+from eftcore.errors import InputError
+from eftcore.results import Theory as Prediction
+from eftcore.theory.solving import error_scales
+from ui.reports.paper.published import published
+
+STUDIES = ("paper", "paper-quick")
+"""Bundled studies laid out as the audit needs them, the better one first."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value, its standard error (0 for theory) and the SQL that asks the database for it.
+
+    ``unsure`` is how far a theory's value may be off by its own account, absolute: numerics and Wick orders left out.
+    """
+
+    value: float
+    se: float
+    sql: str
+    unsure: float = 0.0
+
+
+@dataclass(frozen=True)
+class Theory:
+    """Which prediction: closure, Wick order, nodes of the fixed rule (None: converged quadrature).
+
+    ``above`` is for the highest Wick order there is, if it is above this one: how far order = "auto" went is not known
+    beforehand.
+    """
+
+    closure: str
+    order: int | None = None
+    nodes: int | None = None
+    above: int | None = None
+
+    @property
+    def condition(self) -> str:
+        """SQL that picks it out of a view."""
+        order = "" if self.order is None else f" AND closure_order = {self.order}"
+        order += "" if self.above is None else f" AND closure_order > {self.above}"
+        nodes = "IS NULL" if self.nodes is None else f"= {self.nodes}"
+        return f"closure = '{self.closure}'{order} AND nodes {nodes}"
+
+    def __str__(self) -> str:
+        order = "" if self.order is None else f" of order {self.order}"
+        order += "" if self.above is None else " of automatic order"
+        return f"{self.closure}{order}" + ("" if self.nodes is None else f" with {self.nodes} nodes")
+
+
+EPSILON = published().model.epsilon
+WIDTH = 64
+"""The paper's main ensemble: figures 1, 3 and 4."""
+
+PUBLISHED = Theory("g_only", nodes=published().numerics.nodes)
+CONVERGED = Theory("g_only")
+SOURCE_ONLY = Theory("source_only")
+NORMAL_ORDERED = Theory("wick", order=2)
+SIGMA = Theory("sigma")
+EXACT = Theory("wick", above=NORMAL_ORDERED.order)
+THEORIES = (SOURCE_ONLY, CONVERGED, PUBLISHED, SIGMA, NORMAL_ORDERED, EXACT)
+
+
+def _one(theory: Theory | None) -> str:
+    """SQL that leaves one row, of the highest order where several answer."""
+    return (" ORDER BY closure_order DESC" if theory is not None and theory.above is not None else "") + " LIMIT 1"
+
+
+def _unsure(result: Prediction, quantity: str, row: int) -> float:
+    """How far the prediction may be off at one recorded depth (Frobenius norm): numerics and orders left out."""
+    scales = error_scales(result)
+    if quantity not in scales:
+        return 0.0
+    left = result.details.get("truncation_error")
+    truncation = float(left.get(quantity, 0.0)) if isinstance(left, dict) else 0.0
+    return (result.numerical_error.get(quantity, 0.0) + truncation) * float(scales[quantity][row])
+
+
+def recorded_studies(db: Database) -> list[str]:
+    """Those of STUDIES that the database has any run of, the better one first. One statement."""
+    found = queries.studies(db)
+    return [name for name in STUDIES if name in set(found.loc[found["runs"] > 0, "name"])]
+
+
+class Results:
+    """What a database holds of one study, at a width of the paper's epsilon. Two statements, two more for errors.
+
+    Raises InputError where nothing of the study is there; asking for a part that is not there does too.
+    """
+
+    def __init__(self, db: Database, study: str = STUDIES[0], width: int = WIDTH) -> None:
+        self._db, self.study, self.width = db, study, width
+        runs = queries.runs(db, study=study, status="succeeded")
+        if runs.empty:
+            raise InputError(f"study = {study!r}: the database has no results of it; `eft run {study}` makes them")
+        self._runs = runs
+
+    @cached_property
+    def simulations(self) -> pd.DataFrame:
+        """The study's largest simulation of each epsilon and width: epsilon, width, samples, run_id, depth."""
+        rows = (
+            self._runs[self._runs["kind"] == "simulation"]
+            .sort_values("samples")
+            .drop_duplicates(["epsilon", "width"], keep="last")
+        )
+        return rows.sort_values(["epsilon", "width"])[["epsilon", "width", "samples", "run_id", "depth"]]
+
+    @property
+    def widths(self) -> list[int]:
+        """Widths that are simulated at the paper's epsilon."""
+        return [int(width) for width in self.simulations.loc[self.simulations["epsilon"] == EPSILON, "width"]]
+
+    @property
+    def epsilons(self) -> list[float]:
+        """Every epsilon that is simulated at the largest width."""
+        return sorted(self.simulations.loc[self.simulations["width"] == self.largest_width, "epsilon"])
+
+    @property
+    def largest_width(self) -> int:
+        """The width of figure 2."""
+        if self.simulations.empty:
+            raise self._missing("no simulation")
+        return int(self.simulations["width"].max())
+
+    @property
+    def missing(self) -> list[str]:
+        """What the audit needs and the study has not got to yet, in words."""
+        widths = sorted({WIDTH, *(value.width for value in published().value if value.width)})
+        simulated = [f"the simulation of width {width}" for width in widths if width not in self.widths]
+        predicted = [str(theory) for theory in THEORIES if self._predictions(theory, EPSILON).empty]
+        return simulated + predicted
+
+    def samples(self, epsilon: float, width: int) -> int:
+        """Networks of a simulation."""
+        return int(self._simulation(epsilon, width)["samples"])
+
+    def simulated(self, epsilon: float, width: int) -> StoredSample:
+        """Curves of a simulation."""
+        sample = self._stored[int(self._simulation(epsilon, width)["run_id"])]
+        assert isinstance(sample, StoredSample)
+        return sample
+
+    def predicted(self, theory: Theory, epsilon: float) -> Prediction:
+        """Curves of a prediction."""
+        rows = self._predictions(theory, epsilon)
+        if rows.empty:
+            raise self._missing(f"no prediction {theory} at epsilon = {epsilon}")
+        prediction = self._stored[int(rows["run_id"].iloc[0])]
+        assert isinstance(prediction, Prediction)
+        return prediction
+
+    def number(self, quantity: str, component: str, layer: int, theory: Theory | None = None, width: int = 0) -> Number:
+        """One component at one layer, at the paper's epsilon: of a theory, or (None) simulated."""
+        width = width or self.width
+        result = self.simulated(EPSILON, width) if theory is None else self.predicted(theory, EPSILON)
+        columns = "simulated, simulated_se" if theory is None else "predicted, 0 AS se"
+        condition = "" if theory is None else theory.condition
+        names, rows, cols = row_components(quantity, result.spec.kernel.n_inputs)
+        place = names.index(component)
+        at = (int(np.flatnonzero(result.depth == layer)[0]), rows[place], cols[place])
+        values = getattr(result, ARRAYS[quantity])
+        if values is None:
+            raise self._missing(f"no {quantity} of {theory or 'the simulation'}")
+        errors = None if theory is not None else getattr(result, f"{ARRAYS[quantity]}_se")
+        sql = self._query(
+            columns,
+            "v_trajectories",
+            width,
+            condition,
+            f"quantity = '{quantity}'",
+            f"component = '{component}'",
+            f"layer = {layer}",
+        )
+        unsure = _unsure(result, quantity, at[0]) if isinstance(result, Prediction) else 0.0
+        return Number(float(values[at]), 0.0 if errors is None else float(errors[at]), f"{sql}{_one(theory)}", unsure)
+
+    def error(self, quantity: str, layer: int, theory: Theory) -> Number:
+        """Relative error of a theory against the simulation (Frobenius norm over all components)."""
+        row = self._row(self._errors, quantity, theory, self._errors["layer"] == layer)
+        sql = self._query(
+            "error, error_se", "v_errors", self.width, theory.condition, f"quantity = '{quantity}'", f"layer = {layer}"
+        )
+        return Number(float(row["error"]), float(row["error_se"]), f"{sql}{_one(theory)}")
+
+    def window(self, quantity: str, tolerance: float, theory: Theory) -> tuple[dict[str, Any], str]:
+        """A validity window (a row of v_windows), and its query."""
+        row = self._row(self._windows, quantity, theory, self._windows["tolerance"] == tolerance)
+        return row, self._query(
+            "status, certified_until, refuted_from",
+            "v_windows",
+            self.width,
+            theory.condition,
+            f"quantity = '{quantity}'",
+            f"tolerance = {tolerance}",
+        )
+
+    @cached_property
+    def _stored(self) -> dict[int, Prediction | StoredSample]:
+        predictions = self._runs.loc[self._runs["kind"] == "prediction", "run_id"]
+        return stored_results(self._db, [*self.simulations["run_id"], *predictions])
+
+    @cached_property
+    def _errors(self) -> pd.DataFrame:
+        return queries.errors(self._db, simulation_run_id=self._run_id(self.width), quantity=["K0"])
+
+    @cached_property
+    def _windows(self) -> pd.DataFrame:
+        return queries.windows(self._db, simulation_run_id=self._run_id(self.width), quantity=["K0"])
+
+    def _run_id(self, width: int) -> int:
+        return int(self._simulation(EPSILON, width)["run_id"])
+
+    def _query(self, columns: str, view: str, width: int, *conditions: str) -> str:
+        kept = (f"epsilon = {EPSILON}", f"width = {width}", *conditions, f"simulation_run_id = {self._run_id(width)}")
+        return f"SELECT {columns} FROM {view} WHERE {' AND '.join(filter(None, kept))}"
+
+    def _predictions(self, theory: Theory, epsilon: float) -> pd.DataFrame:
+        rows = self._runs[(self._runs["kind"] == "prediction") & (self._runs["epsilon"] == epsilon)]
+        return self._of_theory(rows, theory)
+
+    @staticmethod
+    def _of_theory(rows: pd.DataFrame, theory: Theory) -> pd.DataFrame:
+        rows = rows[rows["closure"] == theory.closure]
+        rows = rows[rows["nodes"].isna() if theory.nodes is None else rows["nodes"] == theory.nodes]
+        if theory.above is not None:
+            rows = rows[rows["closure_order"] > theory.above].sort_values("closure_order", ascending=False)
+        return rows if theory.order is None else rows[rows["closure_order"] == theory.order]
+
+    def _row(self, rows: pd.DataFrame, quantity: str, theory: Theory, where: pd.Series) -> dict[str, Any]:
+        found = self._of_theory(rows[where & (rows["quantity"] == quantity)], theory)
+        if found.empty:
+            raise self._missing(f"no comparison of {theory} with the simulation of width {self.width}")
+        return {str(name): value for name, value in found.iloc[0].items()}
+
+    def _simulation(self, epsilon: float, width: int) -> pd.Series:
+        rows = self.simulations
+        rows = rows[(rows["epsilon"] == epsilon) & (rows["width"] == width)]
+        if rows.empty:
+            raise self._missing(f"no simulation at epsilon = {epsilon}, width = {width}")
+        return rows.iloc[0]
+
+    def _missing(self, what: str) -> InputError:
+        return InputError(f"study = {self.study!r}: {what} yet; `eft run {self.study}` goes on")
