@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 from collections.abc import Callable
 
 import numpy as np
@@ -28,26 +26,6 @@ from ui.data.windows import (
     build_windows,
 )
 from ui.notation import CONFIGURATION
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "figures.panels",
-        "launch",
-        "naming",
-        "notation",
-        "paper.audit",
-        "predict_data",
-        "run_data",
-        "studies_data",
-        "windows_data",
-    ],
-)
-def test_examples_in_docstrings(name: str) -> None:
-    outcome = doctest.testmod(importlib.import_module(f"ui.{name}"))
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 def _page(db: Database, chosen: WindowFilter, **place: object) -> WindowsView:
