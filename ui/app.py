@@ -19,8 +19,7 @@ st.html(
     [data-testid=stElementToolbar] button[aria-label^="Download as CSV"] { display: none; }
     </style>"""
 )
-watch_width()
-st.navigation(
+page = st.navigation(
     [
         st.Page("views/windows.py", title="Windows", url_path="windows", default=True),
         st.Page("views/compare.py", title="Compare", url_path="compare"),
@@ -31,4 +30,6 @@ st.navigation(
         st.Page("views/studies.py", title="Studies", url_path="studies"),
     ],
     position="top",
-).run()
+)
+watch_width()  # what runs a script again before Streamlit knows the page would lead to the first page
+page.run()
