@@ -18,11 +18,12 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.ensembles import Ensemble
+from eftcore.quantities import QUANTITIES
 
 FEWEST = 20
 """Unmarked ensembles below which a row's coverage says nothing."""
 
-QUANTITIES = {"K1": "correction", "U1": "source", "V4": "covariance", "Sigma": "increment_covariance"}
+JUDGED = {name: QUANTITIES[name].attribute for name in ("K1", "U1", "V4", "Sigma")}
 CUMULANTS = {"kappa3": "third_cumulant", "kappa4": "fourth_cumulant"}
 
 
@@ -105,7 +106,7 @@ def coverage(case: Case, seeds: int, first: int = 0) -> Iterator[Coverage]:
     """Coverage of value +- 2 se over ``seeds`` ensembles, by their seeds from ``first`` on."""
     truth = case.sample(case.truth, 10**6, [case.depth])
     samples = [case.sample(case.networks, seed, [case.depth]) for seed in range(first, first + seeds)]
-    for quantity, attribute in (QUANTITIES | CUMULANTS).items():
+    for quantity, attribute in (JUDGED | CUMULANTS).items():
         right, spread = (getattr(truth, f"{attribute}{suffix}")[0] for suffix in ("", "_se"))
         entries = np.triu_indices(len(right)) if right.ndim == 2 else slice(None)
         held, bare, trusted = [], [], []
@@ -135,14 +136,14 @@ def main() -> None:
     parser.add_argument("--case", type=int, nargs="*", default=range(len(CASES)))
     options = parser.parse_args()
     rows: list[Coverage] = []
-    names = " | ".join(f"{name}: bare, given, unreliable" for name in QUANTITIES | CUMULANTS)
-    print(f"| ensemble | {names} |\n|---|{'---|' * len(QUANTITIES | CUMULANTS)}")
+    names = " | ".join(f"{name}: bare, given, unreliable" for name in JUDGED | CUMULANTS)
+    print(f"| ensemble | {names} |\n|---|{'---|' * len(JUDGED | CUMULANTS)}")
     for number in options.case:
         found = list(coverage(CASES[number], options.seeds, options.first))
         rows += found
         cells = " | ".join(f"{x.raw:.3f}, {x.covered:.3f}, {x.unreliable:.2f}" for x in found)
         print(f"| {CASES[number]} | {cells} |", flush=True)
-    for quantity in QUANTITIES | CUMULANTS:
+    for quantity in JUDGED | CUMULANTS:
         print(quantity + ": " + summary([x for x in rows if x.quantity == quantity]))
     print("all: " + summary(rows))
 

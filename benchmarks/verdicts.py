@@ -20,8 +20,8 @@ import numpy as np
 import eftcore as eft
 from benchmarks.ensembles import Ensemble
 from eftcore.ensemble import Sample
+from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
-from eftcore.verdicts.windows import QUANTITIES
 
 TAU_IN_ERRORS = 4.0
 """The tolerance over the relative standard error at T."""
@@ -107,7 +107,7 @@ def _windows(
         yield from zip(factors, windows[windows["quantity"] == quantity].to_dict("records"), strict=True)
 
 
-_JUDGED = [(name, QUANTITIES[name]) for name in ("V4", "K1")]
+_JUDGED = [(name, QUANTITIES[name].attribute) for name in ("V4", "K1")]
 
 
 def _at(theory: Theory, rows: np.ndarray, **arrays: np.ndarray) -> Theory:

@@ -1,8 +1,9 @@
-"""The result of a prediction: arrays over recorded depths, with the numerics' own error estimate (docs/theory.md)."""
+"""Results over recorded depths: kernel trajectories, and those of a prediction (docs/theory.md)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -10,28 +11,26 @@ from eftcore.specs import PredictionSpec
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Theory:
-    """Kernel trajectories of one closure at R recorded layers, N inputs, P = N (N + 1) / 2 pairs a <= b row-major.
+class KernelTrajectories:
+    """Kernel statistics at R recorded layers: N inputs, P = N (N + 1) / 2 pairs a <= b in row-major order.
+
+    The quantities are those of ``eftcore.quantities``. Each has a standard error of its own name and ``_se``, of the
+    same shape, which is None for what is not statistical.
 
     Attributes:
-        spec: what was computed.
         depth: (R,) recorded layers.
         time: (R,) t = epsilon^2 * layer.
-        mean: (R, N, N) mean kernel K0 at infinite width.
+        mean: (R, N, N) mean kernel: K0 of a theory, E[G] of a simulation.
         covariance: (R, P, P) V4 = n Cov(G_ab, G_cd), O(1) (eq. 1.5); None for the mean closure.
-        correction: (R, N, N) K1 = n (E[G] - K0), O(1); None where the closure has none.
-        source: (R, N, N) U1 with K1' = C_W U1; None where the closure has none.
-        increment_covariance: (R, P, P) Sigma(K0), the source of V4 (eq. 1.11, 3.5), for the "source_only" and "g_only"
-            closures, whose V4 is driven by it as it stands; a simulation's differs from it by O(1/n).
-        covariance_se: (R, P, P) standard error of V4, for the sampled "particle" closure alone.
-        correction_se: (R, N, N) standard error of K1, likewise.
-        numerical_error: estimated relative error of the numerics (Frobenius, largest over depth) for each of
-            "K0", "V4", "K1" that is present.
-        converged: whether every estimate meets ``spec.numerics.rtol``; the published fixed rule need not.
-        details: what the numerics chose (rule, nodes, Wick order, remaining truncation error, ...), JSON-able.
+        correction: (R, N, N) K1 = n (E[G] - K0), O(1); None where a closure has none.
+        source: (R, N, N) U1 with K1' = C_W U1; None where a closure has none.
+        increment_covariance: (R, P, P) Sigma, the source of V4 (eq. 1.11, 3.5). Of a theory Sigma(K0), for the
+            "source_only" and "g_only" closures alone, whose V4 is driven by it as it stands; a simulation's differs
+            from it by O(1/n).
+        numerical_error: estimated relative error of the numerics (Frobenius, largest over depth) of each compared
+            quantity that is present.
     """
 
-    spec: PredictionSpec
     depth: np.ndarray
     time: np.ndarray
     mean: np.ndarray
@@ -39,13 +38,32 @@ class Theory:
     correction: np.ndarray | None = None
     source: np.ndarray | None = None
     increment_covariance: np.ndarray | None = None
+    mean_se: np.ndarray | None = None
     covariance_se: np.ndarray | None = None
     correction_se: np.ndarray | None = None
+    source_se: np.ndarray | None = None
+    increment_covariance_se: np.ndarray | None = None
     numerical_error: dict[str, float] = field(default_factory=dict)
-    converged: bool = True
-    details: dict[str, object] = field(default_factory=dict)
+
+    def trajectories(self) -> dict[str, Any]:
+        """The fields above by name: whatever else a result has in its own fields is not among them."""
+        return {item.name: getattr(self, item.name) for item in fields(KernelTrajectories)}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that are present, by attribute name (for storage; ``Theory(spec=..., **arrays)`` restores)."""
-        found = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+        """The arrays that are present, by name, for storage."""
+        return {name: value for name, value in self.trajectories().items() if isinstance(value, np.ndarray)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Theory(KernelTrajectories):
+    """Kernel trajectories of one closure; the sampled "particle" closure has standard errors of V4 and K1.
+
+    Attributes:
+        spec: what was computed.
+        converged: whether every estimate meets ``spec.numerics.rtol``; the published fixed rule need not.
+        details: what the numerics chose (rule, nodes, Wick order, remaining truncation error, ...), JSON-able.
+    """
+
+    spec: PredictionSpec
+    converged: bool = True
+    details: dict[str, object] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
+from eftcore.quantities import QUANTITIES
 from eftcore.words import window_text
 
 _CONFIGURATION = {
@@ -55,7 +56,7 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     configuration = [name for name in _CONFIGURATION if name in windows]
     order = [*configuration, "quantity", "prediction_run_id", "tolerance"]
     windows = windows.assign(
-        quantity=pd.Categorical(windows["quantity"], ["K0", "V4", "K1"]),
+        quantity=pd.Categorical(windows["quantity"], list(QUANTITIES)),
         superseded=windows["superseded"].map({True: "yes", False: "no"}),
     ).sort_values(order)
     windows = windows.astype(object).where(windows.notna(), None)

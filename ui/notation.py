@@ -9,20 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-QUANTITIES = ("K0", "V4", "K1", "U1", "Sigma")
-"""Every recorded quantity, in reading order; windows and errors exist for the first three."""
-
-SYMBOL = {"K0": "K<sub>0</sub>", "V4": "V<sub>4</sub>", "K1": "K<sub>1</sub>", "U1": "U<sub>1</sub>", "Sigma": "Σ"}
-"""HTML symbols for figures; tables and URLs use the plain names that SQL uses."""
-
-MEANING = {
-    "K0": "mean kernel",
-    "V4": "n Cov(G, G)",
-    "K1": "1/n mean correction",
-    "U1": "source of K<sub>1</sub>",
-    "Sigma": "source of V<sub>4</sub>",
-}
-
 TIME = "depth  t = ε² ℓ"
 """The depth axis: t is dimensionless, ℓ the layer."""
 

@@ -10,38 +10,26 @@ import numpy as np
 import sqlalchemy as sa
 
 from db.schema.models import Configuration, Kernel, KernelTrajectory, Run
-from db.schema.rows import ARRAYS
 from db.schema.types import unpack
 from db.session import Database
-from eftcore.results import Theory
+from eftcore.quantities import QUANTITIES
+from eftcore.results import KernelTrajectories, Theory
 from eftcore.specs import EnsembleSpec, InputKernel, PredictionSpec, ResNet, digest_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StoredSample:
+class StoredSample(KernelTrajectories):
     """A recorded simulation: the arrays of eftcore.Sample that the database keeps, with their standard errors.
 
+    Sigma is None where an older version of the program recorded the run.
+
     Attributes:
-        depth, time: (R,) recorded layers and t = epsilon^2 * layer.
-        mean, correction, source: (R, N, N) K0, K1, U1; covariance: (R, P, P) V4.
-        increment_covariance: (R, P, P) Sigma_mic; None where an older version of the program recorded the run.
+        spec: the ensemble.
         samples: networks M.
     """
 
     spec: EnsembleSpec
     samples: int
-    depth: np.ndarray
-    time: np.ndarray
-    mean: np.ndarray
-    mean_se: np.ndarray
-    covariance: np.ndarray
-    covariance_se: np.ndarray
-    correction: np.ndarray
-    correction_se: np.ndarray
-    source: np.ndarray
-    source_se: np.ndarray
-    increment_covariance: np.ndarray | None = None
-    increment_covariance_se: np.ndarray | None = None
 
 
 def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | StoredSample]:
@@ -62,7 +50,7 @@ def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | S
     for run, configuration, kernel, stored in records:
         runs[run.id] = (run, configuration, kernel)
         shape = (stored.n_layers, stored.n_entries, stored.n_entries)
-        name = ARRAYS[stored.quantity]
+        name = QUANTITIES[stored.quantity].attribute
         found = arrays.setdefault(run.id, {})
         found[name] = unpack(stored.data, shape)
         if stored.se is not None:
@@ -127,15 +115,7 @@ def _result(
     run: Run, configuration: Configuration, kernel: Kernel, arrays: dict[str, Any], errors: dict[str, float]
 ) -> Theory | StoredSample:
     spec = _spec(run, configuration, kernel)
+    common = {"depth": np.array(spec.depths), "time": spec.time, "numerical_error": errors, **arrays}
     if isinstance(spec, EnsembleSpec):
-        samples = int(run.samples or 0)
-        return StoredSample(spec=spec, samples=samples, depth=np.array(spec.depths), time=spec.time, **arrays)
-    return Theory(
-        spec=spec,
-        depth=np.array(spec.depths),
-        time=spec.time,
-        numerical_error=errors,
-        converged=bool(run.converged),
-        details=run.details or {},
-        **arrays,
-    )
+        return StoredSample(spec=spec, samples=int(run.samples or 0), **common)
+    return Theory(spec=spec, converged=bool(run.converged), details=run.details or {}, **common)

@@ -13,6 +13,7 @@ import numpy as np
 
 from eftcore.errors import InputError
 from eftcore.pairs import pair_indices, pair_name, pair_names
+from eftcore.quantities import QUANTITIES
 
 ROW_INPUTS = 16
 """K0, K1, U1 and the diagonals V4[p, p], Sigma[p, p]: pairs among this many first inputs are stored as rows."""
@@ -49,12 +50,12 @@ def _parse_pair(text: str, whole: str) -> tuple[int, int]:
 def row_components(quantity: str, n_inputs: int) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """Names (C,) and matrix indices (C,), (C,) of the components of a quantity that are stored as rows.
 
-    The indices address (R, N, N) arrays for K0, K1, U1 and (R, P, P) for V4, Sigma.
+    The indices address (R, N, N) arrays of quantities over inputs and (R, P, P) of those over pairs.
     """
     first, second = pair_indices(n_inputs)
     names = pair_names(n_inputs)
     kept = np.flatnonzero(second < ROW_INPUTS)
-    if quantity not in ("V4", "Sigma"):
+    if QUANTITIES[quantity].over == "inputs":
         return tuple(names[p] for p in kept), first[kept], second[kept]
     inner = np.flatnonzero(second < V4_ROW_INPUTS)
     positions = {(int(p), int(q)) for p in inner for q in inner if p <= q} | {(int(p), int(p)) for p in kept}

@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.schema.types import NONFINITE, Json, UTCDateTime, is_finite, utc_now
+from eftcore.quantities import QUANTITIES
 
-QUANTITIES = ("K0", "V4", "K1", "U1")
-TRAJECTORIES = (*QUANTITIES, "Sigma")
+TRAJECTORIES = tuple(QUANTITIES)
+AIMED_AT = tuple(quantity.name for quantity in QUANTITIES.values() if quantity.aimed_at)
 KINDS = ("simulation", "prediction")
 RUN_STATUSES = ("pending", "running", "succeeded", "failed", "stale")
 STOP_REASONS = ("met", "cap", "count")
@@ -268,7 +269,7 @@ class SimulationPrecision(Base):
     )
 
     run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
-    quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", AIMED_AT), primary_key=True)
     relative_se: Mapped[float | None]
     largest_relative_se: Mapped[float | None]
     reliable_share: Mapped[float | None]
@@ -340,7 +341,7 @@ class ErrorMetric(Base):
     )
 
     comparison_id: Mapped[int] = _reference("comparisons.id", owner=True, primary_key=True)
-    quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", AIMED_AT), primary_key=True)
     layer: Mapped[int] = mapped_column(primary_key=True)
     defined: Mapped[bool] = mapped_column(_flag("defined"))
     error: Mapped[float | None]
@@ -381,7 +382,7 @@ class ValidityWindow(Base):
     )
 
     comparison_id: Mapped[int] = _reference("comparisons.id", owner=True, primary_key=True)
-    quantity: Mapped[str] = mapped_column(_choice("quantity", QUANTITIES), primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", AIMED_AT), primary_key=True)
     tolerance: Mapped[float] = mapped_column(primary_key=True)
     resolved_from: Mapped[float | None]
     certified_until: Mapped[float | None]

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from db.schema.components import row_components
 from db.schema.types import pack, split_nonfinite
 from eftcore.errors import InputError
+from eftcore.quantities import Quantity
+from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, PredictionSpec
 
 if TYPE_CHECKING:
+    from eftcore.ensemble.sample import Sample
     from eftcore.verdicts.windows import Comparison
 
 PROVENANCE_KEYS = (
@@ -32,32 +33,6 @@ PROVENANCE_KEYS = (
     "flow_run_id",
     "task_run_id",
 )
-
-
-ARRAYS = {
-    "K0": "mean",
-    "V4": "covariance",
-    "K1": "correction",
-    "U1": "source",
-    "Sigma": "increment_covariance",
-}
-"""Recorded quantities, and the attributes of a theory or sample that hold them."""
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """One quantity of a run: values (R, M, M), their standard error or None, the numerics' own error or None.
-
-    ``reliable`` (R,) says where the standard errors can be trusted, ``degrees_of_freedom`` (R,) how well they are
-    known.
-    """
-
-    quantity: str
-    values: np.ndarray
-    se: np.ndarray | None = None
-    numerical_error: float | None = None
-    reliable: np.ndarray | None = None
-    degrees_of_freedom: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,39 +100,39 @@ def provenance_fields(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def blob_row(item: Trajectory) -> dict[str, Any]:
-    """Row of kernel_trajectories: the exact arrays."""
-    numbers, markers = split_nonfinite([] if item.numerical_error is None else [item.numerical_error])
+def blob_row(quantity: Quantity, result: Theory | Sample) -> dict[str, Any] | None:
+    """Row of kernel_trajectories: the exact arrays; None where the result does not have the quantity."""
+    values, error = quantity.of(result), quantity.standard_error_of(result)
+    if values is None:
+        return None
+    known = result.numerical_error.get(quantity.name)
+    numbers, markers = split_nonfinite([] if known is None else [known])
     return {
-        "quantity": item.quantity,
-        "n_layers": item.values.shape[0],
-        "n_entries": item.values.shape[1],
+        "quantity": quantity.name,
+        "n_layers": values.shape[0],
+        "n_entries": values.shape[1],
         "numerical_error": numbers[0] if numbers else None,
         "numerical_error_nonfinite": markers[0] if markers else None,
-        "data": pack(item.values),
-        "se": None if item.se is None else pack(item.se),
+        "data": pack(values),
+        "se": None if error is None else pack(error),
     }
 
 
-def precision_row(item: Trajectory) -> dict[str, Any]:
+def precision_row(quantity: Quantity, sample: Sample) -> dict[str, Any]:
     """Row of simulation_precision: ||se|| / ||value|| (Frobenius, over pairs a <= b; all of V4).
 
     At the last layer, and the largest over layers where the value exceeds twice its error; absent where there is none.
     With the share of layers whose error can be trusted, and the fewest degrees of freedom (absent: infinite).
     """
-    assert item.se is not None
-    value, error = item.values, item.se
-    if item.quantity != "V4":
-        upper = np.triu_indices(value.shape[1])
-        value, error = value[:, *upper], error[:, *upper]
-    size, noise = (np.linalg.norm(part.reshape(len(part), -1), axis=1) for part in (value, error))
+    values, error = quantity.of(sample), quantity.standard_error_of(sample)
+    assert values is not None
+    assert error is not None
+    size, noise = quantity.norms(values), quantity.norms(error)
     resolved = size > 2 * noise
-    assert item.reliable is not None
-    assert item.degrees_of_freedom is not None
-    fewest = float(item.degrees_of_freedom.min())
+    fewest = float(sample.degrees_of_freedom(quantity.name).min())
     row: dict[str, Any] = {
-        "quantity": item.quantity,
-        "reliable_share": float(item.reliable.mean()),
+        "quantity": quantity.name,
+        "reliable_share": float(sample.reliable(quantity.name).mean()),
         "degrees_of_freedom": fewest if math.isfinite(fewest) else None,
     }
     for name, where in (("relative_se", size[-1:] != 0), ("largest_relative_se", resolved)):
@@ -168,19 +143,22 @@ def precision_row(item: Trajectory) -> dict[str, Any]:
     return row
 
 
-def value_rows(item: Trajectory, layers: Sequence[int], n_inputs: int) -> list[dict[str, Any]]:
+def value_rows(quantity: Quantity, result: Theory | Sample, layers: Sequence[int]) -> list[dict[str, Any]]:
     """Rows of trajectory_values, in the order of the primary key so that the b-tree fills its pages."""
-    names, rows, columns = row_components(item.quantity, n_inputs)
-    values, value_marks = split_nonfinite(item.values[:, rows, columns].T.ravel())
+    whole, whole_error = quantity.of(result), quantity.standard_error_of(result)
+    if whole is None:
+        return []
+    names, rows, columns = row_components(quantity.name, result.spec.kernel.n_inputs)
+    values, value_marks = split_nonfinite(whole[:, rows, columns].T.ravel())
     count = len(values)
     errors: Sequence[float | None] = [None] * count
     error_marks: Sequence[str | None] = [None] * count
-    if item.se is not None:
-        errors, error_marks = split_nonfinite(item.se[:, rows, columns].T.ravel())
+    if whole_error is not None:
+        errors, error_marks = split_nonfinite(whole_error[:, rows, columns].T.ravel())
     keys = [(name, layer) for name in names for layer in layers]
     return [
         {
-            "quantity": item.quantity,
+            "quantity": quantity.name,
             "component": name,
             "layer": layer,
             "value": value,

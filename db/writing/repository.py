@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.schema.models import (
-    QUANTITIES,
+    AIMED_AT,
     STOP_REASONS,
     Claim,
     ComparisonRow,
@@ -27,9 +27,7 @@ from db.schema.models import (
     ValidityWindow,
 )
 from db.schema.rows import (
-    ARRAYS,
     PrecisionTarget,
-    Trajectory,
     blob_row,
     error_rows,
     precision_row,
@@ -45,6 +43,7 @@ from db.session import Database
 from db.writing import claims
 from db.writing.lifecycle import enter, extended_run
 from eftcore.errors import InputError
+from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, PredictionSpec
 
@@ -93,13 +92,8 @@ def record_prediction(
     resolved = theory.details.get("wick_order")
     if fields["closure_order"] is None and theory.spec.order == "auto" and isinstance(resolved, int):
         fields["closure_order"] = resolved
-    trajectories = [
-        Trajectory(quantity, values, numerical_error=theory.numerical_error.get(quantity))
-        for quantity, name in ARRAYS.items()
-        if (values := getattr(theory, name)) is not None
-    ]
     row = _row(theory.spec, fields, provenance)
-    blobs = _blobs_and_values(theory.spec, trajectories)
+    blobs = _blobs_and_values(theory)
     with db.session() as session:
         run_id, entered = enter(session, theory.spec, row, study_id)
         if entered:
@@ -132,24 +126,14 @@ def record_simulation(
     fields = simulation_fields(sample.spec, sample.digest, int(sample.samples)) | {"shards": shards}
     if details is not None:
         fields["details"] = plain_json(dict(details))
-    trajectories = [
-        Trajectory(
-            quantity,
-            getattr(sample, name),
-            getattr(sample, f"{name}_se"),
-            reliable=sample.reliable(quantity),
-            degrees_of_freedom=sample.degrees_of_freedom(quantity),
-        )
-        for quantity, name in ARRAYS.items()
-    ]
     if stopped_because is not None and stopped_because not in STOP_REASONS:
         raise InputError(f"stopped_because = {stopped_because!r}: must be one of {', '.join(STOP_REASONS)}")
     named = [target.quantity for target in targets]
-    if len(set(named)) < len(named) or not set(named) <= set(QUANTITIES):
-        raise InputError(f"targets for {', '.join(named)}: at most one for each of {', '.join(QUANTITIES)}")
+    if len(set(named)) < len(named) or not set(named) <= set(AIMED_AT):
+        raise InputError(f"targets for {', '.join(named)}: at most one for each of {', '.join(AIMED_AT)}")
     row = _row(sample.spec, fields, provenance)
-    blobs = _blobs_and_values(sample.spec, trajectories)
-    precision = [precision_row(item) for item in trajectories if item.quantity in QUANTITIES]
+    blobs = _blobs_and_values(sample)
+    precision = [precision_row(QUANTITIES[name], sample) for name in AIMED_AT]
     with db.session() as session:
         run_id, entered = enter(session, sample.spec, row, study_id, announced=announced)
         if entered:
@@ -307,11 +291,12 @@ def _row(
 Rows = list[dict[str, Any]]
 
 
-def _blobs_and_values(spec: PredictionSpec | EnsembleSpec, trajectories: list[Trajectory]) -> tuple[Rows, Rows]:
+def _blobs_and_values(result: Theory | Sample) -> tuple[Rows, Rows]:
     """Rows of the two trajectory tables, made before the transaction starts."""
-    layers = list(spec.depths or ())
-    values = [row for item in trajectories for row in value_rows(item, layers, spec.kernel.n_inputs)]
-    return [blob_row(item) for item in trajectories], values
+    layers = list(result.spec.depths or ())
+    blobs = [blob_row(quantity, result) for quantity in QUANTITIES.values()]
+    values = [row for quantity in QUANTITIES.values() for row in value_rows(quantity, result, layers)]
+    return [blob for blob in blobs if blob is not None], values
 
 
 def _insert_trajectories(session: Session, run_id: int, blobs: Rows, values: Rows) -> None:

@@ -79,7 +79,7 @@ def _rising(spec: PredictionSpec) -> Iterator[LeadingOrder]:
 
 def _with_error(found: Raised) -> LeadingOrder:
     """What the orders above can add, and the error of the integrals, which entries share by size (eq. 4.24)."""
-    covariance, error = found.solution.covariance, found.solution.error["V4"]
+    covariance, error = found.solution.covariance, found.solution.numerical_error["V4"]
     assert covariance is not None
     scale = np.sqrt(np.clip(np.diagonal(covariance, axis1=1, axis2=2), 0.0, None))
     left, scale = np.sqrt(found.beyond.variance), np.sqrt(error) * scale

@@ -83,6 +83,11 @@ class Sample:
         return self.spec.time
 
     @property
+    def numerical_error(self) -> dict[str, float]:
+        """Empty: what the references contribute is part of the standard errors."""
+        return {}
+
+    @property
     def mean(self) -> np.ndarray:
         """(R, N, N) E[G]."""
         return to_matrix(self.reference.kernel + self._residual[0])

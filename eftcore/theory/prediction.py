@@ -12,6 +12,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from eftcore.errors import InputError, NumericsWarning, StepWarning, TruncationWarning
+from eftcore.quantities import COMPARED
 from eftcore.results import Theory
 from eftcore.specs import Closure, InputKernel, Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import out_of_range
@@ -92,7 +93,7 @@ def predict_spec(spec: PredictionSpec) -> Theory:
     _check_finite(spec, solution)
     details = {**solution.details, **_left_out_by_steps(spec, solution)}
     fixed = spec.numerics.quadrature == "gauss_hermite"
-    missed = {name: error for name, error in solution.error.items() if not error <= spec.numerics.rtol}
+    missed = {name: error for name, error in solution.numerical_error.items() if not error <= spec.numerics.rtol}
     if missed and not fixed and spec.closure != "particle":
         shown = ", ".join(f"{name} {error:.1e}" for name, error in missed.items())
         warnings.warn(
@@ -100,21 +101,7 @@ def predict_spec(spec: PredictionSpec) -> Theory:
             NumericsWarning,
             stacklevel=3,
         )
-    return Theory(
-        spec=spec,
-        depth=np.array(spec.depths),
-        time=spec.time,
-        mean=solution.mean,
-        covariance=solution.covariance,
-        correction=solution.correction,
-        source=solution.source,
-        increment_covariance=solution.increment_covariance,
-        covariance_se=solution.covariance_se,
-        correction_se=solution.correction_se,
-        numerical_error=solution.error,
-        converged=not missed and not fixed,
-        details=details,
-    )
+    return Theory(spec=spec, converged=not missed and not fixed, details=details, **solution.trajectories())
 
 
 def _left_out_by_steps(spec: PredictionSpec, solution: Solution) -> dict[str, object]:
@@ -164,7 +151,8 @@ def _warn(text: str, found: Raised) -> None:
 
 def _check_finite(spec: PredictionSpec, solution: Solution) -> None:
     assert spec.depths is not None
-    for name, values in (("K0", solution.mean), ("V4", solution.covariance), ("K1", solution.correction)):
+    for quantity in COMPARED:
+        values = quantity.of(solution)
         if values is not None and not np.isfinite(values).all():
             bad = int(np.argmin(np.isfinite(values).all((1, 2))))
-            raise InputError(out_of_range(spec.model, name, spec.depths[bad]))
+            raise InputError(out_of_range(spec.model, quantity.name, spec.depths[bad]))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from eftcore.errors import InputError
 from eftcore.gaussian.expectations import Expectations, MehlerExpectations
 from eftcore.pairs import to_matrix
+from eftcore.quantities import COMPARED, QUANTITIES
+from eftcore.results import KernelTrajectories, Theory
 from eftcore.specs import Numerics, PredictionSpec
 from eftcore.theory.closures import builder, closure_class
 from eftcore.theory.closures.base import Closure, Observed
@@ -19,9 +21,6 @@ from eftcore.theory.mean_field import mean_field, mean_path, settle
 from eftcore.theory.particle import PATHS, SCRAMBLINGS, sample_paths
 from eftcore.theory.recursion import LeftOut, MeanFlow, flow, step_through
 from eftcore.theory.wick_remainder import STEPS, Track, steps_in_depth
-
-if TYPE_CHECKING:
-    from eftcore.results import Theory
 
 ROUNDING = 2e-13
 """Relative error that accumulated rounding is taken to leave."""
@@ -48,24 +47,20 @@ ATTEMPTS = 4
 """Refinements of the whole solution that are tried when the first does not meet the tolerance."""
 
 
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """K0 (R, N, N), V4 (R, P, P), K1 and U1 (R, N, N), Sigma (R, P, P), with the numerics that made them and their
-    estimated errors; for the wick closure with K0 between the recorded depths. ``left_out`` is the share of V4 at the
-    last layer that forward Euler leaves out.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solution(KernelTrajectories):
+    """Kernel trajectories with what the numerics know about them.
+
+    Attributes:
+        interpolation: estimated relative error of what was interpolated between depths.
+        left_out: the share of V4 at the last layer that forward Euler leaves out.
+        details: what the numerics chose, JSON-able.
+        track: K0 between the recorded depths, for the wick closure.
     """
 
-    mean: np.ndarray
-    covariance: np.ndarray | None
-    correction: np.ndarray | None
-    source: np.ndarray | None
-    increment_covariance: np.ndarray | None = None
     interpolation: float = 0.0
     left_out: float = 0.0
-    error: dict[str, float] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
-    covariance_se: np.ndarray | None = None
-    correction_se: np.ndarray | None = None
     track: Track | None = None
 
     def plus(self, more: Solution) -> Solution:
@@ -128,7 +123,7 @@ def _refined(spec: PredictionSpec) -> Solution:
         }
         if fine.covariance is not None:
             error["V4"] += negative_variance(fine.covariance)
-        fine = replace(fine, error=error)
+        fine = replace(fine, numerical_error=error)
         if all(value <= spec.numerics.rtol for value in error.values()):
             break
         if finer.refined(nodes=True, terms=True) is not None:
@@ -140,7 +135,7 @@ def _refined(spec: PredictionSpec) -> Solution:
         else:
             break
     if spec.numerics.quadrature == "gauss_hermite":
-        return replace(fine, error=_of_fixed_rule(spec, fine))
+        return replace(fine, numerical_error=_of_fixed_rule(spec, fine))
     return fine
 
 
@@ -149,7 +144,8 @@ def _of_fixed_rule(spec: PredictionSpec, found: Solution) -> dict[str, float]:
     exact = solve(spec.model_copy(update={"numerics": Numerics(rtol=spec.numerics.rtol)}))
     own, other = error_scales(found), error_scales(exact)
     distance = relative_change(exact, found)
-    return {name: distance[name] + float(exact.error[name] * _ratio(other[name], own[name]).max()) for name in distance}
+    known = {name: exact.numerical_error[name] * float(_ratio(other[name], own[name]).max()) for name in distance}
+    return {name: distance[name] + known[name] for name in distance}
 
 
 def _check_range(spec: PredictionSpec) -> None:
@@ -185,11 +181,13 @@ def _solve_by_paths(spec: PredictionSpec) -> Solution:
         return float(sizes[0] / sizes[1]) if sizes[1] > 0 else 0.0
 
     return Solution(
-        mean.kernel[list(spec.depths or ())],
-        found.covariance,
-        to_matrix(found.correction),
-        to_matrix(found.source),
-        error={
+        depth=np.array(spec.depths),
+        time=spec.time,
+        mean=mean.kernel[list(spec.depths or ())],
+        covariance=found.covariance,
+        correction=to_matrix(found.correction),
+        source=to_matrix(found.source),
+        numerical_error={
             "K0": spec.numerics.rtol,
             "V4": relative(found.covariance_se, found.covariance),
             "K1": relative(found.correction_se, found.correction),
@@ -200,19 +198,16 @@ def _solve_by_paths(spec: PredictionSpec) -> Solution:
     )
 
 
-def relative_change(one: Solution, two: Solution) -> dict[str, float]:
+def relative_change(one: Solution | Theory, two: Solution | Theory) -> dict[str, float]:
     """Largest relative change over depth (Frobenius) of each quantity (eq. 6.15)."""
     found: dict[str, float] = {}
     for name, scale in error_scales(two).items():
-        a, b = getattr(one, _ESTIMATED[name]), getattr(two, _ESTIMATED[name])
-        if a is not None:
+        a, b = QUANTITIES[name].of(one), QUANTITIES[name].of(two)
+        if a is not None and b is not None:
             distance = np.array([np.linalg.norm(after - before) for before, after in zip(a, b, strict=True)])
             # what one resolution cannot compute is known to no digit
             found[name] = float(np.nan_to_num(_ratio(distance, scale), nan=np.inf, posinf=np.inf).max())
     return found
-
-
-_ESTIMATED = {"K0": "mean", "V4": "covariance", "K1": "correction"}
 
 
 def error_scales(solution: Solution | Theory, tiny: float = TINY) -> dict[str, np.ndarray]:
@@ -222,7 +217,7 @@ def error_scales(solution: Solution | Theory, tiny: float = TINY) -> dict[str, n
     ``details["K1_floor"]``, which is 0 unless K1 vanishes by cancellation. Without that entry the floor is ``tiny`` of
     the natural size |V4| / |K0| whatever K1 is.
     """
-    present = {name: getattr(solution, attribute) for name, attribute in _ESTIMATED.items()}
+    present = {quantity.name: quantity.of(solution) for quantity in COMPARED}
     scales = {name: _norm(values) for name, values in present.items() if values is not None}
     if "K1" in scales:
         floor: object = solution.details.get("K1_floor")
@@ -274,10 +269,11 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
         mean = path.kernel[list(spec.depths)]
         layers = steps_in_depth(spec.model.depth, spec.model.epsilon**2)
         along = partial(Track, layers * spec.model.epsilon**2, path.kernel[layers], len(layers) > spec.model.depth)
-    collected = _collect(observed, len(mean))
     return Solution(
-        mean,
-        *collected,
+        depth=np.array(spec.depths),
+        time=spec.time,
+        mean=mean,
+        **_collect(observed, len(mean)),
         interpolation=interpolation,
         left_out=euler.share,
         track=along(engine) if isinstance(engine, MehlerExpectations) else None,
@@ -296,19 +292,12 @@ def _rounding(name: str, fine: Solution) -> float:
     return ROUNDING * (1 + 0.1 / TINY) if vanishes else ROUNDING
 
 
-def _collect(
-    observed: Iterable[Observed], count: int
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """V4, K1, U1 and Sigma over depth, each written where it stays: V4 may fill most of the memory."""
+def _collect(observed: Iterable[Observed], count: int) -> dict[str, Any]:
+    """What there is over depth, by attribute, each written where it stays: V4 may fill most of the memory."""
     arrays: dict[str, np.ndarray] = {}
     for row, found in enumerate(observed):
         for name, value in vars(found).items():
             if value is not None:
                 arrays.setdefault(name, np.empty((count, *value.shape)))[row] = value
-    correction, source = arrays.get("correction"), arrays.get("source")
-    return (
-        arrays.get("covariance"),
-        None if correction is None else to_matrix(correction),
-        None if source is None else to_matrix(source),
-        arrays.get("increment_covariance"),
-    )
+    matrices = {quantity.attribute for quantity in QUANTITIES.values() if quantity.over == "inputs"}
+    return {name: to_matrix(values) if name in matrices else values for name, values in arrays.items()}

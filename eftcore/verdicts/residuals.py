@@ -141,8 +141,8 @@ def equation_residual(
         for name in ("residual", "source", "transport"):
             spread = _average(weights, [(part[name] - value[name]) ** 2 for part in parts])
             noise[name] = np.sqrt(spread / (len(shards) - 1))
-    elif (error := getattr(first, "covariance_se", None)) is not None:
-        own = getattr(first, "increment_covariance_se", None)
+    elif (error := first.covariance_se) is not None:
+        own = first.increment_covariance_se
         noise = equation.noise_bound(error, np.zeros_like(error) if own is None else own)
     return EquationResidual(
         depth=equation.first_layers,

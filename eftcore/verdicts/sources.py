@@ -49,7 +49,7 @@ def compare_sources(theories: Iterable[Theory], reference: Theory | Sample) -> p
         depth, ours, theirs = np.intersect1d(theory.depth, reference.depth, return_indices=True)
         if not len(depth):
             raise InputError("compare_sources: a theory and the reference have no recorded layer in common")
-        noise = getattr(reference, "source_se", np.zeros_like(reference.source))
+        noise = np.zeros_like(reference.source) if reference.source_se is None else reference.source_se
         model, exact = to_pairs(theory.source[ours]), to_pairs(reference.source[theirs])
         columns = {
             "model": model,
@@ -91,7 +91,7 @@ def sources_on(reference: Theory | Sample, *, numerics: Numerics | None = None) 
         name: np.stack([x + closure.tadpole(h, c) for x, h, c in zip(linear, at["hessian"], covariance, strict=True)])
         for name, covariance in (("g_only", v4), ("normal_ordered", v4 - wishart(kernel)))
     }
-    noise = getattr(reference, "source_se", np.zeros_like(u1))
+    noise = np.zeros_like(u1) if reference.source_se is None else reference.source_se
     columns = {"exact": to_pairs(u1), "exact_se": to_pairs(noise), **models}
     return _tidy(np.asarray(reference.depth), reference.time, columns)
 

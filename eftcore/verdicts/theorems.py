@@ -24,7 +24,7 @@ from eftcore.specs import Closure, EnsembleSpec, InputKernel, ResNet, check_dept
 from eftcore.theory.closures.g_only import noise_source, wishart
 from eftcore.theory.mean_field import mean_field
 from eftcore.theory.prediction import predict
-from eftcore.theory.solving import Solution, relative_change
+from eftcore.theory.solving import relative_change
 from eftcore.verdicts.checks import LEVEL, MeanZero, TheoremCheck, largest_score, same_law
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def marginal_consistency(
     )
 
 
-def _substituted(whole: Theory, part: Theory, inputs: list[int]) -> Solution:
+def _substituted(whole: Theory, part: Theory, inputs: list[int]) -> Theory:
     """``whole`` with the entries of these inputs taken from ``part``."""
 
     def put(mine: np.ndarray | None, theirs: np.ndarray | None, where: list[int]) -> np.ndarray | None:
@@ -271,8 +271,12 @@ def _substituted(whole: Theory, part: Theory, inputs: list[int]) -> Solution:
     pairs = to_pairs(pair_table(whole.mean.shape[-1])[np.ix_(inputs, inputs)]).tolist()
     mean = put(whole.mean, part.mean, inputs)
     assert mean is not None
-    correction = put(whole.correction, part.correction, inputs)
-    return Solution(mean, put(whole.covariance, part.covariance, pairs), correction, None)
+    return replace(
+        whole,
+        mean=mean,
+        covariance=put(whole.covariance, part.covariance, pairs),
+        correction=put(whole.correction, part.correction, inputs),
+    )
 
 
 def _few(kernel: InputKernel) -> InputKernel:

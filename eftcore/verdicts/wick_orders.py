@@ -104,6 +104,6 @@ def wick_contributions(
         orders=np.array(orders),
         depth=np.array(spec.depths),
         time=spec.time,
-        numerical_error=solve(spec.model_copy(update={"order": 2})).error,
+        numerical_error=solve(spec.model_copy(update={"order": 2})).numerical_error,
         **{name: np.stack([getattr(part, name) for part in parts]) for name in ("covariance", "correction", "source")},
     )

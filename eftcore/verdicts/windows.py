@@ -17,7 +17,7 @@ import pandas as pd
 
 from eftcore.ensemble.bands import CONFIDENCE, Noise
 from eftcore.errors import InputError
-from eftcore.pairs import to_pairs
+from eftcore.quantities import COMPARED, Quantity
 from eftcore.results import Theory
 from eftcore.theory.particle import SCRAMBLINGS
 from eftcore.theory.solving import error_scales
@@ -26,9 +26,6 @@ VERDICT_VERSION = 2
 """Bumped by hand whenever the same two results would be judged differently."""
 
 DEFAULT_TOLERANCES = (0.01, 0.05, 0.10)
-
-QUANTITIES = {"K0": "mean", "V4": "covariance", "K1": "correction"}
-"""Compared quantities and the attributes of a theory or sample that hold them."""
 
 
 class Measured(Protocol):
@@ -108,8 +105,8 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
     depths, ours, theirs = np.intersect1d(theory.depth, reference.depth, return_indices=True)
     errors: list[pd.DataFrame] = []
     windows: list[dict] = []
-    for quantity, attribute in QUANTITIES.items():
-        mine, true = getattr(theory, attribute), getattr(reference, attribute)
+    for quantity in COMPARED:
+        mine, true = quantity.of(theory), quantity.of(reference)
         if mine is None or true is None:
             continue
         spread, radius = _spread_and_radius(reference, quantity, theirs)
@@ -117,8 +114,8 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
         frame.insert(1, "depth", depths)
         frame.insert(2, "time", np.asarray(theory.time)[ours])
         errors.append(frame)
-        own = {"numerical_error": theory.numerical_error.get(quantity, np.nan), "confidence": CONFIDENCE}
-        windows.extend({"quantity": quantity, **own, **validity_window(frame, tau)} for tau in tolerances)
+        own = {"numerical_error": theory.numerical_error.get(quantity.name, np.nan), "confidence": CONFIDENCE}
+        windows.extend({"quantity": quantity.name, **own, **validity_window(frame, tau)} for tau in tolerances)
     if not errors:
         raise InputError("compare: the theory and the reference have no quantity in common")
     return Comparison(pd.concat(errors, ignore_index=True), pd.DataFrame(windows, columns=_WINDOW_COLUMNS))
@@ -154,7 +151,7 @@ def validity_window(errors: pd.DataFrame, tolerance: float) -> dict[str, object]
     }
 
 
-def _spread_and_radius(reference: Reference, quantity: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _spread_and_radius(reference: Reference, quantity: Quantity, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """At ``rows``, Frobenius over pair space: how far the reference typically is off, and what its error exceeds at
     none of them (eq. 9.1, 9.2, 9.5)."""
     noise = _noise(reference, quantity)
@@ -162,52 +159,51 @@ def _spread_and_radius(reference: Reference, quantity: str, rows: np.ndarray) ->
         return noise.size[rows], noise.at(rows).radius()
     assert isinstance(reference, Theory)
     left_out = reference.details.get("truncation_error")
-    truncation = left_out.get(quantity, 0.0) if isinstance(left_out, dict) else 0.0
-    known = _claimed(reference.numerical_error.get(quantity, 0.0) + float(truncation), reference, quantity)[rows]
+    truncation = left_out.get(quantity.name, 0.0) if isinstance(left_out, dict) else 0.0
+    known = _claimed(reference.numerical_error.get(quantity.name, 0.0) + float(truncation), reference, quantity)[rows]
     return known, known
 
 
-def _numerics(theory: Theory, quantity: str, rows: np.ndarray) -> np.ndarray:
+def _numerics(theory: Theory, quantity: Quantity, rows: np.ndarray) -> np.ndarray:
     """At ``rows``: how far the compared theory's numbers may be off; 0 for a fixed rule, which is judged as it is."""
     noise = _noise(theory, quantity)
     if noise is not None:
         return noise.at(rows).radius()
     if theory.spec.numerics.quadrature == "gauss_hermite":
         return np.zeros(len(rows))
-    return _claimed(theory.numerical_error.get(quantity, 0.0), theory, quantity)[rows]
+    return _claimed(theory.numerical_error.get(quantity.name, 0.0), theory, quantity)[rows]
 
 
-def _claimed(relative: float, theory: Theory, quantity: str) -> np.ndarray:
+def _claimed(relative: float, theory: Theory, quantity: Quantity) -> np.ndarray:
     """(R,) a relative error estimate in the units of the quantity; an estimate that failed excludes nothing."""
-    return np.where(np.isfinite(relative), relative, np.inf) * error_scales(theory)[quantity]
+    return np.where(np.isfinite(relative), relative, np.inf) * error_scales(theory)[quantity.name]
 
 
-def _noise(source: Reference, quantity: str) -> Noise | None:
+def _noise(source: Reference, quantity: Quantity) -> Noise | None:
     """Statistical error of a sample, or of a theory that samples; None for any other theory."""
-    if not isinstance(source, Theory):
-        return Noise(
-            size=_norms(quantity, getattr(source, QUANTITIES[quantity] + "_se")),
-            degrees_of_freedom=source.degrees_of_freedom(quantity),
-            fluctuations=source.group_fluctuations(quantity),
-            reliable=source.reliable(quantity),
-        )
-    se = getattr(source, QUANTITIES[quantity] + "_se", None)
+    se = quantity.standard_error_of(source)
     if se is None:
         return None
-    count = len(source.depth)
-    return Noise(_norms(quantity, se), np.full(count, SCRAMBLINGS - 1.0), None, np.full(count, True))
-
-
-def _norms(quantity: str, values: np.ndarray) -> np.ndarray:
-    """(R,) Frobenius norms over pair space."""
-    entries = values if quantity == "V4" else to_pairs(values)
-    return np.linalg.norm(entries.reshape(len(entries), -1), axis=1)
+    size = quantity.norms(se)
+    if isinstance(source, Theory):
+        return Noise(size, np.full(len(size), SCRAMBLINGS - 1.0), None, np.full(len(size), True))
+    return Noise(
+        size=size,
+        degrees_of_freedom=source.degrees_of_freedom(quantity.name),
+        fluctuations=source.group_fluctuations(quantity.name),
+        reliable=source.reliable(quantity.name),
+    )
 
 
 def _errors(
-    quantity: str, mine: np.ndarray, true: np.ndarray, spread: np.ndarray, radius: np.ndarray, numerics: np.ndarray
+    quantity: Quantity,
+    mine: np.ndarray,
+    true: np.ndarray,
+    spread: np.ndarray,
+    radius: np.ndarray,
+    numerics: np.ndarray,
 ) -> pd.DataFrame:
-    absolute, size = _norms(quantity, mine - true), _norms(quantity, true)
+    absolute, size = quantity.norms(mine - true), quantity.norms(true)
     known = size > radius
     blank, infinite = np.full(len(size), np.nan), np.full(len(size), np.inf)
     margin = radius + numerics
@@ -216,7 +212,7 @@ def _errors(
         most, over, under = absolute + margin, size + radius, size - radius
     return pd.DataFrame(
         {
-            "quantity": quantity,
+            "quantity": quantity.name,
             "error": np.divide(absolute, size, out=blank.copy(), where=known),
             "error_se": np.divide(spread, size, out=blank.copy(), where=known),
             # a reference and a theory that are both exactly 0 agree

@@ -22,29 +22,18 @@ from db.session import Database
 from db.upkeep import migrate
 from db.writing import claims
 from db.writing.repository import mark_running, record_comparison, record_prediction, record_simulation, record_study
+from eftcore.results import KernelTrajectories
 from eftcore.specs import digest_of
 
 TIMEOUT_SECONDS = 300
 
 
-@dataclass(frozen=True)
-class MadeSample:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MadeSample(KernelTrajectories):
     """The public attributes of eftcore's Sample, with numbers of our choice."""
 
     spec: eft.EnsembleSpec
     shards: tuple[tuple[int, int], ...]
-    depth: np.ndarray
-    time: np.ndarray
-    mean: np.ndarray
-    mean_se: np.ndarray
-    covariance: np.ndarray
-    covariance_se: np.ndarray
-    correction: np.ndarray
-    correction_se: np.ndarray
-    source: np.ndarray
-    source_se: np.ndarray
-    increment_covariance: np.ndarray
-    increment_covariance_se: np.ndarray
 
     @property
     def samples(self) -> int:

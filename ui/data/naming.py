@@ -7,8 +7,9 @@ from collections.abc import Hashable
 import pandas as pd
 
 from db.reading.window_queries import THEORY
+from eftcore.quantities import ORDER
 from eftcore.specs import CLOSURES, Numerics, usual_step
-from ui.notation import CONFIGURATION, QUANTITIES, SETTINGS, configuration_text
+from ui.notation import CONFIGURATION, SETTINGS, configuration_text
 
 _USUAL_RTOL = Numerics().rtol
 
@@ -73,7 +74,7 @@ def in_reading_order(windows: pd.DataFrame) -> pd.DataFrame:
         {
             "configuration": pd.factorize(windows["configuration"])[0],
             "closure": windows["closure"].map(CLOSURES.index),
-            "quantity": windows["quantity"].map(QUANTITIES.index),
+            "quantity": windows["quantity"].map(ORDER),
             "tolerance": windows["tolerance"],
             "prediction_run_id": windows["prediction_run_id"],
         }

@@ -17,9 +17,9 @@ import pandas as pd
 import eftcore as eft
 from db.reading.stored_results import StoredSample
 from db.schema.components import row_components
-from db.schema.rows import ARRAYS
 from eftcore.errors import InputError, NumericsWarning
 from eftcore.inputs.files import parse_table
+from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
 from eftcore.specs import PredictionSpec, default_depths
 from eftcore.theory.mean_field import shared_paths
@@ -120,7 +120,7 @@ def trajectories_frame(
     frames = []
     for name, theory in theories.items():
         for quantity in _SHOWN:
-            values = getattr(theory, ARRAYS[quantity])
+            values = QUANTITIES[quantity].of(theory)
             for component, index in _entries(quantity, theory.spec.kernel.n_inputs, components):
                 if values is None:
                     continue
@@ -132,7 +132,7 @@ def trajectories_frame(
                 )
     for quantity in _SHOWN if sample is not None else ():
         assert sample is not None
-        values, errors = (getattr(sample, f"{ARRAYS[quantity]}{suffix}") for suffix in ("", "_se"))
+        values, errors = QUANTITIES[quantity].estimate_of(sample)
         for component, index in _entries(quantity, sample.spec.kernel.n_inputs, components):
             at = (slice(None), *index)
             columns = {"time": sample.time, "simulated": values[at], "simulated_se": errors[at]}

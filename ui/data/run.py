@@ -18,11 +18,12 @@ from db.reading.spreadsheets import csv_bytes
 from db.reading.stored_results import numerical_errors, stored_specs
 from db.schema.components import row_components
 from db.session import Database
+from eftcore.quantities import ORDER, QUANTITIES
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.words import window_text
 from ui.data.naming import in_reading_order, name_theories
 from ui.data.study_file import study_toml
-from ui.notation import QUANTITIES, configuration_text, number, with_error
+from ui.notation import configuration_text, number, with_error
 
 _CHOICE = ("activation", "weight_variance", "bias_variance", "epsilon", "depth", "kernel_label", "width", "samples")
 
@@ -104,7 +105,7 @@ def windows_matrix(windows: pd.DataFrame) -> pd.DataFrame:
     )
     table = texts.pivot(index=["quantity", "theory"], columns="tolerance", values="text")
     rows = windows[["quantity", "theory"]].drop_duplicates()
-    rows = rows.sort_values("quantity", key=lambda names: names.map(QUANTITIES.index), kind="stable")
+    rows = rows.sort_values("quantity", key=lambda names: names.map(ORDER), kind="stable")
     table = table.loc[list(rows.itertuples(index=False, name=None)), list(texts["tolerance"].drop_duplicates())]
     return table.fillna("—").reset_index()
 
@@ -120,7 +121,7 @@ def build_values(trajectories: pd.DataFrame, time: float) -> pd.DataFrame:
         row = rows.setdefault((value["quantity"], value["component"]), {})
         row["simulated ± s.e."] = with_error(value["simulated"], value["simulated_se"])
         row[value["theory"]] = _predicted(value["predicted"], value["simulated"], value["simulated_se"])
-    order = sorted(rows, key=lambda key: (QUANTITIES.index(key[0]), key[1]))
+    order = sorted(rows, key=lambda key: (ORDER[key[0]], key[1]))
     theories = in_reading_order(here.assign(tolerance=0.0))["theory"].drop_duplicates().tolist()
     table = pd.DataFrame(
         [{"quantity": quantity, "component": name, **rows[quantity, name]} for quantity, name in order],

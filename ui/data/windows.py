@@ -15,11 +15,12 @@ import pandas as pd
 
 from db.reading.window_queries import THEORY, Reference, window_cells, window_counts, window_page
 from db.session import Database
+from eftcore.quantities import ORDER, QUANTITIES
 from eftcore.specs import CLOSURES
 from eftcore.words import window_text
 from ui.data.naming import in_reading_order, name_configurations, name_theories, theory_name
 from ui.data.predict import MOST_INPUTS
-from ui.notation import CONFIGURATION, QUANTITIES, SETTINGS, number
+from ui.notation import CONFIGURATION, SETTINGS, number
 
 PAGE_ROWS = 50
 """Windows on one page of the table and of the bars."""
@@ -269,7 +270,7 @@ def _on_axes(rows: pd.DataFrame, across: str, by: str) -> pd.DataFrame:
         else:
             texts[axis] = [value_text(value) for value in rows[name]]
             keys[axis] = rows[name]
-    order = pd.DataFrame({**keys, "quantity": rows["quantity"].map(QUANTITIES.index)})
+    order = pd.DataFrame({**keys, "quantity": rows["quantity"].map(ORDER)})
     order = order.sort_values(["quantity", "across", "by"], na_position="first")
     ranks = {f"{axis}_rank": order[axis].rank(method="dense", na_option="top") for axis in ("across", "by")}
     return rows.assign(**texts).loc[order.index].assign(**ranks)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from eftcore.quantities import QUANTITIES
 from ui.figures.style import (
     GREY,
     GRID,
@@ -24,7 +25,7 @@ from ui.figures.style import (
     theory_lines,
     title_bottom,
 )
-from ui.notation import QUANTITIES, SYMBOL, TIME, number
+from ui.notation import TIME, number
 
 _SYMBOLS = {"circle": "●", "diamond": "◆", "square": "■", "triangle-up": "▲", "triangle-down": "▼", "star": "★"}
 """Symbols of the simulated entries of a panel, in turn, and how text shows them."""
@@ -83,7 +84,7 @@ def trajectories_figure(trajectories: pd.DataFrame, *, log: bool = False, narrow
             for rank, name, line in drawing_order(part.dropna(subset=["predicted"])):
                 _add_theory(figure, line.sort_values("time"), entry, name, rank, look, log, cell)
         _label_ends(figure, entries, log, cell)
-        figure.update_yaxes(title=f"|{SYMBOL[quantity]}|" if log else SYMBOL[quantity], **cell)
+        figure.update_yaxes(title=f"|{QUANTITIES[quantity].symbol}|" if log else QUANTITIES[quantity].symbol, **cell)
     figure.update_xaxes(gridcolor=GRID, zeroline=False, range=[0, float(trajectories["time"].max())])
     figure.update_yaxes(**_scale(log))
     title_bottom(figure, TIME, cells, columns)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from eftcore.quantities import QUANTITIES
 from ui.figures.style import (
     WINDOW_MARK,
     add_window_legend,
@@ -18,7 +19,7 @@ from ui.figures.style import (
     place_legend,
     title_bottom,
 )
-from ui.notation import QUANTITIES, number
+from ui.notation import number
 
 _ROW_PIXELS = 44
 _TARGET_PIXELS = 38

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from eftcore.quantities import QUANTITIES
 from eftcore.words import resolved_from, window_text
 from ui.figures.style import (
     GRID,
@@ -24,7 +25,7 @@ from ui.figures.style import (
     place_legend,
     title_bottom,
 )
-from ui.notation import QUANTITIES, TIME
+from ui.notation import TIME
 
 _SPREAD = 0.7
 """Part of a category's place that its windows take."""

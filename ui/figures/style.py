@@ -16,7 +16,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ui.notation import MEANING, SYMBOL, number
+from eftcore.quantities import QUANTITIES
+from ui.notation import number
 
 BLUE, ORANGE, VERMILION, GREEN, PURPLE, SKY, GREY = (
     "#0072B2",
@@ -77,7 +78,8 @@ GRID = "rgba(128,128,128,0.25)"
 
 def panel_title(quantity: str, panels: int) -> str:
     """Above a panel: the symbol, and in words where there is room."""
-    return f"{SYMBOL[quantity]}  {MEANING[quantity]}" if panels < 4 else SYMBOL[quantity]
+    symbol = QUANTITIES[quantity].symbol
+    return f"{symbol}  {QUANTITIES[quantity].meaning}" if panels < 4 else symbol
 
 
 def panel_grid(titles: Sequence[str], columns: int, **options: Any) -> tuple[go.Figure, list[dict[str, int]]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from eftcore.quantities import QUANTITIES
 from eftcore.words import resolved_from, window_text
 from ui.figures.style import (
     BLUE,
@@ -22,7 +23,7 @@ from ui.figures.style import (
     place_legend,
     title_bottom,
 )
-from ui.notation import QUANTITIES, TIME, number
+from ui.notation import TIME, number
 
 _SEGMENTS = {
     "unseen": ("before the reference resolves τ", GREY, ".", 0.2),

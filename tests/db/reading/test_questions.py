@@ -13,7 +13,6 @@ import pytest
 
 import eftcore as eft
 from db.reading import queries
-from db.schema.rows import ARRAYS
 from db.session import Database, parse_url
 from db.writing.repository import (
     PrecisionTarget,
@@ -23,9 +22,11 @@ from db.writing.repository import (
     record_simulation,
     record_study,
 )
+from eftcore.quantities import QUANTITIES
 from tests.db.conftest import PROVENANCE, create_database, drop_database
 from tests.db.reading.test_data_dictionary import QUESTIONS
 
+ARRAYS = [quantity.attribute for quantity in QUANTITIES.values()]
 DEPTH = 32
 """Of networks with epsilon = 1 / 4: T = 2."""
 
@@ -71,8 +72,8 @@ def _record(db: Database, make_theory: Any, make_sample: Any) -> None:
         rough = make_sample(
             width=width + fields.get("seed", 0), shards=tuple((n, 64) for n in range(shards)), **network
         )
-        arrays = {f"{name}_se": noise * getattr(rough, f"{name}_se") for name in ARRAYS.values()}
-        for name in ARRAYS.values():
+        arrays = {f"{name}_se": noise * getattr(rough, f"{name}_se") for name in ARRAYS}
+        for name in ARRAYS:
             truth = getattr(exact if name in ("covariance", "correction") else closure, name)
             arrays[name] = truth + noise * (getattr(rough, name) - getattr(closure, name))
         spec = eft.EnsembleSpec(model=exact.spec.model, kernel=exact.spec.kernel, width=width, **fields)

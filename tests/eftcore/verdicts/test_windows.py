@@ -11,12 +11,13 @@ from scipy import stats
 
 import eftcore as eft
 from eftcore.pairs import to_pairs
+from eftcore.quantities import QUANTITIES
 from eftcore.theory.closures.g_only import wishart
 from eftcore.verdicts.windows import validity_window
 
 MODEL = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=60)
 KERNEL = eft.InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.3)
-ARRAYS = {"K0": "mean", "V4": "covariance", "K1": "correction"}
+COMPARED = ("K0", "V4", "K1")
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +36,12 @@ def _rows(theory: eft.Theory, reference: eft.Theory, quantity: str) -> tuple[np.
     return tuple(frame[name].to_numpy() for name in ("error", "error_se", "absolute_error_se", "defined"))
 
 
-@pytest.mark.parametrize("quantity", ARRAYS)
+@pytest.mark.parametrize("quantity", COMPARED)
 def test_error_of_a_theory_stands_for_the_noise(g_only, exact, quantity):
     """Numerical error and the rest of the series, relative to the norm (eq. 9.2)."""
     estimated = exact.numerical_error[quantity] + exact.details["truncation_error"].get(quantity, 0.0)
     assert 0 < estimated < 2e-3
-    values = getattr(exact, ARRAYS[quantity])
+    values = QUANTITIES[quantity].of(exact)
     whole = np.linalg.norm(values.reshape(len(values), -1), axis=1)
     entries = values if quantity == "V4" else to_pairs(values)
     pairs = np.linalg.norm(entries.reshape(len(entries), -1), axis=1)
@@ -54,7 +55,7 @@ def test_error_of_a_theory_stands_for_the_noise(g_only, exact, quantity):
 def test_truncation_widens_the_error_of_what_it_touches(g_only, exact):
     rest = {"V4": 0.02, "K1": 0.3}
     worse = replace(exact, details={**exact.details, "truncation_error": rest})
-    for quantity in ARRAYS:
+    for quantity in COMPARED:
         _, se, _, _ = _rows(g_only, worse, quantity)
         expected = exact.numerical_error[quantity] + rest.get(quantity, 0.0)
         assert expected - 1e-12 <= se[-1] <= np.sqrt(2) * expected + 1e-12

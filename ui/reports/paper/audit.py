@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from eftcore.errors import InputError
+from eftcore.quantities import QUANTITIES
 from eftcore.specs import InputKernel, Numerics
 from eftcore.theory.mean_field import MeanField, mean_field
 from ui.reports.paper.published import PublishedValue, published
@@ -159,7 +160,7 @@ def _summed_source(results: Results, width: int) -> float:
     """C_W eps^2 times the sum over layers of the simulated U1[00], from recorded layers by Euler and Maclaurin."""
     model = published().model
     sample = results.simulated(model.epsilon, width)
-    source = sample.source[:, 0, 0]
+    source = QUANTITIES["U1"].estimate_of(sample)[0][:, 0, 0]
     integral = float(np.trapezoid(source, sample.time)) - model.epsilon**2 * (source[-1] - source[0]) / 2
     return model.weight_variance * integral
 

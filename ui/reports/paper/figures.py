@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from db.reading.stored_results import StoredSample
-from db.schema.rows import ARRAYS
 from eftcore.errors import InputError
+from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory as Prediction
 from ui.figures.panels import Curve, Panel, PanelFigure
 from ui.figures.style import CLOSURE_LINE, INK, VERMILION
-from ui.notation import SYMBOL, number
+from ui.notation import number
 from ui.reports.paper.published import published
 from ui.reports.paper.results import (
     CONVERGED,
@@ -63,8 +63,8 @@ def _figure_1(results: Results) -> PanelFigure:
         covariance = [_points(simulated, "V4", pair, pair), *_theories(results, theories, "V4", pair, pair)]
         rows.append(
             (
-                Panel(f"{SYMBOL['K0']}, entry {i}{j}", tuple(kernel)),
-                Panel(f"{SYMBOL['V4']}, entry {i}{j},{i}{j}", tuple(covariance)),
+                Panel(f"{QUANTITIES['K0'].symbol}, entry {i}{j}", tuple(kernel)),
+                Panel(f"{QUANTITIES['V4'].symbol}, entry {i}{j},{i}{j}", tuple(covariance)),
             )
         )
     caption = f"Mean kernel and kernel covariance, {_ensemble(results)} (paper: figure 1)."
@@ -80,8 +80,8 @@ def _figure_2(results: Results) -> PanelFigure:
         theories = (SOURCE_ONLY, CONVERGED, PUBLISHED, SIGMA, EXACT)
         title = f"ε = {number(epsilon)}, M = {simulated.samples}"
         curves = (_points(simulated, "V4", 0, 0), *_theories(results, theories, "V4", 0, 0, epsilon))
-        values.append(Panel(f"{SYMBOL['V4']}, entry 00,00", curves, title=title))
-        reference, noise = simulated.covariance[:, 0, 0], simulated.covariance_se[:, 0, 0]
+        values.append(Panel(f"{QUANTITIES['V4'].symbol}, entry 00,00", curves, title=title))
+        reference, noise = (values[:, 0, 0] for values in QUANTITIES["V4"].estimate_of(simulated))
         band = Curve("simulation, 2 s.e.", {"color": INK}, simulated.time, 0 * reference, 2 * noise / reference, "band")
         theory = [curve for curve in curves if not curve.kind]
         against = [Curve(curve.label, curve.line, curve.time, curve.value / reference - 1) for curve in theory]
@@ -95,7 +95,8 @@ def _figure_3(results: Results) -> PanelFigure:
     simulated = results.simulated(EPSILON, results.width)
     panels = []
     for i, j in ENTRIES:
-        summed = published().model.weight_variance * _running_integral(simulated.time, simulated.source[:, i, j])
+        exact, _ = QUANTITIES["U1"].estimate_of(simulated)
+        summed = published().model.weight_variance * _running_integral(simulated.time, exact[:, i, j])
         source = Curve("from the simulated source C<sub>W</sub> U<sub>1</sub>", {"color": INK}, simulated.time, summed)
         panels.append(_with_theories(results, simulated, "K1", i, j, source))
     caption = f"Mean correction n (E[G] − K0) with the converged K0, {_ensemble(results)} (paper: figure 3)."
@@ -116,12 +117,12 @@ def _ensemble(results: Results) -> str:
 
 def _with_theories(results: Results, simulated: StoredSample, quantity: str, i: int, j: int, *more: Curve) -> Panel:
     theories = _theories(results, (CONVERGED, PUBLISHED, SIGMA, EXACT), quantity, i, j)
-    return Panel(f"{SYMBOL[quantity]}, entry {i}{j}", (_points(simulated, quantity, i, j), *theories, *more))
+    return Panel(f"{QUANTITIES[quantity].symbol}, entry {i}{j}", (_points(simulated, quantity, i, j), *theories, *more))
 
 
 def _points(simulated: StoredSample, quantity: str, i: int, j: int) -> Curve:
     at = (slice(None, None, EVERY), i, j)
-    value, noise = (getattr(simulated, f"{ARRAYS[quantity]}{suffix}")[at] for suffix in ("", "_se"))
+    value, noise = (values[at] for values in QUANTITIES[quantity].estimate_of(simulated))
     return Curve("simulation, 2 s.e.", {"color": INK}, simulated.time[::EVERY], value, 2 * noise, "points")
 
 
@@ -132,7 +133,7 @@ def _theories(
     curves = []
     for theory in theories:
         predicted = _find(results, theory, epsilon)
-        values = None if predicted is None else getattr(predicted, ARRAYS[quantity])
+        values = None if predicted is None else QUANTITIES[quantity].of(predicted)
         if predicted is not None and values is not None:
             label, line = _LINES[theory]
             curves.append(Curve(label, line, predicted.time, values[:, i, j]))

@@ -15,9 +15,9 @@ import pandas as pd
 from db.reading import queries
 from db.reading.stored_results import StoredSample, stored_results
 from db.schema.components import row_components
-from db.schema.rows import ARRAYS
 from db.session import Database
 from eftcore.errors import InputError
+from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory as Prediction
 from eftcore.theory.solving import error_scales
 from ui.reports.paper.published import published
@@ -176,10 +176,10 @@ class Results:
         names, rows, cols = row_components(quantity, result.spec.kernel.n_inputs)
         place = names.index(component)
         at = (int(np.flatnonzero(result.depth == layer)[0]), rows[place], cols[place])
-        values = getattr(result, ARRAYS[quantity])
+        values = QUANTITIES[quantity].of(result)
         if values is None:
             raise self._missing(f"no {quantity} of {theory or 'the simulation'}")
-        errors = None if theory is not None else getattr(result, f"{ARRAYS[quantity]}_se")
+        errors = None if theory is not None else QUANTITIES[quantity].standard_error_of(result)
         sql = self._query(
             columns,
             "v_trajectories",

@@ -1,0 +1,110 @@
+"""The quantities that are recorded over depth: how each is named, shaped and written, and where results hold it.
+
+A new quantity is an entry here, an array of that name in ``eftcore.results.KernelTrajectories``, and a migration that
+lets the database hold it; windows, rows, exports and figures follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from eftcore.errors import InputError
+from eftcore.pairs import to_pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """One quantity. All are O(1) at large width and dimensionless (docs/theory.md, section 1).
+
+    Attributes:
+        name: in tables, SQL and files.
+        attribute: the array of a result that holds it; its standard error has the same name and ``_se``.
+        over: what an entry belongs to: "inputs", (N, N) at one layer, or "pairs", (P, P) with P = N (N + 1) / 2.
+        symbol: as HTML, for figures.
+        meaning: in a few words, as HTML.
+        compared: whether errors and validity windows are found for it.
+        aimed_at: whether a simulation can be run until it is known to a given precision.
+    """
+
+    name: str
+    attribute: str
+    over: Literal["inputs", "pairs"]
+    symbol: str
+    meaning: str
+    compared: bool = False
+    aimed_at: bool = True
+
+    def of(self, result: Any) -> np.ndarray | None:
+        """(R, N, N) or (R, P, P) of a prediction or simulation; None where it has none."""
+        return getattr(result, self.attribute)
+
+    def standard_error_of(self, result: Any) -> np.ndarray | None:
+        """The same of its standard error; None where the result is not statistical."""
+        return getattr(result, f"{self.attribute}_se")
+
+    def estimate_of(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
+        """(value, standard error) of a statistical result. Raises InputError for one that has not both."""
+        value, error = self.of(result), self.standard_error_of(result)
+        if value is None or error is None:
+            raise InputError(f"{self.name}: this result has no estimate of it with a standard error")
+        return value, error
+
+    def norms(self, values: np.ndarray) -> np.ndarray:
+        """(R,) Frobenius norms over pair space, where every pair of inputs counts once.
+
+        >>> QUANTITIES["K0"].norms(np.array([[[3.0, 4.0], [4.0, 0.0]]])).tolist()
+        [5.0]
+        """
+        entries = values if self.over == "pairs" else to_pairs(values)
+        return np.linalg.norm(entries.reshape(len(entries), -1), axis=1)
+
+
+QUANTITIES = {
+    quantity.name: quantity
+    for quantity in (
+        Quantity(
+            name="K0", attribute="mean", over="inputs", symbol="K<sub>0</sub>", meaning="mean kernel", compared=True
+        ),
+        Quantity(
+            name="V4",
+            attribute="covariance",
+            over="pairs",
+            symbol="V<sub>4</sub>",
+            meaning="n Cov(G, G)",
+            compared=True,
+        ),
+        Quantity(
+            name="K1",
+            attribute="correction",
+            over="inputs",
+            symbol="K<sub>1</sub>",
+            meaning="1/n mean correction",
+            compared=True,
+        ),
+        Quantity(
+            name="U1",
+            attribute="source",
+            over="inputs",
+            symbol="U<sub>1</sub>",
+            meaning="source of K<sub>1</sub>",
+        ),
+        Quantity(
+            name="Sigma",
+            attribute="increment_covariance",
+            over="pairs",
+            symbol="Σ",
+            meaning="source of V<sub>4</sub>",
+            aimed_at=False,
+        ),
+    )
+}
+"""All of them by name, in reading order."""
+
+COMPARED = tuple(quantity for quantity in QUANTITIES.values() if quantity.compared)
+"""Those with errors and validity windows, whose numerical error predictions estimate."""
+
+ORDER = {name: position for position, name in enumerate(QUANTITIES)}
+"""Where each stands in reading order, for sorting."""
