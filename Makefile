@@ -68,8 +68,8 @@ atlas: $(VENV)/.installed ## run the study of 288 networks (about half an hour) 
 	$(BIN)/eft run digits-16
 	$(BIN)/eft atlas --output docs/atlas.md
 
-docs: $(VENV)/.installed-test ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+docs: $(VENV)/.installed-test ## build the documentation into site/; a broken link ends it
+	$(BIN)/zensical build --strict --clean
 
 bench: $(VENV)/.installed-test ## measure time and memory of the theory and the simulation
 	$(BIN)/python -m benchmarks.theory
@@ -80,4 +80,4 @@ pre-commit: $(VENV)/.installed-test ## check the code before each commit
 	$(BIN)/pre-commit install
 
 clean: ## remove the environment and caches; results stay
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist site .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis

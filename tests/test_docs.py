@@ -4,29 +4,141 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("tutorial.md", "extend.md")
+DOCS = ROOT / "docs"
 BLOCK = re.compile(
     r"(?:Write this as `(?P<file>[\w.]+)`:\n\n)?```(?P<language>sh|python|toml)\n(?P<code>.*?)```", re.DOTALL
 )
 
 
-def test_the_documentation_builds_without_a_warning(tmp_path: Path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+class _Page(HTMLParser):
+    """The addresses that a built page refers to, and the names that others may refer to on it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.targets: set[str] = set()
+        self.names: set[str] = set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if value and name in ("href", "src"):
+                self.targets.add(value)
+            elif value and name == "id":
+                self.names.add(value)
+
+
+def leads_nowhere(site: Path) -> list[str]:
+    """Links and images within a built site whose file or place on a page is not there, as "page: target"."""
+    pages = {path.resolve(): _Page(path) for path in site.rglob("*.html") if path.name != "404.html"}
+    dead = []
+    for path, page in pages.items():
+        for target in sorted(page.targets):
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc:
+                continue
+            file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            file = file / "index.html" if file.is_dir() else file
+            there = file.is_file() and (not parts.fragment or file not in pages or parts.fragment in pages[file].names)
+            if not there:
+                dead.append(f"{path.relative_to(site.resolve())}: {target}")
+    return dead
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of what the documentation is built from."""
+    folder = tmp_path / "sources"
+    for name in ("docs", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name)
+    for path in [*ROOT.glob("*.md"), ROOT / "zensical.toml"]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def _build(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_documentation_builds_and_every_link_leads_somewhere(sources: Path):
+    built = _build(sources)
     assert built.returncode == 0, built.stdout + built.stderr
-    assert (tmp_path / "site" / "tutorial" / "index.html").is_file()
+    assert (sources / "site" / "tutorial" / "index.html").is_file()
+    assert leads_nowhere(sources / "site") == []
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_what_a_page_shows_runs(page: str, tmp_path: Path):
-    blocks = list(BLOCK.finditer((ROOT / "docs" / page).read_text(encoding="utf-8")))
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[a page](nowhere.md)", "page does not exist"),
+        ("[a place](theory.md#nowhere)", "anchor does not exist"),
+        ("[here](#nowhere)", "anchor does not exist"),
+        ('--8<-- "benchmarks/NOTHING.md"', "'benchmarks/NOTHING.md' could not be found"),
+    ],
+)
+def test_a_broken_link_or_snippet_fails_the_build(text: str, complaint: str, sources: Path):
+    page = sources / "docs" / "index.md"
+    page.write_text(f"{page.read_text(encoding='utf-8')}\n{text}\n", encoding="utf-8")
+    built = _build(sources)
+    assert built.returncode != 0
+    assert complaint in built.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "target"),
+    [
+        ("docs/index.md", lambda text: f"{text}\n![a picture](images/nothing.png)\n", "images/nothing.png"),
+        ("benchmarks/RESULTS.md", lambda text: f"{text}\n[a page](nowhere.md)\n", "nowhere"),
+        ("zensical.toml", lambda text: text.replace('"tutorial.md"', '"nowhere.md"'), "nowhere"),
+    ],
+    ids=["image", "link of an included file", "navigation"],
+)
+def test_what_the_build_lets_pass_is_found_in_the_site(
+    file: str, change: Callable[[str], str], target: str, sources: Path
+):
+    path = sources / file
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    assert _build(sources).returncode == 0
+    assert any(target in dead for dead in leads_nowhere(sources / "site"))
+
+
+def test_every_page_is_in_the_navigation_once():
+    def files(entry: object) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        return [file for part in (entry.values() if isinstance(entry, dict) else entry) for file in files(part)]  # type: ignore[attr-defined]
+
+    settings = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
+    listed = files(settings["project"]["nav"])
+    assert sorted(listed) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
+def test_every_picture_is_shown_somewhere_and_screenshots_are_small():
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
+    shown = {
+        (page.parent / target).resolve()
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+\.(?:png|svg))\)", page.read_text(encoding="utf-8"))
+    }
+    pictures = set((DOCS / "images").iterdir())
+    assert pictures == shown
+    assert {path.name for path in pictures if path.suffix == ".png" and path.stat().st_size > 150_000} == set()
+
+
+def test_what_the_tutorial_shows_runs(tmp_path: Path):
+    blocks = list(BLOCK.finditer((DOCS / "tutorial.md").read_text(encoding="utf-8")))
     assert blocks
     environment = {
         **os.environ,

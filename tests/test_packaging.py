@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import socket
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -16,6 +20,7 @@ import pytest
 from tests.flows.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("eftcore", "db", "flows", "ui")
 
 pytestmark = pytest.mark.wheel
 
@@ -60,15 +65,57 @@ def test_the_wheel_holds_migrations_studies_and_pages(wheel: Path):
     wanted = {f"flows/_studies/{path.name}" for path in (ROOT / "studies").glob("*.toml")}
     wanted |= {f"db/_migrations/versions/{path.name}" for path in (ROOT / "alembic" / "versions").glob("*.py")}
     wanted |= {f"ui/views/{path.name}" for path in (ROOT / "ui" / "views").glob("*.py")}
-    wanted |= {"ui/.streamlit/config.toml", "db/_migrations/env.py"}
+    wanted |= {"ui/.streamlit/config.toml", "db/_migrations/env.py", "flows/cli/CITATION.cff"}
     assert wanted <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "alembic/"))]
+
+
+def test_the_wheel_brings_four_names_each_with_its_types(wheel: Path):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+
+
+def test_every_imported_distribution_is_declared():
+    """By the project itself, or by one of its extras; not by a dependency that may drop it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = [
+        *project["dependencies"],
+        *(one for extra in project["optional-dependencies"].values() for one in extra),
+    ]
+    declared = {_normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
+    providers = packages_distributions()
+    undeclared = {
+        f"{module} in {path.relative_to(ROOT)}"
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for module in _imported(path) - set(PACKAGES) - sys.stdlib_module_names
+        if not declared & {_normal(name) for name in providers.get(module, ())}
+    }
+    assert undeclared == set()
+
+
+def _imported(path: Path) -> set[str]:
+    """Top-level names of every module that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return {name.split(".")[0] for name in found}
+
+
+def _normal(name: str) -> str:
+    """The name of a distribution as registries compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_the_main_job_from_an_empty_folder(installed: Path, empty: Path):
     where = _run(str(installed / "python"), "-c", "import db, eftcore, flows, ui; print(flows.__file__)")
     assert where.startswith(str(installed.parent))
     eft = str(installed / "eft")
+    assert "arXiv:2604.15742" in _run(eft, "--cite")
     assert "created" in _run(eft, "db", "upgrade")
     (empty / "tiny.toml").write_text(TINY)
     assert "0 tasks cached" in _run(eft, "run", "tiny.toml")
@@ -77,6 +124,34 @@ def test_the_main_job_from_an_empty_folder(installed: Path, empty: Path):
     assert (empty / "eft-data" / "results.db").is_file()
     unknown = subprocess.run([eft, "run", "nothing"], capture_output=True, text=True, check=False)
     assert "digits, paper-quick, paper, quick" in unknown.stderr
+
+
+@pytest.fixture
+def tool(installed: Path, tmp_path: Path) -> Path:
+    """`eft` as pipx and uv tool leave it: a link to the command of an environment that holds nothing else of ours."""
+    link = tmp_path / "bin" / "eft"
+    link.parent.mkdir()
+    link.symlink_to(installed / "eft")
+    return link
+
+
+def test_as_a_tool_it_meets_no_other_package_of_its_names(tool: Path, empty: Path):
+    """In a folder of another project with packages db, flows and ui, none of which is imported."""
+    for package in PACKAGES:
+        (empty / package).mkdir()
+        (empty / package / "__init__.py").write_text("raise ImportError('of another project')")
+    (empty / "tiny.toml").write_text(TINY)
+    assert "created" in _run(str(tool), "db", "upgrade")
+    assert "0 tasks cached" in _run(str(tool), "run", "tiny.toml")
+    with _explorer(tool.parent, _free_port()) as address, urlopen(f"{address}/_stcore/health", timeout=30) as answer:
+        assert answer.read() == b"ok"
+
+
+def test_the_readme_asks_for_an_environment_of_its_own():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "`pipx install .`" in readme
+    assert "`uv tool install .`" in readme
+    assert all(f"`{package}`" in readme.split("## What is predicted")[0] for package in PACKAGES)
 
 
 def test_the_explorer_starts(installed: Path, empty: Path):

@@ -1,4 +1,4 @@
-"""The README's example runs as it stands, and what it links to is there."""
+"""The README's example runs as it stands; what it and CONTRIBUTING name is there."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import pytest
 from db.reading import queries
 from db.session import Database
 from db.upkeep import migrate
+from db.upkeep.archive import FORMAT
+from eftcore.specs import ALGORITHM_VERSION
+from eftcore.verdicts.windows import VERDICT_VERSION
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def test_the_python_example_prints_windows(capsys: pytest.CaptureFixture[str]):
@@ -42,3 +46,29 @@ def test_every_relative_link_leads_somewhere():
 def test_the_commands_it_names_are_targets_of_make():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert set(re.findall(r"`?make ([a-z]+)", README)) <= targets
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", CONTRIBUTING, flags=re.MULTILINE)) <= targets
+
+
+def test_contributing_names_files_that_are_there_and_what_they_define():
+    named = re.findall(r"(?<![\w./])((?:eftcore|db|flows|ui|alembic|tests|docs)/[\w./-]*)", CONTRIBUTING)
+    assert len(set(named)) > 20
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    defined = re.findall(r"`([A-Z][A-Z_]+|_CLASSES)` (?:in|of)\s+`([\w/]+\.py)`", CONTRIBUTING)
+    assert len(defined) >= 10
+    for name, path in defined:
+        assert re.search(rf"^{name}\b", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE), (name, path)
+
+
+def test_the_changelog_gives_the_reason_of_each_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for title, newest in (
+        ("### Predictions", ALGORITHM_VERSION["prediction"]),
+        ("### Simulations", ALGORITHM_VERSION["simulation"]),
+        ("## Verdicts", VERDICT_VERSION),
+        ("## Archives", FORMAT),
+    ):
+        section = re.split(r"^##", text.split(f"{title}\n")[1], flags=re.MULTILINE)[0]
+        given = [int(number) for number in re.findall(r"^\* \*\*(\d+)\*\*", section, flags=re.MULTILINE)]
+        assert given == list(range(newest, 0, -1)), title
+    revisions = {path.stem for path in (ROOT / "alembic" / "versions").glob("*.py")}
+    assert set(re.findall(r"\*\*(\d{4}_\w+)\*\*", text)) == revisions

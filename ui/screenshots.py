@@ -1,5 +1,6 @@
-"""Pictures of every page, as a browser draws them: `python -m ui.screenshots [FOLDER]` (needs the test extra).
+"""Pictures of the explorer, as a browser draws them: `python -m ui.screenshots [FOLDER]` (needs the test extra).
 
+Without FOLDER it takes those of the documentation, into docs/images; with it every page, light and dark, into FOLDER.
 Reads the results database as the explorer does; see `eft ui`.
 """
 
@@ -16,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
 
 from db.home import default_url
@@ -38,6 +39,11 @@ PAGES = {
 }
 LATE = {"predict": "Reference: Wick hierarchy"}
 """What appears on a page after it is drawn first."""
+
+SHOWN = {"predict": 1200, "windows": 1060}
+"""The pages that README and documentation show, and how many pixels of them from the top: a file stays below 150 kB."""
+
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 WIDTH = 1280
 START_SECONDS = 60
@@ -108,29 +114,46 @@ def wait_until_drawn(page: Page) -> None:
     )
 
 
-def shoot(page: Page, path: Path) -> None:
-    """Save the whole page: the window grows until nothing is left to scroll."""
+@contextmanager
+def drawn(browser: Browser, address: str, name: str, scheme: Literal["light", "dark"]) -> Iterator[Page]:
+    """One page of the explorer in full: its window grows until nothing is left to scroll."""
+    page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme=scheme)
+    page.goto(address + PAGES[name])
+    page.get_by_role("heading", level=1).wait_for(timeout=PAGE_MILLISECONDS)
+    if name in LATE:
+        page.get_by_text(LATE[name]).wait_for(timeout=PAGE_MILLISECONDS)
     wait_until_drawn(page)
     height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
     page.set_viewport_size({"width": WIDTH, "height": height})
     wait_until_drawn(page)
-    page.screenshot(path=path, animations="disabled")
+    yield page
+    page.close()
 
 
-def main(folder: Path) -> None:
+def every_page(folder: Path) -> None:
     """Write PAGE-light.png and PAGE-dark.png of every page into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     with explorer(default_url()) as address, chromium() as browser:
-        for scheme in ("light", "dark"):
-            for name, path in PAGES.items():
-                page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme=scheme)
-                page.goto(address + path)
-                page.get_by_role("heading", level=1).wait_for(timeout=PAGE_MILLISECONDS)
-                if name in LATE:
-                    page.get_by_text(LATE[name]).wait_for(timeout=PAGE_MILLISECONDS)
-                shoot(page, folder / f"{name}-{scheme}.png")
-                page.close()
+        for scheme in SCHEMES:
+            for name in PAGES:
+                with drawn(browser, address, name, scheme) as page:
+                    page.screenshot(path=folder / f"{name}-{scheme}.png", animations="disabled")
+
+
+def shown_pages(folder: Path) -> None:
+    """Write explorer-PAGE.png of the pages that the documentation shows into ``folder``."""
+    with explorer(default_url()) as address, chromium() as browser:
+        for name, height in SHOWN.items():
+            with drawn(browser, address, name, "light") as page:
+                page.screenshot(
+                    path=folder / f"explorer-{name}.png",
+                    clip={"x": 0, "y": 0, "width": WIDTH, "height": height},
+                    animations="disabled",
+                )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images"))
+    if len(sys.argv) > 1:
+        every_page(Path(sys.argv[1]))
+    else:
+        shown_pages(Path("docs/images"))

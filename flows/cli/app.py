@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="eft",
     help="How deep the theory of a finite-width ResNet can be trusted: run studies, read their results.",
+    epilog="Example: eft run quick",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,16 +64,30 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _print_citation(wanted: bool) -> None:
+    if wanted:
+        from flows.cli.citation import citation_text
+
+        print(citation_text())
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    cite: Annotated[
+        bool,
+        typer.Option(
+            "--cite", callback=_print_citation, is_eager=True, help="Print how to cite the software and its paper."
+        ),
+    ] = False,
 ) -> None:
     pass
 
 
-@app.command()
+@app.command(epilog="Example: eft predict --activation relu --epsilon 0.1 --total-time 1 --closure sigma")
 def predict(
     activation: Annotated[str, typer.Option(help=_ACTIVATIONS)] = "tanh",
     weight_variance: Annotated[float, typer.Option(help="C_W.")] = 2.0,
@@ -144,7 +159,7 @@ def predict(
         print(prediction_notes(theory))
 
 
-@app.command()
+@app.command(epilog="Example: eft runs --study quick --status succeeded")
 def runs(
     db: DatabaseOption = None,
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
@@ -167,7 +182,7 @@ def runs(
     tables.print_frame(frame, as_json=json, columns=None if json else tables.run_columns(frame), limit=limit)
 
 
-@app.command()
+@app.command(epilog="Example: eft windows --study quick --quantity V4 --tolerance 0.05")
 def windows(
     db: DatabaseOption = None,
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
@@ -208,7 +223,7 @@ def windows(
         tables.print_windows(frame)
 
 
-@app.command()
+@app.command(epilog="Example: eft sql 'SELECT quantity, closure, certified_until FROM v_windows WHERE tolerance = 0.1'")
 def sql(
     statement: Annotated[str, typer.Argument(help='Such as "SELECT * FROM v_windows". See docs/data-dictionary.md.')],
     db: DatabaseOption = None,
@@ -225,7 +240,7 @@ def sql(
     tables.print_frame(frame, as_json=json, limit=limit)
 
 
-@app.command("export")
+@app.command("export", epilog="Example: eft export quick.zip --study quick")
 def export_(
     path: Annotated[Path, typer.Argument(help="A new file: .zip for an archive; with --view, .csv or .parquet.")],
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
@@ -259,7 +274,7 @@ def export_(
     print(f"{export_view(database, path, view, formulas=keep_formulas)} rows")
 
 
-@app.command("import")
+@app.command("import", epilog="Example: eft import quick.zip")
 def import_(
     path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")],
     sha256: Annotated[
@@ -273,7 +288,7 @@ def import_(
     _print_counts(import_archive(_writing(db), path, sha256=sha256), "nothing new")
 
 
-@app.command()
+@app.command(epilog="Example: eft delete --study quick --dry-run")
 def delete(
     study: Annotated[str | None, typer.Option(help="This study, and its runs that no other study uses.")] = None,
     run: Annotated[list[int] | None, typer.Option(help="This run, with its comparisons; may be repeated.")] = None,
@@ -299,7 +314,7 @@ def delete(
         print("deleted")
 
 
-@app.command()
+@app.command(epilog="Example: eft gc --unsuccessful --dry-run")
 def gc(
     db: DatabaseOption = None,
     unsuccessful: Annotated[
@@ -317,7 +332,7 @@ def gc(
     _print_counts(removal.collect_garbage(database, unsuccessful=unsuccessful, dry_run=dry_run), "nothing to delete")
 
 
-@app.command()
+@app.command(epilog="Example: eft report --study paper-quick --output paper.html --markdown paper.md")
 def report(
     output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("paper.html"),
     markdown: Annotated[Path | None, typer.Option(help="Also write a Markdown page, figures beside it.")] = None,
@@ -331,7 +346,7 @@ def report(
         print(path)
 
 
-@app.command()
+@app.command(epilog="Example: eft atlas --output atlas.md")
 def atlas(
     output: Annotated[Path, typer.Option(help="Markdown page to write, its figure beside it.")] = Path("atlas.md"),
     db: DatabaseOption = None,
@@ -343,7 +358,7 @@ def atlas(
         print(path)
 
 
-@app.command()
+@app.command(epilog="Example: eft ui --port 8600")
 def ui(
     db: DatabaseOption = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,

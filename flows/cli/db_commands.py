@@ -10,10 +10,14 @@ import typer
 
 from flows.cli.options import DatabaseOption, JsonOption, YesOption, use_database
 
-db_app = typer.Typer(help="The results database: create it, bring it up to date, describe it.", no_args_is_help=True)
+db_app = typer.Typer(
+    help="The results database: create it, bring it up to date, describe it.",
+    epilog="Example: eft db upgrade",
+    no_args_is_help=True,
+)
 
 
-@db_app.command("upgrade")
+@db_app.command("upgrade", epilog="Example: eft db upgrade")
 def db_upgrade(db: DatabaseOption = None) -> None:
     """Create the database, or bring its tables up to date."""
     from db.upkeep import migrate
@@ -25,7 +29,7 @@ def db_upgrade(db: DatabaseOption = None) -> None:
     print(f"database {migrate.info(url)['url']} {done}, revision {migrate.head()}")
 
 
-@db_app.command("downgrade")
+@db_app.command("downgrade", epilog="Example: eft db downgrade 0004_calibrated_verdicts --backup before.db")
 def db_downgrade(
     revision: Annotated[str, typer.Argument(help="Such as 0001_first_tables; base removes every table.")],
     db: DatabaseOption = None,
@@ -51,7 +55,7 @@ def db_downgrade(
     print(f"database {shown}: done")
 
 
-@db_app.command("current")
+@db_app.command("current", epilog="Example: eft db current")
 def db_current(db: DatabaseOption = None) -> None:
     """Print the revision of the database, and whether this version of the program uses it."""
     from db.upkeep import migrate
@@ -60,7 +64,7 @@ def db_current(db: DatabaseOption = None) -> None:
     print(f"{migrate.current(url) or 'no tables yet'} (this program: {migrate.head()})")
 
 
-@db_app.command("check")
+@db_app.command("check", epilog="Example: eft db check")
 def db_check(db: DatabaseOption = None) -> None:
     """Look for damage: revision, tables, views, the file itself, runs without results. Changes nothing."""
     from db.upkeep import maintenance
@@ -73,7 +77,7 @@ def db_check(db: DatabaseOption = None) -> None:
     print("the database is sound")
 
 
-@db_app.command("backup")
+@db_app.command("backup", epilog="Example: eft db backup monday.db")
 def db_backup(
     path: Annotated[Path, typer.Argument(help="A new file: SQLite, or for PostgreSQL an archive of pg_dump.")],
     db: DatabaseOption = None,
@@ -85,7 +89,7 @@ def db_backup(
     print(f"backup {written}, {written.stat().st_size / 1e6:.1f} MB")
 
 
-@db_app.command("grant-reader")
+@db_app.command("grant-reader", epilog="Example: eft db grant-reader reader --db postgresql://eft@db.example/eft")
 def db_grant_reader(
     name: Annotated[str, typer.Argument(help="An existing role of the PostgreSQL server.")], db: DatabaseOption = None
 ) -> None:
@@ -100,7 +104,7 @@ def db_grant_reader(
         print(line, file=sys.stderr)
 
 
-@db_app.command("info")
+@db_app.command("info", epilog="Example: eft db info --json")
 def db_info(db: DatabaseOption = None, json: JsonOption = False) -> None:
     """Describe the database: where it is, its revision and what it holds."""
     from db.upkeep import migrate

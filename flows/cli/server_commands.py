@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 server_app = typer.Typer(
     name="server",
     help="The local Prefect server: commands start one when they need it; keep one for its pages and schedules.",
+    epilog="Example: eft server start",
     no_args_is_help=True,
 )
 
 
-@server_app.command()
+@server_app.command(epilog="Example: eft server start --port 4321")
 def start(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; 4200, else a free one.")] = None,
 ) -> None:
@@ -27,7 +28,7 @@ def start(
     print(f"Prefect server {running.pages} (process {running.pid}), key: `eft server key`; `eft server stop` ends it")
 
 
-@server_app.command()
+@server_app.command(epilog="Example: eft server stop")
 def stop(
     force: Annotated[
         bool, typer.Option("--force", help="Also while a command uses it, which starts it again.")
@@ -38,13 +39,13 @@ def stop(
     print("no Prefect server runs here" if stopped is None else f"Prefect server {stopped.pages} stopped")
 
 
-@server_app.command()
+@server_app.command(epilog="Example: eft server key")
 def key() -> None:
     """Print the key that the server asks for: for its pages, and as PREFECT_API_AUTH_STRING for `prefect`."""
     print(_local_server().key)
 
 
-@server_app.command()
+@server_app.command(epilog="Example: eft server status --json")
 def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Say whether a server runs, where, and whether a command uses it."""
     from flows import tables

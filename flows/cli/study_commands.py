@@ -32,7 +32,7 @@ TimeoutOption = Annotated[
 ]
 
 
-@study_app.command()
+@study_app.command(epilog="Example: eft run quick --workers 2")
 def run(
     study: StudyArgument,
     db: DatabaseOption = None,
@@ -60,7 +60,7 @@ def run(
     _carry_out(request, lambda: launch.run_study(request, resources), as_json=json)
 
 
-@study_app.command()
+@study_app.command(epilog="Example: eft top-up my-study.toml --precision V4=0.05 --max-samples 100000")
 def top_up(
     study: StudyArgument,
     samples: Annotated[int | None, typer.Option(help="Networks for each simulation, in all.")] = None,
@@ -107,7 +107,7 @@ def _carry_out(request: StudyRequest, start: Callable[[], Summary], *, as_json: 
         raise typer.Exit(1)
 
 
-@study_app.command()
+@study_app.command(epilog="Example: eft serve --limit 2")
 def serve(
     db: DatabaseOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Flow runs at a time.")] = 1,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import eftcore as physics
 from db.errors import DatabaseReadOnly
@@ -19,6 +23,7 @@ from db.home import default_url
 from db.session import Database
 from db.writing import repository
 from eftcore import activation_names
+from flows.cli.app import app
 from tests.flows.conftest import TINY, Eft, shell
 
 
@@ -55,6 +60,66 @@ def test_every_command_has_help(eft: Eft, command: str):
     result = eft(*command.split(), "--help")
     assert result.code == 0
     assert "Usage:" in result.out
+
+
+def _commands(path: tuple[str, ...], command: Any) -> Iterator[tuple[str, Any]]:
+    """The command with its whole name, and all those below it."""
+    yield " ".join(path), command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _commands((*path, name), below)
+
+
+ALL_COMMANDS = dict(_commands(("eft",), typer.main.get_command(app)))
+
+
+def _refusal(line: str) -> str | None:
+    """What `eft` says against a command line, its options and their types; nothing is carried out."""
+    command, words = ALL_COMMANDS["eft"], shlex.split(line)[1:]
+    while below := getattr(command, "commands", {}):
+        if words[0] not in below:
+            return f"No such command {words[0]!r}"
+        command = below[words.pop(0)]
+    try:
+        command.make_context("eft", words)
+    except Exception as error:  # UsageError of click, or of the copy that typer brings
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", ALL_COMMANDS)
+def test_every_command_has_an_example_that_it_takes(name: str, eft: Eft):
+    example = (ALL_COMMANDS[name].epilog or "").removeprefix("Example: ")
+    assert f"{example} ".startswith(f"{name} ")
+    assert _refusal(example) is None
+    shown = " ".join(eft(*name.split()[1:], "--help").out.split())
+    assert f"Example: {example}" in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("eft runs --nothing 1", "No such option"),
+        ("eft windows --tolerance much", "valid"),
+        ("eft sql", "Missing"),
+        ("eft db nothing", "No such command 'nothing'"),
+    ],
+)
+def test_an_example_that_eft_does_not_take_would_be_found(line: str, complaint: str):
+    assert complaint in (_refusal(line) or "")
+
+
+def test_cite_prints_both_works_in_words_and_as_bibtex(eft: Eft):
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = eft("--cite")
+    assert cited.code == 0
+    assert f"{project['authors'][0]['name']}. resnet-eft: " in cited.out
+    assert f"Version {project['version']}.\n" in cited.out
+    assert "Hidetoshi Kawase and Toshihiro Ota. Collective Kernel EFT" in cited.out
+    assert project["urls"]["Paper"].removeprefix("https://arxiv.org/abs/") in cited.out
+    software, paper = re.findall(r"^@misc\{[\w-]+,\n(?:  \w+ = \{.*\},\n)+\}$", cited.out, flags=re.MULTILINE)
+    assert f"author = {{{{{project['authors'][0]['name']}}}}}" in software
+    assert "author = {Kawase, Hidetoshi and Ota, Toshihiro}" in paper
+    assert "eprint = {2604.15742}" in paper
 
 
 def test_predict_prints_the_reference_row(eft: Eft):

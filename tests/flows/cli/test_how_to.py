@@ -47,8 +47,8 @@ def test_the_commands_of_a_page_run(page: str, folder: Path, postgresql: str):
     """On the cluster's page the address of a PostgreSQL of the tests stands in for the example's."""
     text = (FOLDER / page).read_text(encoding="utf-8")
     commands = "\n".join(_blocks(text, "sh")).replace("postgresql://eft@db.example/eft", f"'{postgresql}'")
-    for example in _blocks(text, "python"):
-        commands += f"\npython - <<'EOF'\n{example}\nEOF\n"
+    if program := "\n".join(_blocks(text, "python")):
+        commands += f"\npython -W error - <<'EOF'\n{program}\nEOF\n"
     assert "eft " in commands
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("EFT_", "PREFECT_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -230,7 +230,7 @@ def _correction(results: Results) -> tuple[str, list[str], list[str]]:
     right, wrong = _at_end(results, "K0", "00", CONVERGED), _at_end(results, "K0", "00", PUBLISHED)
     shift = WIDTH * (wrong.value - right.value)
     computed = [
-        f"Published: K1_mic[00](T) = {mean.value} ± {mean.standard_error} against the theory's {theory.value}, but"
+        f"Published: K1_mic[00] at T is {mean.value} ± {mean.standard_error}, against the theory's {theory.value}, but"
         f" relative to a K0 that 32 nodes put {wrong.value - right.value:.5f} too high. At n = {WIDTH} that alone"
         f" shifts K1 by {-shift:+.3f}; relative to the converged K0 their simulation says"
         f" {float(mean.value) + shift:.3f}.",
