@@ -1,9 +1,9 @@
 """Run migrations on the connection that db.upkeep.migrate gives, or on one opened for the `alembic` command."""
 
 from alembic import context
-from db.home import default_url
 from db.schema.models import Base
 from db.session import parse_url
+from db.settings import default_url
 from db.upkeep.migrate import VERSION_TABLE, locked_connection
 
 

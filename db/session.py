@@ -147,7 +147,7 @@ class Database:
     """A results database, opened for writing or, with ``read_only``, in a way that no statement can change it.
 
     Args:
-        url: ``sqlite:///path`` or ``postgresql://...``; see db.home.default_url().
+        url: ``sqlite:///path`` or ``postgresql://...``; see db.settings.default_url().
         read_only: SQLite: the file is opened with mode=ro and query_only, and everything but reading is refused
             when a statement is compiled; PostgreSQL: read-only transactions with a statement timeout.
 

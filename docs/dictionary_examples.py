@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from db.home import default_url
 from db.reading import queries
 from db.session import Database
+from db.settings import default_url
 
 PAGE = Path(__file__).parent / "data-dictionary.md"
 EXAMPLE = re.compile(r"(<!-- example: \w+ -->\n```sql\n(.*?)```\n\n```text\n).*?```", re.DOTALL)

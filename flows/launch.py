@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from db.home import data_home, default_url
 from db.reading.queries import runs, theory_windows, windows
 from db.reading.window_queries import study_windows
 from db.session import Database
+from db.settings import data_home, default_url
 from flows import tables
 from flows.orchestration import stopping, surroundings
 from flows.study import sizes

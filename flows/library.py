@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from db.errors import DatabaseMissing
-from db.home import default_url
 from db.reading import queries
 from db.session import Database
+from db.settings import default_url
 from db.upkeep import migrate
 from flows import launch
 from flows.study.requests import Resources, StudyRequest, checked

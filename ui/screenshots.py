@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
 
-from db.home import default_url
+from db.settings import default_url
 from eftcore.errors import EnvironmentProblem
 from ui.data.sql import EXAMPLES
 from ui.launch import arguments

@@ -7,9 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from db.errors import DatabaseMissing, DatabaseUnreachable, SchemaOutdated
-from db.home import default_url
 from db.reading.study_queries import run_counts
 from db.session import Database, parse_url, sqlite_path
+from db.settings import default_url
 from db.upkeep.migrate import require_current
 from eftcore.errors import EftError
 

@@ -17,10 +17,10 @@ from sqlalchemy import exc
 
 from db.addresses import redacted
 from db.errors import DatabaseMissing, problem_from
-from db.home import default_url
 from db.schema.models import Base
 from db.schema.views import VIEWS, by_study
 from db.session import make_engine, parse_url, sqlite_path
+from db.settings import default_url
 from db.upkeep import migrate
 from eftcore.errors import EnvironmentProblem, InputError
 

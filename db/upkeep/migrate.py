@@ -27,9 +27,9 @@ from db.errors import (
     SchemaOutdated,
     problem_from,
 )
-from db.home import default_url
 from db.schema.models import AlgorithmVersion, Base, Claim
 from db.session import Database, make_engine, parse_url, sqlite_path
+from db.settings import default_url
 from db.upkeep import readers
 from db.upkeep.readers import VERSION_TABLE
 from db.writing import claims

@@ -364,7 +364,7 @@ def ui(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,
 ) -> None:
     """Open the explorer on the results. Ctrl-C ends it."""
-    from db.home import data_home
+    from db.settings import data_home
     from flows.orchestration import surroundings
     from ui.data.deployments import server
     from ui.launch import serve

@@ -17,7 +17,7 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 def use_database(url: str | None) -> str:
     """The chosen database. Tasks read it from the environment: a URL may hold a password, and Prefect keeps inputs."""
-    from db.home import default_url
+    from db.settings import default_url
 
     if url is not None:
         os.environ["EFT_DATABASE_URL"] = url

@@ -60,7 +60,7 @@ def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 
 def _local_server() -> LocalServer:
     """That of EFT_HOME, running or not. Imported here, since other commands begin with this module too."""
-    from db.home import data_home
+    from db.settings import data_home
     from flows.orchestration import surroundings
 
     surroundings.configure(data_home())

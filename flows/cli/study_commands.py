@@ -114,7 +114,7 @@ def serve(
 ) -> None:
     """Offer the flows as Prefect deployments: trigger them from Prefect's pages or API. Ctrl-C ends it."""
     from db.addresses import shown
-    from db.home import data_home
+    from db.settings import data_home
     from db.upkeep import migrate
     from flows.orchestration import surroundings
 

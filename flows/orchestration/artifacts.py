@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 from typing import Any
 
 import pandas as pd
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from db.home import default_url
 from db.reading import queries
 from db.reading.window_queries import study_windows
 from db.session import Database
+from db.settings import default_url, settings
 from flows.tables import records
 from flows.windows_table import LEGEND, windows_table
 from flows.work.waiting import waits
@@ -33,7 +32,7 @@ def publish_study(study: str, outcome: str) -> None:
     heading, table = windows_table(frame)
     key = re.sub(r"[^a-z0-9]+", "-", study.lower()).strip("-")
     create_table_artifact(key=f"windows-{key}", table=records(table), description=f"{heading}. {LEGEND}")
-    address = explorer_url()
+    address = settings().explorer_url.rstrip("/")
     runs = (f"[run {run}]({address}/run?simulation={run})" for run in pictures)
     links = ", ".join([f"[windows]({address}/windows)", *runs])
     text = [f"# {study}", f"{outcome}. {heading}.", f"Explorer: {links}.", *pictures.values()]
@@ -55,11 +54,6 @@ def _recorded(study: str) -> tuple[pd.DataFrame, dict[int, str]]:
 def publish_checks(title: str, checks: list[dict[str, Any]]) -> None:
     """Artifact ``theorems`` of the flow run of this context."""
     create_table_artifact(key="theorems", table=checks, description=f"Exact statements of the theory on {title}")
-
-
-def explorer_url() -> str:
-    """Where people open the explorer: EFT_EXPLORER_URL, or the port that ``eft ui`` takes first."""
-    return os.environ.get("EFT_EXPLORER_URL", "http://127.0.0.1:8501").rstrip("/")
 
 
 def _picture_of(db: Database, simulation_run_id: int) -> str:

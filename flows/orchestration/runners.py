@@ -21,7 +21,7 @@ from prefect.events import related
 from prefect.settings import PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from db.home import data_home
+from db.settings import data_home
 from eftcore.errors import EnvironmentProblem
 from flows.orchestration.dispatch import Dispatcher
 from flows.study.requests import Resources

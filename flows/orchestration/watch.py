@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from db.addresses import shown
+from db.settings import settings
 from eftcore.errors import EftError, EnvironmentProblem
-from flows.work.waiting import patience_seconds
 
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
@@ -70,7 +70,7 @@ class _Watch:
         self, url: str, start_again: Callable[[], object] | None, give_up: Callable[[ServerLost], None]
     ) -> None:
         self.url, self._start_again, self._give_up = url, start_again, give_up
-        self._patience = patience_seconds()
+        self._patience = settings().patience
         self.stop = threading.Event()
         self.away = False
 

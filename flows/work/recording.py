@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from db.home import default_url
 from db.reading import queries
 from db.session import Database
+from db.settings import default_url
 from db.writing import claims, repository
 from eftcore.ensemble import Sample, attained, reached, sample_digest
 from eftcore.specs import EnsembleSpec, Precision, PredictionSpec, digest_of

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from db.home import data_home
+from db.settings import data_home
 from eftcore.errors import EnvironmentProblem
 
 _META = "meta.json"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import math
-import os
 import sys
 import threading
 import time
@@ -21,9 +19,9 @@ from typing import ParamSpec, TypeVar
 from sqlalchemy.exc import OperationalError
 
 from db.errors import DatabaseMissing, DatabaseReadOnly, SchemaOutdated
-from eftcore.errors import EnvironmentProblem, InputError, OutOfMemory
+from db.settings import settings
+from eftcore.errors import EnvironmentProblem, OutOfMemory
 
-DEFAULT_SECONDS = 300.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 
 _PASSING = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
@@ -48,23 +46,11 @@ def may_pass(error: BaseException | None) -> bool:
     return False
 
 
-def patience_seconds() -> float:
-    """EFT_PATIENCE: how long a run waits for a database or a Prefect server that went away. Raises InputError."""
-    given = os.environ.get("EFT_PATIENCE") or DEFAULT_SECONDS
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:
-        raise InputError(f"EFT_PATIENCE = {given!r}: must be a number of seconds, such as 300")
-    return seconds
-
-
 class Patience:
     """How long the database has been away, for all threads of a study."""
 
     def __init__(self) -> None:
-        self.seconds = patience_seconds()
+        self.seconds = settings().patience
         self._since: float | None = None
         self._changing = threading.Lock()
 

@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from db.errors import DatabaseMissing, DatabaseReadOnly, DatabaseUnreachable, SchemaOutdated, problem_from
-from db.home import default_url
 from db.schema.models import Study
 from db.session import Database, parse_url
+from db.settings import default_url
 from db.upkeep import migrate
 from db.writing.repository import record_study
 from eftcore.errors import EnvironmentProblem, InputError

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from db.home import default_url
+from db.settings import default_url
 from db.upkeep import migrate
 from flows.cli import main
 from flows.orchestration import surroundings

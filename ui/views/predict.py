@@ -9,8 +9,8 @@ import streamlit as st
 
 import eftcore as eft
 from db import addresses
-from db.home import data_home
 from db.reading.stored_results import StoredSample, simulations_of, stored_results
+from db.settings import data_home
 from eftcore.errors import EftError
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, digest_of

@@ -216,7 +216,8 @@ def test_a_process_of_a_container_with_the_same_host_name_does_not_void_our_clai
         pytest.skip("no process namespaces can be made here (unshare)")
     holder = claims.new_holder()
     assert claims.claim(db, "a" * 64, task="simulate", holder=holder)
-    there = f"from db.writing import claims; from db.session import Database; claims.release_dead(Database({str(db.url)!r}))"
+    release = f"claims.release_dead(Database({str(db.url)!r}))"
+    there = f"from db.writing import claims; from db.session import Database; {release}"
     subprocess.run([*apart, sys.executable, "-c", there], check=True)
     assert claims.renew(db, holder) == {"a" * 64}
 

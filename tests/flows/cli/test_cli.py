@@ -19,8 +19,8 @@ import typer
 
 import eftcore as physics
 from db.errors import DatabaseReadOnly
-from db.home import default_url
 from db.session import Database
+from db.settings import default_url
 from db.writing import repository
 from eftcore import activation_names
 from flows.cli.app import app

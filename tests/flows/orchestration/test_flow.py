@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from db.home import data_home, default_url
 from db.reading import queries
 from db.session import Database
+from db.settings import data_home, default_url
 from db.upkeep import migrate
 from eftcore.errors import OutOfMemory
 from flows.study.expansion import load_study

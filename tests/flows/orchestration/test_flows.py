@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from db.home import default_url
 from db.reading import queries
 from db.session import Database
+from db.settings import default_url
 from db.writing import claims, repository
 from eftcore.specs import Precision
 from flows.orchestration import gpu

@@ -18,9 +18,9 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from db.home import default_url
 from db.reading import queries
 from db.session import Database
+from db.settings import default_url
 from eftcore.errors import EnvironmentProblem, InputError
 from flows.study.requests import Resources, StudyRequest, checked
 from tests.flows.conftest import FREE_PORT, TINY

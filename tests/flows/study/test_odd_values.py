@@ -159,7 +159,7 @@ def test_the_version(eft: Eft):
 def test_a_terminal_without_the_characters(environment: dict[str, str]):
     """LC_ALL=C where Python does not take UTF-8 instead, as where PYTHONUTF8=0 is set."""
     poor = {**environment, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    ask = "from db.upkeep import migrate; from db.home import default_url; migrate.upgrade(default_url())"
+    ask = "from db.upkeep import migrate; from db.settings import default_url; migrate.upgrade(default_url())"
     subprocess.run([sys.executable, "-c", ask], env=poor, check=True)
     for text, code, said in (("SELECT char(949) AS x", 0, r"\u03b5"), ("SELECT 'ε' AS x", 2, "set LC_ALL=C.UTF-8")):
         done = subprocess.run([*COMMAND, "sql", text], env=poor, capture_output=True, text=True, check=False)
@@ -198,7 +198,7 @@ def test_a_user_without_a_home(environment: dict[str, str]):
 import os, pwd
 from pathlib import Path
 pwd.getpwuid = lambda number: {}[number]  # a number without a name, as in a container
-from db.home import data_home
+from db.settings import data_home
 from flows.orchestration import surroundings
 surroundings.configure(data_home())
 import prefect.settings

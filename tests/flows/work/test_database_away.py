@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from db.errors import DatabaseUnreachable
-from db.home import default_url
 from db.reading import queries
 from db.session import Database
+from db.settings import default_url, settings
 from db.upkeep import migrate
 from eftcore.errors import InputError
 from flows.study.requests import StudyRequest
@@ -137,4 +137,4 @@ def test_wrong_input_is_not_waited_for():
 def test_a_patience_that_is_no_number_of_seconds_is_refused(given: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("EFT_PATIENCE", given)
     with pytest.raises(InputError, match=f"EFT_PATIENCE = '{given}'.*such as 300"):
-        waiting.patience_seconds()
+        settings()

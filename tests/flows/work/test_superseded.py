@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from db.home import data_home, default_url
 from db.reading import queries
 from db.session import Database
+from db.settings import data_home, default_url
 from db.upkeep import migrate
 from eftcore.errors import InputError
 from eftcore.specs import ALGORITHM_VERSION

@@ -1,0 +1,68 @@
+"""What the environment variables EFT_* say: where results are, which database is meant, and what else can be set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eftcore.errors import InputError
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable EFT_ and its name; one that is empty counts as not set."""
+
+    model_config = SettingsConfigDict(env_prefix="EFT_", env_ignore_empty=True, frozen=True)
+
+    home: Annotated[Path, Field(validate_default=True, description="the folder of results")] = Path("eft-data")
+    database_url: Annotated[str | None, Field(description="the results database; without it, SQLite in the folder")] = (
+        None
+    )
+    patience: Annotated[
+        float,
+        Field(
+            ge=0, allow_inf_nan=False, description="seconds that a run waits for a database or server that went away"
+        ),
+    ] = 300.0
+    explorer_url: Annotated[str, Field(description="where people open the explorer")] = "http://127.0.0.1:8501"
+
+    @field_validator("home")
+    @classmethod
+    def _in_full(cls, home: Path) -> Path:
+        try:
+            return home.expanduser().resolve()
+        except RuntimeError as error:
+            raise ValueError from error
+
+
+_REMEDIES = {
+    "home": "the ~ stands for no known user; write the folder in full",
+    "patience": "must be a number of seconds, such as 300",
+}
+
+
+def settings() -> Settings:
+    """What the environment says now. Raises InputError for a value that cannot be meant."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        name = str(wrong["loc"][0])
+        raise InputError(f"EFT_{name.upper()} = {str(wrong['input'])!r}: {_REMEDIES.get(name, wrong['msg'])}") from None
+
+
+def data_home() -> Path:
+    """The folder of results: EFT_HOME, or ``eft-data`` in the working directory. Raises InputError as settings()."""
+    return settings().home
+
+
+def default_url() -> str:
+    """EFT_DATABASE_URL, or the SQLite file results.db in the folder of results. Raises InputError as settings()."""
+    found = settings()
+    if found.database_url is not None:
+        return found.database_url
+    import sqlalchemy as sa  # small commands need the folder alone
+
+    return sa.URL.create("sqlite", database=str(found.home / "results.db")).render_as_string()
