@@ -67,3 +67,9 @@ class Theory(KernelTrajectories):
     spec: PredictionSpec
     converged: bool = True
     details: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def order(self) -> int | str | None:
+        """The Wick order, also where order = "auto" found it; None for the other closures."""
+        found = self.details.get("wick_order")
+        return found if isinstance(found, int) else self.spec.order

@@ -1,10 +1,14 @@
-"""How verdicts are written for people, the same in the terminal, on pages and in reports."""
+"""How theories and verdicts are written for people, the same in the terminal, on pages and in reports."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import Any
+
+from eftcore.specs import Numerics, PredictionSpec, usual_step
+
+_USUAL_RTOL = Numerics().rtol
 
 EARLY = 0.025
 """Fraction of T: a window that is resolved from a time below it counts as resolved from the start."""
@@ -49,3 +53,57 @@ def window_text(window: Mapping[Any, Any]) -> str:
             return f"> {window['total_time']:.4g}{seen}"
         case _:
             return f"> {certified:.4g} ?{seen}" if known else "undecided"
+
+
+def theory_name(
+    closure: str,
+    order: float | str | None = None,
+    nodes: float | None = None,
+    converged: bool | None = None,
+    step: str | None = None,
+    continuous: bool | None = None,
+    rtol: float | None = None,
+) -> str:
+    """A prediction in few words: the closure with its order, and whatever of its settings is not the usual one.
+
+    The arguments are columns of a row of the database, where None and NaN stand for what is not there. A theory whose
+    integrals did not converge says so, unless its rule is fixed.
+
+    >>> theory_name("g_only"), theory_name("wick", 8.0), theory_name("wick", "auto"), theory_name("g_only", nodes=32)
+    ('g_only', 'wick 8', 'wick auto', 'g_only 32-node')
+    >>> theory_name("g_only", converged=False)
+    'g_only (not converged)'
+    >>> theory_name("g_only", step="exact"), theory_name("wick", 8, step="exact", continuous=False, rtol=1e-6)
+    ('g_only, exact step', 'wick 8, rtol 1e-06')
+    """
+    fixed = _given(nodes)
+    name = closure
+    if _given(order):
+        name += f" {order}" if isinstance(order, str) else f" {order:.0f}"
+    if fixed:
+        name += f" {nodes:.0f}-node"
+    if _given(continuous) and continuous:
+        name += ", continuous"
+    elif _given(step) and step != usual_step(closure):
+        name += f", {step} step"
+    if not fixed and _given(rtol) and rtol != _USUAL_RTOL:
+        name += f", rtol {rtol:g}"
+    return f"{name} (not converged)" if not fixed and _given(converged) and not converged else name
+
+
+def spec_name(spec: PredictionSpec) -> str:
+    """theory_name of what is going to be computed."""
+    numerics = spec.numerics
+    return theory_name(
+        spec.closure,
+        spec.order,
+        numerics.nodes,
+        step=spec.step,
+        continuous=spec.continuous,
+        rtol=None if numerics.nodes else numerics.rtol,
+    )
+
+
+def _given(value: object) -> bool:
+    """Whether a value of a row is there."""
+    return value is not None and value == value

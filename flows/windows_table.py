@@ -9,7 +9,7 @@ import pandas as pd
 
 from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
 from eftcore.quantities import QUANTITIES
-from eftcore.words import window_text
+from eftcore.words import theory_name, window_text
 
 _CONFIGURATION = {
     "activation": "activation",
@@ -89,19 +89,14 @@ def _step(step: pd.Series[str], continuous: pd.Series[bool]) -> pd.Series[str]:
 
 
 def _reference(row: Mapping[Any, Any]) -> str:
-    closure = row["reference_closure"]
-    return "simulation" if pd.isna(closure) else _name(closure, row["reference_order"])
+    closure, order = row["reference_closure"], row["reference_order"]
+    return "simulation" if pd.isna(closure) else theory_name(closure, None if pd.isna(order) else order)
 
 
 def _predicted(row: Mapping[Any, Any]) -> str:
-    """The closure, and whether its integrals failed to converge; a fixed rule's need not."""
-    name = _name(row["closure"], row["closure_order"])
-    failed = row.get("converged") is not None and not row["converged"] and row.get("nodes") is None
-    return f"{name} (not converged)" if failed else name
-
-
-def _name(closure: str, order: Any) -> str:
-    return closure if pd.isna(order) else f"{closure} {order}"
+    """The closure; nodes and steps have columns of their own, where rows differ in them."""
+    converged = row.get("converged") if row.get("nodes") is None else None
+    return theory_name(row["closure"], row["closure_order"], converged=converged)
 
 
 def _percent(tolerance: float) -> str:

@@ -89,9 +89,8 @@ def record_prediction(
         "converged": bool(theory.converged),
         "details": plain_json(theory.details),
     }
-    resolved = theory.details.get("wick_order")
-    if fields["closure_order"] is None and theory.spec.order == "auto" and isinstance(resolved, int):
-        fields["closure_order"] = resolved
+    if isinstance(theory.order, int):
+        fields["closure_order"] = theory.order
     row = _row(theory.spec, fields, provenance)
     blobs = _blobs_and_values(theory)
     with db.session() as session:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from eftcore.pairs import pair_table
 from eftcore.results import Theory
+from eftcore.words import theory_name
 
 
 def prediction_frame(theory: Theory) -> pd.DataFrame:
@@ -40,7 +41,7 @@ def prediction_notes(theory: Theory) -> str:
     lines = [
         f"{model.activation}, C_W = {model.weight_variance:g}, C_b = {model.bias_variance:g}, "
         f"epsilon = {model.epsilon:g}, L = {model.depth}; inputs: {spec.kernel.label}",
-        f"closure: {spec.closure}{_order(theory)}, {scheme}",
+        f"closure: {theory_name(spec.closure, theory.order)}, {scheme}",
         f"Estimated relative error of the numerics: {errors} ({verdict} rtol = {spec.numerics.rtol:g})",
     ]
     remaining = theory.details.get("truncation_error")
@@ -52,8 +53,3 @@ def prediction_notes(theory: Theory) -> str:
     if isinstance(step, dict):
         lines.append(f"Left out by forward Euler, relative: {', '.join(f'{n} {e:.1e}' for n, e in step.items())}")
     return "\n".join(lines)
-
-
-def _order(theory: Theory) -> str:
-    order = theory.details.get("wick_order", theory.spec.order)
-    return "" if order is None else f" of order {order}"

@@ -15,6 +15,7 @@ from eftcore.ensemble.sample import Shards
 from eftcore.ensemble.shards import SHARD_WORK, next_round
 from eftcore.errors import EnvironmentProblem
 from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.words import spec_name
 from flows.orchestration import tasks
 from flows.orchestration.dispatch import Dispatcher
 from flows.study import sizes
@@ -130,7 +131,7 @@ class Execution:
         spec = self.plan.predictions[digest]
         return self._do(
             tasks.predict,
-            f"predict {_closure(spec)}: {spec.model.activation}, {spec.kernel.label}{_version(spec)}",
+            f"predict {spec_name(spec)}: {spec.model.activation}, {spec.kernel.label}{_version(spec)}",
             on_start=lambda: self._starts(spec),
             on_failure=lambda cause: recording.record_failure(self.plan.record, spec, cause),
             digest=digest,
@@ -143,7 +144,7 @@ class Execution:
         predictions = [p for p in self.plan.references[reference] if p in self.predicted]
         known = reference in self.predicted
         about = f"{spec.model.activation}, {spec.kernel.label}"
-        comparisons = self._compare(reference, f"with {_closure(spec)}: {about}", predictions) if known else {}
+        comparisons = self._compare(reference, f"with {spec_name(spec)}: {about}", predictions) if known else {}
         recordable: dict[str, Any] = {"reference": reference if known else None, "predictions": predictions}
         recordable["comparisons"] = comparisons
         return self._do(
@@ -247,7 +248,7 @@ class Execution:
             digest = computations.comparison_digest(prediction, reference, tolerances)
             if self._do(
                 tasks.compare,
-                f"compare {_closure(self.plan.predictions[prediction])} {label}",
+                f"compare {spec_name(self.plan.predictions[prediction])} {label}",
                 digest=digest,
                 prediction=prediction,
                 reference=reference,
@@ -372,10 +373,6 @@ class Planning(Execution):
             label = f"simulate at most {len(rest)} more shards for {target}, {networks} networks: {_about(spec)}"
             self.tasks.append(Planned(label, _work_of(spec, rest), cached=False, at_most=True))
         return (), ""
-
-
-def _closure(spec: PredictionSpec) -> str:
-    return spec.closure if spec.order is None else f"{spec.closure} order {spec.order}"
 
 
 def _about(spec: EnsembleSpec) -> str:

@@ -17,7 +17,7 @@ from db.session import Database
 from eftcore.results import Theory
 from eftcore.specs import CLOSURES
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES, compare
-from ui.data.naming import name_configurations, theory_name
+from ui.data.naming import name_configurations, theory_names
 
 MOST_SERIES = 8
 """Curves overlaid at most; more cannot be told apart."""
@@ -30,7 +30,7 @@ def build_theories(db: Database, simulation_run_ids: Sequence[int]) -> pd.DataFr
     """
     columns = ["simulation_run_id", "prediction_run_id", *THEORY]
     rows = window_counts(db, columns, {"simulation_run_id": list(simulation_run_ids)})
-    names = [theory_name(*theory) for theory in rows[list(THEORY)].itertuples(index=False, name=None)]
+    names = theory_names(rows[list(THEORY)])
     rows = rows.assign(theory=names, rank=rows["closure"].map(CLOSURES.index))
     ordered = rows.sort_values(["rank", "closure_order", "prediction_run_id"])
     kept = ["simulation_run_id", "prediction_run_id", "closure", "closure_order", "theory"]

@@ -8,10 +8,9 @@ import pandas as pd
 
 from db.reading.window_queries import THEORY
 from eftcore.quantities import ORDER
-from eftcore.specs import CLOSURES, Numerics, usual_step
+from eftcore.specs import CLOSURES
+from eftcore.words import theory_name
 from ui.notation import CONFIGURATION, SETTINGS, configuration_text
-
-_USUAL_RTOL = Numerics().rtol
 
 
 def split_columns(rows: pd.DataFrame) -> tuple[str, list[str]]:
@@ -23,42 +22,15 @@ def split_columns(rows: pd.DataFrame) -> tuple[str, list[str]]:
 
 
 def name_theories(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the column theory, in the words of theory_name."""
-    names = [theory_name(*theory) for theory in rows[list(THEORY)].itertuples(index=False, name=None)]
-    return _tell_apart(rows.assign(theory=names), "theory", "prediction_run_id", within=_reference_run(rows))
+    """Add the column theory, in the words of eftcore.words.theory_name."""
+    named = rows.assign(theory=theory_names(rows[list(THEORY)]))
+    return _tell_apart(named, "theory", "prediction_run_id", within=_reference_run(rows))
 
 
-def theory_name(
-    closure: str,
-    order: float | None,
-    nodes: float | None,
-    converged: bool | None = None,
-    step: str | None = None,
-    continuous: bool | None = None,
-    rtol: float | None = None,
-) -> str:
-    """A prediction in few words: the closure with its order, and whatever of its settings is not the usual one.
-
-    One whose integrals did not converge says so, unless its rule is fixed.
-
-    >>> theory_name("g_only", None, None), theory_name("wick", 8, None), theory_name("g_only", None, 32)
-    ('g_only', 'wick m=8', 'g_only 32-node')
-    >>> theory_name("g_only", None, None, False)
-    'g_only (not converged)'
-    >>> theory_name("g_only", None, None, True, "exact"), theory_name("wick", 8, None, True, "exact", False, 1e-6)
-    ('g_only, exact step', 'wick m=8, rtol 1e-06')
-    """
-    name = closure if pd.isna(order) else f"{closure} m={order:.0f}"
-    if not pd.isna(nodes):
-        name = f"{name} {nodes:.0f}-node"
-    if not pd.isna(continuous) and continuous:
-        name = f"{name}, continuous"
-    elif not pd.isna(step) and step != usual_step(closure):
-        name = f"{name}, {step} step"
-    if pd.isna(nodes) and not pd.isna(rtol) and rtol != _USUAL_RTOL:
-        name = f"{name}, rtol {rtol:g}"
-    failed = pd.isna(nodes) and not pd.isna(converged) and not converged
-    return f"{name} (not converged)" if failed else name
+def theory_names(theories: pd.DataFrame) -> list[str]:
+    """theory_name of each row; the columns are its arguments in their order."""
+    known = theories.astype(object).where(theories.notna(), None)  # pandas' own NA is neither true nor false
+    return [theory_name(*theory) for theory in known.itertuples(index=False, name=None)]
 
 
 def name_configurations(rows: pd.DataFrame) -> pd.DataFrame:

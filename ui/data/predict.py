@@ -24,7 +24,7 @@ from eftcore.results import Theory
 from eftcore.specs import PredictionSpec, default_depths
 from eftcore.theory.mean_field import shared_paths
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES, compare
-from eftcore.words import window_text
+from eftcore.words import theory_name, window_text
 from ui.notation import number
 
 RTOL = 1e-5
@@ -109,8 +109,8 @@ def _predict(spec: PredictionSpec) -> Theory:
 
 def theory_label(theory: Theory) -> str:
     """The closure; the Wick hierarchy with the order that was enough."""
-    order = theory.details.get("wick_order")
-    return theory.spec.closure if order is None else f"exact (wick m={order})"
+    name = theory_name(theory.spec.closure, theory.order)
+    return f"exact ({name})" if theory.spec.order == "auto" else name
 
 
 def trajectories_frame(

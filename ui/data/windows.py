@@ -18,7 +18,7 @@ from db.session import Database
 from eftcore.quantities import ORDER, QUANTITIES
 from eftcore.specs import CLOSURES
 from eftcore.words import window_text
-from ui.data.naming import in_reading_order, name_configurations, name_theories, theory_name
+from ui.data.naming import in_reading_order, name_configurations, name_theories, theory_names
 from ui.data.predict import MOST_INPUTS
 from ui.notation import CONFIGURATION, SETTINGS, number
 
@@ -265,7 +265,7 @@ def _on_axes(rows: pd.DataFrame, across: str, by: str) -> pd.DataFrame:
     texts, keys = {}, {}
     for axis, name in (("across", across), ("by", by)):
         if name == "closure":
-            texts[axis] = [theory_name(*theory) for theory in rows[list(THEORY)].itertuples(index=False, name=None)]
+            texts[axis] = theory_names(rows[list(THEORY)])
             keys[axis] = rows["closure"].map(CLOSURES.index) * 1000 + rows["closure_order"].fillna(0).astype(float)
         else:
             texts[axis] = [value_text(value) for value in rows[name]]
@@ -299,7 +299,6 @@ def windows_table(windows: pd.DataFrame, differing: Sequence[str]) -> pd.DataFra
     if "M" not in table and "samples" in windows:
         table["M"] = windows["samples"]
     if "reference_closure" in windows:
-        named = windows.reindex(columns=_REFERENCE).itertuples(index=False, name=None)
-        table["reference"] = [theory_name(*theory) for theory in named]
+        table["reference"] = theory_names(windows.reindex(columns=_REFERENCE))
     table.insert(0, "run", windows["link"].where(windows["link"] != ""))
     return table

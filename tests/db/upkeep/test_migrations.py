@@ -30,7 +30,7 @@ from eftcore.errors import InputError
 from tests.db import workers
 
 ROOT = Path(__file__).resolve().parents[3]
-RELEASED = sorted((Path(__file__).parent / "released").glob("*.db"))
+RELEASED = sorted((Path(__file__).parents[1] / "released").glob("*.db"))
 """A database as each released revision left it: one study, two simulations of real networks, a failed run; the later
 runs up to number 40 were deleted. From 0002 on also a top-up, a Wick prediction that chose its order, a pending run;
 from 0003 on a closure held against that prediction; from 0004 on windows that say from where they are resolved."""

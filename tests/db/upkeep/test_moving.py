@@ -22,7 +22,7 @@ from db.writing.repository import PrecisionTarget, mark_failed, mark_pending, re
 from eftcore.errors import EnvironmentProblem, InputError
 from tests.db.conftest import create_database, drop_database
 
-RELEASED_ARCHIVES = sorted((Path(__file__).parent / "released").glob("archive_format_*.zip"))
+RELEASED_ARCHIVES = sorted((Path(__file__).parents[1] / "released").glob("archive_format_*.zip"))
 
 
 @pytest.fixture

@@ -99,8 +99,7 @@ def test_predictions_are_held_against_a_theory_too(calls: list[str], tiny: Path,
     tiny.write_text(THEORY)
     planned = plan_study(load_study(tiny))
     assert [task.label for task in planned if "with wick" in task.label] == [
-        f"compare {closure} with wick order auto: tanh, equicorrelated(N=2, K=1, rho=0.3)"
-        for closure in ("mean", "g_only")
+        f"compare {closure} with wick auto: tanh, equicorrelated(N=2, K=1, rho=0.3)" for closure in ("mean", "g_only")
     ]
     assert len(planned) == THEORY_TASKS
     first = run(tiny)

@@ -177,7 +177,7 @@ def test_theories_of_one_closure_are_told_apart() -> None:
             "simulation_run_id": [1] * 4,
         }
     )
-    names = ["wick m=8", "wick m=24 (not converged)", "g_only · run 4", "g_only · run 5"]
+    names = ["wick 8", "wick 24 (not converged)", "g_only · run 4", "g_only · run 5"]
     assert name_theories(rows)["theory"].tolist() == names
     rows.loc[3, "step"] = "exact"
     names[2:] = ["g_only", "g_only, exact step"]
@@ -237,7 +237,7 @@ def test_page_against_a_better_theory(open_page: Callable[..., AppTest], referre
     assert not app.exception
     table = app.dataframe[0].value
     assert table["theory"].unique().tolist() == ["source_only", "g_only"]
-    assert set(table["reference"]) == {"wick m=8"}
+    assert set(table["reference"]) == {"wick 8"}
     assert "M" not in table
     assert len(app.get("plotly_chart")) == 1
     assert len(open_page(referred.url).dataframe[0].value) == 6

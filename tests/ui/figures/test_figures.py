@@ -188,15 +188,15 @@ def test_every_closure_has_a_line_of_its_own() -> None:
 
 def test_theories_of_one_closure_have_lines_of_their_own() -> None:
     theories = {
-        "wick m=2": ("wick", 2, np.nan),
-        "wick m=24": ("wick", 24, np.nan),
+        "wick 2": ("wick", 2, np.nan),
+        "wick 24": ("wick", 24, np.nan),
         "g_only 32-node": ("g_only", np.nan, 32),
         "g_only": ("g_only", np.nan, np.nan),
     }
     frame = pd.DataFrame(theories.values(), columns=["closure", "closure_order", "nodes"]).assign(theory=list(theories))
     lines = theory_lines(frame)
     assert lines["g_only"] == CLOSURE_LINE["g_only"]
-    assert lines["wick m=24"] == CLOSURE_LINE["wick"]
+    assert lines["wick 24"] == CLOSURE_LINE["wick"]
     assert len({(line["color"], line["dash"]) for line in lines.values()}) == 4
 
 

@@ -20,6 +20,7 @@ from eftcore.errors import InputError
 from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory as Prediction
 from eftcore.theory.solving import error_scales
+from eftcore.words import theory_name
 from ui.reports.paper.published import published
 
 STUDIES = ("paper", "paper-quick")
@@ -61,9 +62,7 @@ class Theory:
         return f"closure = '{self.closure}'{order} AND nodes {nodes}"
 
     def __str__(self) -> str:
-        order = "" if self.order is None else f" of order {self.order}"
-        order += "" if self.above is None else " of automatic order"
-        return f"{self.closure}{order}" + ("" if self.nodes is None else f" with {self.nodes} nodes")
+        return theory_name(self.closure, self.order if self.above is None else "auto", self.nodes)
 
 
 EPSILON = published().model.epsilon
