@@ -89,6 +89,41 @@ def normals():
     return out.T.astype(float)
 
 
+def xoshiro(state, count):
+    """(count, LANES) words of xoshiro128++ after Blackman and Vigna (2021), from its state (4, LANES)."""
+    low = np.uint64(0xFFFFFFFF)
+
+    def rotated(x, bits):
+        return (x << np.uint64(bits) | x >> np.uint64(32 - bits)) & low
+
+    a, b, c, d = state.astype(np.uint64)
+    words = []
+    for _ in range(count):
+        words.append((rotated((a + d) & low, 7) + a) & low)
+        shifted = b << np.uint64(9) & low
+        c, d = c ^ a, d ^ b
+        b, a = b ^ c, a ^ d
+        c, d = c ^ shifted, rotated(d, 11)
+    return np.array(words)
+
+
+def test_normals_have_the_stated_error():
+    """Of the same words of the generator in float64: rounding, and near radius 0 that of the uniform number."""
+    count = 2**14
+    state, out = np.empty((4, LANES), np.uint32), np.empty((count, LANES), np.float32)
+    vector_math.seed_generators(np.uint64(3), 0, state)
+    first, second = np.moveaxis(xoshiro(state, count).reshape(-1, 2, LANES), 1, 0)
+    draw(state, out)
+    radius = np.sqrt(-2 * np.log((first & np.uint64(2**31 - 1) | np.uint64(1)) / 2.0**31))
+    signed = np.where(first >> np.uint64(31), -radius, radius)
+    angle = second.astype(np.uint32).view(np.int32) * (np.pi / 2 / 2**31)
+    expected = np.stack([signed * np.cos(angle), signed * np.sin(angle)], axis=1)
+    error = np.abs(out.reshape(expected.shape) - expected).max(1)
+    assert (error <= 4e-7 * np.maximum(1, radius) + np.minimum(7e-8 / radius, 3e-4)).all()
+    assert (error <= 4e-7 * np.maximum(1, radius))[radius > 0.2].all()
+    assert radius.max() > 4
+
+
 def test_normals_are_normal(normals):
     """Five tests, each fails for a fresh key with probability 1e-3."""
     z = normals.ravel()
