@@ -2,7 +2,7 @@
 
 A vector register of a processor holds several numbers, its lanes, and one instruction computes with all of them at
 once. The engine simulates LANES networks side by side, one in each lane. numba has no type for a vector register, and
-where it vectorises loops by itself, sums that should stay in registers go through memory at every step
+of an innermost loop over LANES numbers it makes LANES scalar instructions that go through memory
 (docs/design/processors.md has the measurements). So the inner loops are written instruction by instruction, in the
 language of LLVM, numba's compiler.
 

@@ -72,6 +72,13 @@ def activate_points(x, out, parameter, KIND: tl.constexpr, SIZE: tl.constexpr):
 
 
 @triton.jit
+def log_and_expm1(x, out, SIZE: tl.constexpr):
+    place = tl.arange(0, SIZE)
+    tl.store(out + place, arithmetic.log(tl.abs(tl.load(x + place)) + 1e-30))
+    tl.store(out + SIZE + place, arithmetic.expm1(tl.load(x + place)))
+
+
+@triton.jit
 def draw_points(out, key, SIZE: tl.constexpr):
     network = tl.arange(0, SIZE)
     z0, z1, z2, z3 = arithmetic.normals(key, network, network * 0 + 3, network * 0 + 5, network * 0)
@@ -113,9 +120,11 @@ def elementary() -> dict[str, np.ndarray]:
         kind, parameter = activation_kind(name)
         activate_points[(1,)](x, out, parameter, KIND=kind, SIZE=POINTS)
         found[name] = out.numpy().copy()
+    both = torch.empty((2, POINTS))
+    log_and_expm1[(1,)](x, both, SIZE=POINTS)
     z = torch.empty((4, POINTS))
     draw_points[(1,)](z, KEY, SIZE=POINTS)
-    return found | {"normals": z.numpy()}
+    return found | {"normals": z.numpy(), "log": both[0].numpy(), "expm1": both[1].numpy()}
 
 
 def limited(networks: int) -> dict[str, np.ndarray]:
@@ -258,6 +267,13 @@ def test_activations_are_accurate_to_float32_rounding(interpreted, name):
     relative = name.startswith(("linear", "tanh", "erf", "relu", "leaky_relu", "silu", "swish"))
     bound = 4e-7 * np.abs(expected) if relative else 2e-7 * (1 + np.abs(x))
     assert (np.abs(seen - expected) <= bound + 1e-37).all()
+
+
+def test_logarithm_and_exponential_are_accurate_to_float32_rounding(interpreted):
+    size = np.abs(X) + np.float32(1e-30)
+    exact = {"log": np.log(size.astype(float)), "expm1": np.expm1(np.clip(X, -87, 87).astype(float))}
+    for name, expected in exact.items():
+        assert (np.abs(interpreted[ELEMENTARY][name] - expected) <= 2e-7 * np.abs(expected)).all(), name
 
 
 def test_normals_have_the_stated_error(interpreted):
