@@ -27,7 +27,7 @@ import torch
 
 import eftcore as eft
 from eftcore.ensemble.cpu.engine import CpuEngine
-from eftcore.ensemble.moments import Moments
+from eftcore.ensemble.cpu.moments import Moments
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.threads import thread_count
 from eftcore.specs import EnsembleSpec

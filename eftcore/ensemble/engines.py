@@ -54,7 +54,7 @@ def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: st
         from eftcore.ensemble.gpu.moments import DeviceMoments
 
         return engine, DeviceMoments(spec, path.reference, device=device)
-    from eftcore.ensemble.moments import Moments
+    from eftcore.ensemble.cpu.moments import Moments
 
     return engine, Moments(spec, path.reference)
 

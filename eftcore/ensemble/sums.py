@@ -17,6 +17,15 @@ from eftcore.specs import EnsembleSpec
 LANES = 16
 """Networks that are processed side by side; observations come in bundles of this many."""
 
+UNIT = 8 * LANES
+"""Networks that a processor adds up among themselves before their total joins a shard's sum.
+
+Pieces of a shard are whole units, so that a sum does not depend on how many networks come at once. Another unit would
+add in another order and change the last digits."""
+
+DEVICE_UNIT = 4096
+"""The same for sums that are made on a graphics processor."""
+
 GROUPS = 32
 """Groups that an ensemble's networks fall into, for the joint distribution of errors over depth."""
 

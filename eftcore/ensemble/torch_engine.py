@@ -13,7 +13,7 @@ from eftcore.activations import get_activation
 from eftcore.ensemble.memory import Batch
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.streams import stream_key
-from eftcore.ensemble.sums import LANES
+from eftcore.ensemble.sums import DEVICE_UNIT, LANES, UNIT
 from eftcore.pairs import pair_indices
 from eftcore.specs import EnsembleSpec
 
@@ -22,17 +22,6 @@ _CHUNK_NETWORKS = {"cpu": 1024, "cuda": 1 << 16}
 
 _WHITEN_RTOL = 1e-6
 """Eigenvalues of Q below this times the largest count as zero where an increment is whitened."""
-
-
-def _unit(keep: bool) -> int:
-    """Networks whose observations are added up together."""
-    if keep:
-        from eftcore.ensemble.gpu.moments import GROUP
-
-        return GROUP
-    from eftcore.ensemble.moments import GROUP as BUNDLES
-
-    return BUNDLES * LANES
 
 
 class TorchEngine:
@@ -69,7 +58,7 @@ class TorchEngine:
         per_network = spec.width * (spec.width if spec.sampler == "weights" else 4 * spec.kernel.n_inputs)
         per_network = max(per_network, 4 * len(first) * len(spec.depths))
         self.chunk = LANES * max(1, min(_CHUNK_NETWORKS[device], _CHUNK_NUMBERS[device] // per_network) // LANES)
-        self._batch = Batch(self.chunk, unit=min(_unit(keep), self.chunk), smallest=1)
+        self._batch = Batch(self.chunk, unit=min(DEVICE_UNIT if keep else UNIT, self.chunk), smallest=1)
 
     @property
     def stream(self) -> str:

@@ -1,4 +1,4 @@
-"""The processor's engine: the fused pass of eftcore.ensemble.cpu.kernel, for what it covers."""
+"""The engine for processors: runs the fused pass of eftcore.ensemble.cpu.kernel over the networks of a shard."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from typing import Any
 
 import numpy as np
 
-from eftcore.activations import get_activation
 from eftcore.ensemble.cpu.kernel import simulate_bundles
-from eftcore.ensemble.cpu.tile_pass import ACTIVATIONS
-from eftcore.ensemble.moments import GROUP
+from eftcore.ensemble.kinds import activation_kind
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.streams import stream_key
-from eftcore.ensemble.sums import LANES
+from eftcore.ensemble.sums import LANES, UNIT
 from eftcore.ensemble.threads import in_threads
 from eftcore.pairs import pair_table
 from eftcore.specs import EnsembleSpec
 
 _CHUNK_NUMBERS = 1 << 21
-_CHUNK_GROUPS = 32
+"""Numbers that a piece of observations has at most, if more than one unit of networks fits into that."""
+
+_CHUNK_UNITS = 32
+"""Units of networks that a piece of observations has at most."""
 
 
 def covers(spec: EnsembleSpec) -> bool:
-    """Whether the fused pass can simulate this ensemble: block sampler, float32, an activation that it knows."""
-    return spec.sampler == "block" and spec.dtype == "float32" and _activation(spec) is not None
+    """Whether the fused pass can simulate this ensemble.
 
-
-def _activation(spec: EnsembleSpec) -> tuple[int, float] | None:
-    """The kernel's number for the activation, and its parameter."""
-    activation = get_activation(spec.model.activation)
-    family = {"relu": "leaky_relu", "swish": "silu"}.get(activation.family, activation.family)
-    if not activation.builtin or family not in ACTIVATIONS:
-        return None
-    return list(ACTIVATIONS).index(family), next(iter(activation.parameters.values()), 0.0)
+    It needs the block sampler, float32 states and an activation of eftcore.ensemble.kinds; width, depth and the number
+    of inputs may be any.
+    """
+    return spec.sampler == "block" and spec.dtype == "float32" and activation_kind(spec.model.activation) is not None
 
 
 class CpuEngine:
-    """Observations of one shard. Each network has its own random numbers, so neither threads nor chunks matter."""
+    """Simulates one shard.
+
+    The random numbers of a network depend on the shard's key and the network's index alone, so the results are the same
+    for any number of threads and any size of the pieces.
+    """
 
     stream = "xoshiro128++, keyed by sha256 of (ensemble, shard), then network; Box-Muller"
 
     def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int) -> None:
         assert spec.depths is not None
-        activation = _activation(spec)
+        activation = activation_kind(spec.model.activation)
         assert activation is not None
         model, n_inputs = spec.model, spec.kernel.n_inputs
         self._paired = spec.estimator == "paired"
@@ -67,9 +67,12 @@ class CpuEngine:
         )
 
     def observations(self, samples: int) -> Iterator[np.ndarray]:
-        """(bundles, R, 2 or 4, P, LANES) float64 at a time, ``samples`` networks in all; unused lanes are zero."""
-        bundles = -(-samples // LANES)
-        chunk = GROUP * max(1, min(_CHUNK_GROUPS, _CHUNK_NUMBERS // (GROUP * int(np.prod(self._shape)))))
+        """Observations of ``samples`` networks, a piece at a time, each piece (bundles, R, 2 or 4, P, LANES) float64.
+
+        A bundle is LANES networks. Where ``samples`` is no multiple of that, the last lanes of the last one are zero.
+        """
+        bundles, unit = -(-samples // LANES), UNIT // LANES
+        chunk = unit * max(1, min(_CHUNK_UNITS, _CHUNK_NUMBERS // (unit * int(np.prod(self._shape)))))
         for first in range(0, bundles, chunk):
             observed = np.empty((min(chunk, bundles - first), *self._shape))
             self._simulate(first, observed)

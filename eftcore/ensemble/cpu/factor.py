@@ -1,23 +1,29 @@
-"""Factors R of increment covariances, R R^T = Q, of LANES netroots side by side: any rank, no hidden jitter."""
+"""Factors R of the covariances Q of layer increments, R R^T = Q, for LANES networks side by side.
+
+Q may have any rank; nothing is added to its diagonal to make it regular.
+"""
 
 from __future__ import annotations
 
 from eftcore.ensemble.cpu.lanes import Array, Code, Lanes, vector_code
 
 ROUNDING = 3e-7
-"""Pivots below this times the diagonal entry count as 0: sums of float32 products cannot tell them from 0, and their
-roots would drive duplicated inputs apart."""
+"""A pivot below this times its diagonal entry of Q counts as 0.
+
+Q is made of sums of float32 products, whose rounding hides a pivot that small. The root of a rounding error would be
+5e-4 or so, and would drive the states of two equal inputs apart."""
 
 
 @vector_code
 def cholesky(code: Code, matrix: Array, factor: Array) -> None:
-    """Lower triangular factor of positive semi-definite matrices; where a pivot counts as 0 the column is 0.
+    """Cholesky factors, lower triangular, of positive semi-definite matrices (docs/theory.md, eq. 7.1).
 
-    Equal rows of a matrix give rows of its factor that differ by float64 rounding, which float32 states do not see.
+    Where a pivot counts as 0, its column of the factor is 0. Two equal rows of a matrix give rows of its factor that
+    differ by no more than rounding in float64, too little to change a float32 state.
 
     Args:
-        code: where instructions go.
-        matrix: (N, N, LANES) float64, of which the upper triangle is read.
+        code: writes the instructions.
+        matrix: (N, N, LANES) float64; only its upper triangle is read.
         factor: (N, N, LANES) float64, written.
     """
     size = matrix.shape[0]
@@ -38,17 +44,18 @@ def cholesky(code: Code, matrix: Array, factor: Array) -> None:
 
 @vector_code
 def symmetrise(code: Code, factor: Array, rotation: Array, root: Array) -> None:
-    """root = R U of a lower triangular factor R, with U orthogonal and R U nearly symmetric: nearly Q^(1/2).
+    """root = R U, with R a lower triangular factor of Q and U orthogonal, close to the symmetric root Q^(1/2).
 
-    R U is a factor whatever U is, so only the variance of what follows depends on how symmetric it is. One round of
-    plane rotations improves on the U that is there; each makes one pair of entries equal, at the largest trace that
-    the rotation can reach. For N = 2 that is exact; for N > 2 the rounds converge to Q^(1/2), and a Q that changes
-    little from layer to layer stays close to it with one round a layer.
+    R U is a factor of Q for every orthogonal U, so the law of the networks does not depend on U; the variance of the
+    paired estimator does, and is smallest near the symmetric root. One call does one round of plane rotations, which
+    start from the given U. Each rotation makes one pair of entries of R U, (p, q) and (q, p), equal, and of the two
+    angles that do so it takes the one with the larger trace. For N = 2 one round reaches Q^(1/2). For N > 2 repeated
+    rounds converge to it, and since Q changes little from layer to layer, one round a layer stays close.
 
     Args:
-        code: where instructions go.
-        factor: (N, N, LANES) float64.
-        rotation: (N, N, LANES) float64, orthogonal: U of the last layer, then of this one.
+        code: writes the instructions.
+        factor: (N, N, LANES) float64, R.
+        rotation: (N, N, LANES) float64, orthogonal; U of the last layer on entry, of this layer on return.
         root: (N, N, LANES) float64, written.
     """
     size = factor.shape[0]

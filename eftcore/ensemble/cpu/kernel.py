@@ -1,8 +1,9 @@
-"""The fused pass: LANES networks side by side through all layers, in data that stays in a processor's cache.
+"""The fused pass: LANES networks side by side through all layers, with data that fits into a processor's cache.
 
-A bundle is an array (neurons, N, LANES) float32 whose last axis fills the vector registers. Each layer is one pass over
-tiles of neurons: draw normals, add the increment, apply sigma, add up the products of inputs. Nothing of the size of an
-ensemble is ever stored except the recorded observations.
+The LANES networks of a bundle are an array (neurons, N, LANES) float32, so that a vector register holds the same number
+of LANES networks. A layer is one pass over tiles of neurons. While a tile is in the cache, all is done that the layer
+does to it: normals are drawn, the increment is added, sigma is applied, and products of inputs are added up. Of the
+whole ensemble only the observations at recorded layers are stored.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from eftcore.ensemble.cpu.vector_math import STRICT, seed_generators
 from eftcore.ensemble.sums import LANES
 
 TILE, LEAST_TILE = 128, 16
-"""A tile has about TILE numbers of a network, and at least LEAST_TILE neurons. Their products are added in float32,
-those of tiles in float64."""
+"""A tile has about TILE numbers of each network, and at least LEAST_TILE neurons.
+
+Products are added up in float32 within a tile, and the sums of the tiles in float64."""
 
 FIRST_ROUNDS = 8
-"""Rounds of ``symmetrise`` at the first layer; every later layer starts from the last one's result."""
+"""Rounds of ``symmetrise`` at the first layer, which starts from the unit matrix; each later layer does one."""
 
 CACHE_LINE = 64
 
@@ -45,22 +47,23 @@ def simulate_bundles(
     susceptibility: np.ndarray,
     neighbours: np.ndarray,
 ) -> None:
-    """Simulate bundles ``first``, ``first`` + 1, ... and write their observations.
+    """Simulate bundles ``first``, ``first`` + 1, ... and write their observations (docs/theory.md, 7.1 and 7.2).
 
     Args:
-        key: stream key of the shard, uint64.
-        observed: (bundles, R, 2 or 4, P, LANES) float64, written; what is in it, see eftcore.ensemble.sums. Four
-            vectors stand for the paired estimator.
+        key: stream key of the shard, uint64, see eftcore.ensemble.streams.
+        first: index of the first bundle in the shard; bundle i has the networks i LANES, ..., (i + 1) LANES - 1.
+        observed: (bundles, R, 2 or 4, P, LANES) float64, written. The two vectors of the plain estimator are d and s,
+            the four of the paired one d, s, R and T, as eftcore.ensemble.sums defines them.
         rows: (L+1,) row of ``observed`` for each layer, -1 where nothing is recorded.
-        kind, parameter: the activation, see eftcore.ensemble.cpu.tile_pass.
+        kind, parameter: the activation, see eftcore.ensemble.kinds.
         width: neurons n.
         constants: C_W, C_b, epsilon.
         start: (1, N, N) symmetric root of K^0.
         table: (N, N) index of each pair.
         reference: (2, R, P) K0 and E2(K0) at recorded layers.
         twin_root: (L, N, N) symmetric root of the mean-field increment covariance.
-        twin_moment: (L+1, P) E2(K0).
-        susceptibility, neighbours: (L+1, P, 3), (P, 3) chi and the pairs of its columns.
+        twin_moment: (L+1, P) E2(K0) at every layer.
+        susceptibility, neighbours: (L+1, P, 3), (P, 3) chi and the pairs that its columns stand for.
     """
     paired = observed.shape[2] == 4
     copies = 2 if paired else 1
@@ -133,7 +136,10 @@ def simulate_bundles(
 
 @njit
 def _aligned(vectors):
-    """float32 numbers for this many vectors, from the start of a cache line."""
+    """An array for this many vectors of float32 numbers that begins at the start of a cache line.
+
+    A vector then lies in one cache line and is read at once.
+    """
     numbers = np.empty(vectors * LANES + CACHE_LINE // 4, np.float32)
     skip = (-numbers.ctypes.data % CACHE_LINE) // 4
     return numbers[skip : skip + vectors * LANES]

@@ -1,9 +1,23 @@
-"""LANES numbers side by side in vector registers, for code that numba compiles.
+"""Functions that write vector instructions, for code that numba compiles.
 
-numba has no type for a vector register, and the loop vectoriser keeps no block of sums in registers. So the inner loops
-of the fused pass are Python functions that write the instructions: ``@vector_code`` turns a function of a Code and of
-arrays into one that compiled code can call. In it, an array (..., LANES) indexed by its leading axes is a Lanes value,
-an operator on Lanes is an instruction, a ``for`` over Python's range is unrolled, and one over Code.loop is a loop.
+A vector register of a processor holds several numbers, its lanes, and one instruction computes with all of them at
+once. The engine simulates LANES networks side by side, one in each lane. numba has no type for a vector register, and
+of an innermost loop over LANES numbers it makes LANES scalar instructions that go through memory
+(docs/design/processors.md has the measurements). So the inner loops are written instruction by instruction, in the
+language of LLVM, numba's compiler.
+
+``@vector_code`` marks a Python function that runs while numba compiles and writes the instructions as it runs. Its
+first argument is a Code, the others are the arguments of the compiled function. Inside it
+
+* an Array is an array whose last axis has LANES numbers: ``x[i, j]`` writes the instruction that loads them and
+  ``x[i, j] = value`` the one that stores them;
+* a Lanes value stands for a vector register, and ``a * b + c`` writes a multiplication and an addition;
+* a Python number beside a Lanes value is a constant of the compiled code;
+* ``for k in range(3)`` runs in Python, so its body is written three times, while ``for i in code.loop(0, n)`` writes a
+  loop that the compiled code runs;
+* what such a loop changes is a Variable.
+
+Where a processor's registers are narrower than LANES numbers, LLVM uses several of them for one Lanes value.
 """
 
 from __future__ import annotations
@@ -21,7 +35,9 @@ from numba.extending import intrinsic
 from eftcore.ensemble.sums import LANES
 
 BLOCK = 4
-"""Inputs whose sums and roots stay in registers together: BLOCK^2 sums and 2 BLOCK factors fit 32 registers."""
+"""Rows and columns of a matrix that are worked on together.
+
+Their BLOCK^2 sums and the 2 BLOCK numbers that they are made of fit into 32 vector registers."""
 
 _INDEX = ir.IntType(64)
 _FLOAT, _DOUBLE, _WORD = (ir.VectorType(t, LANES) for t in (ir.FloatType(), ir.DoubleType(), ir.IntType(32)))
@@ -30,14 +46,17 @@ _SUFFIX = {_FLOAT: "f32", _DOUBLE: "f64", _WORD: "i32"}
 
 
 class Lanes:
-    """LANES numbers: float32, float64 or 32-bit words. A Python number beside one stands for LANES copies of it."""
+    """LANES numbers in a vector register: float32, float64 or 32-bit words.
+
+    A Python number in an operation with it stands for LANES copies of that number.
+    """
 
     def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
         self.builder = builder
         self.value = value
 
     def like(self, other: Lanes | float) -> ir.Value:
-        """The other operand as an instruction's operand of this type."""
+        """The other operand of an operation; a Python number becomes a constant of this value's type."""
         if isinstance(other, Lanes):
             return other.value
         vector = self.value.type
@@ -45,11 +64,11 @@ class Lanes:
         return ir.Constant(vector, [number] * LANES)
 
     def new(self, value: ir.Value) -> Lanes:
-        """Another value made by the same code."""
+        """The result of an instruction as a Lanes value."""
         return Lanes(self.builder, value)
 
     def call(self, name: str, *others: ir.Value) -> Lanes:
-        """LLVM's intrinsic function of this name on this type."""
+        """LLVM's built-in function ``llvm.NAME`` for this value's type, such as fabs or sqrt."""
         vector = self.value.type
         kind = ir.FunctionType(vector, [vector] * (1 + len(others)))
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{LANES}{_SUFFIX[vector]}")
@@ -96,31 +115,31 @@ class Lanes:
         return self.new(self.builder.shl(self.value, self.like(bits)))
 
     def signed_shift(self, bits: int) -> Lanes:
-        """Shift of a signed word to the right."""
+        """Words shifted to the right as signed numbers: copies of the sign bit come in from the left."""
         return self.new(self.builder.ashr(self.value, self.like(bits)))
 
     def rotate(self, bits: int) -> Lanes:
-        """Rotation of a word to the left."""
+        """Words rotated to the left: bits that leave on the left come back on the right."""
         return self.call("fshl", self.value, self.like(bits))
 
     def bits(self) -> Lanes:
-        """The words that encode float32 numbers."""
+        """The bits of float32 numbers, as words."""
         return self.new(self.builder.bitcast(self.value, _WORD))
 
     def decoded(self) -> Lanes:
-        """The float32 numbers that words encode."""
+        """The float32 numbers whose bits these words are."""
         return self.new(self.builder.bitcast(self.value, _FLOAT))
 
     def number(self) -> Lanes:
-        """Signed words as float32 numbers."""
+        """Signed whole numbers converted to float32."""
         return self.new(self.builder.sitofp(self.value, _FLOAT))
 
     def double(self) -> Lanes:
-        """float32 as float64."""
+        """float32 converted to float64."""
         return self.new(self.builder.fpext(self.value, _DOUBLE))
 
     def single(self) -> Lanes:
-        """float64 as float32."""
+        """float64 rounded to float32."""
         return self.new(self.builder.fptrunc(self.value, _FLOAT))
 
     def sqrt(self) -> Lanes:
@@ -128,26 +147,30 @@ class Lanes:
         return self.call("sqrt")
 
     def total(self) -> ir.Value:
-        """Sum over the lanes of float64, in a fixed order."""
+        """The sum of the lanes of a float64 value. LLVM chooses the order, the same in every run on one machine."""
         kind = ir.FunctionType(_DOUBLE.element, [_DOUBLE.element, _DOUBLE])
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.vector.reduce.fadd.v{LANES}f64")
         return self.builder.call(function, (ir.Constant(_DOUBLE.element, 0.0), self.value), fastmath=("reassoc",))
 
     def where(self, relation: str, limit: Lanes | float, yes: Lanes | float, no: Lanes | float) -> Lanes:
-        """``yes`` in lanes where ``self relation limit``, else ``no``; a NaN satisfies no relation."""
+        """In each lane ``yes`` if ``self relation limit`` holds there, else ``no``. For a NaN no relation holds.
+
+        ``relation`` is "<", ">", "<=", ">=", "==" or "!=". Both sides are computed in every lane.
+        """
         condition = self.builder.fcmp_ordered(relation, self.value, self.like(limit))
         return self.new(self.builder.select(condition, self.like(yes), self.like(no)))
 
     def clip(self, limit: float) -> Lanes:
-        """Into [-limit, limit]; a NaN becomes a limit."""
+        """Each number limited to [-limit, limit]; a NaN becomes ``limit``."""
         below = self.where("<", limit, self, limit)
         return below.where(">", -limit, below, -limit)
 
 
 class Array:
-    """A C-contiguous array (..., LANES): indexed by its leading axes, it gives and takes Lanes.
+    """A C-contiguous array argument of the function that is being written.
 
-    Where the last axis is another one, the methods give its single numbers.
+    Where its last axis has LANES numbers, indexing by the axes before it loads and stores Lanes values. Where it has no
+    such axis, ``entry``, ``increase`` and ``copies`` reach its single numbers by the indices of all axes.
     """
 
     def __init__(self, context: Any, builder: ir.IRBuilder, kind: types.Array, value: ir.Value) -> None:
@@ -177,21 +200,21 @@ class Array:
         return _index(flat)
 
     def entry(self, *index: Any) -> ir.Value:
-        """One number, such as an index."""
+        """The single number at an index, for instance a position in another array."""
         return self._builder.load(self._builder.gep(self._data, [self._flat(index)]))
 
     def increase(self, number: ir.Value, *index: Any) -> None:
-        """Add to one float64 number."""
+        """Add a float64 number to the single number at an index."""
         place = self._builder.gep(self._data, [self._flat(index)])
         self._builder.store(self._builder.fadd(self._builder.load(place), number), place)
 
     def copies(self, *index: Any) -> Lanes:
-        """LANES copies of one number."""
+        """The single number at an index in every lane."""
         return _copies(self._builder, self._kind, self.entry(*index))
 
 
 class Variable:
-    """A Lanes value that a loop changes; it lives in a register."""
+    """A Lanes value that loops of the compiled code change. LLVM keeps it in a register where one is free."""
 
     def __init__(self, builder: ir.IRBuilder, start: Lanes) -> None:
         self._builder = builder
@@ -199,27 +222,34 @@ class Variable:
         self.set(start)
 
     def get(self) -> Lanes:
-        """The present value."""
+        """Its value at this point of the compiled code."""
         return Lanes(self._builder, self._builder.load(self._place))
 
     def set(self, value: Lanes) -> None:
-        """Replace it."""
+        """Give it another value."""
         self._builder.store(value.value, self._place)
 
 
 class Code:
-    """Loops and variables of a function that is being written. Indices are 64-bit integers or Python's."""
+    """Writes the loops, branches and variables of one function.
+
+    An index is either a Python integer, known while the code is written, or a 64-bit integer of the compiled code.
+    """
 
     def __init__(self, builder: ir.IRBuilder) -> None:
         self._builder = builder
 
     def loop(self, start: Any, stop: Any, step: int = 1) -> Iterator[ir.Value]:
-        """``for i in range(start, stop, step)`` as a loop."""
+        """``for i in code.loop(start, stop, step)`` writes the loop ``for i in range(start, stop, step)``."""
         with cgutils.for_range_slice(self._builder, _index(start), _index(stop), _index(step), _INDEX) as (i, _):
             yield i
 
     def blocks(self, start: Any, stop: Any) -> Iterator[tuple[ir.Value, int]]:
-        """First index and size of blocks of BLOCK, the last one of what is left; code is written once for each size."""
+        """``for first, size in code.blocks(start, stop)`` writes a loop over blocks of BLOCK consecutive indices.
+
+        The last block has what is left. Its size is known only when the code runs, so the body is written once for each
+        size from 1 to BLOCK, and ``size`` is a Python integer in each.
+        """
         rest = self._builder.srem(self._builder.sub(_index(stop), _index(start)), _index(BLOCK))
         full = self._builder.sub(_index(stop), rest)
         for first in self.loop(start, full, BLOCK):
@@ -229,17 +259,17 @@ class Code:
                 yield full, size
 
     def when(self, index: ir.Value, value: int) -> Iterator[None]:
-        """``for _ in when(index, value)`` as ``if index == value``."""
+        """``for _ in code.when(index, value)`` writes ``if index == value``."""
         with self._builder.if_then(self._builder.icmp_signed("==", index, _index(value))):
             yield
 
     def unless(self, index: ir.Value, other: ir.Value) -> Iterator[None]:
-        """``for _ in unless(index, other)`` as ``if index != other``."""
+        """``for _ in code.unless(index, other)`` writes ``if index != other``."""
         with self._builder.if_then(self._builder.icmp_signed("!=", index, other)):
             yield
 
     def add(self, *indices: Any) -> ir.Value:
-        """Sum of indices."""
+        """The sum of some indices."""
         return _sum(self._builder, *indices)
 
     def minimum(self, one: Any, other: Any) -> ir.Value:
@@ -248,11 +278,11 @@ class Code:
         return self._builder.select(self._builder.icmp_signed("<", one, other), one, other)
 
     def zero(self, dtype: str) -> Lanes:
-        """LANES zeros, "float32" or "float64"."""
+        """Zero in every lane, of type "float32" or "float64"."""
         return Lanes(self._builder, ir.Constant(_FLOAT if dtype == "float32" else _DOUBLE, [0.0] * LANES))
 
     def variable(self, start: Lanes) -> Variable:
-        """A value that loops may change."""
+        """A new Variable with this value."""
         return Variable(self._builder, start)
 
 
@@ -270,9 +300,23 @@ def _sum(builder: ir.IRBuilder, *indices: Any) -> ir.Value:
 
 
 def vector_code(write: Callable[..., None]) -> Any:
-    """A function for compiled code, without result, whose instructions ``write(code, *arguments)`` writes.
+    """Make a function that compiled code can call, whose instructions ``write(code, *arguments)`` writes.
 
-    Arrays arrive as Array, integers as 64-bit indices, float64 numbers as Lanes of copies.
+    It returns nothing: results go into arrays. In ``write``, an argument that is an array arrives as an Array, an
+    integer as a 64-bit index, and a float as a Lanes value with that number in every lane.
+
+    >>> from numba import njit
+    >>> @vector_code
+    ... def scaled(code, x, factor, out):
+    ...     for i in code.loop(0, x.shape[0]):
+    ...         out[i] = x[i] * factor
+    >>> @njit
+    ... def run(x, out):
+    ...     scaled(x, 3.0, out)
+    >>> x, out = np.ones((2, LANES)), np.empty((2, LANES))
+    >>> run(x, out)
+    >>> float(out.min()), float(out.max())
+    (3.0, 3.0)
     """
 
     def define(context: Any, *kinds: types.Type) -> Any:

@@ -1,4 +1,8 @@
-"""What the fused pass does once per layer: observations, the linear response, the next covariance."""
+"""What the fused pass does once per layer, after the neurons: observations, linear response, next covariance.
+
+Symbols are those of docs/theory.md, section 7: C_W and C_b the variances of weights and biases, u the response, chi the
+susceptibility, E2 the second moment of sigma at infinite width, S~ the one of the mean-field twin.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,11 @@ from eftcore.ensemble.cpu.lanes import Array, Code, Lanes, vector_code
 
 @vector_code
 def covariances(code: Code, moment: Array, bias_variance: Lanes, scale: Lanes, out: Array) -> None:
-    """out = C_b + scale moment[0], the upper triangles of (N, N, LANES); ``scale`` is C_W / n."""
+    """Covariances of the next increments: out = C_b + scale moment[0], with ``scale`` = C_W / n.
+
+    Both are (N, N, LANES) float64, of which the upper triangle is used. ``moment[0]`` are sums over neurons of products
+    of sigma.
+    """
     size = out.shape[0]
     for a in code.loop(0, size):
         for b in code.loop(a, size):
@@ -18,7 +26,7 @@ def covariances(code: Code, moment: Array, bias_variance: Lanes, scale: Lanes, o
 
 @vector_code
 def single(code: Code, factor: Array, scale: Lanes, out: Array, copy: Any) -> None:
-    """out[copy] = scale factor in float32, both (..., N, N, LANES)."""
+    """out[copy] = scale factor, rounded to float32; (N, N, LANES) each."""
     size = factor.shape[0]
     for a in code.loop(0, size):
         for b in code.loop(0, size):
@@ -27,7 +35,7 @@ def single(code: Code, factor: Array, scale: Lanes, out: Array, copy: Any) -> No
 
 @vector_code
 def spread(code: Code, matrices: Array, layer: Any, scale: Lanes, out: Array, copy: Any) -> None:
-    """out[copy] = scale matrices[layer] of (L, N, N) in every lane, in float32."""
+    """out[copy] = scale matrices[layer] in every lane, rounded to float32, from ``matrices`` (L, N, N)."""
     size = matrices.shape[1]
     for a in code.loop(0, size):
         for b in code.loop(0, size):
@@ -36,7 +44,10 @@ def spread(code: Code, matrices: Array, layer: Any, scale: Lanes, out: Array, co
 
 @vector_code
 def shift(code: Code, susceptibility: Array, neighbours: Array, layer: Any, response: Array, out: Array) -> None:
-    """out = chi u of (P, LANES), with chi (L+1, P, 3) at the pairs ``neighbours`` (P, 3)."""
+    """out = chi u, with u = ``response``, both (P, LANES).
+
+    chi has three entries in each row: ``susceptibility`` (L+1, P, 3), in the columns ``neighbours`` (P, 3).
+    """
     for p in code.loop(0, response.shape[0]):
         terms = [susceptibility.copies(layer, p, k) * response[neighbours.entry(p, k)] for k in range(3)]
         out[p] = terms[0] + terms[1] + terms[2]
@@ -55,7 +66,11 @@ def respond(
     scale: Lanes,
     weight_variance: Lanes,
 ) -> None:
-    """u += eps^2 (chi u + C_W (S~ - E2)), with S~ in moment[1]; ``step`` is eps^2, ``scale`` C_W / n."""
+    """One layer of the linear response (eq. 7.3): u += eps^2 (chi u + C_W (S~ - E2(K0))).
+
+    u is ``response`` and chi u is ``shifted``, (P, LANES) each; ``scale`` moment[1] is C_W S~ with ``scale`` = C_W / n;
+    ``expected`` (L+1, P) is E2(K0), ``step`` is eps^2, ``table`` (N, N) has the index of each pair.
+    """
     size = table.shape[0]
     for a in code.loop(0, size):
         for b in code.loop(a, size):
@@ -76,7 +91,11 @@ def observe(
     table: Array,
     scale: Lanes,
 ) -> None:
-    """observed[bundle, row, quantity] = scale sums[0] - reference[quantity, row] in pair space; ``scale`` is 1 / n."""
+    """Write d (quantity 0) or s (quantity 1): the mean over neurons minus its value at infinite width.
+
+    observed[bundle, row, quantity] = scale sums[0] - reference[quantity, row] for every pair, with ``scale`` = 1 / n
+    and ``sums[0]`` (N, N, LANES) the network's sums over neurons.
+    """
     size = table.shape[0]
     for a in code.loop(0, size):
         for b in code.loop(a, size):
@@ -97,7 +116,11 @@ def observe_rest(
     scale: Lanes,
     weight: Lanes,
 ) -> None:
-    """observed[bundle, row, quantity] = scale (sums[0] - sums[1]) - weight control, in pair space."""
+    """Write R (quantity 2) or T (quantity 3): network minus twin minus linear response (eq. 7.4).
+
+    observed[bundle, row, quantity] = scale (sums[0] - sums[1]) - weight control for every pair, with ``scale`` = 1 / n,
+    ``sums`` the sums over neurons of network and twin, and ``control`` (P, LANES) u or chi u.
+    """
     size = table.shape[0]
     for a in code.loop(0, size):
         for b in code.loop(a, size):

@@ -1,7 +1,8 @@
 """What the fused pass does to a tile of neurons: normals, increment, activation, products of inputs.
 
-A tile is neurons ``begin`` to ``begin + count`` of an array (neurons, N, LANES) float32. It is small enough to stay in
-a processor's first cache, and blocks of BLOCK x BLOCK sums or factors stay in its registers.
+A tile is the neurons ``begin``, ..., ``begin + count - 1`` of an array (neurons, N, LANES) float32. It is small enough
+for a processor's first-level cache. Matrices are worked on in blocks of BLOCK x BLOCK entries, which stay in registers
+while the loop over neurons runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from eftcore.ensemble.cpu import vector_math
 from eftcore.ensemble.cpu.lanes import BLOCK, Array, Code, Lanes, vector_code
+from eftcore.ensemble.kinds import KINDS
 
 ACTIVATIONS: dict[str, Callable[[Lanes, Lanes], Lanes]] = {
     "linear": lambda x, _: x,
@@ -21,18 +23,24 @@ ACTIVATIONS: dict[str, Callable[[Lanes, Lanes], Lanes]] = {
     "silu": lambda x, _: vector_math.silu(x),
     "softplus": lambda x, beta: vector_math.softplus(beta * x) / beta,
 }
-"""Activations of the fused pass as functions of x and of their parameter; ``activate`` numbers them in this order."""
+"""The activations of eftcore.ensemble.kinds as functions of x and of their parameter."""
 
 
 @vector_code
 def fill_normals(code: Code, generators: Array, out: Array) -> None:
-    """Standard normals into out (even number, LANES) float32, one stream (4 words, LANES) uint32 for each lane."""
+    """Fill ``out`` (an even number, LANES) float32 with standard normals.
+
+    Every lane has a generator of its own, a column of ``generators`` (4 words, LANES) uint32, which moves on.
+    """
     vector_math.write_normals(code, generators, out)
 
 
 @vector_code
 def advance(code: Code, state: Array, begin: Any, count: Any, root: Array, z: Array) -> None:
-    """Tile of ``state`` += z root^T, with root (N, N, LANES) and z (at least count, N, LANES)."""
+    """Add a layer's increment to the tile: state += z root^T.
+
+    ``z`` (at least count, N, LANES) are normals, ``root`` (N, N, LANES) is epsilon times a factor of Q.
+    """
     size = root.shape[0]
     for b, columns in code.blocks(0, size):
         for a, rows in code.blocks(0, size):
@@ -41,7 +49,7 @@ def advance(code: Code, state: Array, begin: Any, count: Any, root: Array, z: Ar
 
 @vector_code
 def advance_lower(code: Code, state: Array, begin: Any, count: Any, root: Array, z: Array) -> None:
-    """``advance`` with a lower triangular root."""
+    """``advance`` where ``root`` is lower triangular; what is above its diagonal is not read."""
     size = root.shape[0]
     for b, columns in code.blocks(0, size):
         _advance_block(code, state, begin, count, root, z, (b, columns), (b, columns), lower=True)
@@ -75,16 +83,23 @@ def _advance_block(
 
 @vector_code
 def activate(code: Code, kind: Any, parameter: Lanes, x: Array, begin: Any, count: Any, out: Array) -> None:
-    """out[i] = sigma(x[begin + i]) for i < count, of x and out (numbers, LANES); ``kind`` as in ACTIVATIONS."""
-    for case, function in enumerate(ACTIVATIONS.values()):
+    """out[i] = sigma(x[begin + i]) for i < count, with x and out (numbers, LANES) float32.
+
+    ``kind`` is the activation's number in eftcore.ensemble.kinds. The loop is written once for every activation, and
+    the branch between them is outside the loop.
+    """
+    for case, name in enumerate(KINDS):
         for _ in code.when(kind, case):
             for i in code.loop(0, count):
-                out[i] = function(x[code.add(begin, i)], parameter.single())
+                out[i] = ACTIVATIONS[name](x[code.add(begin, i)], parameter.single())
 
 
 @vector_code
 def add_products(code: Code, tile: Array, begin: Any, count: Any, total: Array) -> None:
-    """Add the tile's sums over neurons of products of inputs a <= b to total[a, b] of (N, N, LANES) float64."""
+    """total[a, b] += sum over the tile's neurons of tile[:, a] tile[:, b], for inputs a <= b.
+
+    ``total`` is (N, N, LANES) float64. The sum over the tile is made in float32.
+    """
     size = tile.shape[1]
     for a, height in code.blocks(0, size):
         rows = [code.add(a, r) for r in range(height)]

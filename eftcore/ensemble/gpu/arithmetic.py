@@ -1,7 +1,9 @@
-"""Random normals and activations of the graphics kernel, in float32 and straight-line arithmetic.
+"""Random normals and activations for the kernel on graphics processors, in float32.
 
-No library calls: the same operations run on every device and under Triton's interpreter, up to the contraction of
-a product and a sum into one rounding. The polynomials are those of eftcore.ensemble.cpu.vector_math.
+Each function is a fixed sequence of additions, multiplications and selections without calls to a library. So every
+device and Triton's interpreter do the same operations; results differ only where a compiler fuses a product and a sum,
+which rounds once instead of twice. The polynomials come from eftcore.ensemble.minimax, as those of the engine for
+processors do; the logarithm and tanh are computed another way here.
 """
 
 from __future__ import annotations
@@ -9,16 +11,51 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-KINDS = {"linear": 0, "tanh": 1, "erf": 2, "leaky_relu": 3, "gelu": 4, "silu": 5, "softplus": 6}
-"""Activations that ``activate`` knows; its parameter is erf's scale, leaky_relu's slope or softplus' beta."""
+from eftcore.ensemble import minimax
+
+MANTISSA_BITS = tl.constexpr(minimax.MANTISSA_BITS)
+SQRT_HALF_BITS = tl.constexpr(minimax.SQRT_HALF_BITS)
+ROUND = tl.constexpr(minimax.ROUND)
+LOG_2_HIGH = tl.constexpr(minimax.LOG_2_HIGH)
+LOG_2_LOW = tl.constexpr(minimax.LOG_2_LOW)
+EXP_LIMIT = tl.constexpr(minimax.EXP_LIMIT)
+ERF_SPLIT = tl.constexpr(minimax.ERF_SPLIT)
+ERF_LIMIT = tl.constexpr(minimax.ERF_LIMIT)
+SINE = tl.constexpr(minimax.SINE.numerator)
+COSINE = tl.constexpr(minimax.COSINE.numerator)
+LOG = tl.constexpr(minimax.LOG.numerator)
+EXP = tl.constexpr(minimax.EXP.numerator)
+ERF = tl.constexpr(minimax.ERF.numerator)
+LOG_ERFC = tl.constexpr(minimax.LOG_ERFC.numerator)
+SOFTPLUS = tl.constexpr(minimax.SOFTPLUS.numerator)
+
+
+@triton.constexpr_function
+def _length(numbers):
+    """How many coefficients there are; a constant of the compiled kernel, where len knows no tl.constexpr."""
+    return len(numbers)
+
+
+@triton.jit
+def _polynomial(x, COEFFICIENTS: tl.constexpr):
+    """The polynomial with these coefficients, highest power first, by Horner's scheme."""
+    value = COEFFICIENTS[0]
+    for k in tl.static_range(1, _length(COEFFICIENTS)):
+        value = value * x + COEFFICIENTS[k]
+    return value
 
 
 @triton.jit
 def normals(key, network, layer, neuron, group):
-    """Four blocks of standard normals, inputs 4 group .. 4 group + 3 of these neurons.
+    """Four blocks of standard normals, for the inputs 4 group, ..., 4 group + 3 of these neurons.
 
-    Philox4x32-10 (Salmon et al., 2011) of the counter (network, layer, neuron, group), then Box-Muller on 31 random
-    bits for the radius (|z| < 6.6), one for the sign and 32 for an angle in a half circle. Absolute error below 4e-7.
+    Philox4x32-10 (Salmon et al., 2011) turns the key and the counter (network, layer, neuron, group) into four random
+    words; there is no state that moves on. Two words give two normals by the method of Box and Muller: 31 bits of the
+    first make the radius r, which is below 6.7, one bit its sign, and the 32 bits of the second an angle in a half
+    circle.
+
+    r^2 is a difference of logarithms, with an absolute error below 1e-5. So the error of a normal is below
+    4e-7 max(1, r) + 1e-5 / r, and at most 3.2e-3; its root mean square is 1.2e-6.
     """
     a, b, c, d = tl.philox(key, network, layer, neuron, group)
     z0, z1 = _box_muller(a, b)
@@ -28,109 +65,83 @@ def normals(key, network, layer, neuron, group):
 
 @triton.jit
 def _box_muller(first, second):
+    """Two blocks of standard normals from two blocks of random words."""
     uniform = (first >> 1).to(tl.int32).to(tl.float32) + 0.5
     radius = tl.sqrt(tl.abs(2.0 * (21.487562597358306 - log(uniform))))
     signed = (radius.to(tl.uint32, bitcast=True) | (first << 31)).to(tl.float32, bitcast=True)
     angle = second.to(tl.int32, bitcast=True).to(tl.float32) * 7.314590396335798e-10
     square = angle * angle
-    sine = 2.60187239e-06
-    sine = sine * square - 0.000198074051
-    sine = sine * square + 0.00833302495
-    sine = sine * square - 0.166666567
-    sine = sine * square + 1.0
-    cosine = -2.60512018e-07
-    cosine = cosine * square + 2.47601451e-05
-    cosine = cosine * square - 0.00138883611
-    cosine = cosine * square + 0.0416666362
-    cosine = cosine * square - 0.499999994
-    cosine = cosine * square + 1.0
+    sine = _polynomial(square, SINE)
+    cosine = _polynomial(square, COSINE)
     return signed * cosine, signed * sine * angle
 
 
 @triton.jit
 def log(x):
-    """log x for normal positive x; relative error below 2e-7."""
+    """log x for positive x that are normal float32 numbers; relative error below 2e-7.
+
+    The bits of x give k and t with x = 2^k (1 + t) and 1 + t between sqrt(1/2) and sqrt(2), and
+    log x = k log 2 + log(1 + t), with log(1 + t) = t - t^2 / 2 + t^3 LOG(t).
+    """
     bits = x.to(tl.int32, bitcast=True)
-    exponent = (bits - 0x3F3504F3) >> 23
-    t = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1.0
-    q = -0.0797421439
-    q = q * t + 0.12655697
-    q = q * t - 0.129892768
-    q = q * t + 0.142099457
-    q = q * t - 0.166415816
-    q = q * t + 0.20001201
-    q = q * t - 0.250003039
-    q = q * t + 0.333333299
+    exponent = (bits - SQRT_HALF_BITS) >> MANTISSA_BITS
+    t = (bits - (exponent << MANTISSA_BITS)).to(tl.float32, bitcast=True) - 1.0
+    q = _polynomial(t, LOG)
     square = t * t
-    # an integer in the last bits of 1.5 * 2^23 is converted by subtracting that number
-    whole = (exponent + 0x4B400000).to(tl.float32, bitcast=True) - 12582912.0
+    # a whole number added to the bits of ROUND is converted to float32 by subtracting ROUND
+    whole = (exponent + 0x4B400000).to(tl.float32, bitcast=True) - ROUND
     return whole * 0.6931471805599453 + (t - 0.5 * square + square * t * q)
 
 
 @triton.jit
 def expm1(x):
-    """exp(x) - 1 for x clamped to [-87, 87]; relative error below 2e-7."""
-    x = tl.minimum(tl.maximum(x, -87.0), 87.0)
-    shifted = x * 1.4426950408889634 + 12582912.0
-    k = shifted - 12582912.0
-    r = x - k * 0.693145751953125
-    r = r - k * 1.42860682030941723e-6
-    p = 0.00139013097
-    p = p * r + 0.00836320006
-    p = p * r + 0.0416668541
-    p = p * r + 0.16666577
-    p = p * r + 0.499999996
-    scale = ((shifted.to(tl.int32, bitcast=True) + 127) << 23).to(tl.float32, bitcast=True)
+    """exp(x) - 1 for x clamped to [-87, 87]; relative error below 2e-7.
+
+    x = k log 2 + r with whole k and |r| <= log(2) / 2, so that exp(x) - 1 = 2^k (exp(r) - 1) + (2^k - 1).
+    """
+    x = tl.minimum(tl.maximum(x, -EXP_LIMIT), EXP_LIMIT)
+    shifted = x * 1.4426950408889634 + ROUND
+    k = shifted - ROUND
+    r = x - k * LOG_2_HIGH
+    r = r - k * LOG_2_LOW
+    p = _polynomial(r, EXP)
+    scale = ((shifted.to(tl.int32, bitcast=True) + 127) << MANTISSA_BITS).to(tl.float32, bitcast=True)
     return scale * (r + r * r * p) + (scale - 1.0)
 
 
 @triton.jit
 def _tanh(x):
+    """(exp(2x) - 1) / (exp(2x) + 1)."""
     e = expm1(x + x)
     return e / (e + 2.0)
 
 
 @triton.jit
 def _erf(x):
-    size = tl.minimum(tl.abs(x), 3.95)
+    """A polynomial for |x| < 1, from there on 1 - exp of one."""
+    size = tl.minimum(tl.abs(x), ERF_LIMIT)
     square = x * x
-    near = -0.000563142216
-    near = near * square + 0.00491755141
-    near = near * square - 0.0267113113
-    near = near * square + 0.112801801
-    near = near * square - 0.376123262
-    near = near * square + 1.12837912
-    far = -1.34090953e-05
-    far = far * size + 0.000319348857
-    far = far * size - 0.00345007305
-    far = far * size + 0.0226749203
-    far = far * size - 0.103442295
-    far = far * size - 0.638926727
-    far = far * size - 1.12604658
-    far = far * size - 0.000720900024
+    near = _polynomial(square, ERF)
+    far = _polynomial(size, LOG_ERFC)
     tail = expm1(far)
-    return tl.where(size < 1.0, near * x, tl.where(x < 0.0, tail, -tail))
+    return tl.where(size < ERF_SPLIT, near * x, tl.where(x < 0.0, tail, -tail))
 
 
 @triton.jit
 def _softplus(x):
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))."""
     y = expm1(-tl.abs(x)) + 1.0
-    p = -0.00324402337
-    p = p * y + 0.0198514542
-    p = p * y - 0.056959519
-    p = p * y + 0.106036533
-    p = p * y - 0.153055917
-    p = p * y + 0.196759389
-    p = p * y - 0.249541336
-    p = p * y + 0.333299624
-    p = p * y - 0.499999024
-    p = p * y + 0.999999995
+    p = _polynomial(y, SOFTPLUS)
     return tl.maximum(x, 0.0) + y * p
 
 
 @triton.jit
 def activate(x, parameter, KIND: tl.constexpr):
-    """sigma(x) elementwise; relative error below 4e-7 for tanh and silu, absolute below 2e-7 (1 + |x|) for the rest."""
+    """sigma(x) for every entry of a block; KIND is the activation's number in eftcore.ensemble.kinds.
+
+    The relative error of tanh, erf and silu is below 4e-7 for x > -87, the absolute error of gelu and softplus below
+    2e-7 (1 + |x|).
+    """
     if KIND == 0:
         return x
     elif KIND == 1:

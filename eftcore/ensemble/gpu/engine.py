@@ -1,4 +1,7 @@
-"""The graphics processor's engine: the persistent kernel of eftcore.ensemble.gpu.kernel, for what it covers."""
+"""The engine for graphics processors: runs the kernel of eftcore.ensemble.gpu.kernel over the networks of a shard.
+
+A warp is 32 lanes of a graphics processor that execute the same instruction together, each with registers of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +11,50 @@ from typing import Any
 import numpy as np
 import torch
 
-from eftcore.activations import get_activation
-from eftcore.ensemble.gpu.arithmetic import KINDS
 from eftcore.ensemble.gpu.kernel import simulate_block
-from eftcore.ensemble.gpu.moments import GROUP
+from eftcore.ensemble.kinds import activation_kind
 from eftcore.ensemble.memory import Batch
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.streams import stream_key
+from eftcore.ensemble.sums import DEVICE_UNIT
 from eftcore.errors import InputError
 from eftcore.specs import EnsembleSpec
 
 MAX_INPUTS = {"plain": 8, "paired": 4}
-"""Loops over pairs of inputs are unrolled: beyond this they take minutes to compile, and rotations spill registers."""
+"""Most inputs for each estimator.
+
+Triton writes the loops over pairs of inputs out in full. With more inputs they take minutes to compile, and the paired
+estimator's rotations need more registers than a lane has."""
 
 MAX_WARPS = 16
+"""Most warps that share one network."""
+
 LANE_NUMBERS = 32
-"""Numbers of state in a lane's registers."""
+"""Numbers of the networks' states that each lane keeps in its registers."""
 
 _CHUNK_NUMBERS = 1 << 27
+"""Numbers that a piece of observations has at most."""
+
 _MAX_NETWORKS = 2**31 - 1
 
 
 def covers(spec: EnsembleSpec) -> bool:
-    """Whether the kernel can simulate this ensemble: block sampler, float32, few inputs, an activation that it knows,
-    and a network whose state fits into the registers of one block."""
-    block = spec.sampler == "block" and spec.dtype == "float32" and spec.kernel.n_inputs <= MAX_INPUTS[spec.estimator]
-    return block and _activation(spec) is not None and _state(spec) <= 32 * MAX_WARPS * LANE_NUMBERS
+    """Whether the kernel can simulate this ensemble.
+
+    It needs the block sampler, float32 states, an activation of eftcore.ensemble.kinds, at most MAX_INPUTS inputs, and
+    a network whose state fits into the registers of MAX_WARPS warps.
+    """
+    if spec.sampler != "block" or spec.dtype != "float32" or activation_kind(spec.model.activation) is None:
+        return False
+    return spec.kernel.n_inputs <= MAX_INPUTS[spec.estimator] and _state(spec) <= 32 * MAX_WARPS * LANE_NUMBERS
 
 
 def compile_constants(spec: EnsembleSpec) -> dict[str, Any]:
-    """What the kernel is compiled for."""
-    activation = _activation(spec)
+    """The values of the kernel's parameters that are fixed when it is compiled, by name.
+
+    There are as many networks side by side in a warp as its registers hold, 32 at most.
+    """
+    activation = activation_kind(spec.model.activation)
     assert activation is not None
     width = _power_of_two(spec.width)
     return {
@@ -52,38 +68,39 @@ def compile_constants(spec: EnsembleSpec) -> dict[str, Any]:
 
 
 def launch_options(spec: EnsembleSpec) -> dict[str, Any]:
-    """How it is launched. One warp for each block where it can be: its lanes need no barrier to add up."""
+    """Triton's options for compiling and launching the kernel.
+
+    A block has one warp where its state fits into that: the lanes of one warp add up without waiting for others.
+    """
     return {"num_warps": max(1, _state(spec) // (32 * LANE_NUMBERS)), "enable_fp_fusion": True}
 
 
 def _state(spec: EnsembleSpec) -> int:
-    """Numbers of a network's state, and its twin's, with the width and inputs rounded up to a power of two."""
+    """Numbers of a network's state, and of its twin's where there is one.
+
+    Width and number of inputs are rounded up to powers of two, which Triton's blocks need.
+    """
     numbers = _power_of_two(spec.width) * _power_of_two(spec.kernel.n_inputs)
     return numbers * (2 if spec.estimator == "paired" else 1)
 
 
 def _power_of_two(number: int) -> int:
-    """The smallest one that is not less."""
+    """The smallest power of two that is not less than ``number``."""
     return 1 << (number - 1).bit_length()
 
 
-def _activation(spec: EnsembleSpec) -> tuple[int, float] | None:
-    """The kernel's number for the activation, and its parameter."""
-    activation = get_activation(spec.model.activation)
-    family = {"relu": "leaky_relu", "swish": "silu"}.get(activation.family, activation.family)
-    if not activation.builtin or family not in KINDS:
-        return None
-    return KINDS[family], next(iter(activation.parameters.values()), 0.0)
-
-
 class GpuEngine:
-    """Observations of one shard, which stay on the device. Random numbers belong to networks, not to blocks."""
+    """Simulates one shard. The observations stay on the device.
+
+    The random numbers of a network depend on the shard's key and the network's index alone, so the results are the same
+    whatever networks share a block or a launch.
+    """
 
     stream = "Philox4x32-10, keyed by sha256 of (ensemble, shard), counted by (network, layer, neuron); Box-Muller"
 
     def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int, device: str) -> None:
         assert spec.depths is not None
-        activation = _activation(spec)
+        activation = activation_kind(spec.model.activation)
         assert activation is not None
         _, parameter = activation
         model, n_inputs = spec.model, spec.kernel.n_inputs
@@ -110,12 +127,15 @@ class GpuEngine:
         self._constants = compile_constants(spec)
 
     def observations(self, samples: int) -> Iterator[torch.Tensor]:
-        """(1, R, 2 or 4, P, networks) float64 at a time, ``samples`` networks in all. InputError for too many."""
+        """Observations of ``samples`` networks, a piece at a time, each piece (1, R, 2 or 4, P, networks) float64.
+
+        Raises InputError where there are more networks than 31 bits can count.
+        """
         if samples > _MAX_NETWORKS:
             raise InputError(f"simulate: samples = {samples}: at most {_MAX_NETWORKS} in one shard; use more shards")
         block = self._constants["NETWORKS"]
         chunk = block * max(1, _CHUNK_NUMBERS // int(np.prod(self._shape)) // block)
-        unit = min(GROUP, chunk)
+        unit = min(DEVICE_UNIT, chunk)
         yield from Batch(chunk // unit * unit, unit=unit, smallest=unit).pieces(samples, self._simulate)
 
     def _simulate(self, first: int, networks: int) -> torch.Tensor:

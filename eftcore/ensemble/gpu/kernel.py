@@ -1,8 +1,12 @@
-"""The persistent kernel: a block of networks goes through all layers in the registers of a graphics processor.
+"""The kernel: a block of networks goes through all layers in the registers of a graphics processor.
 
-A block is NETWORKS networks side by side; the state is N separate blocks (WIDTH, NETWORKS), one for each input, so that
-products of inputs and increments are plain arithmetic and sums over neurons are the only exchange between lanes. Memory
-is touched only for the mean-field path and, at recorded layers, for the observations.
+Each program of the launch simulates NETWORKS networks side by side. Their states are N blocks (WIDTH, NETWORKS), one
+for each input. Triton spreads every block over the lanes in the same way, so that products of inputs and increments
+need nothing from other lanes; only sums over neurons do. The states never leave the registers. The program reads the
+path of the infinite-width theory from memory, and writes the observations at recorded layers.
+
+Triton has no arrays of blocks. So the states, and every matrix with one number per network, are Python tuples of
+blocks, and loops over their entries are written out in full while the kernel is compiled.
 """
 
 from __future__ import annotations
@@ -37,22 +41,31 @@ def simulate_block(
     MASKED: tl.constexpr,
     NETWORKS: tl.constexpr,
 ):
-    """Simulate networks ``first`` + NETWORKS program_id + 0 .. NETWORKS - 1 and write their observations.
+    """Simulate NETWORKS networks and write their observations (docs/theory.md, 7.1 and 7.2).
+
+    Program i of the launch takes the networks ``first`` + i NETWORKS, ..., ``first`` + (i + 1) NETWORKS - 1.
 
     Args:
-        observed: (R, 2 or 4, P, networks) float64, written; what is in it, see eftcore.ensemble.sums.
+        observed: (R, 2 or 4, P, networks) float64, written. The two vectors of the plain estimator are d and s, the
+            four of the paired one d, s, R and T, as eftcore.ensemble.sums defines them.
         rows: (L+1,) int32, row of ``observed`` for each layer, -1 where nothing is recorded.
         constants: (5,) float64 C_W, C_b, epsilon, the activation's parameter, 1 / n.
         start: (N, N) float32 symmetric root of K^0.
         reference: (2, R, P) float64 K0 and E2(K0) at recorded layers.
-        twin_root: (L+1, N, N) float32 epsilon times the root of the mean-field increment covariance; last unused.
-        twin_moment: (L+1, P) float64 E2(K0).
+        twin_root: (L+1, N, N) float32 epsilon times the root of the mean-field increment covariance; the last layer's
+            is not used.
+        twin_moment: (L+1, P) float64 E2(K0) at every layer.
         susceptibility: (L+1, P, 3) float64 chi, columns at the pairs aa, ab, bb of each pair (a, b).
-        key: stream key of the shard, 63 bits.
-        first, networks: index of the first network; how many ``observed`` holds.
+        key: stream key of the shard, see eftcore.ensemble.streams; its upper 63 bits.
+        first: index of the first network in the shard.
+        networks: how many networks ``observed`` holds; programs write nothing beyond them.
         width, depth, recorded: n, L, R.
-        KIND: the activation, see gpu_math.
-        WIDTH, MASKED: n rounded up to a power of two; whether that changed it.
+        KIND: the activation's number in eftcore.ensemble.kinds.
+        PAIRED: whether the estimator is the paired one.
+        N: number of inputs.
+        WIDTH: n rounded up to a power of two.
+        MASKED: whether WIDTH differs from n, so that the neurons beyond n must be kept out of sums.
+        NETWORKS: networks side by side in a program, a power of two.
     """
     PAIRS: tl.constexpr = N * (N + 1) // 2
     COPIES: tl.constexpr = 4 if PAIRED else 2
@@ -109,7 +122,7 @@ def simulate_block(
                     next_place += tl.cast(PAIRS, tl.int64) * networks
                     tl.store(next_place, change - shifted[p] * inverse_variance, mask=keep)
 
-        # the step of the last layer goes nowhere
+        # after the last layer this step changes nothing that is read again; leaving it out would take a branch
         covariance = ()
         for p in tl.static_range(PAIRS):
             increment = bias_variance + weight_variance * (moment[p].to(tl.float64) * inverse_width)
@@ -134,7 +147,10 @@ def simulate_block(
 
 @triton.jit
 def _draw(key, network, layer, neuron, N: tl.constexpr):
-    """Standard normals of every input. They depend on key, network, layer, neuron and input alone."""
+    """Standard normals for every input, a tuple of N blocks.
+
+    They depend on key, network, layer, neuron and input alone.
+    """
     z = ()
     for group in tl.static_range((N + 3) // 4):
         z = z + normals(key, network, neuron * 0 + layer, neuron, neuron * 0 + group)
@@ -155,7 +171,7 @@ def _advance(state, root, z, N: tl.constexpr):
 
 @triton.jit
 def _advance_lower(state, root, z, N: tl.constexpr):
-    """state + z root^T for a lower triangular root."""
+    """state + z root^T where ``root`` is lower triangular."""
     moved = ()
     for a in tl.static_range(N):
         entry = state[a]
@@ -167,7 +183,7 @@ def _advance_lower(state, root, z, N: tl.constexpr):
 
 @triton.jit
 def _fire(state, parameter, live, KIND: tl.constexpr, N: tl.constexpr, MASKED: tl.constexpr):
-    """sigma of every input."""
+    """sigma of the states, 0 for neurons beyond n."""
     fired = ()
     for a in tl.static_range(N):
         fired = fired + (activate(state[a], parameter, KIND),)
@@ -176,7 +192,7 @@ def _fire(state, parameter, live, KIND: tl.constexpr, N: tl.constexpr, MASKED: t
 
 @triton.jit
 def _alive(state, live, N: tl.constexpr, MASKED: tl.constexpr):
-    """Zero beyond the last neuron."""
+    """The states, 0 for neurons beyond n."""
     alive = state
     if MASKED:
         alive = ()
@@ -187,7 +203,7 @@ def _alive(state, live, N: tl.constexpr, MASKED: tl.constexpr):
 
 @triton.jit
 def _products(state, N: tl.constexpr):
-    """Sums over neurons of the products of inputs a <= b."""
+    """Sums over neurons of the products of inputs a <= b, a tuple of P blocks (1, NETWORKS)."""
     sums = ()
     for a in tl.static_range(N):
         for b in tl.static_range(a, N):
@@ -197,7 +213,7 @@ def _products(state, N: tl.constexpr):
 
 @triton.jit
 def _chi(susceptibility, response, N: tl.constexpr):
-    """Susceptibility times response: the pair (a, b) answers to aa, ab and bb."""
+    """chi u: row (a, b) of the susceptibility has entries in the columns aa, ab and bb alone."""
     shifted = ()
     for a in tl.static_range(N):
         for b in tl.static_range(a, N):

@@ -1,4 +1,4 @@
-"""Adds observations up where they are made: the sums of eftcore.ensemble.moments on a graphics processor."""
+"""Adds observations up on the graphics processor that made them: the sums of eftcore.ensemble.sums."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ import triton.language as tl
 
 from eftcore.ensemble.groups import GroupSums
 from eftcore.ensemble.reference import Reference
-from eftcore.ensemble.sums import POWERS, on_grid, sum_shapes
+from eftcore.ensemble.sums import DEVICE_UNIT, POWERS, on_grid, sum_shapes
 from eftcore.pairs import pair_indices, pair_table
 from eftcore.specs import EnsembleSpec
 
 BLOCK = 512
-"""Networks added side by side; each lane adds its own in order, then the lanes are added as a tree."""
-
-GROUP = 8 * BLOCK
-"""Networks whose total joins a sum at once."""
+"""Networks that a program adds side by side, before it sums them up; a divisor of DEVICE_UNIT."""
 
 _SINGLE = ("deviation", "source", "source_2", "residual")
+"""Sums with an entry for each pair, in the order in which ``_add_single`` adds to them."""
+
 _SYMMETRIC = ("deviation_2", "deviation_4", "increment", "increment_2", "residual_2", "change", "change_2")
+"""Sums with an entry for each two pairs p <= q, in the order in which ``_add_pairs`` adds to them."""
+
 _ORDERED = ("deviation_3", "change_residual")
+"""Sums with an entry for each pair p and each pair q, likewise."""
 
 
 class DeviceMoments:
-    """Sums of one shard, fed with observations that stay on their device; only sums ever leave it.
+    """The sums of one shard, to which observations are added on the device where they are; only sums leave it.
 
-    Every sum has one program that adds to it, group after group in order, so the result is the same in every run, and
-    does not depend on how many networks come at once where that is a multiple of GROUP.
+    Each sum is added to by one program, unit after unit of networks in order. So the result is the same in every run,
+    and does not depend on how many networks come at once where that is a multiple of DEVICE_UNIT.
     """
 
     def __init__(self, spec: EnsembleSpec, reference: Reference, *, device: str) -> None:
@@ -53,20 +55,20 @@ class DeviceMoments:
         self._ordered = self._double(zeros((recorded, self._pairs, self._pairs, len(_ORDERED))))
 
     def add(self, observed: torch.Tensor) -> None:
-        """Add observations (1, R, 2 or 4, P, networks) float64: d, s, and for paired also R, T."""
-        for begin in range(0, observed.shape[-1], GROUP):
-            self._add_group(observed, begin, min(GROUP, observed.shape[-1] - begin))
+        """Add observations (1, R, 2 or 4, P, networks) float64: d, s, and for the paired estimator also R, T."""
+        for begin in range(0, observed.shape[-1], DEVICE_UNIT):
+            self._add_unit(observed, begin, min(DEVICE_UNIT, observed.shape[-1] - begin))
         self._groups.add_networks(observed)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def _add_group(self, observed: torch.Tensor, begin: int, networks: int) -> None:
+    def _add_unit(self, observed: torch.Tensor, begin: int, networks: int) -> None:
         _, recorded, copies, pairs, stride = observed.shape
         known = {"PAIRED": copies == 4, "BLOCK": BLOCK, "num_warps": 4, "enable_fp_fusion": True}
-        group = observed[..., begin:]
-        _add_single[(recorded, pairs)](group, self._single, pairs, stride, networks, POWERS=POWERS, **known)
+        unit = observed[..., begin:]
+        _add_single[(recorded, pairs)](unit, self._single, pairs, stride, networks, POWERS=POWERS, **known)
         _add_pairs[(recorded, self._packed)](
-            group,
+            unit,
             self._symmetric,
             self._ordered,
             self._kernel,
@@ -82,7 +84,7 @@ class DeviceMoments:
 
     @property
     def sums(self) -> dict[str, np.ndarray]:
-        """The sums so far, as in eftcore.ensemble.sums."""
+        """The sums so far, by the names of eftcore.ensemble.sums.sum_shapes."""
         first, second = pair_indices(self._spec.kernel.n_inputs)
         single, symmetric, ordered = (x.cpu().numpy() for x in (self._single, self._symmetric, self._ordered))
         found = {name: single[..., k] for k, name in enumerate(_SINGLE)}
@@ -92,7 +94,7 @@ class DeviceMoments:
         return {name: np.ascontiguousarray(found[name]) for name in self._shapes}
 
     def finished(self) -> dict[str, np.ndarray]:
-        """The shard's sums, on the ensemble's grid."""
+        """The shard's sums, rounded to the ensemble's grid (eftcore.ensemble.sums.on_grid)."""
         return on_grid(self.sums | self._groups.sums, self._spec, self._reference)
 
     def _double(self, array: np.ndarray) -> torch.Tensor:
@@ -106,7 +108,10 @@ class DeviceMoments:
 def _add_single(
     observed, out, pairs, stride, networks, POWERS: tl.constexpr, PAIRED: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Sums of d, T, T^2, R and the powers of d for one recorded layer and pair, added to out (R, P, 4 + POWERS)."""
+    """Add the sums over networks of d, T, T^2, R and the powers of d to ``out`` (R, P, 4 + POWERS).
+
+    Each program does one recorded layer and one pair.
+    """
     COPIES: tl.constexpr = 4 if PAIRED else 2
     row, p = tl.program_id(0).to(tl.int64), tl.program_id(1)
     place = observed + (row * COPIES * pairs + p) * stride
@@ -160,16 +165,17 @@ def _add_pairs(
     PAIRED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sums over networks for one recorded layer and two pairs p <= q.
+    """Add the sums over networks that two pairs p <= q share to ``symmetric`` and ``ordered``.
 
-    Added to symmetric (R, packed, 7) and ordered (R, P, P, 2), in the order of ``_SYMMETRIC`` and ``_ORDERED``.
+    These are (R, packed, 7) and (R, P, P, 2), in the order of ``_SYMMETRIC`` and ``_ORDERED``. Each program does one
+    recorded layer and two pairs.
     """
     COPIES: tl.constexpr = 4 if PAIRED else 2
     row, packed = tl.program_id(0).to(tl.int64), tl.program_id(1)
     p, q = tl.load(row_of + packed), tl.load(column_of + packed)
     a, b = tl.load(first_of + p), tl.load(second_of + p)
     c, e = tl.load(first_of + q), tl.load(second_of + q)
-    # the four products G Q are G_xy Q_zw with these pairs
+    # the four products of the increment's covariance are G_left Q_right with these pairs (docs/theory.md, section 3)
     left = (_pair(table, a, c, n_inputs), _pair(table, a, e, n_inputs), _pair(table, b, c, n_inputs))
     left = left + (_pair(table, b, e, n_inputs),)
     right = (left[3], left[2], left[1], left[0])
@@ -239,15 +245,17 @@ def _add_pairs(
 
 @triton.jit
 def _pair(table, a, b, n_inputs):
+    """Index of the pair {a, b}."""
     return tl.load(table + a * n_inputs + b)
 
 
 @triton.jit
 def _row(array, p, column, stride, networks):
-    """One pair's numbers, zero beyond the last network."""
+    """The numbers of pair p for the networks ``column``, 0 beyond the last network."""
     return tl.load(array + p.to(tl.int64) * stride + column, mask=column < networks, other=0.0)
 
 
 @triton.jit
 def _add(place, lanes):
+    """Add the sum of a block to one number in memory."""
     tl.store(place, tl.load(place) + tl.sum(lanes, axis=0))

@@ -1,7 +1,8 @@
-"""Factors of many small covariances at once, for the graphics kernel: Cholesky and the symmetric root.
+"""Factors of the covariances of layer increments, for many networks at once: Cholesky and the symmetric root.
 
-A matrix is a tuple of its entries, each a block with one number per network: a symmetric one of its pairs a <= b
-row-major, any other of all its N^2 entries row-major. Loops over entries unroll while compiling.
+A matrix is a tuple of its entries, row after row, and each entry is a block with one number per network. A symmetric
+matrix has the P entries with a <= b, any other all N^2. Loops over entries are written out in full while the kernel is
+compiled.
 """
 
 from __future__ import annotations
@@ -10,28 +11,31 @@ import triton
 import triton.language as tl
 
 ROUNDING = tl.constexpr(1e-6)
-"""Pivots below this times their diagonal entry, and eigenvalues below this times the trace, count as 0: sums of float32
-products cannot tell them from 0, and their roots would drive duplicated inputs apart."""
+"""A pivot below this times its diagonal entry, and an eigenvalue below this times the trace, count as 0.
+
+The matrices are made of sums of float32 products, whose rounding hides what is smaller. The root of a rounding error
+would be 1e-3 or so, and would drive the states of two equal inputs apart."""
 
 OFF_DIAGONAL = tl.constexpr(2e-7)
-"""Rotations stop when no off-diagonal entry exceeds this times the trace: float32 gets no closer."""
+"""Rotations stop when no off-diagonal entry exceeds this times the trace, which is the rounding of float32."""
 
 SWEEPS = tl.constexpr(12)
-"""A bound never met in practice: convergence is quadratic, from a random start after about 5 sweeps."""
+"""Most sweeps over all pairs of rows. Convergence is quadratic and takes about 5 sweeps from a random start."""
 
 
 @triton.constexpr_function
 def pair(a, b, n_inputs):
-    """Position of the entry (a, b) of a symmetric matrix among its pairs."""
+    """Position of the entry (a, b) of a symmetric matrix in its tuple."""
     low, high = min(a, b), max(a, b)
     return low * n_inputs - low * (low - 1) // 2 + high - low
 
 
 @triton.jit
 def cholesky(matrix, N: tl.constexpr):
-    """Lower triangular R, all N^2 entries, with R R^T = matrix, float32. A pivot that counts as 0 leaves a zero column.
+    """Cholesky factor R of a symmetric matrix, R R^T = matrix: lower triangular, all N^2 entries, float32.
 
-    Equal rows of the matrix give equal rows of R to the last digit.
+    Where a pivot counts as 0, its column of R is 0. Equal rows of the matrix give rows of R that are equal to the last
+    digit.
     """
     rows = matrix
     for j in tl.static_range(N):
@@ -60,7 +64,7 @@ def cholesky(matrix, N: tl.constexpr):
 
 @triton.jit
 def identity(like, N: tl.constexpr):
-    """The N^2 entries of the unit matrix, blocks like ``like``."""
+    """The N^2 entries of the unit matrix, as blocks of the same shape and type as ``like``."""
     entries = ()
     for a in tl.static_range(N):
         for b in tl.static_range(N):
@@ -73,10 +77,10 @@ def identity(like, N: tl.constexpr):
 
 @triton.jit
 def symmetric_root(matrix, vectors, N: tl.constexpr):
-    """matrix^(1/2), all N^2 entries, by Jacobi rotations in float32; and the eigenvectors in columns.
+    """matrix^(1/2), all N^2 entries, and the matrix of eigenvectors, by Jacobi rotations in float32.
 
-    ``vectors`` is an orthogonal matrix to start from: with what the last layer left one or two sweeps suffice.
-    Rotations go on until every network of the block has converged.
+    ``vectors`` is an orthogonal matrix to start from. With the eigenvectors of the layer before, one or two sweeps are
+    enough. Rotations go on until every network of the block has converged.
     """
     vectors = _orthogonal(vectors, N)
     work = _congruence(matrix, vectors, N)
@@ -108,7 +112,10 @@ def symmetric_root(matrix, vectors, N: tl.constexpr):
 
 @triton.jit
 def _orthogonal(vectors, N: tl.constexpr):
-    """V (3 - V^T V) / 2: one Newton step, so that rounding does not pile up over the layers."""
+    """V (3 - V^T V) / 2 of a nearly orthogonal V: one Newton step towards an orthogonal matrix.
+
+    Without it, rounding would accumulate over the layers.
+    """
     excess = ()
     for a in tl.static_range(N):
         for b in tl.static_range(a, N):
@@ -131,7 +138,7 @@ def _orthogonal(vectors, N: tl.constexpr):
 
 @triton.jit
 def _congruence(matrix, vectors, N: tl.constexpr):
-    """V^T matrix V, pairs."""
+    """V^T matrix V, a symmetric matrix."""
     product = ()
     for a in tl.static_range(N):
         for b in tl.static_range(N):
@@ -151,7 +158,10 @@ def _congruence(matrix, vectors, N: tl.constexpr):
 
 @triton.jit
 def _coupling(work, N: tl.constexpr):
-    """Per network the largest off-diagonal entry beyond what counts as converged; negative where there is none."""
+    """For each network, the largest off-diagonal entry minus the size at which it counts as 0.
+
+    A network has converged where this is not positive.
+    """
     trace = tl.zeros_like(work[0])
     worst = tl.zeros_like(work[0])
     for a in tl.static_range(N):
@@ -163,7 +173,7 @@ def _coupling(work, N: tl.constexpr):
 
 @triton.jit
 def _rotate(work, vectors, p: tl.constexpr, q: tl.constexpr, N: tl.constexpr):
-    """One rotation that makes work[p, q] zero."""
+    """One rotation that makes the entry (p, q) of ``work`` 0, applied to ``vectors`` too."""
     low = work[pair(p, p, N)]
     high = work[pair(q, q, N)]
     off = 2.0 * work[pair(p, q, N)]

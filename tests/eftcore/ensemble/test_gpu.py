@@ -14,10 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 import eftcore as eft
 from eftcore.activations import get_activation
 from eftcore.ensemble import reference
+from eftcore.ensemble.gpu import arithmetic
+from eftcore.ensemble.kinds import activation_kind
 from eftcore.ensemble.streams import stream_key
 from eftcore.pairs import pair_indices
 
@@ -54,6 +58,34 @@ CASES = {
 CHUNKED = "plain, three blocks, n = 12"
 SHARD = 7
 LIMITED, FITTING = "limited", (35, 20, 8, 7)
+ELEMENTARY = "elementary"
+POINTS = 1 << 16
+KEY = 2**63 - 17
+SMALL = np.logspace(-10, 0, 1999)
+X = np.concatenate([np.linspace(-15, 15, POINTS - 4000), SMALL, -SMALL, [0, 3e4]]).astype(np.float32)
+
+
+@triton.jit
+def activate_points(x, out, parameter, KIND: tl.constexpr, SIZE: tl.constexpr):
+    place = tl.arange(0, SIZE)
+    tl.store(out + place, arithmetic.activate(tl.load(x + place), parameter, KIND))
+
+
+@triton.jit
+def log_and_expm1(x, out, SIZE: tl.constexpr):
+    place = tl.arange(0, SIZE)
+    tl.store(out + place, arithmetic.log(tl.abs(tl.load(x + place)) + 1e-30))
+    tl.store(out + SIZE + place, arithmetic.expm1(tl.load(x + place)))
+
+
+@triton.jit
+def draw_points(out, key, SIZE: tl.constexpr):
+    network = tl.arange(0, SIZE)
+    z0, z1, z2, z3 = arithmetic.normals(key, network, network * 0 + 3, network * 0 + 5, network * 0)
+    tl.store(out + network, z0)
+    tl.store(out + SIZE + network, z1)
+    tl.store(out + 2 * SIZE + network, z2)
+    tl.store(out + 3 * SIZE + network, z3)
 
 
 def interpret(target: str) -> None:
@@ -61,7 +93,7 @@ def interpret(target: str) -> None:
     from eftcore.ensemble.gpu import engine as gpu_engine
     from eftcore.ensemble.gpu.moments import DeviceMoments
 
-    found = {}
+    found = {f"{ELEMENTARY}|{name}": value for name, value in elementary().items()}
     for name, (spec, samples) in CASES.items():
         # one block at a time, so that this case comes in three pieces
         gpu_engine._CHUNK_NUMBERS = 1 if name == CHUNKED else 1 << 27
@@ -80,13 +112,28 @@ def interpret(target: str) -> None:
     np.savez(target, **found)
 
 
+def elementary() -> dict[str, np.ndarray]:
+    """Every activation at the points X, and four blocks of normals."""
+    x, out = torch.tensor(X), torch.empty(POINTS)
+    found = {}
+    for name in ACTIVATIONS:
+        kind, parameter = activation_kind(name)
+        activate_points[(1,)](x, out, parameter, KIND=kind, SIZE=POINTS)
+        found[name] = out.numpy().copy()
+    both = torch.empty((2, POINTS))
+    log_and_expm1[(1,)](x, both, SIZE=POINTS)
+    z = torch.empty((4, POINTS))
+    draw_points[(1,)](z, KEY, SIZE=POINTS)
+    return found | {"normals": z.numpy(), "log": both[0].numpy(), "expm1": both[1].numpy()}
+
+
 def limited(networks: int) -> dict[str, np.ndarray]:
     """Sums, not rounded yet, where memory holds observations of so many networks; and how many came at a time."""
     from eftcore.ensemble.gpu import engine as gpu_engine
     from eftcore.ensemble.gpu import moments as gpu_moments
     from eftcore.ensemble.gpu.moments import DeviceMoments
 
-    gpu_moments.BLOCK, gpu_moments.GROUP, gpu_engine.GROUP = 4, 8, 8
+    gpu_moments.BLOCK, gpu_moments.DEVICE_UNIT, gpu_engine.DEVICE_UNIT = 4, 8, 8
     spec, samples = ensemble(inputs=1, depths=(0, 1)), 35
     path = reference.Path(spec)
     moments, counts = DeviceMoments(spec, path.reference, device="cpu"), []
@@ -117,7 +164,7 @@ def interpreted(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
     root = Path(__file__).parents[3]
     run = subprocess.run([sys.executable, __file__, target], env=environment, cwd=root, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
-    cases: dict[str, dict[str, np.ndarray]] = {name: {} for name in (*CASES, LIMITED)}
+    cases: dict[str, dict[str, np.ndarray]] = {name: {} for name in (*CASES, LIMITED, ELEMENTARY)}
     with np.load(target) as seen:
         for key in seen:
             name, _, what = key.partition("|")
@@ -143,12 +190,16 @@ def normals(spec: eft.EnsembleSpec, samples: int, layer: int) -> np.ndarray:
     n_inputs = spec.kernel.n_inputs
     axes = np.meshgrid(np.arange(samples), [layer], np.arange(spec.width), np.arange(-(-n_inputs // 4)), indexing="ij")
     bits = philox(stream_key(spec, SHARD) >> 1, np.stack(axes, axis=-1))[:, 0].reshape(samples, spec.width, -1, 2)
+    return box_muller(bits).reshape(samples, spec.width, -1)[..., :n_inputs]
+
+
+def box_muller(bits: np.ndarray) -> np.ndarray:
+    """(..., 2) standard normals of (..., 2) random 32-bit numbers."""
     first, second = bits[..., 0], bits[..., 1]
     radius = np.sqrt(-2 * np.log(((first >> np.uint64(1)).astype(float) + 0.5) / 2.0**31))
     radius *= np.where(first & np.uint64(1), -1, 1)
     angle = second.astype(np.uint32).view(np.int32) * (np.pi / 2 / 2.0**31)
-    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-    return pairs.reshape(samples, spec.width, -1)[..., :n_inputs]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
 
 
 def semidefinite_cholesky(matrix: np.ndarray) -> np.ndarray:
@@ -208,6 +259,35 @@ def test_the_replay_draws_philox_as_published():
     assert [hex(x) for x in philox(2**64 - 1, ones)[0]] == ["0x408f276d", "0x41c83b0e", "0xa20bc7c6", "0x6d5451fd"]
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_accurate_to_float32_rounding(interpreted, name):
+    """To the bounds that ``activate`` states."""
+    seen, x = interpreted[ELEMENTARY][name].astype(float), X.astype(float)
+    expected = get_activation(name).function(x)
+    relative = name.startswith(("linear", "tanh", "erf", "relu", "leaky_relu", "silu", "swish"))
+    bound = 4e-7 * np.abs(expected) if relative else 2e-7 * (1 + np.abs(x))
+    assert (np.abs(seen - expected) <= bound + 1e-37).all()
+
+
+def test_logarithm_and_exponential_are_accurate_to_float32_rounding(interpreted):
+    size = np.abs(X) + np.float32(1e-30)
+    exact = {"log": np.log(size.astype(float)), "expm1": np.expm1(np.clip(X, -87, 87).astype(float))}
+    for name, expected in exact.items():
+        assert (np.abs(interpreted[ELEMENTARY][name] - expected) <= 2e-7 * np.abs(expected)).all(), name
+
+
+def test_normals_have_the_stated_error(interpreted):
+    """Of their definition in float64: rounding, and near radius 0 what is left of a difference of logarithms."""
+    counter = np.zeros((POINTS, 4), np.int64)
+    counter[:, 0], counter[:, 1], counter[:, 2] = np.arange(POINTS), 3, 5
+    expected = box_muller(philox(KEY, counter).reshape(POINTS, 2, 2))
+    error = np.abs(interpreted[ELEMENTARY]["normals"].T.reshape(expected.shape) - expected)
+    radius = np.linalg.norm(expected, axis=-1, keepdims=True)
+    assert (error <= 4e-7 * np.maximum(1, radius) + np.minimum(1e-5 / radius, 3.2e-3)).all()
+    assert (error**2).mean() ** 0.5 < 1.3e-6
+    assert radius.max() > 4
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_each_network_follows_its_replay_to_float32_rounding(interpreted, name):
     spec, samples = CASES[name]
@@ -222,7 +302,7 @@ def test_each_network_follows_its_replay_to_float32_rounding(interpreted, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_sums_are_those_of_the_processor(interpreted, name):
-    from eftcore.ensemble.moments import Moments
+    from eftcore.ensemble.cpu.moments import Moments
     from eftcore.ensemble.sums import LANES
 
     spec, samples = CASES[name]

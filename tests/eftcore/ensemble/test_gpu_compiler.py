@@ -1,4 +1,7 @@
-"""The graphics kernels compile for an H100 or H200 (sm_90) without one: Triton ships the whole compiler."""
+"""The graphics kernels compile for an A100 (sm_80) and an H100 or H200 (sm_90) without one.
+
+Triton ships the whole compiler.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,15 @@ INTEGERS = {"rows", "row_of", "column_of", "first_of", "second_of", "table"}
 
 @pytest.fixture
 def built(tmp_path, monkeypatch):
-    """(kernel, constants, options) to (registers, bytes of stack, machine code) on sm_90."""
+    """(kernel, constants, capability, options) to (registers and bytes of memory, assembler)."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
-    def build(kernel, constants, **options):
+    def build(kernel, constants, capability=90, **options):
         kinds = {**dict.fromkeys(DOUBLES, "*fp64"), **dict.fromkeys(FLOATS, "*fp32"), **dict.fromkeys(INTEGERS, "*i32")}
         names = {"key": "i64"} | kinds | dict.fromkeys(constants, "constexpr")
         signature = {name: names.get(name, "i32") for name in kernel.arg_names}
         source = ASTSource(kernel, signature, constants)
-        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         binary = tmp_path / "kernel.cubin"
         binary.write_bytes(compiled.asm["cubin"])
         tool = triton.knobs.nvidia.cuobjdump.path
@@ -48,9 +51,11 @@ def ensemble(estimator, inputs, width=64, activation="tanh"):
     return eft.EnsembleSpec(model=model, kernel=kernel, width=width, estimator=estimator)
 
 
-def test_the_papers_ensemble_stays_in_registers_and_needs_no_barrier(built):
+@pytest.mark.parametrize("capability", [80, 90])
+def test_the_papers_ensemble_stays_in_registers_and_needs_no_barrier(built, capability):
     spec = ensemble("plain", 4)
-    used, code = built(simulate_block, gpu_engine.compile_constants(spec), **gpu_engine.launch_options(spec))
+    constants, options = gpu_engine.compile_constants(spec), gpu_engine.launch_options(spec)
+    used, code = built(simulate_block, constants, capability, **options)
     # at least 12 blocks of one warp share the 65536 registers of a multiprocessor
     assert used["REG"] <= 168
     assert used["STACK"] == used["SHARED"] == 0

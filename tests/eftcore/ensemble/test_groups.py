@@ -10,8 +10,8 @@ import torch
 
 import eftcore as eft
 from eftcore.ensemble import Sample
+from eftcore.ensemble.cpu.moments import Moments
 from eftcore.ensemble.groups import GroupSums, group_counts
-from eftcore.ensemble.moments import Moments
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.sums import GROUPS, LANES, group_shapes
 from eftcore.pairs import to_pairs

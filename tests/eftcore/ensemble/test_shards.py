@@ -70,7 +70,7 @@ def test_results_do_not_depend_on_threads(estimator, dtype, monkeypatch):
 
 def test_results_do_not_depend_on_how_many_bundles_come_at_once(monkeypatch):
     many = simulate("paired", "float32", samples=1000)
-    monkeypatch.setattr(cpu_engine, "_CHUNK_GROUPS", 2)
+    monkeypatch.setattr(cpu_engine, "_CHUNK_UNITS", 2)
     assert same(simulate("paired", "float32", samples=1000), many)
 
 

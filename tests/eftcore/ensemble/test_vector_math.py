@@ -18,6 +18,7 @@ X = np.concatenate([np.linspace(-15, 15, 200_001), np.logspace(-10, 0, 2000), -n
 X = X.astype(np.float32).astype(float)
 
 FUNCTIONS = {
+    "expm1": (lambda x: np.expm1(np.clip(x, -87, 87)), "relative", 2e-7),
     "tanh": (np.tanh, "relative", 4e-7),
     "erf": (special.erf, "relative", 4e-7),
     "gelu": (lambda x: x * special.ndtr(x), "absolute", 2e-7),
@@ -65,7 +66,7 @@ def each(function):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_activations_are_accurate_to_float32_rounding(name):
+def test_functions_are_accurate_to_float32_rounding(name):
     exact, kind, bound = FUNCTIONS[name]
     value = each(getattr(vector_math, name))(X)
     size = np.abs(exact(X)) if kind == "relative" else 1 + np.abs(X)
@@ -87,6 +88,41 @@ def normals():
     vector_math.seed_generators(np.uint64(2**64 - 17), 0, state)
     draw(state, out)
     return out.T.astype(float)
+
+
+def xoshiro(state, count):
+    """(count, LANES) words of xoshiro128++ after Blackman and Vigna (2021), from its state (4, LANES)."""
+    low = np.uint64(0xFFFFFFFF)
+
+    def rotated(x, bits):
+        return (x << np.uint64(bits) | x >> np.uint64(32 - bits)) & low
+
+    a, b, c, d = state.astype(np.uint64)
+    words = []
+    for _ in range(count):
+        words.append((rotated((a + d) & low, 7) + a) & low)
+        shifted = b << np.uint64(9) & low
+        c, d = c ^ a, d ^ b
+        b, a = b ^ c, a ^ d
+        c, d = c ^ shifted, rotated(d, 11)
+    return np.array(words)
+
+
+def test_normals_have_the_stated_error():
+    """Of the same words of the generator in float64: rounding, and near radius 0 that of the uniform number."""
+    count = 2**14
+    state, out = np.empty((4, LANES), np.uint32), np.empty((count, LANES), np.float32)
+    vector_math.seed_generators(np.uint64(3), 0, state)
+    first, second = np.moveaxis(xoshiro(state, count).reshape(-1, 2, LANES), 1, 0)
+    draw(state, out)
+    radius = np.sqrt(-2 * np.log((first & np.uint64(2**31 - 1) | np.uint64(1)) / 2.0**31))
+    signed = np.where(first >> np.uint64(31), -radius, radius)
+    angle = second.astype(np.uint32).view(np.int32) * (np.pi / 2 / 2**31)
+    expected = np.stack([signed * np.cos(angle), signed * np.sin(angle)], axis=1)
+    error = np.abs(out.reshape(expected.shape) - expected).max(1)
+    assert (error <= 4e-7 * np.maximum(1, radius) + np.minimum(7e-8 / radius, 3e-4)).all()
+    assert (error <= 4e-7 * np.maximum(1, radius))[radius > 0.2].all()
+    assert radius.max() > 4
 
 
 def test_normals_are_normal(normals):

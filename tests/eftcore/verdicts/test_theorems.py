@@ -16,7 +16,7 @@ from scipy import stats
 
 import eftcore as eft
 from eftcore.activations import unregister_activation
-from eftcore.ensemble.moments import Moments
+from eftcore.ensemble.cpu.moments import Moments
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.sums import LANES
 from eftcore.verdicts import checks, theorems

@@ -1,4 +1,7 @@
-"""Adds a shard's observations up: one pass over each group of bundles per recorded layer."""
+"""Adds up the observations of a shard on a processor: the sums of eftcore.ensemble.sums.
+
+Each recorded layer is gone through unit by unit of networks, and each unit once for each kind of sum.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,20 @@ from eftcore.compiled import compiled
 from eftcore.ensemble.cpu.lanes import Array, Code, Lanes, vector_code
 from eftcore.ensemble.groups import GroupSums
 from eftcore.ensemble.reference import Reference
-from eftcore.ensemble.sums import POWERS, on_grid, sum_shapes
+from eftcore.ensemble.sums import LANES, POWERS, UNIT, on_grid, sum_shapes
 from eftcore.ensemble.threads import in_threads
 from eftcore.pairs import pair_indices, pair_table
 from eftcore.specs import EnsembleSpec
 
-GROUP = 8
-"""Bundles that add up lane by lane before their total joins a sum."""
+BUNDLES = UNIT // LANES
+"""Bundles of a unit. They are added lane by lane; then the lanes are added up, and their total joins the sum."""
 
 
 class Moments:
-    """Sums of one shard, fed with bundles of observations in the order of the networks.
+    """The sums of one shard, to which observations are added in the order of the networks.
 
-    Group after group adds to each sum, so the result does not depend on the number of threads, nor on how many bundles
-    come at once where that is a multiple of GROUP.
+    Unit after unit adds to each sum, and each sum belongs to one thread. So the result does not depend on the number of
+    threads, nor on how many bundles come at once where that is a multiple of BUNDLES.
     """
 
     def __init__(self, spec: EnsembleSpec, reference: Reference) -> None:
@@ -195,9 +198,9 @@ def _add_changes(
 
 
 def _totals(code: Code, observed: Array, first: Any, count: int, terms: Callable[[Any], list[Lanes]]) -> list[Any]:
-    """Sums over a group's networks of the ``count`` terms of each bundle."""
+    """Sums over a unit's networks of the ``count`` terms of each bundle."""
     sums = [code.variable(code.zero("float64")) for _ in range(count)]
-    for bundle in code.loop(first, code.minimum(code.add(first, GROUP), observed.shape[0])):
+    for bundle in code.loop(first, code.minimum(code.add(first, BUNDLES), observed.shape[0])):
         for total, term in zip(sums, terms(bundle), strict=True):
             total.set(total.get() + term)
     return [total.get().total() for total in sums]
@@ -232,7 +235,7 @@ def _accumulate(
 ):
     """Recorded layers ``begin`` to ``end``."""
     for r in range(begin, end):
-        for first in range(0, observed.shape[0], GROUP):
+        for first in range(0, observed.shape[0], BUNDLES):
             _add_vectors(observed, first, r, paired, deviation, source, source_2, residual)
             _add_powers(observed, first, r, diagonal, powers)
             _add_squares(observed, first, r, couples, deviation_2, deviation_3, deviation_4)

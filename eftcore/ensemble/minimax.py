@@ -1,0 +1,165 @@
+"""The polynomials, and one quotient of two, that the compiled engines use in place of elementary functions.
+
+The engines of eftcore.ensemble.cpu and eftcore.ensemble.gpu compute logarithms, sines, cosines, exponentials, tanh, erf
+and softplus in float32 without a mathematical library. The argument is first reduced to a short interval. There a
+polynomial P(x), or a quotient P(x) / Q(x), approximates what is left. Its coefficients are chosen so that the largest
+error on the interval is small (a minimax fit), and are float32 numbers, as the engines compute in float32.
+
+`python -m benchmarks.minimax` fits every entry anew and prints its error beside that of the entry. The digits differ:
+the coefficients below come from an earlier fit that was rounded to float32 in one step, while the script rounds one
+coefficient at a time and adjusts the others. The coefficients below stay, because different ones would change the last
+digits of every simulated network, and the functions made from them are as accurate as float32 arithmetic allows
+(docs/design/processors.md lists the errors of both).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+LOG_2_HIGH, LOG_2_LOW = 0.693145751953125, 1.42860682030941723e-6
+"""log 2 as a sum. The first part has 16 bits, so that its product with a whole number below 2^8 is exact in float32."""
+
+ROUND = 1.5 * 2**23
+"""Added to a float32 number below 2^22 it rounds that to a whole number, which is then in the last bits of the sum."""
+
+SQRT_HALF_BITS = 0x3F3504F3
+"""The bits of sqrt(1/2) in float32. Logarithms scale their argument by a power of two to between it and sqrt(2)."""
+
+MANTISSA_BITS = 23
+"""Bits of a float32 number below its exponent."""
+
+EXP_LIMIT = 87.0
+"""Arguments of the exponential are clamped to this size: exp(-87) and exp(87) are normal float32 numbers."""
+
+TANH_LIMIT = 8.5
+"""Arguments of tanh are clamped to this size, where 1 - tanh is 8e-8."""
+
+ERF_SPLIT, ERF_LIMIT = 1.0, 3.95
+"""erf is ERF below the first and 1 - exp(LOG_ERFC) above it; arguments are clamped to the second, where 1 - erf is
+2e-8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """One fit.
+
+    Attributes:
+        formula: what is approximated, a function of x.
+        interval: smallest and largest x.
+        numerator: coefficients of P, the highest power first; rounded to float32 when the fit is made.
+        denominator: coefficients of Q in the same order; Q = 1 for a polynomial.
+        error: largest error on the interval with these coefficients and exact arithmetic, rounded up to two digits.
+        relative: whether the error is relative to the function approximated; otherwise it is absolute.
+    """
+
+    formula: str
+    interval: tuple[float, float]
+    numerator: tuple[float, ...]
+    denominator: tuple[float, ...] = (1.0,)
+    error: float
+    relative: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("numerator", "denominator"):
+            single = tuple(float(np.float32(coefficient)) for coefficient in getattr(self, name))
+            object.__setattr__(self, name, single)
+
+    @property
+    def degree(self) -> tuple[int, int]:
+        """Degrees of P and Q."""
+        return len(self.numerator) - 1, len(self.denominator) - 1
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """P(x) / Q(x) in float64.
+
+        >>> bool(abs(SINE(np.array([0.25])) - np.sin(0.5) / 0.5) < SINE.error)
+        True
+        """
+        return np.polyval(self.numerator, x) / np.polyval(self.denominator, x)
+
+
+SINE = Fit(
+    formula="sin(√x) / √x",
+    interval=(0.0, (math.pi / 2) ** 2),
+    numerator=(2.6018724e-06, -0.00019807405, 0.008333025, -0.16666657, 1.0),
+    error=1.1e-8,
+)
+COSINE = Fit(
+    formula="cos √x",
+    interval=(0.0, (math.pi / 2) ** 2),
+    numerator=(-2.6051202e-07, 2.4760146e-05, -0.0013888361, 0.041666634, -0.5, 1.0),
+    error=2.7e-8,
+    relative=False,
+)
+MINUS_TWO_LOG = Fit(
+    formula="-2 log(1 + x) / x",
+    interval=(math.sqrt(0.5) - 1, math.sqrt(2) - 1),
+    numerator=(
+        *(0.20213962, -0.32445464, 0.34501693, -0.39800277),
+        *(0.4993981, -0.6667012, 1.0000073, -1.9999999),
+    ),
+    error=1.8e-7,
+)
+LOG = Fit(
+    formula="(log(1 + x) - x + x² / 2) / x³",
+    interval=(math.sqrt(0.5) - 1, math.sqrt(2) - 1),
+    numerator=(
+        *(-0.07974214, 0.12655696, -0.12989277, 0.14209945),
+        *(-0.16641581, 0.20001201, -0.25000304, 0.3333333),
+    ),
+    error=4.7e-7,
+)
+EXP = Fit(
+    formula="(exp(x) - 1 - x) / x²",
+    interval=(-math.log(2) / 2, math.log(2) / 2),
+    numerator=(0.001390131, 0.0083632, 0.041666854, 0.16666576, 0.5),
+    error=1.4e-7,
+)
+TANH = Fit(
+    formula="tanh(√x) / √x",
+    interval=(0.0, TANH_LIMIT**2),
+    numerator=(1.4269561e-08, 2.1251333e-05, 0.0035340472, 0.13413265, 1.0),
+    denominator=(8.145273e-07, 0.0003348896, 0.026022831, 0.46746588, 1.0),
+    error=3.9e-8,
+)
+ERF = Fit(
+    formula="erf(√x) / √x",
+    interval=(0.0, ERF_SPLIT**2),
+    numerator=(-0.00056314224, 0.0049175513, -0.026711311, 0.1128018, -0.37612325, 1.1283791),
+    error=5.4e-8,
+)
+LOG_ERFC = Fit(
+    formula="log(1 - erf(x))",
+    interval=(ERF_SPLIT, ERF_LIMIT),
+    numerator=(
+        *(-1.3409095e-05, 0.00031934885, -0.003450073, 0.02267492),
+        *(-0.1034423, -0.63892674, -1.1260465, -0.0007209),
+    ),
+    error=5.3e-7,
+    relative=False,
+)
+SOFTPLUS = Fit(
+    formula="log(1 + x) / x",
+    interval=(0.0, 1.0),
+    numerator=(
+        *(-0.0032440233, 0.019851454, -0.056959517, 0.10603654, -0.15305592),
+        *(0.19675939, -0.24954134, 0.33329964, -0.49999902, 1.0),
+    ),
+    error=2.9e-8,
+)
+
+FITS = {
+    "SINE": SINE,
+    "COSINE": COSINE,
+    "MINUS_TWO_LOG": MINUS_TWO_LOG,
+    "LOG": LOG,
+    "EXP": EXP,
+    "TANH": TANH,
+    "ERF": ERF,
+    "LOG_ERFC": LOG_ERFC,
+    "SOFTPLUS": SOFTPLUS,
+}
+"""Every fit by its name in this module."""
