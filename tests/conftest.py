@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,6 +59,20 @@ class FaultLog:
 def _verdict(fault: Fault) -> str:
     consistent = "consistent" if fault.consistent else "NOT CONSISTENT"
     return f"{consistent}, {'completes' if fault.completes else 'DOES NOT COMPLETE'}"
+
+
+@pytest.fixture(autouse=True)
+def own_settings() -> Iterator[None]:
+    """The EFT_ variables are as before after each test: a command sets them for what its process starts."""
+    before = _settings()
+    yield
+    for name in _settings():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+def _settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("EFT_")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -54,7 +54,7 @@ def test_contributing_names_files_that_are_there_and_what_they_define():
     assert len(set(named)) > 20
     assert [path for path in named if not (ROOT / path).exists()] == []
     defined = re.findall(r"`([A-Z][A-Z_]+|_CLASSES)` (?:in|of)\s+`([\w/]+\.py)`", CONTRIBUTING)
-    assert len(defined) >= 10
+    assert len(defined) >= 8
     for name, path in defined:
         assert re.search(rf"^{name}\b", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE), (name, path)
 
