@@ -10,7 +10,7 @@ from prefect.context import TagsContext
 from db.upkeep import migrate
 from eftcore.errors import EftError
 from flows.orchestration import artifacts, tasks
-from flows.orchestration.execution import Execution, Planned, Planning, Summary
+from flows.orchestration.execution import Execution, Summary
 from flows.orchestration.runners import dispatching
 from flows.study.expansion import Study
 from flows.study.requests import (
@@ -26,6 +26,7 @@ from flows.work.provenance import made_by
 from flows.work.store import default_store
 from flows.work.superseded import settled
 from flows.work.waiting import patient
+from flows.work.walk import DryRun, Planned
 
 
 class StudyFailed(EftError):
@@ -100,6 +101,6 @@ def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources
 
 def plan_study(plan: Study) -> list[Planned]:
     """The tasks of a study in the order in which ``run_study`` takes them; computes nothing."""
-    planning = Planning(plan, default_store())
-    planning.execute()
-    return planning.tasks
+    dry_run = DryRun(plan, default_store())
+    dry_run.go()
+    return dry_run.tasks
