@@ -1,7 +1,7 @@
 """Each row of docs/design/security.md and faults.md names a test that is there, or says why there is none.
 
 The pages about the engines have tables of other kinds too; every test that they name is there, and their fits are those
-of the table.
+of the table. The walks lead through files and names that are there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ def _rows(page: str) -> list[list[str]]:
 
 
 def test_every_page_is_looked_at():
-    assert {path.name for path in FOLDER.iterdir()} == {*COLUMNS, *ENGINES}
+    assert {path.name for path in FOLDER.iterdir()} == {*COLUMNS, *ENGINES, "walks.md"}
+
+
+def test_every_step_of_the_walks_is_there():
+    steps = _rows("walks.md")
+    assert len(steps) > 15
+    for _, file, name, _ in steps:
+        assert name.strip("`") in (ROOT / file.strip("`")).read_text(encoding="utf-8"), (file, name)
 
 
 def _tests() -> set[str]:
