@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import serve as prefect_serve
 from prefect.deployments.runner import EntrypointType
 
+from eftcore.errors import EnvironmentProblem
 from flows import run
 
 if TYPE_CHECKING:
@@ -41,5 +43,20 @@ def deployments() -> list[RunnerDeployment]:
 
 
 def serve(limit: int) -> None:
-    """Wait for flow runs that somebody triggers and carry them out, ``limit`` at a time, until Ctrl-C."""
+    """Wait for flow runs that somebody triggers and carry them out, ``limit`` at a time, until Ctrl-C.
+
+    Raises EnvironmentProblem in a folder with other packages of our names.
+    """
+    _require_own_packages()
     prefect_serve(*deployments(), limit=limit, print_starting_message=False)
+
+
+def _require_own_packages() -> None:
+    """The processes of flow runs look for modules in the working directory first, whatever they are told."""
+    ours = Path(__file__).parents[1]
+    for name in ("eftcore", "db", "flows", "ui"):
+        for beside in (Path.cwd() / name, Path.cwd() / f"{name}.py"):
+            if beside.exists() and not beside.samefile(ours / name):
+                raise EnvironmentProblem(
+                    f"{beside}: Prefect would import it in place of ours; start `eft serve` in another folder"
+                )

@@ -160,3 +160,13 @@ def test_flows_are_triggered_with_a_checked_form(
     assert _ended(served, run)["state_type"] == "COMPLETED", done.stdout + done.stderr
     assert not mark.exists()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_with_packages_of_our_names_is_no_place_to_serve(
+    foreign_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from flows import deployments
+
+    monkeypatch.chdir(foreign_folder)
+    with pytest.raises(EnvironmentProblem, match=r"project/eftcore: .*start `eft serve` in another folder"):
+        deployments.serve(1)
