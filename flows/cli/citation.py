@@ -11,9 +11,9 @@ SOURCE = Path(__file__).with_name("CITATION.cff")
 
 def citation_text() -> str:
     """Both works as sentences, then both as BibTeX."""
-    import yaml
+    from yaml import safe_load
 
-    software = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
+    software = safe_load(SOURCE.read_text(encoding="utf-8"))
     works = [software, *software["references"]]
     return "\n\n".join([software["message"], *map(_sentences, works), *map(_bibtex, works)])
 

@@ -1,6 +1,6 @@
 """Factors R of the covariances Q of layer increments, R R^T = Q, for LANES networks side by side.
 
-Q may have any rank; nothing is added to its diagonal to make it regular.
+Q may have any rank; nothing is added to its diagonal to make it regular (docs/theory.md, section 7).
 """
 
 from __future__ import annotations
