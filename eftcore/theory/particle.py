@@ -18,8 +18,8 @@ from eftcore.activations import Activation, get_activation
 from eftcore.errors import InputError
 from eftcore.pairs import pair_indices, to_pairs
 from eftcore.specs import PredictionSpec
-from eftcore.theory.closures.base import Closure
 from eftcore.theory.closures.g_only import wishart
+from eftcore.theory.linear_response import LinearResponse
 from eftcore.theory.mean_field import MeanField
 
 SCRAMBLINGS = 16
@@ -70,7 +70,7 @@ class _Walkers:
         self.activation: Activation = get_activation(spec.model.activation)
         assert spec.depths is not None
         self.depths = set(spec.depths)
-        self.response = Closure(spec.model, path.kernel[0], path.kernel[-1])
+        self.response = LinearResponse(path.kernel.shape[-1])
         moments = path.engine.moments(path.kernel, 2)
         assert moments.gradient is not None
         assert moments.hessian is not None

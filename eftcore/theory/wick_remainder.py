@@ -15,8 +15,9 @@ from eftcore.gaussian.expectations import MehlerExpectations
 from eftcore.gaussian.wick_algebra import largest_correlation
 from eftcore.gaussian.wick_series import Whitening, components
 from eftcore.gaussian.wick_tails import tails
-from eftcore.pairs import pair_indices, pair_table
+from eftcore.pairs import pair_indices
 from eftcore.specs import PredictionSpec, ResNet
+from eftcore.theory.linear_response import LinearResponse
 
 ROWS = 17
 """Depths at which the norms are computed; between them they are interpolated linearly."""
@@ -87,10 +88,8 @@ class _Walk:
     def __init__(self, model: ResNet, track: Track, order: int) -> None:
         self.track, self.c_w = track, model.weight_variance
         n_inputs = track.kernel.shape[-1]
-        first, second = pair_indices(n_inputs)
-        table = pair_table(n_inputs)
-        self.own = first == second
-        self.neighbours = np.stack([table[first, first], np.arange(len(first)), table[second, second]], axis=-1)
+        self.own = np.equal(*pair_indices(n_inputs))
+        self.neighbours = LinearResponse(n_inputs).neighbours
         even_only = get_activation(model.activation).parity is not None
         basis = components(order, even_only=even_only, single=n_inputs == 1)
         lowest = basis.orders[-1] + (2 if even_only else 1)

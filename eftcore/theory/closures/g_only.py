@@ -26,8 +26,13 @@ def noise_source(kernel: np.ndarray, increment: np.ndarray) -> np.ndarray:
 
 
 class SourceOnly(Closure):
-    """V4' = Sigma(K0): fluctuations are made but not transported (eq. 3.5)."""
+    """V4' = Sigma(K0): fluctuations are made but not transported (eq. 3.5).
 
+    Variable: V4 (P, P). Ingredients: ``kernel`` (N, N) K0, and ``increment`` (N, N) Q, the covariance that a neuron's
+    increments have per unit of t.
+    """
+
+    moments_order = 0
     powers: ClassVar = {"V4": 2}
 
     def initial(self) -> State:
@@ -55,7 +60,11 @@ class SourceOnly(Closure):
 
 
 class GOnly(SourceOnly):
-    """V4' = chi V4 + V4 chi^T + Sigma(K0);  K1' = chi K1 + (1/2) C_W H : V4 (eq. 3.2, 3.3 and 3.7)."""
+    """V4' = chi V4 + V4 chi^T + Sigma(K0);  K1' = chi K1 + (1/2) C_W H : V4 (eq. 3.2, 3.3 and 3.7).
+
+    Variables: V4 (P, P) and K1 (P,). Ingredients: those of ``SourceOnly``; ``chi`` (P, 3), the susceptibility, and
+    ``hessian`` (P, 3, 3), H, stored as LinearResponse says.
+    """
 
     moments_order = 2
     powers: ClassVar = {"V4": 2, "K1": 1}

@@ -25,8 +25,17 @@ from eftcore.theory.closures.g_only import GOnly, wishart
 
 
 class Wick(GOnly):
-    """State: Z, Cov(u, Wick powers); U = Cov(u); K1. V4 = Wishart(K0) + Cov(xi^G, u) + Cov(u, xi^G) + U
-    (eq. 4.4, 4.15, 4.18).
+    """V4 = Wishart(K0) + Cov(xi^G, u) + Cov(u, xi^G) + Cov(u), from the orders 1 to m (eq. 4.4, 4.15, 4.18).
+
+    Variables, with I components (i, j) of the orders that are kept: Z (P, P, I), whose entry q, p is the covariance of
+    u_q with the Wick power h_i(z_1) h_j(z_2) of pair p; U (P, P) = Cov(u); K1 (P,). Ingredients beside ``kernel``,
+    ``chi`` and ``hessian`` of ``GOnly``:
+
+    * ``products`` (P, I): coefficients of f_p, eq. 4.11; ``derivatives`` (P, 3, I): those of D_q f_p, eq. 4.13.
+    * ``drive`` (P, P, I): Cov(xi^S_q, Wick power of p), eq. 4.14, which drives Z.
+    * ``factor`` (P, 2, 2): C, the inputs of p in terms of its orthonormal variables, eq. 4.10.
+    * ``turn`` (P, 2, 2): C'^-1 C, the next layer's orthonormal variables in terms of this layer's, eq. 4.15.
+    * ``spread`` (P, 2, 2): C^-1 Q C^-T, the increments' covariance per unit of t in these variables, eq. 4.17.
     """
 
     needs_series: ClassVar = True
