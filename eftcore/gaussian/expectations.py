@@ -12,8 +12,8 @@ Equation numbers are those of docs/theory.md.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -77,20 +77,23 @@ class PairMoments:
     hessian: np.ndarray | None = None
 
 
-class Expectations(Protocol):
-    """A way of doing the integrals, at one resolution."""
+class Expectations(ABC):
+    """A way of doing the integrals of one activation, at one resolution."""
 
+    @abstractmethod
     def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
-        """(..., N, N) kernels to E2 (order 0), and its gradient (1) and Hessian (2)."""
-        ...
+        """(..., N, N) kernels to E2 (order 0), and its gradient (1) and Hessian (2); None beyond ``order``."""
 
+    @abstractmethod
     def refined(self, *, nodes: bool, terms: bool) -> Expectations | None:
-        """More nodes (by sqrt 2) or Hermite terms (twice), or no rounding on purpose; None where nothing is left."""
-        ...
+        """More nodes (by sqrt 2) or Hermite terms (twice), or no rounding on purpose; None where nothing is left.
 
+        Refining again and again ends with None.
+        """
+
+    @abstractmethod
     def describe(self) -> dict[str, object]:
-        """Rule and resolution, JSON-able."""
-        ...
+        """Rule and resolution, JSON-able. For one activation the same description means the same integrals."""
 
 
 def expectations(activation: Activation, numerics: Numerics, *, series: bool = False) -> Expectations:
@@ -135,7 +138,7 @@ def correlations(kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
 
 
 @dataclass(frozen=True, eq=False)
-class ClosedFormExpectations:
+class ClosedFormExpectations(Expectations):
     """Closed forms (eq. 6.8-6.12), whose only error is rounding.
 
     ``disturbed``: with every entry moved by a bound of its rounding error. It stands for the coarser of two
@@ -160,7 +163,7 @@ class ClosedFormExpectations:
 
 
 @dataclass(frozen=True, eq=False)
-class MehlerExpectations:
+class MehlerExpectations(Expectations):
     """Mehler series on a line rule (eq. 6.1): two ``level``s halve the node spacing, ``terms`` counts coefficients.
 
     ``extra`` coefficients beyond those are at hand for Wick expansions. ``width``: where nodes crowd at 0 (eq. 6.23).
@@ -214,7 +217,8 @@ class MehlerExpectations:
     def describe(self) -> dict[str, object]:
         name = "Gauss-Legendre panels" if self.activation.kinks else "trapezoidal"
         crowded = "" if self.width is None else f", crowded within {self.width:.0e} of 0"
-        return {"rule": f"Mehler series, {name}{crowded}", "nodes": len(self.rule.nodes), "terms": self.terms}
+        rule = {"rule": f"Mehler series, {name}{crowded}", "nodes": len(self.rule.nodes), "terms": self.terms}
+        return rule | ({"extra": self.extra} if self.extra else {})
 
     def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
         stack = kernel.reshape(-1, *kernel.shape[-2:])
@@ -441,7 +445,7 @@ class _CrossMoments:
 
 
 @dataclass(frozen=True, eq=False)
-class TensorGaussHermite:
+class TensorGaussHermite(Expectations):
     """The fixed n x n Gauss-Hermite rule behind the published figures (n = 32), to reproduce them (eq. 6.7)."""
 
     activation: Activation
