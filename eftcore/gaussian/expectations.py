@@ -134,7 +134,8 @@ def correlations(kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
     diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
     scale = np.sqrt(diagonal[..., first] * diagonal[..., second])
     rho = np.divide(kernel[..., first, second], scale, out=np.zeros_like(scale), where=scale > 0)
-    return np.where(np.abs(rho) > 1 - PROPORTIONAL, np.sign(rho), rho)
+    snapped: np.ndarray = np.where(np.abs(rho) > 1 - PROPORTIONAL, np.sign(rho), rho)
+    return snapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,7 +375,7 @@ class LineMoments:
 
     def _derivative_coefficients(self, i: int) -> np.ndarray:
         if i and self.by_parts:
-            found = np.zeros((len(self.deviation), self.count))
+            found: np.ndarray = np.zeros((len(self.deviation), self.count))
             found[self.large] = self._shifted(self.values[0][self.large], self.rule.table, i)
             return found
         table = self.rule.table[:, : self.count]
@@ -390,7 +391,10 @@ class LineMoments:
         """sqrt((k+1)..(k+i)) <f h_{k+i}> / K^(i/2) at the large variances."""
         k = np.arange(self.count)
         ratio = np.sqrt(np.prod([k + r for r in range(1, i + 1)], axis=0))
-        return values @ table[:, i : i + self.count] * ratio / self.deviation[self.large][:, None] ** i
+        coefficients: np.ndarray = (
+            values @ table[:, i : i + self.count] * ratio / self.deviation[self.large][:, None] ** i
+        )
+        return coefficients
 
 
 class _CrossMoments:
@@ -411,7 +415,7 @@ class _CrossMoments:
         """(R, M)"""
         line = self.line
         u, v = line.coefficients(i)[:, : line.terms], line.coefficients(j)[:, : line.terms]
-        result = np.einsum("rpk,rpk,rpk->rp", u[self.a], v[self.b], self.powers)
+        result: np.ndarray = np.einsum("rpk,rpk,rpk->rp", u[self.a], v[self.b], self.powers)
         if self.tied.any():
             result[self.tied] = self._tied(i, j)
         return result
@@ -426,7 +430,8 @@ class _CrossMoments:
         return line.rule.mean(line.values[i][a] * right)
 
     def _equal(self) -> np.ndarray:
-        return (self.a[self.tied] == self.b[self.tied]) & (self.sign > 0)
+        equal: np.ndarray = (self.a[self.tied] == self.b[self.tied]) & (self.sign > 0)
+        return equal
 
     def share(self, hessian: np.ndarray) -> None:
         """Set the (R, M, 3, 3) Hessian of equal inputs.
@@ -488,7 +493,8 @@ class TensorGaussHermite(Expectations):
         u, v = self.activation.derivatives(left), self.activation.derivatives(right)
 
         def mean(i: int, j: int) -> np.ndarray:
-            return np.einsum("rpij,i,j->rp", u[i] * v[j], w, w)
+            found: np.ndarray = np.einsum("rpij,i,j->rp", u[i] * v[j], w, w)
+            return found
 
         results = [mean(0, 0)]
         if order >= 1:
@@ -515,7 +521,8 @@ class TensorGaussHermite(Expectations):
         root = np.sqrt(variance)[..., None]
         s, d1, d2 = self.activation.derivatives(root * z)[:3]
         slope, curvature = 2 * s * d1 * z, 2 * (d1 * d1 + s * d2) * z * z
-        return ((curvature - slope / root) / (4 * root**2)) @ w
+        second_derivative: np.ndarray = ((curvature - slope / root) / (4 * root**2)) @ w
+        return second_derivative
 
     def _cross_hessian(self, kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(R, M, 3, 3): second derivatives in (K_aa, K_ab, K_bb) of the rule's own E2."""

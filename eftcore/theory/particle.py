@@ -114,7 +114,7 @@ class _Walkers:
         """(M, L + 1, N) standard normals, quasi-random; slow modes in depth have the first coordinates (eq. 4.7)."""
         inputs, layers = self.path.kernel.shape[-1], self.model.depth
         sobol = qmc.Sobol((layers + 1) * inputs, scramble=True, rng=np.random.default_rng(scrambling))
-        points = ndtri(np.clip(sobol.random(PATHS), 1e-15, 1 - 1e-15)).reshape(PATHS, layers + 1, inputs)
+        points: np.ndarray = ndtri(np.clip(sobol.random(PATHS), 1e-15, 1 - 1e-15)).reshape(PATHS, layers + 1, inputs)
         points[:, 1:] = idct(points[:, 1:], axis=1, norm="ortho")
         return points
 
@@ -131,7 +131,8 @@ class _Walkers:
         a, b = self.first, self.second
         left = np.where(own, d[:, a] ** 2 + s[:, a] * c[:, a], 0.5 * c[:, a] * s[:, b])
         other = np.where(own, 0.0, 1.0) * (d[:, a] * d[:, b] * u + 0.5 * s[:, a] * c[:, b] * u[:, bb])
-        return (left * u[:, aa] + other).mean(0)
+        mixed: np.ndarray = (left * u[:, aa] + other).mean(0)
+        return mixed
 
     def _mixed_by_weights(self, layer: int, phi: np.ndarray, u: np.ndarray, increment: np.ndarray) -> np.ndarray:
         """The same for a sigma with kinks (eq. 4.9).
@@ -162,4 +163,5 @@ class _Walkers:
 def _root(matrix: np.ndarray) -> np.ndarray:
     """(N, N) symmetric square root of a positive semi-definite matrix."""
     values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    root: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return root

@@ -156,7 +156,8 @@ class _Walk:
             assert self.lift is not None
             mixed = self.lift[row] * self.rest[row][:, None] * (z * self.orders).max(-1)
         mixed[self.own, 1:] = 0.0
-        return mixed.sum(-1) + np.einsum("pqr,pqr->p", self.hessian[row], u)
+        source: np.ndarray = mixed.sum(-1) + np.einsum("pqr,pqr->p", self.hessian[row], u)
+        return source
 
 
 class _Linear:
@@ -168,4 +169,5 @@ class _Linear:
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         share = self.share.reshape(-1, *(1,) * (values.ndim - 1))
-        return (1 - share) * values[self.left] + share * values[self.left + 1]
+        between: np.ndarray = (1 - share) * values[self.left] + share * values[self.left + 1]
+        return between

@@ -187,12 +187,14 @@ def _numerics(theory: Theory, quantity: Quantity, rows: np.ndarray) -> np.ndarra
         return noise.at(rows).radius()
     if theory.spec.numerics.quadrature == "gauss_hermite":
         return np.zeros(len(rows))
-    return _claimed(theory.numerical_error.get(quantity.name, 0.0), theory, quantity)[rows]
+    claimed: np.ndarray = _claimed(theory.numerical_error.get(quantity.name, 0.0), theory, quantity)[rows]
+    return claimed
 
 
 def _claimed(relative: float, theory: Theory, quantity: Quantity) -> np.ndarray:
     """(R,) a relative error estimate in the units of the quantity; an estimate that failed excludes nothing."""
-    return np.where(np.isfinite(relative), relative, np.inf) * error_scales(theory)[quantity.name]
+    absolute: np.ndarray = np.where(np.isfinite(relative), relative, np.inf) * error_scales(theory)[quantity.name]
+    return absolute
 
 
 def _noise(source: Reference, quantity: Quantity) -> Noise | None:

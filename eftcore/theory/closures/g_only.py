@@ -22,7 +22,8 @@ def wishart(kernel: np.ndarray) -> np.ndarray:
 
 def noise_source(kernel: np.ndarray, increment: np.ndarray) -> np.ndarray:
     """(..., P, P) Sigma_{ab,cd} = K_ac Q_bd + K_ad Q_bc + K_bc Q_ad + K_bd Q_ac (eq. 1.11)."""
-    return product_covariance(kernel, increment) + product_covariance(increment, kernel)
+    source: np.ndarray = product_covariance(kernel, increment) + product_covariance(increment, kernel)
+    return source
 
 
 class SourceOnly(Closure):
@@ -85,9 +86,9 @@ class GOnly(SourceOnly):
 
     def source(self, at: Ingredients, state: State) -> np.ndarray:
         """(P,) the model's U1 = (1/C_W) chi K1 + (1/2) H : V4 (eq. 3.4)."""
-        return self.respond(at["chi"], state["K1"]) / self.model.weight_variance + self.tadpole(
-            at["hessian"], state["V4"]
-        )
+        linear = self.respond(at["chi"], state["K1"]) / self.model.weight_variance
+        source: np.ndarray = linear + self.tadpole(at["hessian"], state["V4"])
+        return source
 
     def rates(self, at: Ingredients, state: State) -> State:
         return {

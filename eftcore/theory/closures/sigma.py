@@ -100,7 +100,8 @@ class Sigma(GOnly):
         mixed = np.einsum("pqs,pqs->p", at["on_kernel"], state["XG"][q, s])
         mixed += np.einsum("pqs,pqs->p", at["on_sigma"], state["XS"][q, s])
         linear = self.respond(at["chi"], state["K1"]) / self.model.weight_variance
-        return linear + self.tadpole(at["hessian"], state["U"]) + mixed
+        source: np.ndarray = linear + self.tadpole(at["hessian"], state["U"]) + mixed
+        return source
 
     def rates(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]

@@ -84,14 +84,16 @@ class Wick(GOnly):
 
     def _response_noise(self, at: Ingredients, state: State) -> np.ndarray:
         """(P, P) Cov(u_q, xi^S_p)."""
-        return np.einsum("qpi,pi->qp", state["Z"], at["products"])
+        covariance: np.ndarray = np.einsum("qpi,pi->qp", state["Z"], at["products"])
+        return covariance
 
     def source(self, at: Ingredients, state: State) -> np.ndarray:
         """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q) (eq. 4.5, 4.21)."""
         pair = np.arange(len(self.neighbours))[:, None]
         mixed = np.einsum("pqi,pqi->p", at["derivatives"], state["Z"][self.neighbours, pair])
         linear = self.respond(at["chi"], state["K1"]) / self.model.weight_variance
-        return linear + self.tadpole(at["hessian"], state["U"]) + mixed
+        source: np.ndarray = linear + self.tadpole(at["hessian"], state["U"]) + mixed
+        return source
 
     def rates(self, at: Ingredients, state: State) -> State:
         c_w = self.model.weight_variance
@@ -110,7 +112,8 @@ class Wick(GOnly):
         shifted = np.zeros_like(z)
         # the component (i + 1, j - 1) of the same order stands next to (i, j)
         shifted[..., :-1] = z[..., 1:]
-        return own * z + mixing * shifted
+        turned: np.ndarray = own * z + mixing * shifted
+        return turned
 
     def second_order(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]
@@ -136,7 +139,7 @@ class Wick(GOnly):
     def _response_kernel(self, factor: np.ndarray, z: np.ndarray) -> np.ndarray:
         """(P, P) Cov(u_q, xi^G_p): as :phi_a phi_b: = C_11 C_21 :z_1^2: + C_11 C_22 :z_1 z_2: (eq. 4.20)."""
         square = factor[:, 0, 0] * np.where(self.own, factor[:, 0, 0], factor[:, 1, 0])
-        found = np.sqrt(2.0) * square * z[..., self.basis.position(2, 0)]
+        found: np.ndarray = np.sqrt(2.0) * square * z[..., self.basis.position(2, 0)]
         if not self.basis.single:
             found = found + factor[:, 0, 0] * factor[:, 1, 1] * z[..., self.basis.position(1, 1)]
         return found
