@@ -4,7 +4,8 @@ from alembic import context
 from db.schema.models import Base
 from db.session import parse_url
 from db.settings import default_url
-from db.upkeep.migrate import VERSION_TABLE, locked_connection
+from db.upkeep.migrate import locked_connection
+from db.upkeep.readers import VERSION_TABLE
 
 
 def run(connection) -> None:

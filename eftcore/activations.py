@@ -77,7 +77,8 @@ class Activation:
         for offset, weight in ((1, 45.0), (2, -9.0), (3, 1.0)):
             right, left = (np.asarray(self.function(x + sign * offset * step), dtype=float) for sign in (1, -1))
             total += weight * (right - left)
-        return total / (60 * step)
+        slope: np.ndarray = total / (60 * step)
+        return slope
 
     @property
     def jumps(self) -> tuple[float, ...]:
@@ -408,7 +409,8 @@ def _softplus(beta: float = 1.0) -> dict[str, Any]:
 
     def function(x: np.ndarray) -> np.ndarray:
         # x itself where it is far from 0, to the last bit: what sigma lacks of ReLU is integrated alone there
-        return np.maximum(x, 0.0) + np.log1p(np.exp(-beta * np.abs(x))) / beta
+        softplus: np.ndarray = np.maximum(x, 0.0) + np.log1p(np.exp(-beta * np.abs(x))) / beta
+        return softplus
 
     def derivatives(x: np.ndarray) -> np.ndarray:
         s = _logistic_derivatives(beta * x)

@@ -79,7 +79,8 @@ def _noise(function: Callable[[np.ndarray], np.ndarray], centre: np.ndarray) -> 
     seen = np.max([_difference(function, places, step)[0].max(1) for step in _NOISE_STEPS], axis=0)
     inner = np.abs(centre) < 4
     scale = np.median(_difference(function, centre[inner], _FIRST_STEP)[1])
-    return np.maximum(4 * seen, scale + 1e-300)
+    noise: np.ndarray = np.maximum(4 * seen, scale + 1e-300)
+    return noise
 
 
 def _judged(centre: np.ndarray, powers: np.ndarray, step: float) -> list[float]:

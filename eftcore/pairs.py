@@ -78,6 +78,6 @@ def product_covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     first, second = pair_indices(a.shape[-1])
     a_first, b_second = np.take(a, first, axis=-2), np.take(b, second, axis=-2)
-    result = np.take(a_first, first, axis=-1) * np.take(b_second, second, axis=-1)
+    result: np.ndarray = np.take(a_first, first, axis=-1) * np.take(b_second, second, axis=-1)
     result += np.take(a_first, second, axis=-1) * np.take(b_second, first, axis=-1)
     return result

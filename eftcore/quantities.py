@@ -39,11 +39,13 @@ class Quantity:
 
     def of(self, result: Any) -> np.ndarray | None:
         """(R, N, N) or (R, P, P) of a prediction or simulation; None where it has none."""
-        return getattr(result, self.attribute)
+        values: np.ndarray | None = getattr(result, self.attribute)
+        return values
 
     def standard_error_of(self, result: Any) -> np.ndarray | None:
         """The same of its standard error; None where the result is not statistical."""
-        return getattr(result, f"{self.attribute}_se")
+        errors: np.ndarray | None = getattr(result, f"{self.attribute}_se")
+        return errors
 
     def estimate_of(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
         """(value, standard error) of a statistical result. Raises InputError for one that has not both."""
@@ -59,7 +61,8 @@ class Quantity:
         [5.0]
         """
         entries = values if self.over == "pairs" else to_pairs(values)
-        return np.linalg.norm(entries.reshape(len(entries), -1), axis=1)
+        sizes: np.ndarray = np.linalg.norm(entries.reshape(len(entries), -1), axis=1)
+        return sizes
 
 
 QUANTITIES = {

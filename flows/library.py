@@ -54,7 +54,8 @@ class StudyResult:
     def _frame(self, query: Any, **filters: Any) -> pd.DataFrame:
         db = Database(self.database, read_only=True)
         try:
-            return query(db, **filters)
+            found: pd.DataFrame = query(db, **filters)
+            return found
         finally:
             db.dispose()
 

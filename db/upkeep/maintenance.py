@@ -22,6 +22,7 @@ from db.schema.views import VIEWS, by_study
 from db.session import make_engine, parse_url, sqlite_path
 from db.settings import default_url
 from db.upkeep import migrate
+from db.upkeep.readers import VERSION_TABLE
 from eftcore.errors import EnvironmentProblem, InputError
 
 _PAGES_AT_ONCE = 1000
@@ -57,9 +58,7 @@ def check(url: str | sa.URL | None = None) -> list[str]:
 
 
 def _schema_problems(connection: sa.Connection) -> list[str]:
-    context = MigrationContext.configure(
-        connection, opts={"compare_type": True, "version_table": migrate.VERSION_TABLE}
-    )
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
     problems = [f"schema differs: {_in_words(difference)}" for difference in compare_metadata(context, Base.metadata)]
     there = set(sa.inspect(connection).get_view_names())
     missing = [view.name for view in VIEWS if view.name not in there]

@@ -47,4 +47,5 @@ def _times_width(model: ResNet, depths: tuple[int, ...], variance: float) -> np.
         return np.full(kernel.shape, np.nan)
     value, error = found.covariance[:, 0, 0], found.error[:, 0, 0]
     known = np.isfinite(value) & (value > 0) & (kernel > 0) & (error <= LARGEST_ERROR * value)
-    return np.divide(value, kernel**2, out=np.full_like(kernel, np.nan), where=known)
+    relative: np.ndarray = np.divide(value, kernel**2, out=np.full_like(kernel, np.nan), where=known)
+    return relative

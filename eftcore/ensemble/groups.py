@@ -71,7 +71,17 @@ class GroupSums:
 
 
 @compiled(nogil=True, error_model="numpy")
-def _add(observed, begin, end, first, paired, deviation, square, residual, change):
+def _add(
+    observed: np.ndarray,
+    begin: int,
+    end: int,
+    first: int,
+    paired: bool,
+    deviation: np.ndarray,
+    square: np.ndarray,
+    residual: np.ndarray,
+    change: np.ndarray,
+) -> None:
     """Recorded layers ``begin`` to ``end``; bundle 0 belongs to group ``first``."""
     for bundle in range(observed.shape[0]):
         group = (first + bundle) % deviation.shape[0]

@@ -54,7 +54,8 @@ def symmetric_root(matrix: np.ndarray) -> np.ndarray:
     [[1.414213562373, 1.414213562373], [1.414213562373, 1.414213562373]]
     """
     values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(np.clip(values, 0.0, None))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    root: np.ndarray = (vectors * np.sqrt(np.clip(values, 0.0, None))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    return root
 
 
 @lru_cache(maxsize=8)

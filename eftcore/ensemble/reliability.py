@@ -61,7 +61,8 @@ class Widening:
     @property
     def factor(self) -> np.ndarray:
         """(R,) that the standard errors contain: at most LARGEST, since beyond it they are marked instead."""
-        return np.minimum(self.needed, LARGEST)
+        factor: np.ndarray = np.minimum(self.needed, LARGEST)
+        return factor
 
     @property
     def degrees_of_freedom(self) -> np.ndarray:
@@ -100,7 +101,8 @@ def power_of(spread: np.ndarray, skewness: np.ndarray, networks: int) -> np.ndar
     """
     safe = np.where(spread > 0, spread, 1.0)
     error = np.sqrt(6 / max(networks, 1)) * (1 + 3 * spread + 3 * spread**2)
-    return np.clip(1 - (skewness + 2 * error) / (3 * safe), POWERS[0], POWERS[-1])
+    power: np.ndarray = np.clip(1 - (skewness + 2 * error) / (3 * safe), POWERS[0], POWERS[-1])
+    return power
 
 
 def credible_spread(spread: np.ndarray, expected: np.ndarray, power: np.ndarray) -> np.ndarray:
@@ -121,11 +123,12 @@ def model_skewness(contribution: str, spread: np.ndarray, power: np.ndarray) -> 
     place = np.log(np.clip(spread, grid[0], grid[-1]))
     columns = np.stack([np.exp(np.interp(place, np.log(grid), row)) for row in np.log(tables[contribution])])
     weight = np.clip(power, POWERS[0], POWERS[-1]) / POWERS[1]
-    return np.where(
+    skewness: np.ndarray = np.where(
         weight <= 1,
         columns[0] + weight * (columns[1] - columns[0]),
         columns[1] + (weight - 1) * (columns[2] - columns[1]),
     )
+    return skewness
 
 
 @lru_cache(maxsize=1)
@@ -158,4 +161,5 @@ def _tables() -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 def _skewness(term: np.ndarray, weight: np.ndarray) -> np.ndarray:
     centred = term - (term @ weight)[:, None]
-    return (centred**3 @ weight) / (centred**2 @ weight) ** 1.5
+    skewness: np.ndarray = (centred**3 @ weight) / (centred**2 @ weight) ** 1.5
+    return skewness

@@ -217,7 +217,8 @@ class Sample:
             one = self.sums[square][filled] - 2 * mean * one
         share = (counts[filled] / self.samples)[:, None, None]
         scale = 1 if quantity == "K0" else self.spec.width
-        return scale / self.samples * (one - share * one.sum(0))
+        fluctuations: np.ndarray = scale / self.samples * (one - share * one.sum(0))
+        return fluctuations
 
     def __add__(self, other: Sample) -> Sample:
         """Merge samples of the same ensemble. Raises InputError for another ensemble or a shard that both contain."""
@@ -289,7 +290,8 @@ class Sample:
 
     @property
     def _pairs(self) -> int:
-        return self.reference.kernel.shape[1]
+        pairs: int = self.reference.kernel.shape[1]
+        return pairs
 
     @cached_property
     def _residual(self) -> Estimate:
@@ -353,7 +355,8 @@ class Sample:
 
     def _widened(self, quantity: str, error: np.ndarray) -> np.ndarray:
         """Standard errors (R, ...) that hold the factor of their widening."""
-        return error * self.widening(quantity).factor.reshape(-1, *[1] * (error.ndim - 1))
+        widened: np.ndarray = error * self.widening(quantity).factor.reshape(-1, *[1] * (error.ndim - 1))
+        return widened
 
     @cached_property
     def _shape(self) -> tuple[np.ndarray, np.ndarray]:

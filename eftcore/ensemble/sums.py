@@ -143,7 +143,8 @@ def _diagonal(pairs: np.ndarray, spec: EnsembleSpec) -> np.ndarray:
 def _outer(vector: np.ndarray) -> np.ndarray:
     """(R, P) to the packed (R, packed) products."""
     row, column = np.triu_indices(vector.shape[1])
-    return vector[:, row] * vector[:, column]
+    products: np.ndarray = vector[:, row] * vector[:, column]
+    return products
 
 
 def _rounded(value: np.ndarray, size: np.ndarray, order: int) -> np.ndarray:

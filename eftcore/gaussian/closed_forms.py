@@ -131,7 +131,8 @@ def _sine_less(angle: np.ndarray) -> np.ndarray:
     for k in range(1, 11):
         term = term * -square / ((2 * k) * (2 * k + 1))
         series = series - 2 * k * term
-    return np.where(angle < 1.0, series, np.sin(angle) - angle * np.cos(angle))
+    found: np.ndarray = np.where(angle < 1.0, series, np.sin(angle) - angle * np.cos(angle))
+    return found
 
 
 def _erf(scale: float) -> ClosedForm:

@@ -12,8 +12,8 @@ Equation numbers are those of docs/theory.md.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -77,20 +77,23 @@ class PairMoments:
     hessian: np.ndarray | None = None
 
 
-class Expectations(Protocol):
-    """A way of doing the integrals, at one resolution."""
+class Expectations(ABC):
+    """A way of doing the integrals of one activation, at one resolution."""
 
+    @abstractmethod
     def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
-        """(..., N, N) kernels to E2 (order 0), and its gradient (1) and Hessian (2)."""
-        ...
+        """(..., N, N) kernels to E2 (order 0), and its gradient (1) and Hessian (2); None beyond ``order``."""
 
+    @abstractmethod
     def refined(self, *, nodes: bool, terms: bool) -> Expectations | None:
-        """More nodes (by sqrt 2) or Hermite terms (twice), or no rounding on purpose; None where nothing is left."""
-        ...
+        """More nodes (by sqrt 2) or Hermite terms (twice), or no rounding on purpose; None where nothing is left.
 
+        Refining again and again ends with None.
+        """
+
+    @abstractmethod
     def describe(self) -> dict[str, object]:
-        """Rule and resolution, JSON-able."""
-        ...
+        """Rule and resolution, JSON-able. For one activation the same description means the same integrals."""
 
 
 def expectations(activation: Activation, numerics: Numerics, *, series: bool = False) -> Expectations:
@@ -131,11 +134,12 @@ def correlations(kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
     diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
     scale = np.sqrt(diagonal[..., first] * diagonal[..., second])
     rho = np.divide(kernel[..., first, second], scale, out=np.zeros_like(scale), where=scale > 0)
-    return np.where(np.abs(rho) > 1 - PROPORTIONAL, np.sign(rho), rho)
+    snapped: np.ndarray = np.where(np.abs(rho) > 1 - PROPORTIONAL, np.sign(rho), rho)
+    return snapped
 
 
 @dataclass(frozen=True, eq=False)
-class ClosedFormExpectations:
+class ClosedFormExpectations(Expectations):
     """Closed forms (eq. 6.8-6.12), whose only error is rounding.
 
     ``disturbed``: with every entry moved by a bound of its rounding error. It stands for the coarser of two
@@ -160,7 +164,7 @@ class ClosedFormExpectations:
 
 
 @dataclass(frozen=True, eq=False)
-class MehlerExpectations:
+class MehlerExpectations(Expectations):
     """Mehler series on a line rule (eq. 6.1): two ``level``s halve the node spacing, ``terms`` counts coefficients.
 
     ``extra`` coefficients beyond those are at hand for Wick expansions. ``width``: where nodes crowd at 0 (eq. 6.23).
@@ -214,7 +218,8 @@ class MehlerExpectations:
     def describe(self) -> dict[str, object]:
         name = "Gauss-Legendre panels" if self.activation.kinks else "trapezoidal"
         crowded = "" if self.width is None else f", crowded within {self.width:.0e} of 0"
-        return {"rule": f"Mehler series, {name}{crowded}", "nodes": len(self.rule.nodes), "terms": self.terms}
+        rule = {"rule": f"Mehler series, {name}{crowded}", "nodes": len(self.rule.nodes), "terms": self.terms}
+        return rule | ({"extra": self.extra} if self.extra else {})
 
     def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
         stack = kernel.reshape(-1, *kernel.shape[-2:])
@@ -370,7 +375,7 @@ class LineMoments:
 
     def _derivative_coefficients(self, i: int) -> np.ndarray:
         if i and self.by_parts:
-            found = np.zeros((len(self.deviation), self.count))
+            found: np.ndarray = np.zeros((len(self.deviation), self.count))
             found[self.large] = self._shifted(self.values[0][self.large], self.rule.table, i)
             return found
         table = self.rule.table[:, : self.count]
@@ -386,7 +391,10 @@ class LineMoments:
         """sqrt((k+1)..(k+i)) <f h_{k+i}> / K^(i/2) at the large variances."""
         k = np.arange(self.count)
         ratio = np.sqrt(np.prod([k + r for r in range(1, i + 1)], axis=0))
-        return values @ table[:, i : i + self.count] * ratio / self.deviation[self.large][:, None] ** i
+        coefficients: np.ndarray = (
+            values @ table[:, i : i + self.count] * ratio / self.deviation[self.large][:, None] ** i
+        )
+        return coefficients
 
 
 class _CrossMoments:
@@ -407,7 +415,7 @@ class _CrossMoments:
         """(R, M)"""
         line = self.line
         u, v = line.coefficients(i)[:, : line.terms], line.coefficients(j)[:, : line.terms]
-        result = np.einsum("rpk,rpk,rpk->rp", u[self.a], v[self.b], self.powers)
+        result: np.ndarray = np.einsum("rpk,rpk,rpk->rp", u[self.a], v[self.b], self.powers)
         if self.tied.any():
             result[self.tied] = self._tied(i, j)
         return result
@@ -422,7 +430,8 @@ class _CrossMoments:
         return line.rule.mean(line.values[i][a] * right)
 
     def _equal(self) -> np.ndarray:
-        return (self.a[self.tied] == self.b[self.tied]) & (self.sign > 0)
+        equal: np.ndarray = (self.a[self.tied] == self.b[self.tied]) & (self.sign > 0)
+        return equal
 
     def share(self, hessian: np.ndarray) -> None:
         """Set the (R, M, 3, 3) Hessian of equal inputs.
@@ -441,7 +450,7 @@ class _CrossMoments:
 
 
 @dataclass(frozen=True, eq=False)
-class TensorGaussHermite:
+class TensorGaussHermite(Expectations):
     """The fixed n x n Gauss-Hermite rule behind the published figures (n = 32), to reproduce them (eq. 6.7)."""
 
     activation: Activation
@@ -484,7 +493,8 @@ class TensorGaussHermite:
         u, v = self.activation.derivatives(left), self.activation.derivatives(right)
 
         def mean(i: int, j: int) -> np.ndarray:
-            return np.einsum("rpij,i,j->rp", u[i] * v[j], w, w)
+            found: np.ndarray = np.einsum("rpij,i,j->rp", u[i] * v[j], w, w)
+            return found
 
         results = [mean(0, 0)]
         if order >= 1:
@@ -511,7 +521,8 @@ class TensorGaussHermite:
         root = np.sqrt(variance)[..., None]
         s, d1, d2 = self.activation.derivatives(root * z)[:3]
         slope, curvature = 2 * s * d1 * z, 2 * (d1 * d1 + s * d2) * z * z
-        return ((curvature - slope / root) / (4 * root**2)) @ w
+        second_derivative: np.ndarray = ((curvature - slope / root) / (4 * root**2)) @ w
+        return second_derivative
 
     def _cross_hessian(self, kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(R, M, 3, 3): second derivatives in (K_aa, K_ab, K_bb) of the rule's own E2."""

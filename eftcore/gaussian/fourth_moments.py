@@ -51,7 +51,8 @@ def _highest_order(terms: int, n_inputs: int) -> int:
     order = 8 + terms // 4 if terms <= 256 else 72 + 32 * int(np.log2(terms / 256))
     # orders up to m cost 2 m^3 / 3 for each set of three or four inputs
     sets = comb(n_inputs, 4) + n_inputs * comb(n_inputs - 1, 2)
-    return min(order, round((1.5 * WORK * terms / sets) ** (1 / 3)))
+    affordable: int = min(order, round((1.5 * WORK * terms / sets) ** (1 / 3)))
+    return affordable
 
 
 def _series(

@@ -36,11 +36,13 @@ class LineRule:
 
     def coefficients(self, values: np.ndarray) -> np.ndarray:
         """(..., J) values to (..., M) coefficients <f h_k>."""
-        return values @ self.table
+        found: np.ndarray = values @ self.table
+        return found
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """(..., J) values to (...) <f>."""
-        return values @ self.table[:, 0]
+        found: np.ndarray = values @ self.table[:, 0]
+        return found
 
 
 def hermite_functions(z: np.ndarray, count: int) -> np.ndarray:

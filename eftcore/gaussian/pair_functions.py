@@ -42,7 +42,7 @@ class PairFunctions:
                 "o": d * d + s * c,
                 "os2": (d * d + s * c) * s * s,
             }
-            self._coefficients = {}
+            self._coefficients: dict[str, np.ndarray] = {}
         else:
             s, d = np.asarray(act.function(x), dtype=float), act.pointwise_slope(x)
             self._values = _powers(s)
@@ -69,7 +69,8 @@ class PairFunctions:
         self.powers = np.where(self.tied | self.own, 0.0, rho)[..., None] ** np.arange(self.terms)
 
     def _project(self, values: np.ndarray) -> np.ndarray:
-        return values @ self.rule.table[:, : self.terms]
+        found: np.ndarray = values @ self.rule.table[:, : self.terms]
+        return found
 
     def _shift(self, values: np.ndarray, i: int) -> np.ndarray:
         """Coefficients of the i-th derivative: <f^(i) h_k> = sqrt((k+1)..(k+i)) <f h_{k+i}> / K^(i/2) (eq. 6.2)."""
@@ -77,7 +78,8 @@ class PairFunctions:
         ratio = np.sqrt(np.prod([k + r for r in range(1, i + 1)], axis=0))
         shifted = values @ self.rule.table[:, i : i + self.terms] * ratio
         power = self.deviation[:, None] ** i
-        return np.divide(shifted, power, out=np.zeros_like(shifted), where=power > 0)
+        found: np.ndarray = np.divide(shifted, power, out=np.zeros_like(shifted), where=power > 0)
+        return found
 
     def coefficients(self, name: str) -> np.ndarray:
         """(U, terms)"""
@@ -95,7 +97,7 @@ class PairFunctions:
         For proportional inputs of a kinked sigma only regular functions are integrated; the others give 0.
         """
         u, v = self.coefficients(left), self.coefficients(right)
-        result = np.einsum("rpk,rpk,rpk->rp", u[self.a], v[self.b], self.powers)
+        result: np.ndarray = np.einsum("rpk,rpk,rpk->rp", u[self.a], v[self.b], self.powers)
         if self.tied.any() and left in self._values and right in self._values:
             g, h = self._values[left][self.a[self.tied]], self._values[right][self.b[self.tied]]
             h = np.where(self.sign[self.tied][:, None] > 0, h, h[:, ::-1])

@@ -83,7 +83,8 @@ def _least_squares(gram: np.ndarray, target: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(normal)
     weights = np.divide(1.0, values, out=np.zeros_like(values), where=values > CUTOFF)
     rotated = (target * inverse[..., None, :]) @ vectors
-    return (rotated * weights[..., None, :]) @ np.swapaxes(vectors, -1, -2) * inverse[..., None, :]
+    found: np.ndarray = (rotated * weights[..., None, :]) @ np.swapaxes(vectors, -1, -2) * inverse[..., None, :]
+    return found
 
 
 def _share_duplicates(found: np.ndarray, functions: PairFunctions, aa: np.ndarray, bb: np.ndarray) -> None:

@@ -71,7 +71,8 @@ def half_gap(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> np.ndarray:
     gap = c - total / 2
     shift = gap - c
     left = (c - (gap - shift)) - (total / 2 + shift)
-    return gap + (left - lost / 2)
+    half: np.ndarray = gap + (left - lost / 2)
+    return half
 
 
 def correlation(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

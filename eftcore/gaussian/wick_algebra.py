@@ -95,7 +95,8 @@ class Substitution:
 def largest_correlation(matrix: np.ndarray) -> np.ndarray:
     """(..., 2, 2) to (...): the largest singular value, the first canonical correlation."""
     a, b, c, d = np.moveaxis(matrix.reshape(*matrix.shape[:-2], 4), -1, 0)
-    return (np.hypot(a + d, c - b) + np.hypot(a - d, c + b)) / 2
+    largest: np.ndarray = (np.hypot(a + d, c - b) + np.hypot(a - d, c + b)) / 2
+    return largest
 
 
 def _powers(x: np.ndarray, highest: int) -> np.ndarray:
@@ -119,7 +120,7 @@ def shear(powers: np.ndarray, matrix: np.ndarray, first: np.ndarray, second: np.
     term = powers * (alpha[:, None] ** first * beta[:, None] ** second)
     # h_{i+1} h_{j-1} of the same order stands next to h_i h_j
     raising = np.sqrt(second * (first + 1.0))[:-1] * tilt
-    total = term.copy()
+    total: np.ndarray = term.copy()
     largest = np.abs(term).max(initial=0.0)
     for power in range(1, int(second.max(initial=0)) + 1):
         shifted = term[..., 1:] * raising

@@ -166,7 +166,9 @@ class WickSeries:
         rho = np.where(self.white.tied, 0.0, self.white.rho)
         across = rho[..., None] ** np.arange(terms)
         rest = np.sqrt((1 - rho) * (1 + rho))[..., None] ** np.arange(count)
-        table = np.matmul(left[self.a] * across[..., None, :], np.swapaxes(right[self.b], -1, -2)) * rest[..., None, :]
+        table: np.ndarray = (
+            np.matmul(left[self.a] * across[..., None, :], np.swapaxes(right[self.b], -1, -2)) * rest[..., None, :]
+        )
         table[self.white.tied] = 0.0
         table[self.white.tied, :, 0] = self._project_tied(0, 0, count)
         return table
@@ -177,7 +179,8 @@ class WickSeries:
         a, b, sign = self.a[tied], self.b[tied], self.white.rho[tied]
         right = self.line.values[j][b]
         right = np.where(sign[:, None] > 0, right, right[:, ::-1])
-        return (self.line.values[i][a] * right) @ self.line.rule.table[:, :count]
+        found: np.ndarray = (self.line.values[i][a] * right) @ self.line.rule.table[:, :count]
+        return found
 
     def _project_single(self, values: np.ndarray) -> np.ndarray:
         """(U, J) values at every distinct variance of one input to (R, top + 1 - bottom) coefficients."""
@@ -189,7 +192,8 @@ class WickSeries:
         if self.line.by_parts:
             shifted = self.table[:, 0, k + 2 - self.bottom, 0] * np.sqrt((k + 1) * (k + 2)) / 2
             variance = self.line.deviation[self.a] ** 2
-            return np.divide(shifted, variance, out=np.zeros_like(shifted), where=variance > 0)
+            found: np.ndarray = np.divide(shifted, variance, out=np.zeros_like(shifted), where=variance > 0)
+            return found
         sigma, slope, curvature = self.line.values[:3]
         return self._project_single(slope**2 + sigma * curvature)[:, k - self.bottom]
 
@@ -294,7 +298,8 @@ def cross_correlations(kernel: np.ndarray, white: Whitening, left: np.ndarray, r
 def _cross(kernel: np.ndarray, white: Whitening, row: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     inputs = np.stack(pair_indices(kernel.shape[-1]), axis=-1)
     raw = kernel[row[:, None, None], inputs[left][:, :, None], inputs[right][:, None, :]]
-    return white.inverse[row, left] @ raw @ np.swapaxes(white.inverse[row, right], -1, -2)
+    correlations: np.ndarray = white.inverse[row, left] @ raw @ np.swapaxes(white.inverse[row, right], -1, -2)
+    return correlations
 
 
 def _chunks(total: int, order: int) -> Iterator[slice]:

@@ -83,7 +83,8 @@ def _tied_product(series: WickSeries, i: int, j: int) -> np.ndarray:
     tied = series.white.tied
     right = series.line.values[j][series.b[tied]]
     right = np.where(series.white.rho[tied][:, None] > 0, right, right[:, ::-1])
-    return series.line.values[i][series.a[tied]] * right
+    product: np.ndarray = series.line.values[i][series.a[tied]] * right
+    return product
 
 
 def _slope_squares(series: WickSeries) -> np.ndarray:

@@ -46,7 +46,7 @@ def barycentric_matrix(nodes: np.ndarray, targets: np.ndarray) -> np.ndarray:
     weights = np.prod(np.sign(gaps), axis=1) * np.exp(log_weights - log_weights.max())
     distance = targets[:, None] - nodes[None, :]
     hit = distance == 0
-    matrix = weights / np.where(hit, 1.0, distance)
+    matrix: np.ndarray = weights / np.where(hit, 1.0, distance)
     matrix /= matrix.sum(1, keepdims=True)
     rows = hit.any(1)
     matrix[rows] = hit[rows]

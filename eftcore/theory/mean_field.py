@@ -97,8 +97,8 @@ def _path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
     shared = _shared.get()
     if shared is None:
         return _solve(model, kernel, engine)
-    # the model fixes the integrand; extra coefficients may ask for a finer rule
-    key = (model, kernel.tobytes(), *engine.describe().items(), getattr(engine, "extra", 0))
+    # the model fixes the activation, and with it a description fixes the integrals
+    key = (model, kernel.tobytes(), *engine.describe().items())
     if key not in shared:
         shared[key] = _solve(model, kernel, engine)
     return replace(shared[key], engine=engine)

@@ -18,8 +18,8 @@ from eftcore.activations import Activation, get_activation
 from eftcore.errors import InputError
 from eftcore.pairs import pair_indices, to_pairs
 from eftcore.specs import PredictionSpec
-from eftcore.theory.closures.base import Closure
 from eftcore.theory.closures.g_only import wishart
+from eftcore.theory.linear_response import LinearResponse
 from eftcore.theory.mean_field import MeanField
 
 SCRAMBLINGS = 16
@@ -70,7 +70,7 @@ class _Walkers:
         self.activation: Activation = get_activation(spec.model.activation)
         assert spec.depths is not None
         self.depths = set(spec.depths)
-        self.response = Closure(spec.model, path.kernel[0], path.kernel[-1])
+        self.response = LinearResponse(path.kernel.shape[-1])
         moments = path.engine.moments(path.kernel, 2)
         assert moments.gradient is not None
         assert moments.hessian is not None
@@ -114,7 +114,7 @@ class _Walkers:
         """(M, L + 1, N) standard normals, quasi-random; slow modes in depth have the first coordinates (eq. 4.7)."""
         inputs, layers = self.path.kernel.shape[-1], self.model.depth
         sobol = qmc.Sobol((layers + 1) * inputs, scramble=True, rng=np.random.default_rng(scrambling))
-        points = ndtri(np.clip(sobol.random(PATHS), 1e-15, 1 - 1e-15)).reshape(PATHS, layers + 1, inputs)
+        points: np.ndarray = ndtri(np.clip(sobol.random(PATHS), 1e-15, 1 - 1e-15)).reshape(PATHS, layers + 1, inputs)
         points[:, 1:] = idct(points[:, 1:], axis=1, norm="ortho")
         return points
 
@@ -131,7 +131,8 @@ class _Walkers:
         a, b = self.first, self.second
         left = np.where(own, d[:, a] ** 2 + s[:, a] * c[:, a], 0.5 * c[:, a] * s[:, b])
         other = np.where(own, 0.0, 1.0) * (d[:, a] * d[:, b] * u + 0.5 * s[:, a] * c[:, b] * u[:, bb])
-        return (left * u[:, aa] + other).mean(0)
+        mixed: np.ndarray = (left * u[:, aa] + other).mean(0)
+        return mixed
 
     def _mixed_by_weights(self, layer: int, phi: np.ndarray, u: np.ndarray, increment: np.ndarray) -> np.ndarray:
         """The same for a sigma with kinks (eq. 4.9).
@@ -162,4 +163,5 @@ class _Walkers:
 def _root(matrix: np.ndarray) -> np.ndarray:
     """(N, N) symmetric square root of a positive semi-definite matrix."""
     values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    root: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return root

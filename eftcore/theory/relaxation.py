@@ -32,7 +32,8 @@ def second_order(kernel: np.ndarray, gradient: np.ndarray, neighbours: np.ndarra
     slopes[:, :, 0, 0] = gradient[:, neighbours[:, 0], 0]
     slopes[:, :, 1] = gradient
     slopes[:, :, 2, 2] = gradient[:, neighbours[:, 2], 0]
-    return slopes @ wishart @ np.swapaxes(slopes, -1, -2)
+    covariance: np.ndarray = slopes @ wishart @ np.swapaxes(slopes, -1, -2)
+    return covariance
 
 
 def relaxation(
@@ -63,11 +64,13 @@ def relaxation(
     variance = np.einsum("rps,rpst,rpt->rp", factor, gram, factor)
     above = variance > np.maximum(variance_after, 0.0)
     excess = np.divide(variance_after, variance, out=np.ones_like(variance), where=above)
-    return factor * np.sqrt(np.maximum(excess, 0.0))[..., None]
+    kept: np.ndarray = factor * np.sqrt(np.maximum(excess, 0.0))[..., None]
+    return kept
 
 
 def _divided_difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(e^x - e^y) / (x - y), from the larger exponential so that nothing overflows."""
     gap = np.abs(x - y)
     ratio = np.divide(-np.expm1(-gap), gap, out=np.ones_like(gap), where=gap > 0)
-    return np.exp(np.maximum(x, y)) * ratio
+    quotient: np.ndarray = np.exp(np.maximum(x, y)) * ratio
+    return quotient

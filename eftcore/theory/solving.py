@@ -244,7 +244,8 @@ def _norm(x: np.ndarray) -> np.ndarray:
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+    ratio: np.ndarray = np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+    return ratio
 
 
 def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, loosen: float = 1.0) -> Solution:

@@ -15,8 +15,9 @@ from eftcore.gaussian.expectations import MehlerExpectations
 from eftcore.gaussian.wick_algebra import largest_correlation
 from eftcore.gaussian.wick_series import Whitening, components
 from eftcore.gaussian.wick_tails import tails
-from eftcore.pairs import pair_indices, pair_table
+from eftcore.pairs import pair_indices
 from eftcore.specs import PredictionSpec, ResNet
+from eftcore.theory.linear_response import LinearResponse
 
 ROWS = 17
 """Depths at which the norms are computed; between them they are interpolated linearly."""
@@ -87,10 +88,8 @@ class _Walk:
     def __init__(self, model: ResNet, track: Track, order: int) -> None:
         self.track, self.c_w = track, model.weight_variance
         n_inputs = track.kernel.shape[-1]
-        first, second = pair_indices(n_inputs)
-        table = pair_table(n_inputs)
-        self.own = first == second
-        self.neighbours = np.stack([table[first, first], np.arange(len(first)), table[second, second]], axis=-1)
+        self.own = np.equal(*pair_indices(n_inputs))
+        self.neighbours = LinearResponse(n_inputs).neighbours
         even_only = get_activation(model.activation).parity is not None
         basis = components(order, even_only=even_only, single=n_inputs == 1)
         lowest = basis.orders[-1] + (2 if even_only else 1)
@@ -157,7 +156,8 @@ class _Walk:
             assert self.lift is not None
             mixed = self.lift[row] * self.rest[row][:, None] * (z * self.orders).max(-1)
         mixed[self.own, 1:] = 0.0
-        return mixed.sum(-1) + np.einsum("pqr,pqr->p", self.hessian[row], u)
+        source: np.ndarray = mixed.sum(-1) + np.einsum("pqr,pqr->p", self.hessian[row], u)
+        return source
 
 
 class _Linear:
@@ -169,4 +169,5 @@ class _Linear:
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         share = self.share.reshape(-1, *(1,) * (values.ndim - 1))
-        return (1 - share) * values[self.left] + share * values[self.left + 1]
+        between: np.ndarray = (1 - share) * values[self.left] + share * values[self.left + 1]
+        return between

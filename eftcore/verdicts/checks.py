@@ -126,12 +126,14 @@ class MeanZero:
         student = mean / np.sqrt(variance / (self.count - 1) + rounding)
         skewness = np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > rounding)
         small = skewness / self.count**0.5
-        return student + small * (student**2 / 3 + 1 / 6) + small**2 * student**3 / 27
+        corrected: np.ndarray = student + small * (student**2 / 3 + 1 / 6) + small**2 * student**3 / 27
+        return corrected
 
 
 def _quotient(difference: np.ndarray, error: np.ndarray) -> np.ndarray:
     """difference / error; where there is no error, 0 if there is no difference and infinity if there is."""
-    return np.divide(difference, error, out=np.where(difference == 0, 0.0, np.inf), where=error > 0)
+    quotient: np.ndarray = np.divide(difference, error, out=np.where(difference == 0, 0.0, np.inf), where=error > 0)
+    return quotient
 
 
 def largest_score(

@@ -87,7 +87,8 @@ class EquationResidual:
         """
 
         def size(values: np.ndarray) -> np.ndarray:
-            return np.sqrt((values**2).sum((1, 2)))
+            norms: np.ndarray = np.sqrt((values**2).sum((1, 2)))
+            return norms
 
         columns: dict[str, object] = {name: getattr(self, name) for name in ("depth", "layers", "time")}
         columns |= {name: size(getattr(self, name)) for name in ("change", *PARTS)}
@@ -202,7 +203,8 @@ class _Equation:
         """(I, ...) to (J, ...): mean over the layers of each interval of the results."""
         weighted = values * self.layers.reshape(-1, *(1,) * (values.ndim - 1))
         sums = np.add.reduceat(weighted[: self.ends[-1]], self.ends[:-1], axis=0)
-        return sums / self.lengths.reshape(-1, *(1,) * (values.ndim - 1))
+        means: np.ndarray = sums / self.lengths.reshape(-1, *(1,) * (values.ndim - 1))
+        return means
 
     def transported(self, v4: np.ndarray, chi: np.ndarray | None = None) -> np.ndarray:
         """(R, P, P) chi V4 + V4 chi^T."""
@@ -223,7 +225,8 @@ class _Equation:
         """(R, ...) to (I, ...): mean over each interval's layers, linear between recorded ones (eq. 8.2)."""
         weight = np.full(len(self.layers), 0.5) if self.continuous else (self.layers - 1) / (2 * self.layers)
         weight = weight.reshape(-1, *(1,) * (values.ndim - 1))
-        return (1 - weight) * values[:-1] + weight * values[1:]
+        averages: np.ndarray = (1 - weight) * values[:-1] + weight * values[1:]
+        return averages
 
     def interpolation(self, v4: np.ndarray) -> np.ndarray:
         """(J,) size of the second-order term that taking the right-hand side as linear neglects (eq. 8.3)."""

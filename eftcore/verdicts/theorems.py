@@ -314,7 +314,8 @@ def _with_products(x: np.ndarray, covariance: np.ndarray, unit: np.ndarray, widt
 
 def _over(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
     unit = np.broadcast_to(unit, values.shape)
-    return np.divide(values, unit, out=values.copy(), where=unit > 0)
+    quotient: np.ndarray = np.divide(values, unit, out=values.copy(), where=unit > 0)
+    return quotient
 
 
 def _increment_covariance(model: ResNet, phi: np.ndarray) -> np.ndarray:
@@ -328,7 +329,8 @@ def _fire(model: ResNet, phi: np.ndarray) -> np.ndarray:
 
 def _mean_product(phi: np.ndarray) -> np.ndarray:
     """(M, n, N) to (M, N, N): mean over neurons of the products of inputs (eq. 1.3)."""
-    return np.swapaxes(phi, -1, -2) @ phi / phi.shape[-2]
+    product: np.ndarray = np.swapaxes(phi, -1, -2) @ phi / phi.shape[-2]
+    return product
 
 
 def _increment(model: ResNet, phi: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -336,7 +338,8 @@ def _increment(model: ResNet, phi: np.ndarray, rng: np.random.Generator) -> np.n
     networks, width, _ = phi.shape
     weights = (model.weight_variance / width) ** 0.5 * rng.standard_normal((networks, width, width))
     biases = model.bias_variance**0.5 * rng.standard_normal((networks, width, 1))
-    return model.epsilon * (weights @ _fire(model, phi) + biases)
+    increment: np.ndarray = model.epsilon * (weights @ _fire(model, phi) + biases)
+    return increment
 
 
 def _forced_path(

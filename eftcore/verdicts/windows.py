@@ -19,6 +19,7 @@ from eftcore.ensemble.bands import CONFIDENCE, Noise
 from eftcore.errors import InputError
 from eftcore.quantities import COMPARED, Quantity
 from eftcore.results import Theory
+from eftcore.specs import EnsembleSpec
 from eftcore.theory.particle import SCRAMBLINGS
 from eftcore.theory.solving import error_scales
 
@@ -29,18 +30,33 @@ DEFAULT_TOLERANCES = (0.01, 0.05, 0.10)
 
 
 class Measured(Protocol):
-    """Estimates with statistical errors, such as a simulated sample's.
+    """Estimates with statistical errors at R recorded layers, such as a simulated sample's.
 
-    Every compared quantity that it has comes with standard errors of the same name and ``_se``.
+    Every compared quantity that it has comes with standard errors of the same name and ``_se``, value +- 1.96 se being
+    a 95 % interval. The methods say of the quantity "K0", "V4" or "K1" what bounds at all depths need.
     """
 
     @property
-    def depth(self) -> np.ndarray: ...
+    def spec(self) -> EnsembleSpec:
+        """The networks that were measured, and their inputs."""
+        ...
+
     @property
-    def time(self) -> np.ndarray: ...
-    def degrees_of_freedom(self, quantity: str) -> np.ndarray: ...
-    def group_fluctuations(self, quantity: str) -> np.ndarray | None: ...
-    def reliable(self, quantity: str) -> np.ndarray: ...
+    def depth(self) -> np.ndarray:
+        """(R,) recorded layers."""
+        ...
+
+    def degrees_of_freedom(self, quantity: str) -> np.ndarray:
+        """(R,) how well the standard errors are known; infinity where they are as good as exact."""
+        ...
+
+    def group_fluctuations(self, quantity: str) -> np.ndarray | None:
+        """(G, R, K) contributions of G independent groups of networks to the errors of K entries; None without."""
+        ...
+
+    def reliable(self, quantity: str) -> np.ndarray:
+        """(R,) whether the standard errors can be trusted."""
+        ...
 
 
 _WINDOW_COLUMNS = [
@@ -104,7 +120,7 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
     _check_same(theory, reference, tolerances)
     depths, ours, theirs = np.intersect1d(theory.depth, reference.depth, return_indices=True)
     errors: list[pd.DataFrame] = []
-    windows: list[dict] = []
+    windows: list[dict[str, object]] = []
     for quantity in COMPARED:
         mine, true = quantity.of(theory), quantity.of(reference)
         if mine is None or true is None:
@@ -171,12 +187,14 @@ def _numerics(theory: Theory, quantity: Quantity, rows: np.ndarray) -> np.ndarra
         return noise.at(rows).radius()
     if theory.spec.numerics.quadrature == "gauss_hermite":
         return np.zeros(len(rows))
-    return _claimed(theory.numerical_error.get(quantity.name, 0.0), theory, quantity)[rows]
+    claimed: np.ndarray = _claimed(theory.numerical_error.get(quantity.name, 0.0), theory, quantity)[rows]
+    return claimed
 
 
 def _claimed(relative: float, theory: Theory, quantity: Quantity) -> np.ndarray:
     """(R,) a relative error estimate in the units of the quantity; an estimate that failed excludes nothing."""
-    return np.where(np.isfinite(relative), relative, np.inf) * error_scales(theory)[quantity.name]
+    absolute: np.ndarray = np.where(np.isfinite(relative), relative, np.inf) * error_scales(theory)[quantity.name]
+    return absolute
 
 
 def _noise(source: Reference, quantity: Quantity) -> Noise | None:
@@ -229,8 +247,8 @@ def _errors(
 def _check_same(theory: Theory, reference: Reference, tolerances: Sequence[float]) -> None:
     if any(not 0 < tolerance < 1 for tolerance in tolerances):
         raise InputError(f"tolerances = {list(tolerances)!r}: each must lie between 0 and 1, such as 0.05")
-    spec = getattr(reference, "spec", None)
-    if spec is not None and (spec.model, spec.kernel.matrix) != (theory.spec.model, theory.spec.kernel.matrix):
+    other = reference.spec
+    if (other.model, other.kernel.matrix) != (theory.spec.model, theory.spec.kernel.matrix):
         raise InputError("compare: the theory and the reference describe different networks or input kernels")
     if not np.intersect1d(theory.depth, reference.depth).size:
         raise InputError("compare: the theory and the reference have no recorded layer in common")

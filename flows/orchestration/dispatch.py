@@ -10,7 +10,7 @@ from contextvars import copy_context
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from prefect import Task
-from prefect.states import State
+from prefect.client.schemas.objects import State
 from prefect.task_runners import TaskRunner
 
 from eftcore.errors import EftError, EnvironmentProblem

@@ -62,7 +62,7 @@ def _task_runner(resources: Resources) -> tuple[TaskRunner[Any], int]:
 
 def _dask(resources: Resources, workers: int, share: int) -> tuple[TaskRunner[Any], int]:
     try:
-        from prefect_dask import DaskTaskRunner
+        from prefect_dask.task_runners import DaskTaskRunner
 
         logging.getLogger("distributed").setLevel(logging.ERROR)
     except ModuleNotFoundError as missing:
@@ -99,7 +99,7 @@ def _cluster_threads(address: str) -> int:
 
     try:
         with Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client:
-            threads = sum(client.nthreads().values())
+            threads: int = sum(client.nthreads().values())
             elsewhere = _without_our_home(client)
     except (OSError, ValueError) as error:
         raise EnvironmentProblem(

@@ -14,8 +14,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from prefect import Task, task
+from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
-from prefect.states import Completed, State
+from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from eftcore.ensemble.engines import resolve_device

@@ -48,7 +48,8 @@ def orders_frame(model: ResNet, kernel: InputKernel) -> pd.DataFrame:
     """What each Wick order adds at T: columns quantity, order, size (Frobenius), share of what G-only misses."""
     depths = default_depths(model.depth, _LAYERS)
     frame = wick_contributions(model, kernel, order=HIGHEST_ORDER, depths=depths).frame()
-    return frame.loc[frame["depth"] == frame["depth"].max(), ["quantity", "order", "size", "share"]]
+    last: pd.DataFrame = frame.loc[frame["depth"] == frame["depth"].max(), ["quantity", "order", "size", "share"]]
+    return last
 
 
 def checks_frame(model: ResNet, kernel: InputKernel) -> pd.DataFrame:

@@ -150,7 +150,8 @@ def _theory(choice: Mapping[str, Any], order: int | str | None) -> str:
 
 
 def _plain(spec: Any) -> Mapping[str, Any]:
-    return json.loads(spec) if isinstance(spec, str) else spec
+    plain: Mapping[str, Any] = json.loads(spec) if isinstance(spec, str) else spec
+    return plain
 
 
 def may_be_running(studies: pd.DataFrame, now: pd.Timestamp) -> bool:

@@ -42,7 +42,7 @@ class _Look:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         names = frame["configuration"].drop_duplicates().tolist()
-        self._colours = {} if len(names) < 2 else dict(zip(names, cycle(SERIES), strict=False))
+        self._colours: dict[str, str] = {} if len(names) < 2 else dict(zip(names, cycle(SERIES), strict=False))
         self._lines = theory_lines(frame)
         self._shown: set[str] = set()
 

@@ -135,7 +135,7 @@ def simulate_bundles(
 
 
 @njit
-def _aligned(vectors):
+def _aligned(vectors: int) -> np.ndarray:
     """An array for this many vectors of float32 numbers that begins at the start of a cache line.
 
     A vector then lies in one cache line and is read at once.

@@ -71,7 +71,7 @@ def seed_generators(key: np.uint64, first: int, state: np.ndarray) -> None:
 
 
 @compiled()
-def _mix(x):
+def _mix(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> _U64(27))) * _U64(0x94D049BB133111EB)
     return x ^ (x >> _U64(31))

@@ -22,12 +22,18 @@ def wishart(kernel: np.ndarray) -> np.ndarray:
 
 def noise_source(kernel: np.ndarray, increment: np.ndarray) -> np.ndarray:
     """(..., P, P) Sigma_{ab,cd} = K_ac Q_bd + K_ad Q_bc + K_bc Q_ad + K_bd Q_ac (eq. 1.11)."""
-    return product_covariance(kernel, increment) + product_covariance(increment, kernel)
+    source: np.ndarray = product_covariance(kernel, increment) + product_covariance(increment, kernel)
+    return source
 
 
 class SourceOnly(Closure):
-    """V4' = Sigma(K0): fluctuations are made but not transported (eq. 3.5)."""
+    """V4' = Sigma(K0): fluctuations are made but not transported (eq. 3.5).
 
+    Variable: V4 (P, P). Ingredients: ``kernel`` (N, N) K0, and ``increment`` (N, N) Q, the covariance that a neuron's
+    increments have per unit of t.
+    """
+
+    moments_order = 0
     powers: ClassVar = {"V4": 2}
 
     def initial(self) -> State:
@@ -55,7 +61,11 @@ class SourceOnly(Closure):
 
 
 class GOnly(SourceOnly):
-    """V4' = chi V4 + V4 chi^T + Sigma(K0);  K1' = chi K1 + (1/2) C_W H : V4 (eq. 3.2, 3.3 and 3.7)."""
+    """V4' = chi V4 + V4 chi^T + Sigma(K0);  K1' = chi K1 + (1/2) C_W H : V4 (eq. 3.2, 3.3 and 3.7).
+
+    Variables: V4 (P, P) and K1 (P,). Ingredients: those of ``SourceOnly``; ``chi`` (P, 3), the susceptibility, and
+    ``hessian`` (P, 3, 3), H, stored as LinearResponse says.
+    """
 
     moments_order = 2
     powers: ClassVar = {"V4": 2, "K1": 1}
@@ -76,9 +86,9 @@ class GOnly(SourceOnly):
 
     def source(self, at: Ingredients, state: State) -> np.ndarray:
         """(P,) the model's U1 = (1/C_W) chi K1 + (1/2) H : V4 (eq. 3.4)."""
-        return self.respond(at["chi"], state["K1"]) / self.model.weight_variance + self.tadpole(
-            at["hessian"], state["V4"]
-        )
+        linear = self.respond(at["chi"], state["K1"]) / self.model.weight_variance
+        source: np.ndarray = linear + self.tadpole(at["hessian"], state["V4"])
+        return source
 
     def rates(self, at: Ingredients, state: State) -> State:
         return {

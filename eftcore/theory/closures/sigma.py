@@ -23,7 +23,18 @@ from eftcore.theory.relaxation import relaxation, second_order
 
 class Sigma(GOnly):
     """U' = chi U + U chi^T + C_W (X_S + X_S^T);  X_G' = chi X_G + C_W Cov(xi^S, xi^G);
-    X_S' = chi X_S + C_W Cov(xi^S, xi^S) + sum_r Q_r Cov(u, xi^{D_r f}) (eq. 5.1, 5.2 and 5.6)."""
+    X_S' = chi X_S + C_W Cov(xi^S, xi^S) + sum_r Q_r Cov(u, xi^{D_r f}) (eq. 5.1, 5.2 and 5.6).
+
+    Variables: U, XG and XS, (P, P) each, whose rows belong to u; K1 (P,). Ingredients beside ``kernel``, ``chi`` and
+    ``hessian`` of ``GOnly``, with columns q and s at the pairs aa, ab, bb of p:
+
+    * ``sigma_sigma`` (P, P) Cov(xi^S, xi^S), eq. 5.7.
+    * ``on_kernel`` and ``on_sigma`` (P, 3, 3): A^p_qs and B^p_qs, what the projection of D_q f_p has of
+      (phi phi)_s and of (sigma sigma)_s, eq. 5.3.
+    * ``drift_kernel`` and ``drift_sigma`` (P, 3): the same of sum_q Q_q D_q f_p, eq. 5.5.
+    * ``gradient_after`` (P, 3): g of the next layer, <D_q f_p> at its kernel, eq. 5.10.
+    * ``relaxation`` (P, 3): beta, how much of xi^S beyond its second Wick order one layer keeps, eq. 5.11.
+    """
 
     needs_series: ClassVar = True
     powers: ClassVar = {"U": 2, "XG": 2, "XS": 2, "K1": 1}
@@ -67,7 +78,6 @@ class Sigma(GOnly):
             "sigma_sigma": sigma_sigma,
             "on_kernel": on_kernel,
             "on_sigma": on_sigma,
-            # sum_r Q_r D_r f in terms of phi phi and sigma sigma
             "drift_kernel": np.einsum("rpq,rpqs->rps", along, on_kernel),
             "drift_sigma": drift_sigma,
             "gradient_after": gradient_after,
@@ -90,7 +100,8 @@ class Sigma(GOnly):
         mixed = np.einsum("pqs,pqs->p", at["on_kernel"], state["XG"][q, s])
         mixed += np.einsum("pqs,pqs->p", at["on_sigma"], state["XS"][q, s])
         linear = self.respond(at["chi"], state["K1"]) / self.model.weight_variance
-        return linear + self.tadpole(at["hessian"], state["U"]) + mixed
+        source: np.ndarray = linear + self.tadpole(at["hessian"], state["U"]) + mixed
+        return source
 
     def rates(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]

@@ -25,8 +25,17 @@ from eftcore.theory.closures.g_only import GOnly, wishart
 
 
 class Wick(GOnly):
-    """State: Z, Cov(u, Wick powers); U = Cov(u); K1. V4 = Wishart(K0) + Cov(xi^G, u) + Cov(u, xi^G) + U
-    (eq. 4.4, 4.15, 4.18).
+    """V4 = Wishart(K0) + Cov(xi^G, u) + Cov(u, xi^G) + Cov(u), from the orders 1 to m (eq. 4.4, 4.15, 4.18).
+
+    Variables, with I components (i, j) of the orders that are kept: Z (P, P, I), whose entry q, p is the covariance of
+    u_q with the Wick power h_i(z_1) h_j(z_2) of pair p; U (P, P) = Cov(u); K1 (P,). Ingredients beside ``kernel``,
+    ``chi`` and ``hessian`` of ``GOnly``:
+
+    * ``products`` (P, I): coefficients of f_p, eq. 4.11; ``derivatives`` (P, 3, I): those of D_q f_p, eq. 4.13.
+    * ``drive`` (P, P, I): Cov(xi^S_q, Wick power of p), eq. 4.14, which drives Z.
+    * ``factor`` (P, 2, 2): C, the inputs of p in terms of its orthonormal variables, eq. 4.10.
+    * ``turn`` (P, 2, 2): C'^-1 C, the next layer's orthonormal variables in terms of this layer's, eq. 4.15.
+    * ``spread`` (P, 2, 2): C^-1 Q C^-T, the increments' covariance per unit of t in these variables, eq. 4.17.
     """
 
     needs_series: ClassVar = True
@@ -75,14 +84,16 @@ class Wick(GOnly):
 
     def _response_noise(self, at: Ingredients, state: State) -> np.ndarray:
         """(P, P) Cov(u_q, xi^S_p)."""
-        return np.einsum("qpi,pi->qp", state["Z"], at["products"])
+        covariance: np.ndarray = np.einsum("qpi,pi->qp", state["Z"], at["products"])
+        return covariance
 
     def source(self, at: Ingredients, state: State) -> np.ndarray:
         """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q) (eq. 4.5, 4.21)."""
         pair = np.arange(len(self.neighbours))[:, None]
         mixed = np.einsum("pqi,pqi->p", at["derivatives"], state["Z"][self.neighbours, pair])
         linear = self.respond(at["chi"], state["K1"]) / self.model.weight_variance
-        return linear + self.tadpole(at["hessian"], state["U"]) + mixed
+        source: np.ndarray = linear + self.tadpole(at["hessian"], state["U"]) + mixed
+        return source
 
     def rates(self, at: Ingredients, state: State) -> State:
         c_w = self.model.weight_variance
@@ -101,7 +112,8 @@ class Wick(GOnly):
         shifted = np.zeros_like(z)
         # the component (i + 1, j - 1) of the same order stands next to (i, j)
         shifted[..., :-1] = z[..., 1:]
-        return own * z + mixing * shifted
+        turned: np.ndarray = own * z + mixing * shifted
+        return turned
 
     def second_order(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]
@@ -127,7 +139,7 @@ class Wick(GOnly):
     def _response_kernel(self, factor: np.ndarray, z: np.ndarray) -> np.ndarray:
         """(P, P) Cov(u_q, xi^G_p): as :phi_a phi_b: = C_11 C_21 :z_1^2: + C_11 C_22 :z_1 z_2: (eq. 4.20)."""
         square = factor[:, 0, 0] * np.where(self.own, factor[:, 0, 0], factor[:, 1, 0])
-        found = np.sqrt(2.0) * square * z[..., self.basis.position(2, 0)]
+        found: np.ndarray = np.sqrt(2.0) * square * z[..., self.basis.position(2, 0)]
         if not self.basis.single:
             found = found + factor[:, 0, 0] * factor[:, 1, 1] * z[..., self.basis.position(1, 1)]
         return found

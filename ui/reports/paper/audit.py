@@ -162,7 +162,8 @@ def _summed_source(results: Results, width: int) -> float:
     sample = results.simulated(model.epsilon, width)
     source = QUANTITIES["U1"].estimate_of(sample)[0][:, 0, 0]
     integral = float(np.trapezoid(source, sample.time)) - model.epsilon**2 * (source[-1] - source[0]) / 2
-    return model.weight_variance * integral
+    summed: float = model.weight_variance * integral
+    return summed
 
 
 def findings(results: Results) -> tuple[Finding, ...]:

@@ -1,0 +1,47 @@
+"""How pair quantities respond to a change of the mean kernel (docs/theory.md, eq. 1.9 and 1.10)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eftcore.pairs import pair_indices, pair_table
+
+
+class LinearResponse:
+    """Products with chi and with the Hessian H of E2, for N inputs and P = N (N + 1) / 2 pairs a <= b row-major.
+
+    E2 of the pair p = (a, b) depends on three entries of the kernel, K_aa, K_ab and K_bb. So chi and H are stored by
+    pair, (P, 3) and (P, 3, 3), with columns in this order; a diagonal pair (a, a) uses column 0 alone.
+
+    Attributes:
+        n_inputs: N.
+        neighbours: (P, 3) positions of the pairs aa, ab, bb for each pair (a, b).
+    """
+
+    def __init__(self, n_inputs: int) -> None:
+        self.n_inputs = n_inputs
+        first, second = pair_indices(n_inputs)
+        table = pair_table(n_inputs)
+        self.neighbours = np.stack([table[first, first], np.arange(len(first)), table[second, second]], axis=-1)
+
+    def respond(self, chi: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """chi x for x of shape (P, ...): at most three entries per row (eq. 1.10)."""
+        aa, _, bb = self.neighbours.T
+        shape = (-1,) + (1,) * (x.ndim - 1)
+        own, cross, other = (column.reshape(shape) for column in chi.T)
+        result: np.ndarray = own * x[aa]
+        result += cross * x
+        result += other * x[bb]
+        return result
+
+    def respond_both(self, chi: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """chi C + C chi^T for a symmetric (P, P) C (eq. 1.10)."""
+        left = self.respond(chi, covariance)
+        both: np.ndarray = left + left.T
+        return both
+
+    def tadpole(self, hessian: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """(1/2) H : C, (P,): half the sum over q, r of H_p[q, r] C[q, r] (eq. 1.10)."""
+        q, r = self.neighbours[:, :, None], self.neighbours[:, None, :]
+        half: np.ndarray = 0.5 * np.einsum("pqr,pqr->p", hessian, covariance[q, r])
+        return half
