@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PrecisionTarget",
     "find_run",
+    "judged_windows",
     "mark_failed",
     "mark_pending",
     "mark_running",
@@ -268,6 +269,21 @@ def succeeded_runs(db: Database, study: str, digests: Sequence[str]) -> dict[str
     )
     with db.reading() as session:
         return {run.digest: run.id for run in session.execute(query)}
+
+
+def judged_windows(db: Database, *, reference_run_id: int, prediction_run_ids: Sequence[int]) -> set[tuple[int, float]]:
+    """(prediction run, tolerance) of the windows against a reference; what an older version judged does not count."""
+    query = (
+        sa.select(ComparisonRow.prediction_run_id, ValidityWindow.tolerance)
+        .join(ValidityWindow, ValidityWindow.comparison_id == ComparisonRow.id)
+        .where(
+            ComparisonRow.reference_run_id == reference_run_id,
+            ComparisonRow.prediction_run_id.in_(prediction_run_ids),
+            ValidityWindow.confidence.is_not(None),
+        )
+    )
+    with db.reading() as session:
+        return {(run_id, tolerance) for run_id, tolerance in session.execute(query)}
 
 
 def _wanted_fields(spec: PredictionSpec | EnsembleSpec, digest: str | None, samples: int | None) -> dict[str, Any]:

@@ -33,7 +33,6 @@ TASKS: dict[Kind, Task[..., None]] = {
     "merge": tasks.merge,
     "compare": tasks.compare,
     "record": tasks.record,
-    "record_theory": tasks.record_theory,
 }
 
 ON_WORKERS: tuple[Kind, ...] = ("predict", "simulate")

@@ -21,7 +21,7 @@ from prefect.tasks import exponential_backoff
 
 from eftcore.ensemble.engines import resolve_device
 from eftcore.errors import EnvironmentProblem
-from eftcore.specs import EnsembleSpec, Precision, PredictionSpec
+from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.verdicts.checks import theorem_table
 from eftcore.verdicts.theorems import check_theorems
 from flows.orchestration import gpu
@@ -118,31 +118,19 @@ def compare(digest: str, prediction: str, reference: str, tolerances: list[float
 def record(
     digest: str,
     study: dict[str, Any],
-    merged: str | None,
-    wanted: str,
-    precision: dict[str, Any] | None,
+    reference: str | None,
+    simulation: dict[str, Any] | None,
     predictions: list[str],
     comparisons: dict[str, str],
 ) -> None:
-    """One simulation, its predictions and comparisons, into the database."""
+    """Predictions, what they are held against, and the comparisons, into the database."""
     recording.record(
         default_store(),
         study=study,
-        merged=merged,
-        wanted=wanted,
-        precision=None if precision is None else Precision(**precision),
+        reference=reference,
+        simulation=simulation,
         predictions=predictions,
         comparisons=comparisons,
-    )
-
-
-@task(name="record-theory", **_settings)
-def record_theory(
-    digest: str, study: dict[str, Any], reference: str | None, predictions: list[str], comparisons: dict[str, str]
-) -> None:
-    """The predictions of one configuration and their comparisons with the reference, into the database."""
-    recording.record_theory(
-        default_store(), study=study, reference=reference, predictions=predictions, comparisons=comparisons
     )
 
 

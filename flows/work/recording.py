@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import pandas as pd
-
-from db.reading import queries
 from db.session import Database
 from db.settings import default_url
 from db.writing import claims, repository
-from eftcore.ensemble import Sample, attained, reached, sample_digest
+from eftcore.ensemble import Sample, attained, reached
 from eftcore.specs import EnsembleSpec, Precision, PredictionSpec, digest_of
 from flows.study.expansion import Simulation, Study
 from flows.work import computations
@@ -39,13 +36,10 @@ def record_study(study: Mapping[str, Any]) -> int:
 
 
 def record_digest(
-    study: str, *, predictions: Sequence[str], comparisons: Mapping[str, str], **reference: str | None
+    study: str, *, reference: str | None, predictions: Sequence[str], comparisons: Mapping[str, str]
 ) -> str:
-    """Identity of a record: what is recorded, for which study, in which database.
-
-    ``reference`` names what the predictions are compared with: a merged sample, or another prediction.
-    """
-    what = {"study": study, "predictions": list(predictions), "comparisons": dict(comparisons), **reference}
+    """Identity of a record: what is recorded, for which study, in which database."""
+    what = {"study": study, "predictions": list(predictions), "comparisons": dict(comparisons), "reference": reference}
     return digest_of({"database": digest_of(default_url()), **what})
 
 
@@ -54,78 +48,59 @@ def record(
     store: ResultStore,
     *,
     study: Mapping[str, Any],
-    merged: str | None,
-    wanted: str,
-    precision: Precision | None,
+    reference: str | None,
+    simulation: Mapping[str, Any] | None,
     predictions: Sequence[str],
     comparisons: Mapping[str, str],
 ) -> None:
-    """Record predictions and, when it succeeded, the simulation that they are compared with.
+    """Record predictions and, when it succeeded, the reference that they are compared with.
 
     Args:
         store: where the results lie.
         study: name, digest and spec.
-        merged: digest of the stored sample.
-        wanted: Simulation.digest, under which an earlier failure lies.
-        precision: what the simulation aimed at, unless a number of networks was given.
+        reference: digest of the stored sample, or of another stored prediction; None where it failed.
+        simulation: of a sample: ``wanted``, Simulation.digest, under which an earlier failure lies, and ``precision``,
+            what it aimed at, unless a number of networks was given; None where the reference is a prediction.
         predictions: digests.
         comparisons: digest of the stored comparison, by digest of the prediction.
     """
     with _database() as db:
         study_id = repository.record_study(db, **study)
-        predicted = {}
-        for digest in predictions:
-            theory, provenance = computations.load_theory(store, digest)
-            predicted[digest] = repository.record_prediction(db, theory, provenance=provenance, study_id=study_id)
-        if merged is None:
+        recorded = {digest: _record_prediction(db, store, digest, study_id) for digest in predictions}
+        if reference is None:
             return
-        sample, provenance = computations.load_sample(store, merged)
-        simulated = repository.record_simulation(
-            db,
-            sample,
-            provenance=provenance,
-            study_id=study_id,
-            details=simulation_details(sample, precision),
-            announced=wanted,
-            **_aims(sample, precision),
-        )
+        if simulation is None:
+            reference_run_id = _record_prediction(db, store, reference, study_id)
+        else:
+            reference_run_id = _record_simulation(db, store, reference, study_id, **simulation)
         for prediction, digest in comparisons.items():
-            repository.record_comparison(
-                db,
-                prediction_run_id=predicted[prediction],
-                reference_run_id=simulated,
-                comparison=computations.load_comparison(store, digest),
-            )
-
-
-@waits
-def record_theory(
-    store: ResultStore,
-    *,
-    study: Mapping[str, Any],
-    reference: str | None,
-    predictions: Sequence[str],
-    comparisons: Mapping[str, str],
-) -> None:
-    """Record predictions and, when it succeeded, the reference theory that they are compared with.
-
-    Args:
-        reference: digest of that prediction; the others are as in ``record``.
-    """
-    with _database() as db:
-        study_id = repository.record_study(db, **study)
-        recorded = {}
-        for digest in (*predictions, *([reference] if reference else ())):
-            theory, provenance = computations.load_theory(store, digest)
-            recorded[digest] = repository.record_prediction(db, theory, provenance=provenance, study_id=study_id)
-        for prediction, digest in comparisons.items():
-            assert reference is not None
             repository.record_comparison(
                 db,
                 prediction_run_id=recorded[prediction],
-                reference_run_id=recorded[reference],
+                reference_run_id=reference_run_id,
                 comparison=computations.load_comparison(store, digest),
             )
+
+
+def _record_prediction(db: Database, store: ResultStore, digest: str, study_id: int) -> int:
+    theory, provenance = computations.load_theory(store, digest)
+    return repository.record_prediction(db, theory, provenance=provenance, study_id=study_id)
+
+
+def _record_simulation(
+    db: Database, store: ResultStore, digest: str, study_id: int, *, wanted: str, precision: Mapping[str, Any] | None
+) -> int:
+    sample, provenance = computations.load_sample(store, digest)
+    target = None if precision is None else Precision(**precision)
+    return repository.record_simulation(
+        db,
+        sample,
+        provenance=provenance,
+        study_id=study_id,
+        details=simulation_details(sample, target),
+        announced=wanted,
+        **_aims(sample, target),
+    )
 
 
 def simulation_details(sample: Sample, target: Precision | None) -> dict[str, Any]:
@@ -151,65 +126,24 @@ def _aims(sample: Sample, target: Precision | None) -> dict[str, Any]:
 @waits
 def is_recorded(
     study: str,
-    spec: EnsembleSpec,
-    shards: Sequence[tuple[int, int]],
+    reference: str | None,
     predictions: Sequence[str],
     compared: Sequence[str],
     tolerances: Sequence[float],
 ) -> bool:
-    """Whether the study (digest) has these predictions in the database and, unless there are no shards, this simulation
-    and the windows of the predictions that were compared with it.
+    """Whether the study (digest) has these predictions in the database, the reference, unless there is none, and the
+    windows of the predictions that were compared with it.
     """
-    merged = sample_digest(spec, shards) if shards else None
+    digests = [*predictions, *([reference] if reference else [])]
     with _database(read_only=True) as db:
-        return _is_recorded(
-            db,
-            study,
-            [*predictions, *([merged] if merged else [])],
-            compared if merged else (),
-            tolerances,
-            lambda ids, wanted: queries.windows(db, simulation_run_id=ids[merged or ""], prediction_run_id=wanted),
-        )
-
-
-@waits
-def is_theory_recorded(
-    study: str, reference: str | None, predictions: Sequence[str], compared: Sequence[str], tolerances: Sequence[float]
-) -> bool:
-    """Whether the study (digest) has these predictions in the database, the reference theory and the windows of those
-    compared with it.
-    """
-    with _database(read_only=True) as db:
-        return _is_recorded(
-            db,
-            study,
-            [*predictions, *([reference] if reference else [])],
-            compared,
-            tolerances,
-            lambda ids, wanted: queries.theory_windows(
-                db, reference_run_id=ids[reference or ""], prediction_run_id=wanted
-            ),
-        )
-
-
-def _is_recorded(
-    db: Database,
-    study: str,
-    digests: Sequence[str],
-    compared: Sequence[str],
-    tolerances: Sequence[float],
-    windows: Callable[[dict[str, int], list[int]], pd.DataFrame],
-) -> bool:
-    ids = repository.succeeded_runs(db, study, digests)
-    if len(ids) < len(set(digests)):
-        return False
-    if not compared:
-        return True
-    wanted = [ids[digest] for digest in compared]
-    frame = windows(ids, wanted)
-    frame = frame[frame["confidence"].notna()]  # judged by an older version: to be judged anew
-    found = set(zip(frame["prediction_run_id"], frame["tolerance"], strict=True))
-    return found >= set(itertools.product(wanted, tolerances))
+        ids = repository.succeeded_runs(db, study, digests)
+        if len(ids) < len(set(digests)):
+            return False
+        if reference is None or not compared:
+            return True
+        wanted = [ids[digest] for digest in compared]
+        judged = repository.judged_windows(db, reference_run_id=ids[reference], prediction_run_ids=wanted)
+        return judged >= set(itertools.product(wanted, tolerances))
 
 
 @waits

@@ -19,7 +19,7 @@ from flows.work.store import ResultStore
 
 Item = TypeVar("Item")
 
-Kind = Literal["predict", "simulate", "merge", "compare", "record", "record_theory"]
+Kind = Literal["predict", "simulate", "merge", "compare", "record"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,36 +101,49 @@ class Walk(ABC):
         return self.perform(Node(kind="predict", label=label, digest=digest, inputs=inputs, run=spec))
 
     def _against_theory(self, reference: str) -> bool:
-        """Compare one configuration's predictions with its reference, and record them."""
+        """Hold the predictions of one configuration against a better theory, and record them."""
         spec = self.plan.predictions[reference]
-        predictions = [p for p in self.plan.references[reference] if p in self._predicted]
-        known = reference in self._predicted
         about = f"{spec.model.activation}, {spec.kernel.label}"
-        comparisons = self._compare(reference, f"with {spec_name(spec)}: {about}", predictions) if known else {}
-        recordable: dict[str, Any] = {"reference": reference if known else None, "predictions": predictions}
-        recordable["comparisons"] = comparisons
+        known = reference if reference in self._predicted else None
+        return self._hold(self.plan.references[reference], known, about, against=f"{spec_name(spec)}: {about}")
+
+    def _configuration(self, ensemble: str) -> bool:
+        """Simulate one configuration at one width, hold its predictions against that, and record them."""
+        simulation = self.plan.simulations[ensemble]
+        shards = self._simulate(simulation)
+        merged = sample_digest(simulation.spec, shards) if shards else None
+        about = about_ensemble(simulation.spec)
+        compared = self.plan.compared.get(ensemble, [])
+        return self._hold(compared, merged, about, against=f"the simulation: {about}", simulation=simulation)
+
+    def _hold(
+        self,
+        predictions: list[str],
+        reference: str | None,
+        about: str,
+        *,
+        against: str,
+        simulation: Simulation | None = None,
+    ) -> bool:
+        """Compare predictions with a reference, unless that failed, and record what there is."""
+        there = [prediction for prediction in predictions if prediction in self._predicted]
+        comparisons = {} if reference is None else self._compare(there, reference, against)
+        recordable: dict[str, Any] = {"reference": reference, "predictions": there, "comparisons": comparisons}
+        aim = None
+        if simulation is not None:
+            target = simulation.precision
+            aim = {"wanted": simulation.digest, "precision": None if target is None else target.identity()}
         return self.perform(
             Node(
-                kind="record_theory",
+                kind="record",
                 label=f"record: {about}",
                 digest=recording.record_digest(self.plan.digest, **recordable),
-                inputs={"study": self.plan.record, **recordable},
-                is_recorded=lambda: recording.is_theory_recorded(
-                    self.plan.digest, recordable["reference"], predictions, list(comparisons), self.plan.tolerances
+                inputs={"study": self.plan.record, "simulation": aim, **recordable},
+                is_recorded=lambda: recording.is_recorded(
+                    self.plan.digest, reference, there, list(comparisons), self.plan.tolerances
                 ),
             )
         )
-
-    def _configuration(self, ensemble: str) -> bool:
-        """Simulate, compare and record one configuration at one width."""
-        simulation = self.plan.simulations[ensemble]
-        predictions = [p for p in self.plan.compared.get(ensemble, ()) if p in self._predicted]
-        shards = self._simulate(simulation)
-        comparisons = {}
-        if shards:
-            merged = sample_digest(simulation.spec, shards)
-            comparisons = self._compare(merged, f"with the simulation: {about_ensemble(simulation.spec)}", predictions)
-        return self._record(simulation, shards, predictions, comparisons)
 
     def _simulate(self, simulation: Simulation) -> Shards:
         """The shards of the merged sample, round by round where a precision is wanted; none after a failure."""
@@ -184,40 +197,20 @@ class Walk(ABC):
         )
         return all(self.each(simulate, shards[merged:])) and self.perform(merge)
 
-    def _compare(self, reference: str, label: str, predictions: list[str]) -> dict[str, str]:
+    def _compare(self, predictions: list[str], reference: str, against: str) -> dict[str, str]:
         """Digest of the comparison by digest of the prediction, of those that succeed."""
         tolerances = list(self.plan.tolerances)
         comparisons = {}
         for prediction in predictions:
             node = Node(
                 kind="compare",
-                label=f"compare {spec_name(self.plan.predictions[prediction])} {label}",
+                label=f"compare {spec_name(self.plan.predictions[prediction])} with {against}",
                 digest=computations.comparison_digest(prediction, reference, tolerances),
                 inputs={"prediction": prediction, "reference": reference, "tolerances": tolerances},
             )
             if self.perform(node):
                 comparisons[prediction] = node.digest
         return comparisons
-
-    def _record(
-        self, simulation: Simulation, shards: Shards, predictions: list[str], comparisons: dict[str, str]
-    ) -> bool:
-        spec, target = simulation.spec, simulation.precision
-        merged = sample_digest(spec, shards) if shards else None
-        recordable: dict[str, Any] = {"merged": merged, "predictions": predictions, "comparisons": comparisons}
-        precision = None if target is None else target.identity()
-        about = {"study": self.plan.record, "wanted": simulation.digest, "precision": precision}
-        return self.perform(
-            Node(
-                kind="record",
-                label=f"record: {about_ensemble(spec)}",
-                digest=recording.record_digest(self.plan.digest, **recordable),
-                inputs={**about, **recordable},
-                is_recorded=lambda: recording.is_recorded(
-                    self.plan.digest, spec, shards, predictions, list(comparisons), self.plan.tolerances
-                ),
-            )
-        )
 
 
 @dataclass(frozen=True)
