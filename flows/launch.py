@@ -59,7 +59,7 @@ def dry_run(request: StudyRequest, *, as_json: bool) -> None:
     from flows import run
     from flows.work import superseded
 
-    plan = superseded.settled(request)
+    plan = superseded.requested_study(request)
     if warning := sizes.warning(plan):
         print(warning, file=sys.stderr)
     planned = run.plan_study(plan)

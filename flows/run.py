@@ -24,7 +24,7 @@ from flows.study.requests import (
 from flows.work import recording
 from flows.work.provenance import made_by
 from flows.work.store import default_store
-from flows.work.superseded import settled
+from flows.work.superseded import requested_study
 from flows.work.waiting import patient
 from flows.work.walk import DryRun, Planned
 
@@ -85,7 +85,7 @@ def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources
     """Do the work of a study within the flow run of this context, and publish its artifacts. Raises StudyFailed."""
     migrate.require_current()
     migrate.register_versions()
-    plan = settled(request)
+    plan = requested_study(request)
     with (
         patient(),
         TagsContext(current_tags=set()),  # for each tag of a task Prefect would ask the server whether it may begin

@@ -244,7 +244,7 @@ class Sample:
         """Everything that is not in spec, shards and streams, for storage; from_arrays restores it exactly.
 
         The additive sums under their own names, the reference (equal for all shards) as ``reference.<name>``, and the
-        exact leading order as ``leading.<name>`` where it is settled.
+        exact leading order as ``leading.<name>`` where it is known.
         """
         known: dict[str, np.ndarray] = {
             _REFERENCE + "kernel": self.reference.kernel,
@@ -303,8 +303,8 @@ class Sample:
     def _source(self) -> Estimate:
         return estimates.mean_estimate(self.sums["source"], self.sums["source_2"], self.samples)
 
-    def settled(self) -> Sample:
-        """The same sample with everything that its estimates need, so that what it is stored as restores at once."""
+    def with_leading_order(self) -> Sample:
+        """The same sample with the exact leading order that its paired V4 adds; one read from storage has it then."""
         return replace(self, leading=self._leading)
 
     @cached_property

@@ -144,7 +144,7 @@ def straighten(kernel: np.ndarray, pairs: np.ndarray) -> None:
     kernel[..., first, second] = kernel[..., second, first] = c
 
 
-def settle(
+def choose_engine(
     model: ResNet, kernel: np.ndarray, numerics: Numerics, *, order: int = 2, series: bool = False
 ) -> Expectations:
     """Refine the integrals until, at a few kernels on the path, moments up to ``order`` change by < rtol (eq. 6.14).
@@ -185,7 +185,7 @@ def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = N
     True
     """
     start, numerics = kernel.array, numerics or Numerics()
-    engine = settle(model, start, numerics, order=1)
+    engine = choose_engine(model, start, numerics, order=1)
     probes = np.unique(np.linspace(0, model.depth, PROBES).astype(int))
     while True:
         finer = engine.refined(nodes=True, terms=True) or engine

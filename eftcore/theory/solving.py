@@ -17,7 +17,7 @@ from eftcore.results import KernelTrajectories, Theory
 from eftcore.specs import Numerics, PredictionSpec
 from eftcore.theory.closures import builder, closure_class
 from eftcore.theory.closures.base import Closure, Observed
-from eftcore.theory.mean_field import mean_field, mean_path, settle
+from eftcore.theory.mean_field import choose_engine, mean_field, mean_path
 from eftcore.theory.particle import PATHS, SCRAMBLINGS, sample_paths
 from eftcore.theory.recursion import LeftOut, MeanFlow, flow, step_through
 from eftcore.theory.wick_remainder import STEPS, Track, steps_in_depth
@@ -84,10 +84,12 @@ Builder = Callable[[np.ndarray, np.ndarray], Closure]
 """(first kernel, last kernel) to a closure."""
 
 
-def settled(spec: PredictionSpec) -> Expectations:
-    """The resolution to start from."""
+def starting_engine(spec: PredictionSpec) -> Expectations:
+    """The integrals that a solution starts from: the first that can be fine enough, later ones are refined from it."""
     kind = closure_class(spec.closure)
-    return settle(spec.model, spec.kernel.array, spec.numerics, order=kind.moments_order, series=kind.needs_series)
+    return choose_engine(
+        spec.model, spec.kernel.array, spec.numerics, order=kind.moments_order, series=kind.needs_series
+    )
 
 
 def solve(spec: PredictionSpec) -> Solution:
@@ -109,7 +111,7 @@ def solve(spec: PredictionSpec) -> Solution:
 
 
 def _refined(spec: PredictionSpec) -> Solution:
-    engine = settled(spec)
+    engine = starting_engine(spec)
     build = builder(spec)
     coarse = at_resolution(spec, engine, build, loosen=LOOSE)
     loosen = 1.0

@@ -16,7 +16,7 @@ from eftcore.gaussian.wick_series import components
 from eftcore.pairs import to_matrix
 from eftcore.specs import PredictionSpec
 from eftcore.theory.closures.wick import Wick
-from eftcore.theory.solving import TINY, Solution, at_resolution, error_scales, relative_change, settled, solve
+from eftcore.theory.solving import TINY, Solution, at_resolution, error_scales, relative_change, solve, starting_engine
 from eftcore.theory.wick_remainder import Remainder, remainder
 
 ORDERS = (8, 12, 18, 26, 38, 56, 80, 120, 180, 270, 400, 600, 900, 1350, 2000, 3000, 4500, 6700, 10_000, 15_000, 22_000)
@@ -82,7 +82,7 @@ def raised_orders(spec: PredictionSpec) -> Iterator[Raised]:
     everything.
     """
     total = solve(spec.model_copy(update={"order": ORDERS[0]}))
-    engine = settled(spec)
+    engine = starting_engine(spec)
     engine = engine.refined(nodes=True, terms=True) or engine
     found = truncated(spec, total, ORDERS[0])
     yield found

@@ -12,7 +12,7 @@ import pandas as pd
 from eftcore.activations import get_activation
 from eftcore.specs import InputKernel, Numerics, PredictionSpec, ResNet
 from eftcore.theory.closures.wick import Wick
-from eftcore.theory.solving import at_resolution, settled, solve
+from eftcore.theory.solving import at_resolution, solve, starting_engine
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +96,7 @@ def wick_contributions(
     )
     stride = 1 if get_activation(model.activation).parity is None else 2
     orders = range(stride, order + 1, stride)
-    engine = settled(spec)
+    engine = starting_engine(spec)
     engine = engine.refined(nodes=True, terms=True) or engine
     parts = [at_resolution(spec, engine, partial(Wick, model, order=k, above=k - stride)) for k in orders]
     return WickContributions(

@@ -97,9 +97,11 @@ def _carry_out(request: StudyRequest, start: Callable[[], Summary], *, as_json: 
     from flows import launch
     from flows.orchestration import stopping
     from flows.work import recording
-    from flows.work.superseded import settled
+    from flows.work.superseded import requested_study
 
-    recording.record_study(settled(request).record)  # a database that cannot be written is told before anything runs
+    recording.record_study(
+        requested_study(request).record
+    )  # a database that cannot be written is told before anything runs
     with stopping.stoppable():
         outcome = start()
     launch.report(outcome, as_json=as_json)

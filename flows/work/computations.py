@@ -86,7 +86,7 @@ def merge(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, in
     total = parts[0][0]
     for part, _ in parts[1:]:
         total = total + part
-    total = total.settled()
+    total = total.with_leading_order()
     digest = sample_digest(spec, shards)
     _save_sample(store, digest, total, of_parts([provenance for _, provenance in parts]))
     return digest

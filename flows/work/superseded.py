@@ -17,13 +17,15 @@ from flows.work.store import ResultStore, default_store
 AnySpec = TypeVar("AnySpec", PredictionSpec, EnsembleSpec)
 
 
-def settled(request: StudyRequest | ConfigurationRequest) -> Study:
-    """The study that is asked for, with what older versions left where no renewal is asked for."""
+def requested_study(request: StudyRequest | ConfigurationRequest) -> Study:
+    """The study that is asked for. Finished results of older versions of an algorithm count, unless all are to be
+    computed anew.
+    """
     plan = request.plan()
-    return plan if request.renew else taking_older(plan, default_store())
+    return plan if request.renew else with_older_results(plan, default_store())
 
 
-def taking_older(plan: Study, store: ResultStore) -> Study:
+def with_older_results(plan: Study, store: ResultStore) -> Study:
     """The same study, with finished results of older versions in place of what no present one is finished for.
 
     Shards of different versions never add up: what is larger than an older version left it is simulated as a whole.

@@ -22,7 +22,7 @@ def test_leading_order_of_a_series_that_begins_late() -> None:
     sample = eft.simulate(model, kernel, width=32, samples=10_000, depths=[10])
     exact = eft.predict(model, kernel, "wick", order="auto", depths=[10]).covariance
     assert exact is not None
-    leading = sample.settled().leading
+    leading = sample.with_leading_order().leading
     assert leading is not None
     assert abs(leading.covariance - exact).max() < leading.error.max() + 1e-6 * exact.max()
     assert not sample.leading_order_disagrees
@@ -30,14 +30,14 @@ def test_leading_order_of_a_series_that_begins_late() -> None:
 
 
 def test_error_of_the_leading_order_is_part_of_the_standard_error() -> None:
-    sample = eft.simulate(MODEL, PAIR, width=16, samples=500, depths=[10]).settled()
+    sample = eft.simulate(MODEL, PAIR, width=16, samples=500, depths=[10]).with_leading_order()
     assert sample.leading is not None
     unsure = replace(sample, leading=replace(sample.leading, error=np.full((1, 3, 3), 0.05)))
     assert (unsure.covariance_se**2 >= sample.covariance_se**2 + 0.05**2 * 0.99).all()
 
 
 def test_networks_that_contradict_the_leading_order_are_believed() -> None:
-    sample = eft.simulate(MODEL, PAIR, width=16, samples=4_000, depths=[0, 5, 10]).settled()
+    sample = eft.simulate(MODEL, PAIR, width=16, samples=4_000, depths=[0, 5, 10]).with_leading_order()
     assert not sample.leading_order_disagrees
     assert sample.leading is not None
     wrong = sample.leading.covariance.copy()
@@ -58,6 +58,6 @@ def test_a_right_leading_order_is_not_refused(activation: str, epsilon: float, d
     model = eft.ResNet(activation=activation, weight_variance=2.0, epsilon=epsilon, depth=depth)
     for seed in range(40):
         sample = eft.simulate(model, PAIR, width=4, samples=64, seed=seed)
-        leading = sample.settled().leading
+        leading = sample.with_leading_order().leading
         assert leading is not None
         assert disagreement(sample._plain_covariance, sample._paired_change, leading, sample.samples) < 1

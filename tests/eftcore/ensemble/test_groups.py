@@ -127,7 +127,7 @@ def test_few_networks_and_older_samples_have_no_groups():
 def test_a_fall_back_to_the_plain_covariance_has_its_groups():
     """Where the exact leading order is too uncertain, V4 is the plain estimate, and so are its contributions."""
     sample = simulate()
-    vague = replace(sample.settled().leading, error=1e3 * np.abs(sample.covariance))
+    vague = replace(sample.with_leading_order().leading, error=1e3 * np.abs(sample.covariance))
     fallen = replace(sample, leading=vague)
     plain = replace(sample, spec=sample.spec.model_copy(update={"estimator": "plain"}))
     np.testing.assert_array_equal(fallen.covariance, plain.covariance)

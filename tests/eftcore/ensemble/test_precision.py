@@ -201,7 +201,9 @@ def test_the_leading_order_is_summed_up_as_far_as_a_sample_needs(monkeypatch):
     monkeypatch.setattr("eftcore.ensemble.sample.leading_order", noting)
     for samples in (500, 200_000):
         sample = simulate(samples=samples)
-        error = [np.linalg.norm(array[-1]) for array in (sample.settled().leading.error, sample.covariance_se)]
+        error = [
+            np.linalg.norm(array[-1]) for array in (sample.with_leading_order().leading.error, sample.covariance_se)
+        ]
         assert error[0] < 0.25 * error[1]
     assert asked[0] / asked[-1] == pytest.approx(20, rel=0.2)
 
@@ -211,7 +213,7 @@ def test_without_a_leading_order_v4_is_the_plain_estimate(monkeypatch):
     _series.cache_clear()
     sample = simulate(samples=2000)
     plain = simulate(samples=2000, estimator="plain")
-    assert sample.settled().leading is None
+    assert sample.with_leading_order().leading is None
     ratio = sample.covariance_se[1:] / plain.covariance_se[1:]
     assert 0.5 < ratio.min() <= ratio.max() < 2
     with warnings.catch_warnings():
