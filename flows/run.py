@@ -1,4 +1,4 @@
-"""The flows: a whole study, one configuration, more of what there is, checks of the theory, and upkeep."""
+"""The flows: a whole study, one configuration, larger simulations, checks of the theory, and upkeep."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def sweep_stale() -> list[int]:
 
 
 def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources) -> Summary:
-    """Do the work of a study within the flow run of this context, and publish its artifacts. Raises StudyFailed."""
+    """Execute a study within the present flow run and publish its artifacts. Raises StudyFailed."""
     migrate.require_current()
     migrate.register_versions()
     plan = requested_study(request)
@@ -100,7 +100,7 @@ def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources
 
 
 def plan_study(plan: Study) -> list[Planned]:
-    """The tasks of a study in the order in which ``run_study`` takes them; computes nothing."""
+    """The tasks of a study in the order in which ``run_study`` executes them; computes nothing."""
     dry_run = DryRun(plan, default_store())
     dry_run.go()
     return dry_run.tasks

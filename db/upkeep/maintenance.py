@@ -133,9 +133,7 @@ def _copy_sqlite(source: Path, target: Path) -> None:
     address = f"file:{quote(str(source))}?mode=ro"
     with closing(sqlite3.connect(address, uri=True)) as original, closing(sqlite3.connect(target)) as copy:
         original.backup(copy, pages=_PAGES_AT_ONCE)
-        copy.execute(
-            "PRAGMA journal_mode = DELETE"
-        )  # no files beside the database file, as the write-ahead log would be
+        copy.execute("PRAGMA journal_mode = DELETE")  # no write-ahead log beside the file
         found = copy.execute("PRAGMA quick_check").fetchone()[0]
     if found != "ok":
         raise EnvironmentProblem(f"backup of {source}: the copy is not sound ({found}); run `eft db check`")
