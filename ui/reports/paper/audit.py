@@ -161,7 +161,7 @@ def _path(numerics: Numerics) -> MeanField:
 
 
 def _summed_source(results: Results, width: int) -> float:
-    """C_W eps^2 times the sum over layers of the simulated U1[00], by the Euler-Maclaurin formula from recorded ones."""
+    """C_W eps^2 times the sum over layers of the simulated U1[00], by the Euler-Maclaurin formula."""
     model = published().model
     sample = results.simulated(model.epsilon, width)
     source = QUANTITIES["U1"].estimate_of(sample)[0][:, 0, 0]
