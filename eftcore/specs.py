@@ -355,7 +355,7 @@ class _Recorded(Spec):
         return self.version < ALGORITHM_VERSION[self.algorithm]
 
     def of_version(self, version: int) -> Self:
-        """The same work done by another version of the algorithm: a result with another digest.
+        """This spec for another version of the algorithm, whose result has another digest.
 
         >>> spec = PredictionSpec(model=ResNet(activation="tanh", weight_variance=1.0, epsilon=0.1, depth=1),
         ...                       kernel=InputKernel.explicit([[1.0]]))

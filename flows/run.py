@@ -77,7 +77,7 @@ def verify_theorems(request: TheoremRequest) -> list[dict[str, Any]]:
 
 @flow(name="sweep-stale", persist_result=False)
 def sweep_stale() -> list[int]:
-    """Mark runs as stale that nobody gives signs of life for any more; returns their ids. Never touches a live one."""
+    """Mark as stale the runs whose process no longer renews its claim; returns their ids. Never touches a live run."""
     return recording.sweep_stale()
 
 

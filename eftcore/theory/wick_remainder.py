@@ -26,7 +26,7 @@ DOUBLINGS = 12
 """Where sigma has kinks, what is left out of K1 may be at any order: lowest order x 2^j, j < DOUBLINGS, are tried."""
 
 STEPS = 200
-"""Least number of steps in depth; a bound needs no more."""
+"""Least number of steps in depth, which is enough for a bound."""
 
 LONGEST = 0.05
 """Longest step in t, unless one layer is longer."""

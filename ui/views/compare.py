@@ -1,4 +1,4 @@
-"""Several configurations or closures over each other."""
+"""The compare page: curves of several configurations or closures in one figure."""
 
 from __future__ import annotations
 

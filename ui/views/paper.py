@@ -1,4 +1,4 @@
-"""The paper's statements, numbers and figures beside ours."""
+"""The paper page: the paper's statements, numbers and figures beside our results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every closure for any configuration at once, without a simulation."""
+"""The predict page: the predictions of every closure for any configuration, without a simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One simulation and every theory held against it."""
+"""The run page: one simulation and every theory compared with it."""
 
 from __future__ import annotations
 
