@@ -149,7 +149,8 @@ def choose_engine(
 ) -> Expectations:
     """Refine the integrals until, at a few kernels on the path, moments up to ``order`` change by < rtol (eq. 6.14).
 
-    If no rule meets rtol, one of the finest is returned; the error estimate of the whole solution then shows it.
+    If no rule meets rtol, the last one that can still be refined is returned: comparing the whole solution with that of
+    the finest rule then shows the error.
     ``series`` asks for an engine that also gives Hermite coefficients.
     """
     engine = expectations(get_activation(model.activation), numerics, series=series)

@@ -17,7 +17,7 @@ def settings(*, pages: bool) -> dict[str, str]:
 
 
 async def prune() -> None:
-    """Delete older flow runs. Prefect does so once an hour only, longer than the server of one command usually runs."""
+    """Delete older flow runs and events. Prefect does so once an hour, but a command's server seldom runs that long."""
     from prefect.server.database.dependencies import provide_database_interface
     from prefect.server.services import db_vacuum
 
