@@ -1,1 +1,1 @@
-"""The results database: tables, migrations, writing results, reading them as pandas, SQL for people."""
+"""The results database: tables, migrations, writing results, reading them as pandas frames, SQL for users."""

@@ -1,4 +1,4 @@
-"""Addresses as people may see them: every message and page shows them by ``shown``, and none shows a password."""
+"""Database addresses without their secrets: every message and page shows an address by ``shown``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 _HIDDEN = "***"
-_TOLD = {
+_SHOWN = {
     *("user", "host", "hostaddr", "port", "dbname", "sslmode", "target_session_attrs", "connect_timeout"),
     *("application_name", "gssencmode", "channel_binding", "mode", "service"),
 }
@@ -20,7 +20,9 @@ _WITHOUT_SECRETS = re.compile(r"(?:[a-z][a-z0-9+.-]*://)?[A-Za-z0-9_./~ -]*", re
 
 
 def shown(url: str | sa.URL) -> str:
-    """The address without what may be secret; of a text that is none, no more than is surely harmless.
+    """The address with passwords and other possible secrets replaced by ``***``.
+
+    Of a text that is not an address, only what is surely harmless is kept.
 
     >>> shown("postgresql://me:secret@db.example/results?password=secret&sslmode=require")
     'postgresql://me:***@db.example/results?password=***&sslmode=require'
@@ -37,9 +39,9 @@ def shown(url: str | sa.URL) -> str:
         return f"{parsed.drivername}:///{re.sub('[%?#]', lambda mark: quote(mark.group()), parsed.database or '')}"
     if not is_host(parsed.host) or (isinstance(url, str) and is_ambiguous(url)):
         return f"{parsed.drivername}://{_HIDDEN}"
-    told = {name: value if name in _TOLD else _HIDDEN for name, value in parsed.query.items()}
+    values = {name: value if name in _SHOWN else _HIDDEN for name, value in parsed.query.items()}
     plain = parsed.set(query={}).render_as_string(hide_password=True)
-    pairs = [(name, one) for name, value in told.items() for one in ([value] if isinstance(value, str) else value)]
+    pairs = [(name, one) for name, value in values.items() for one in ([value] if isinstance(value, str) else value)]
     return plain + ("?" + "&".join(f"{quote_plus(n)}={quote(v, safe='*/')}" for n, v in pairs) if pairs else "")
 
 
@@ -51,24 +53,24 @@ def _of_text(text: str) -> str:
 
 
 def secrets_of(url: sa.URL) -> list[str]:
-    """Every text in an address that ``shown`` hides, as it stands there and as it is written in an address."""
+    """Every text in an address that ``shown`` hides, both plain and percent-encoded, the longest first."""
     values = [str(url.password)] if url.password else []
     for name, value in url.query.items():
-        if name not in _TOLD:
+        if name not in _SHOWN:
             values += [value] if isinstance(value, str) else value
     forms = {form for value in values if value for form in (value, quote(value, safe=""), quote_plus(value))}
     return sorted(forms, key=len, reverse=True)
 
 
 def redacted(text: str, url: sa.URL) -> str:
-    """What a driver or a program said, without the secrets of the address that it was given."""
+    """A message of a driver or a program without the secrets of the address that it was given."""
     for secret in secrets_of(url):
         text = text.replace(secret, _HIDDEN)
     return text
 
 
 def is_host(name: str | None) -> bool:
-    """Whether this may be the name of a host; what an unquoted @ leaves of a password is none."""
+    """Whether this may be the name of a host. A part of a password that contains an unquoted @ is not."""
     return bool(_HOST.fullmatch(name or ""))
 
 

@@ -1,4 +1,4 @@
-"""Database problems a caller is meant to catch; each message says what to do next."""
+"""Database problems that callers are meant to catch; each message says what to do next."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class DatabaseMissing(EnvironmentProblem):
 
 
 class SchemaOutdated(EnvironmentProblem):
-    """The database exists, but its tables are not those of this version of the program."""
+    """The database exists, but its tables belong to another version of the program."""
 
 
 class DatabaseUnreachable(EnvironmentProblem):
-    """The database does not answer, or the file is not one of ours."""
+    """The database does not answer, or the file is not a results database."""
 
 
 class DatabaseReadOnly(EnvironmentProblem):
@@ -35,7 +35,7 @@ _FORBIDDEN = "insufficientprivilege"
 
 
 def problem_from(error: exc.DBAPIError, url: sa.URL) -> EnvironmentProblem:
-    """Translate what the driver said into one sentence that names the database and the remedy."""
+    """Translate the driver's message into one sentence that names the database and the remedy."""
     lines = redacted(str(error.orig), url).strip().splitlines()
     said = lines[0] if lines else type(error.orig).__name__
     low, where = f"{said} {type(error.orig).__name__}".lower(), shown(url)

@@ -1,7 +1,7 @@
 """Opening the results database: one engine per address, one context manager for transactions.
 
 Nothing here creates or migrates anything: opening an SQLite file that does not exist is an error
-(`eft db upgrade` creates it). A read-only Database cannot be written whatever statement it is given.
+(`eft db upgrade` creates it). A read-only Database refuses every statement that writes.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ _READING = {
 
 
 def _allow_only_reading(action: int, *_details: str | None) -> int:
-    """SQLite asks before compiling each part of a statement: no write, ATTACH or PRAGMA gets past this."""
+    """SQLite's authorizer, called for each part of a statement: it refuses writes, ATTACH and PRAGMA."""
     return sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
 
 
@@ -125,7 +125,7 @@ def _postgresql_engine(url: sa.URL, mode: Mode, options: dict[str, Any]) -> sa.E
     }
     try:
         engine = sa.create_engine(url, connect_args=connect_args, pool_pre_ping=True, **options)
-    except ImportError as missing:  # or there, but without the library that it is made for
+    except ImportError as missing:  # the driver is not installed, or the library that it needs is missing
         raise EnvironmentProblem(
             f"database {shown(url)} needs the Python package psycopg ({str(missing).splitlines()[0]}); "
             "pip install 'resnet-eft[postgres]'"
@@ -136,7 +136,7 @@ def _postgresql_engine(url: sa.URL, mode: Mode, options: dict[str, Any]) -> sa.E
 
 
 def _lay_down_rights(connection: sa.Connection) -> None:
-    """A superuser's SELECT could read files of the server; for this transaction it is one who reads tables only."""
+    """Allow only reading tables in this transaction: a superuser's SELECT could otherwise read files of the server."""
     driver = connection.connection.driver_connection
     assert driver is not None
     if driver.info.parameter_status("is_superuser") == "on":
@@ -152,7 +152,7 @@ class Database:
             when a statement is compiled; PostgreSQL: read-only transactions with a statement timeout.
 
     Raises:
-        InputError: the address is not one of these.
+        InputError: the address belongs to neither database.
     """
 
     def __init__(self, url: str | sa.URL, read_only: bool = False) -> None:
@@ -188,7 +188,7 @@ class Database:
         try:
             yield
         except exc.IntegrityError:
-            raise  # a broken rule of the schema is our defect, not the surroundings'
+            raise  # a violated constraint of the schema is a bug of this program, not a problem of the environment
         except exc.DataError as error:
             said = redacted(str(error.orig), self.url).strip().splitlines()[0]
             raise InputError(f"a text or number is none that the database can hold ({said}); change it") from error

@@ -1,4 +1,4 @@
-"""What the environment variables EFT_* say: where results are, which database is meant, and what else can be set."""
+"""Settings from the environment variables EFT_*: the folder of results, the database, and others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eftcore.errors import InputError
 
 
 class Settings(BaseSettings):
-    """Each field is the environment variable EFT_ and its name; one that is empty counts as not set."""
+    """Settings; the environment variable of a field is EFT_ and its name. An empty variable counts as not set."""
 
     model_config = SettingsConfigDict(env_prefix="EFT_", env_ignore_empty=True, frozen=True)
 
@@ -44,7 +44,7 @@ _REMEDIES = {
 
 
 def settings() -> Settings:
-    """What the environment says now. Raises InputError for a value that cannot be meant."""
+    """The settings by the present environment. Raises InputError for an invalid value."""
     try:
         return Settings()
     except ValidationError as error:
@@ -63,6 +63,6 @@ def default_url() -> str:
     found = settings()
     if found.database_url is not None:
         return found.database_url
-    import sqlalchemy as sa  # small commands need the folder alone
+    import sqlalchemy as sa  # imported here, since small commands only need the folder
 
     return sa.URL.create("sqlite", database=str(found.home / "results.db")).render_as_string()

@@ -1,10 +1,10 @@
 """PostgreSQL: which functions and catalogues a statement uses, and a refusal where they do more than show results.
 
-An account with every right stays what it is whatever role it takes on: one call of set_config gives it back. So no
-statement of such an account may call a function with side effects, or read what the server keeps from its ordinary
-accounts: passwords, its configuration and files, the sessions of others. The same holds for an account that has some
-right on the whole server. The server says what a statement would use: it parses the statement without running it,
-resolves names, operators and casts, and shows the tree that it made.
+A superuser who takes on a role with fewer rights can leave it by one call of set_config. So no statement of such an
+account may call a function with side effects, or read what the server hides from ordinary accounts: passwords, its
+configuration and files, the sessions of others. The same holds for an account that has some right on the whole server.
+The server itself tells what a statement would use: it parses the statement without running it, resolves names,
+operators and casts, and prints the resulting tree.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import re
 from typing import Any, NamedTuple
 
 READER = "pg_read_all_data"
-"""The role that an account with every right takes on: it reads every table, and nothing else."""
+"""The role that a superuser takes on for reading: it can read every table, and do nothing else."""
 
 EVERY_RIGHT = "every right"
 
 _HARMLESS = ["random", "pg_relation_size", "pg_table_size", "pg_total_relation_size", "pg_database_size"]
-"""Volatile, since they give another value each time, and no more than that."""
+"""Functions that are volatile only because they return another value each time; they have no side effects."""
 
 _FUNCTION = re.compile(r":(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)")
 _RELATION = re.compile(r":relid (\d+)")
@@ -39,7 +39,7 @@ _SHOW_TREES_IN_PRIVATE = """
            set_config('client_min_messages', 'log', true), set_config('debug_print_parse', 'on', true),
            set_config('role', %s, true)
 """
-"""Only an account with every right can keep the trees out of the server's log."""
+"""Keeps the printed trees out of the server's log, which only a superuser may do."""
 
 _HIDE_TREES = "SELECT set_config('debug_print_parse', 'off', true), set_config('client_min_messages', 'notice', true)"
 
@@ -58,30 +58,31 @@ _SECRET = """
          OR proname ~ '^pg_stat_get_|^pg_show_all_|(table|schema|database|cursor|query)_to_xml')
     ORDER BY 1
 """
-"""What ordinary accounts may not read, what reads tables named in a text, what shows more to some than to others."""
+"""Catalogues and functions that are refused: those that ordinary accounts may not read, that read tables named in a
+text, or that show more to privileged accounts."""
 
 
 class Used(NamedTuple):
-    """What of a statement is refused: functions with side effects, and catalogues and functions that tell secrets."""
+    """What is refused in a statement: functions with side effects, and catalogues and functions that show secrets."""
 
     side_effects: list[str]
     secrets: list[str]
 
 
 def rights_on_the_server(driver: Any) -> list[str]:
-    """What the account of this psycopg connection may do beyond a database of its own, whatever role it has now."""
+    """Rights of the account of this psycopg connection on the whole server, whatever role it has taken on."""
     return [right for (right,) in driver.execute(_RIGHTS)]
 
 
 def used(driver: Any, sql: str, *, every_right: bool) -> Used:
-    """What ``sql`` would call and read that is refused to an account with rights on the server; nothing is run.
+    """What a statement would call and read that is refused to an account with rights on the server; it is not run.
 
     Args:
         driver: a psycopg connection of such an account, within a transaction.
         sql: the statement, its parameters as $1, $2, ...
-        every_right: the account is a superuser; it has the role READER then.
+        every_right: whether the account is a superuser, which has taken on the role READER.
 
-    Raises psycopg.Error where that is not one statement, or not one that the server understands.
+    Raises psycopg.Error where ``sql`` is not exactly one statement, or the server does not understand it.
     """
     from psycopg import errors, pq
 

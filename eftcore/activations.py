@@ -1,4 +1,4 @@
-"""Activations: sigma, its derivatives and what the numerics must know about it; for theory and simulation alike.
+"""Activations: sigma, its derivatives, its kinks and its parity. Theory and simulation use the same object.
 
 An activation is named by text, with parameters in parentheses: ``"tanh"``, ``"softplus(beta=2)"``.
 Closed forms of Gaussian expectations live in eftcore.gaussian.closed_forms, keyed by the same family names.
@@ -41,7 +41,7 @@ class Activation:
     Attributes:
         name: canonical text, as accepted by get_activation.
         family: name without parameters.
-        parameters: their values.
+        parameters: values of the parameters by name.
         function: numpy sigma, elementwise.
         derivatives: x -> (5, *x.shape) array of sigma and its derivatives 1..4; None where sigma has kinks (the theory
             then integrates by parts onto Hermite polynomials).
@@ -64,9 +64,10 @@ class Activation:
     builtin: bool = True
 
     def pointwise_slope(self, x: np.ndarray) -> np.ndarray:
-        """sigma' away from kinks; where no formula is known by sixth-order differences that do not cross them.
+        """sigma' away from kinks, from ``slope`` or else by sixth-order differences that do not cross a kink.
 
-        Their error is about 1e-12 where sigma varies on scales of order 1, and 1e-10 down to 1/40.
+        The error of the differences is about 1e-12 where sigma varies on a scale of order 1, and at most 1e-10 where it
+        varies on a scale of 1/40.
         """
         if self.slope is not None:
             return self.slope(x)
@@ -94,8 +95,9 @@ class Activation:
         return self.torch_function(x)
 
     def identity(self) -> Any:
-        """What enters a digest: the name, with parameters to 17 digits; for a registered activation also sigma at fixed
-        points.
+        """What a digest holds of the activation: the name with its parameters to 17 digits.
+
+        For an activation registered by the user it holds the name and the values of sigma at fixed points.
         """
         if self.builtin:
             return _named(self.family, self.parameters, lambda value: f"{value:.17g}")
@@ -160,7 +162,9 @@ def _resolve(text: str) -> Activation:
 
 
 def canonical_name(text: str) -> str:
-    """The name under which results with this activation are kept, however it was written; an unknown one as it is.
+    """The name under which results with this activation are stored, whatever the spelling of ``text``.
+
+    The name of an unknown activation is returned unchanged.
 
     >>> canonical_name("leaky_relu( slope = 2e-1 )"), canonical_name("leaky_relu(slope=0.20000000000000001)")
     ('leaky_relu(slope=0.2)', 'leaky_relu(slope=0.2)')
@@ -193,9 +197,9 @@ def register_activation(
     parity: Parity | None = None,
     kinks: tuple[float, ...] = (),
 ) -> Activation:
-    """Make a user's sigma known under ``name``.
+    """Register a user's sigma under ``name``, by which models can then refer to it.
 
-    Kinks, where sigma or one of its first three derivatives jumps, are found by themselves for |x| <= 40; ``kinks``
+    Kinks, where sigma or one of its first three derivatives jumps, are found automatically for |x| <= 40; ``kinks``
     adds others. With ``torch_function`` and no kinks the derivatives come from torch's automatic differentiation;
     otherwise the theory integrates by parts onto Hermite polynomials and needs none. Without ``torch_function`` the
     simulation calls ``function`` on numpy arrays.
@@ -408,7 +412,7 @@ def _softplus(beta: float = 1.0) -> dict[str, Any]:
         raise InputError(f"activation: softplus(beta={beta:g}): beta must be positive")
 
     def function(x: np.ndarray) -> np.ndarray:
-        # x itself where it is far from 0, to the last bit: what sigma lacks of ReLU is integrated alone there
+        # equals ReLU to the last bit far from 0: the integrals over saturated inputs need their difference alone
         softplus: np.ndarray = np.maximum(x, 0.0) + np.log1p(np.exp(-beta * np.abs(x))) / beta
         return softplus
 

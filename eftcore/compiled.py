@@ -1,10 +1,11 @@
-"""numba's compiler, with its code kept on disk where there is a place for it, until any source file here changes.
+"""The decorator ``compiled``: numba.njit with a cache on disk that any change of a source file of eftcore invalidates.
 
-The place is where NUMBA_CACHE_DIR says, else beside the module, else in the user's cache folder. Where none of these
-can be written, as with a package of the system and no home, each process compiles anew, which takes it some seconds.
+The cache is in the folder NUMBA_CACHE_DIR if that is set, else beside the module, else in the user's cache folder.
+Where none of these can be written, for example in a system-wide installation used by an account without a home folder,
+each process compiles anew, which takes some seconds.
 
-numba by itself looks at the file of the compiled function alone, and would go on running what was compiled into it from
-other files after those changed.
+numba's own cache checks only the file of the compiled function. A function that calls functions of other files would
+keep running their old code after those files changed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, Use
 
 @lru_cache(maxsize=1)
 def _source_digest() -> str:
-    """Of all source files of this package."""
+    """sha256 (hex) of the names and contents of all source files of eftcore."""
     root = Path(__file__).parent
     found = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -30,35 +31,35 @@ def _source_digest() -> str:
 
 
 class _OfAllSources:
-    """Kept code is good for these source files alone."""
+    """Makes a cached function valid only as long as no source file of eftcore changes."""
 
     def get_source_stamp(self) -> str:
         return _source_digest()
 
 
 class WhereTold(_OfAllSources, UserProvidedCacheLocator):
-    """In the folder NUMBA_CACHE_DIR."""
+    """Caches compiled functions in the folder NUMBA_CACHE_DIR."""
 
 
 class BesideTheModule(_OfAllSources, InTreeCacheLocator):
-    """In __pycache__."""
+    """Caches compiled functions in the folder __pycache__ beside the module."""
 
 
 class OfTheUser(_OfAllSources, UserWideCacheLocator):
-    """In the user's cache folder."""
+    """Caches compiled functions in the user's cache folder."""
 
 
 _PLACES = ",".join(f"{__name__}.{place.__name__}" for place in (WhereTold, BesideTheModule, OfTheUser))
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator: numba.njit with these options, and with a cache where there can be one."""
+    """A decorator: numba.njit with these options, and with a cache on disk where some folder can be written."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         before, config.CACHE_LOCATOR_CLASSES = config.CACHE_LOCATOR_CLASSES, _PLACES  # type: ignore[attr-defined]
         try:
             return njit(cache=True, **options)(function)
-        except RuntimeError:  # numba's word for it that no place can be written
+        except RuntimeError:  # numba raises it where no cache folder can be written
             return njit(**options)(function)
         finally:
             config.CACHE_LOCATOR_CLASSES = before  # type: ignore[attr-defined]

@@ -8,11 +8,11 @@ class EftError(Exception):
 
 
 class InputError(EftError, ValueError):
-    """Something the user gave is wrong: names the field, the value and the remedy."""
+    """An input of the user is wrong; the message names the field, the value and the remedy."""
 
 
 class EnvironmentProblem(EftError, RuntimeError):
-    """The surroundings do not allow the work: database, disk, device."""
+    """The computer or a service does not allow the work: the database, the disk or the device."""
 
 
 class OutOfMemory(EnvironmentProblem):

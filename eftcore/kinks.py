@@ -1,7 +1,8 @@
 """Where a function jumps or bends: its kinks, found from its values alone (docs/theory.md, section 6.1).
 
-The sixth difference of a smooth function falls like the sixth power of its step; across a jump of the m-th derivative,
-like the m-th power. So each place is followed down to ever smaller steps, and the last powers seen tell.
+The sixth difference of a smooth function falls like the sixth power of its step; across a jump of the m-th derivative
+it falls like the m-th power. So the difference around each point of a grid is computed at ever smaller steps, and the
+powers seen at the smallest steps decide whether there is a kink.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ WINDOW = 40.0
 """Kinks are looked for at |x| up to this."""
 
 HIGHEST = 3
-"""Jumps of derivatives up to this one are found: the theory uses the fourth."""
+"""Jumps of derivatives up to this one are found, since the theory uses the fourth derivative."""
 
 _STENCIL = np.arange(-3, 4)
 _WEIGHTS = np.array([1, -6, 15, -20, 15, -6, 1], dtype=float)
@@ -54,7 +55,7 @@ def _search(function: Callable[[np.ndarray], np.ndarray]) -> list[float]:
         best = np.argmax(after, axis=1)[:, None]
         after, rounding, children = (np.take_along_axis(array, best, 1)[:, 0] for array in (after, rounding, children))
         alive = after > np.maximum(rounding, noise)
-        # what sinks into rounding is judged by the powers seen before; noise does not fall at all
+        # a difference that falls below rounding is judged by the powers seen before; noise would not fall at all
         sunk = ~alive & (powers > 0.5).all(1)
         found += _judged(centre[sunk], powers[sunk], step)
         power = np.log2(size[alive] / after[alive])
@@ -67,14 +68,17 @@ def _search(function: Callable[[np.ndarray], np.ndarray]) -> list[float]:
 def _difference(
     function: Callable[[np.ndarray], np.ndarray], centre: np.ndarray, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """|sixth difference| around each centre, and what rounding makes of values of that size."""
+    """|sixth difference| around each centre, and a bound of the rounding error in it."""
     values = np.asarray(function(centre[..., None] + step * _STENCIL), dtype=float)
     values = np.where((np.abs(values) < 1e300).all(-1, keepdims=True), values, 0.0)
     return np.abs(values @ _WEIGHTS), _ROUNDING * np.abs(values).max(-1)
 
 
 def _noise(function: Callable[[np.ndarray], np.ndarray], centre: np.ndarray) -> np.ndarray:
-    """What is left of the difference at steps too small for anything smooth, around each centre; at least rounding."""
+    """Noise of the function around each centre: the sixth difference at steps so small that a smooth part vanishes.
+
+    It is never taken below the rounding error.
+    """
     places = centre[:, None] + np.random.default_rng(0).uniform(-1, 1, (len(centre), _NOISE_PLACES)) * _FIRST_STEP
     seen = np.max([_difference(function, places, step)[0].max(1) for step in _NOISE_STEPS], axis=0)
     inner = np.abs(centre) < 4
@@ -99,7 +103,7 @@ def _shortest(place: float, tolerance: float) -> float:
 
 
 def _merged(places: list[float]) -> tuple[float, ...]:
-    """Distinct places; of neighbours within 1e-3 that were seen with less precision, the shortest number."""
+    """Distinct places; neighbours within 1e-3 count as one kink, at the place with the shortest decimal text."""
     merged: list[float] = []
     for place in sorted(places):
         if merged and place - merged[-1] < 1e-3:

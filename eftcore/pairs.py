@@ -34,7 +34,7 @@ def pair_table(n_inputs: int) -> np.ndarray:
 
 
 def pair_name(first: int, second: int) -> str:
-    """A pair of inputs in writing; a dash where the second has two digits.
+    """Name of the pair of inputs, such as "01"; with a dash, "3-12", where the second index has two digits.
 
     >>> pair_name(0, 1), pair_name(3, 12)
     ('01', '3-12')
@@ -52,7 +52,7 @@ def pair_names(n_inputs: int) -> list[str]:
 
 
 def to_pairs(matrix: np.ndarray) -> np.ndarray:
-    """(..., N, N) symmetric to (..., P).
+    """Symmetric matrices (..., N, N) as vectors (..., P) over pairs a <= b.
 
     >>> to_pairs(np.array([[1.0, 2.0], [2.0, 3.0]])).tolist()
     [1.0, 2.0, 3.0]
@@ -62,12 +62,12 @@ def to_pairs(matrix: np.ndarray) -> np.ndarray:
 
 
 def to_matrix(vector: np.ndarray) -> np.ndarray:
-    """(..., P) to (..., N, N) symmetric; the inverse of to_pairs."""
+    """Vectors (..., P) over pairs a <= b as symmetric matrices (..., N, N); the inverse of to_pairs."""
     return vector[..., pair_table(inputs_of(vector.shape[-1]))]
 
 
 def inputs_of(pairs: int) -> int:
-    """N from P = N (N + 1) / 2."""
+    """The number of inputs N for a number of pairs P = N (N + 1) / 2."""
     return (int(np.sqrt(8 * pairs + 1)) - 1) // 2
 
 

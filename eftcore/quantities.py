@@ -1,4 +1,4 @@
-"""The quantities that are recorded over depth: how each is named, shaped and written, and where results hold it.
+"""The quantities that are recorded over depth: name, shape, symbol, and the attribute of a result that holds each.
 
 A new quantity is an entry here, an array of that name in ``eftcore.results.KernelTrajectories``, and a migration that
 lets the database hold it; windows, rows, exports and figures follow.
@@ -20,11 +20,11 @@ class Quantity:
     """One quantity. All are O(1) at large width and dimensionless (docs/theory.md, section 1).
 
     Attributes:
-        name: in tables, SQL and files.
+        name: its name in tables, SQL and files.
         attribute: the array of a result that holds it; its standard error has the same name and ``_se``.
         over: what an entry belongs to: "inputs", (N, N) at one layer, or "pairs", (P, P) with P = N (N + 1) / 2.
-        symbol: as HTML, for figures.
-        meaning: in a few words, as HTML.
+        symbol: its symbol as HTML, for figures.
+        meaning: its meaning in a few words, as HTML.
         compared: whether errors and validity windows are found for it.
         aimed_at: whether a simulation can be run until it is known to a given precision.
     """
@@ -38,17 +38,17 @@ class Quantity:
     aimed_at: bool = True
 
     def of(self, result: Any) -> np.ndarray | None:
-        """(R, N, N) or (R, P, P) of a prediction or simulation; None where it has none."""
+        """The quantity in a prediction or simulation, (R, N, N) or (R, P, P); None where the result lacks it."""
         values: np.ndarray | None = getattr(result, self.attribute)
         return values
 
     def standard_error_of(self, result: Any) -> np.ndarray | None:
-        """The same of its standard error; None where the result is not statistical."""
+        """Standard error of the quantity, of the same shape; None where the result is not statistical."""
         errors: np.ndarray | None = getattr(result, f"{self.attribute}_se")
         return errors
 
     def estimate_of(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
-        """(value, standard error) of a statistical result. Raises InputError for one that has not both."""
+        """(value, standard error) of the quantity. Raises InputError where the result lacks either."""
         value, error = self.of(result), self.standard_error_of(result)
         if value is None or error is None:
             raise InputError(f"{self.name}: this result has no estimate of it with a standard error")
@@ -104,10 +104,10 @@ QUANTITIES = {
         ),
     )
 }
-"""All of them by name, in reading order."""
+"""All quantities by name, in the order in which tables list them."""
 
 COMPARED = tuple(quantity for quantity in QUANTITIES.values() if quantity.compared)
-"""Those with errors and validity windows, whose numerical error predictions estimate."""
+"""The quantities for which errors and validity windows are found; predictions estimate their numerical error."""
 
 ORDER = {name: position for position, name in enumerate(QUANTITIES)}
-"""Where each stands in reading order, for sorting."""
+"""Position of each quantity in that order, for sorting."""

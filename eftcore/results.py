@@ -1,4 +1,4 @@
-"""Results over recorded depths: kernel trajectories, and those of a prediction (docs/theory.md)."""
+"""Results over recorded depths: kernel trajectories in general, and a theory's prediction (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from eftcore.specs import PredictionSpec
 class KernelTrajectories:
     """Kernel statistics at R recorded layers: N inputs, P = N (N + 1) / 2 pairs a <= b in row-major order.
 
-    The quantities are those of ``eftcore.quantities``. Each has a standard error of its own name and ``_se``, of the
-    same shape, which is None for what is not statistical.
+    ``eftcore.quantities`` lists the quantities. The standard error of each is the field of the same name with ``_se``
+    and of the same shape; it is None where the result is not statistical.
 
     Attributes:
         depth: (R,) recorded layers.
@@ -24,11 +24,11 @@ class KernelTrajectories:
         covariance: (R, P, P) V4 = n Cov(G_ab, G_cd), O(1) (eq. 1.5); None for the mean closure.
         correction: (R, N, N) K1 = n (E[G] - K0), O(1); None where a closure has none.
         source: (R, N, N) U1 with K1' = C_W U1; None where a closure has none.
-        increment_covariance: (R, P, P) Sigma, the source of V4 (eq. 1.11, 3.5). Of a theory Sigma(K0), for the
-            "source_only" and "g_only" closures alone, whose V4 is driven by it as it stands; a simulation's differs
-            from it by O(1/n).
-        numerical_error: estimated relative error of the numerics (Frobenius, largest over depth) of each compared
-            quantity that is present.
+        increment_covariance: (R, P, P) Sigma, the source of V4 (eq. 1.11, 3.5). A theory has Sigma(K0), and only with
+            the closures "source_only" and "g_only", whose equation for V4 contains it; the Sigma of a simulation
+            differs from Sigma(K0) by O(1/n).
+        numerical_error: estimated relative error of the numerics (Frobenius norm, largest over depth), for each of K0,
+            V4 and K1 that is present.
     """
 
     depth: np.ndarray
@@ -46,7 +46,7 @@ class KernelTrajectories:
     numerical_error: dict[str, float] = field(default_factory=dict)
 
     def trajectories(self) -> dict[str, Any]:
-        """The fields above by name: whatever else a result has in its own fields is not among them."""
+        """The fields listed above by name, without the further fields of a subclass."""
         return {item.name: getattr(self, item.name) for item in fields(KernelTrajectories)}
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -61,7 +61,7 @@ class Theory(KernelTrajectories):
     Attributes:
         spec: what was computed.
         converged: whether every estimate meets ``spec.numerics.rtol``; the published fixed rule need not.
-        details: what the numerics chose (rule, nodes, Wick order, remaining truncation error, ...), JSON-able.
+        details: what the numerics chose (rule, nodes, Wick order, truncation error, ...), JSON-able.
     """
 
     spec: PredictionSpec
@@ -70,6 +70,6 @@ class Theory(KernelTrajectories):
 
     @property
     def order(self) -> int | str | None:
-        """The Wick order, also where order = "auto" found it; None for the other closures."""
+        """The highest Wick order in the solution, also where order = "auto" chose it; None for other closures."""
         found = self.details.get("wick_order")
         return found if isinstance(found, int) else self.spec.order

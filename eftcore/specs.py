@@ -38,12 +38,12 @@ CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle")
 Closure = Literal["mean", "source_only", "g_only", "sigma", "wick", "particle"]
 
 _LARGEST = 1e150
-"""Of the entries of a kernel: V4 and its sums hold their squares, which end near 1e308."""
+"""Largest entry of a kernel: V4 and its sums hold squares of entries, and float64 ends near 1e308."""
 
 _SMALLEST_SQUARE = 1e-300
 
 STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-"""What a study may be called, in at most 80 characters: names of files and pages are made of it."""
+"""Pattern of a study's name, of at most 80 characters; names of files and pages are made of it."""
 
 SYMMETRY_RTOL = 1e-10
 PSD_RTOL = 1e-10
@@ -209,8 +209,8 @@ class InputKernel(Spec):
     def from_data(cls, data: Any, *, label: str = "data") -> InputKernel:
         """X X^T / features of real inputs, one row each.
 
-        Raises InputError for what is no table of real numbers (eftcore.inputs.tables), and where the square of an input
-        is outside of double precision, so that its kernel would be infinite or zero.
+        Raises InputError where ``data`` is not a table of real numbers (eftcore.inputs.tables), and where the mean
+        square of an input leaves the range of double precision, so that its kernel would be infinite or zero.
 
         >>> InputKernel.from_data([[1.0, 1.0], [1.0, -1.0]]).matrix
         ((1.0, 0.0), (0.0, 1.0))
@@ -301,7 +301,7 @@ def default_depths(depth: int, count: int = 100) -> tuple[int, ...]:
 
 
 def check_depths(depths: Iterable[int] | None, depth: int) -> tuple[int, ...]:
-    """Recorded layers, sorted and unique; the default when None. Raises InputError outside 0 .. depth."""
+    """Recorded layers, sorted and unique; default_depths when None. Raises InputError for one outside 0 .. depth."""
     if depths is None:
         return default_depths(depth)
     chosen = sorted(set(depths))
@@ -346,16 +346,16 @@ class _Recorded(Spec):
 
     @property
     def version(self) -> int:
-        """Of the algorithm that makes the result; the present one unless ``of_version`` chose another."""
+        """Version of the algorithm that makes the result; the present one unless ``of_version`` chose another."""
         return self._version
 
     @property
     def superseded(self) -> bool:
-        """Whether this stands for a result of an older version of the algorithm, which only that version could make."""
+        """Whether this describes a result of an older version of the algorithm, which this program cannot compute."""
         return self.version < ALGORITHM_VERSION[self.algorithm]
 
     def of_version(self, version: int) -> Self:
-        """The same work done by another version of the algorithm: a result with another digest.
+        """This spec for another version of the algorithm, whose result has another digest.
 
         >>> spec = PredictionSpec(model=ResNet(activation="tanh", weight_variance=1.0, epsilon=0.1, depth=1),
         ...                       kernel=InputKernel.explicit([[1.0]]))
@@ -369,7 +369,7 @@ class _Recorded(Spec):
 
 
 def usual_step(closure: str) -> Literal["euler", "exact"]:
-    """How a closure steps through depth when nothing is said."""
+    """The step by which a closure goes from layer to layer unless the caller chooses one."""
     return "exact" if closure in ("wick", "particle") else "euler"
 
 
@@ -422,7 +422,7 @@ class PredictionSpec(_Recorded):
 
 
 class EnsembleSpec(_Recorded):
-    """One ensemble of networks of one width, before saying how many; shards of it merge."""
+    """One ensemble of networks of one width. The number of networks is not part of it: shards are added up."""
 
     algorithm: ClassVar[str] = "simulation"
 
@@ -441,10 +441,10 @@ class EnsembleSpec(_Recorded):
 class Precision(Spec):
     """How precise a simulation shall be: a bound on the standard error of one quantity, in place of a sample count.
 
-    The error at one depth is sqrt(sum se^2) over pair space, as in eftcore.compare; what counts is the largest over
-    recorded depths. ``absolute`` bounds it as it is; ``relative`` bounds it divided by the Frobenius norm of the
-    quantity at that depth, or, for K1 and U1, which start at 0, by the largest such norm over depth. No more than
-    ``max_samples`` networks are simulated, whether or not the bound is met.
+    The error at one depth is sqrt(sum se^2) over pair space, as in eftcore.compare; the largest error over recorded
+    depths has to meet the bound. ``absolute`` bounds the error itself; ``relative`` bounds the error divided by the
+    Frobenius norm of the quantity at that depth, or, for K1 and U1, which start at 0, by the largest such norm over
+    depth. No more than ``max_samples`` networks are simulated, whether or not the bound is met.
 
     >>> str(Precision(quantity="V4", relative=0.01))
     'V4 to 1 % (at most 1000000 networks)'
@@ -469,7 +469,7 @@ class Precision(Spec):
         return bound
 
     def shown(self, error: float) -> str:
-        """An error in the units of the bound, for people."""
+        """A standard error as text, in the units of the bound: a number or a percentage."""
         return f"{error:.3g}" if self.relative is None else f"{100 * error:.3g} %"
 
     def __str__(self) -> str:

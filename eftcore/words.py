@@ -1,4 +1,4 @@
-"""How theories and verdicts are written for people, the same in the terminal, on pages and in reports."""
+"""Texts for theories and verdicts, the same in the terminal, in the explorer and in reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EARLY = 0.025
 
 
 def resolved_from(window: Mapping[Any, Any]) -> float:
-    """Time from which a window says something, 0 where that is the start, or where it was recorded without one.
+    """Time t from which the reference resolves a window's tolerance; 0 where that is early or was not recorded.
 
     >>> [resolved_from({"resolved_from": time, "total_time": 2.0}) for time in (0.8, 0.02)]
     [0.8, 0.0]
@@ -64,10 +64,10 @@ def theory_name(
     continuous: bool | None = None,
     rtol: float | None = None,
 ) -> str:
-    """A prediction in few words: the closure with its order, and whatever of its settings is not the usual one.
+    """A prediction in few words: the closure with its order, and each setting that differs from its default.
 
-    The arguments are columns of a row of the database, where None and NaN stand for what is not there. A theory whose
-    integrals did not converge says so, unless its rule is fixed.
+    The arguments are columns of a row of the database, where None and NaN stand for an absent value. The text says
+    where the integrals did not converge, unless their rule is fixed.
 
     >>> theory_name("g_only"), theory_name("wick", 8.0), theory_name("wick", "auto"), theory_name("g_only", nodes=32)
     ('g_only', 'wick 8', 'wick auto', 'g_only 32-node')
@@ -92,7 +92,7 @@ def theory_name(
 
 
 def spec_name(spec: PredictionSpec) -> str:
-    """theory_name of what is going to be computed."""
+    """theory_name of a prediction that is yet to be computed."""
     numerics = spec.numerics
     return theory_name(
         spec.closure,
@@ -105,5 +105,5 @@ def spec_name(spec: PredictionSpec) -> str:
 
 
 def _given(value: object) -> bool:
-    """Whether a value of a row is there."""
+    """Whether a value of a row is present, that is neither None nor NaN."""
     return value is not None and value == value

@@ -11,7 +11,7 @@ __all__ = ["StudyResult", "run_study"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import Prefect and the rest only when they are asked for."""
+    """Import the modules of the public names, and with them Prefect, only when a name is used."""
     if name in __all__:
         from flows import library
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 SWEEP_SECONDS = 600
-"""Between two looks for runs that nobody gives signs of life for."""
+"""Seconds between two runs of the flow that marks runs without a live worker as stale."""
 
 
 def deployments() -> list[RunnerDeployment]:
@@ -37,22 +37,25 @@ def deployments() -> list[RunnerDeployment]:
             },
         ),
     ]
-    # an entrypoint by module: one by file cannot resolve the types of the parameters
+    # the entrypoint is a module path: with a file path Prefect cannot resolve the types of the parameters
     shared: dict[str, Any] = {"name": "eft", "tags": ["eft"], "entrypoint_type": EntrypointType.MODULE_PATH}
     return [flow.to_deployment(**shared, **options) for flow, options in every]
 
 
 def serve(limit: int) -> None:
-    """Wait for flow runs that somebody triggers and carry them out, ``limit`` at a time, until Ctrl-C.
+    """Wait for triggered flow runs and execute them, ``limit`` at a time, until Ctrl-C.
 
-    Raises EnvironmentProblem in a folder with other packages of our names.
+    Raises EnvironmentProblem in a working directory that contains other packages named like those of this project.
     """
     _require_own_packages()
     prefect_serve(*deployments(), limit=limit, print_starting_message=False)
 
 
 def _require_own_packages() -> None:
-    """The processes of flow runs look for modules in the working directory first, whatever they are told."""
+    """Raises EnvironmentProblem where the working directory contains packages named like ours.
+
+    The processes of flow runs always look for modules in the working directory first.
+    """
     ours = Path(__file__).parents[1]
     for name in ("eftcore", "db", "flows", "ui"):
         for beside in (Path.cwd() / name, Path.cwd() / f"{name}.py"):

@@ -1,4 +1,4 @@
-"""Running a study from a shell: Prefect's server around it, progress during it, a summary after it."""
+"""Running a study from a shell: starting Prefect's server, showing progress, printing a summary."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 def run_study(request: StudyRequest, resources: Resources) -> Summary:
-    """Run the flow and return what became of it; failures are in the summary, not raised.
+    """Run the flow and return its summary, which lists tasks that failed; these raise no error.
 
-    Raises EnvironmentProblem when no Prefect server can be had, or it is lost and does not come back.
+    Raises EnvironmentProblem when no Prefect server can be started or reached, or it is lost and does not come back.
     """
     return _run(lambda run: run.run_study(request, resources), tag=request.title)
 
 
 def top_up(request: TopUpRequest, resources: Resources) -> Summary:
-    """As run_study, with larger simulations."""
+    """Like run_study, with larger simulations."""
     return _run(lambda run: run.top_up(request, resources), tag=request.title)
 
 
 def _run(flow: Callable[[Any], Summary], *, tag: str) -> Summary:
-    """Call a flow of flows.run, which is imported when Prefect is in place."""
+    """Call a flow of flows.run, which is imported once Prefect's settings and server are ready."""
     surroundings.configure(data_home())
     console = tables.console(stderr=True)
     with contextlib.ExitStack() as stack:
@@ -54,7 +54,7 @@ def _run(flow: Callable[[Any], Summary], *, tag: str) -> Summary:
 
 
 def dry_run(request: StudyRequest, *, as_json: bool) -> None:
-    """Print what ``run_study`` would compute, what it would find, and how long it may take judging by earlier runs."""
+    """Print what ``run_study`` would compute and what is stored already, and the expected time by earlier runs."""
     surroundings.configure(data_home())
     from flows import run
     from flows.work import superseded
@@ -70,8 +70,8 @@ def dry_run(request: StudyRequest, *, as_json: bool) -> None:
     at_most = _expected_seconds(sum(task.work for task in (*left, *further)))
     if as_json:
         rows = [{"task": task.label, "cached": task.cached, "at_most": task.at_most} for task in planned]
-        told = {"expected_seconds": seconds, "at_most_seconds": at_most, "superseded": plan.superseded}
-        tables.print_json({"study": request.study, "tasks": rows, **told})
+        totals = {"expected_seconds": seconds, "at_most_seconds": at_most, "superseded": plan.superseded}
+        tables.print_json({"study": request.study, "tasks": rows, **totals})
         return
     for task in planned:
         print(f"{'perhaps' if task.at_most else 'cached ' if task.cached else 'compute'}  {task.label}")
@@ -95,14 +95,14 @@ def _renewal() -> str:
 
 
 def _expected_seconds(work: float) -> float | None:
-    """Time for so many neuron-input-layers; None where nothing is recorded to judge by."""
+    """Expected time for this number of neuron updates; None where no earlier run is recorded."""
     frame = runs(Database(default_url(), read_only=True), kind="simulation", status="succeeded", limit=100)
     spent = frame["worker_seconds"] / (frame["samples"] * frame["depth"] * frame["width"] * frame["n_inputs"])
     return float(spent.median() * work) if spent.notna().any() else None
 
 
 def report(summary: Summary, *, as_json: bool) -> None:
-    """Print the study's validity windows, what was cached, what failed and what to look at next."""
+    """Print the validity windows of the study, the numbers of cached and failed tasks, and further commands."""
     db = Database(default_url(), read_only=True)
     if as_json:
         counts = {name: getattr(summary, name) for name in ("cached", "computed", "skipped")}

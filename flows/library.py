@@ -63,13 +63,14 @@ class StudyResult:
 def run_study(
     study: str | os.PathLike[str], *, db: str | None = None, renew: bool = False, **resources: Any
 ) -> StudyResult:
-    """Run a study; what was computed before is not computed again.
+    """Run a study. Results that are stored already are not computed again.
 
     Args:
         study: a bundled study by name ("quick"), or the path of a study file.
-        db: address of the results database; EFT_DATABASE_URL, else SQLite in ./eft-data. Created when there is none.
-        renew: compute anew what an older version of an algorithm made (``summary.superseded`` counts it); the old
-            stays in the database, shown as superseded.
+        db: address of the results database; by default EFT_DATABASE_URL, else an SQLite file in ./eft-data. The
+            database is created if there is none.
+        renew: compute results of an older version of an algorithm (``summary.superseded`` counts them) anew; the old
+            results stay in the database, shown as superseded.
         resources: fields of flows.study.requests.Resources: device, runner, workers, dask_address, task_timeout.
 
     Raises InputError for a wrong study or resource, EnvironmentProblem for a database, server or cluster that cannot
@@ -88,7 +89,7 @@ def run_study(
 
 @contextmanager
 def _database(url: str | None) -> Iterator[str]:
-    """Tasks find the database in the environment, which is as before after the block."""
+    """Put the address of the database into the environment, where tasks read it, until the end of the block."""
     before = os.environ.get("EFT_DATABASE_URL")
     if url is not None:
         os.environ["EFT_DATABASE_URL"] = url

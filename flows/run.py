@@ -1,4 +1,4 @@
-"""The flows: a whole study, one configuration, more of what there is, checks of the theory, and upkeep."""
+"""The flows: a whole study, one configuration, larger simulations, checks of the theory, and upkeep."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def verify_theorems(request: TheoremRequest) -> list[dict[str, Any]]:
 
 @flow(name="sweep-stale", persist_result=False)
 def sweep_stale() -> list[int]:
-    """Mark runs as stale that nobody gives signs of life for any more; returns their ids. Never touches a live one."""
+    """Mark as stale the runs whose process no longer renews its claim; returns their ids. Never touches a live run."""
     return recording.sweep_stale()
 
 
 def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources) -> Summary:
-    """Do the work of a study within the flow run of this context, and publish its artifacts. Raises StudyFailed."""
+    """Execute a study within the present flow run and publish its artifacts. Raises StudyFailed."""
     migrate.require_current()
     migrate.register_versions()
     plan = requested_study(request)
@@ -100,7 +100,7 @@ def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources
 
 
 def plan_study(plan: Study) -> list[Planned]:
-    """The tasks of a study in the order in which ``run_study`` takes them; computes nothing."""
+    """The tasks of a study in the order in which ``run_study`` executes them; computes nothing."""
     dry_run = DryRun(plan, default_store())
     dry_run.go()
     return dry_run.tasks

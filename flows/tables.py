@@ -1,4 +1,4 @@
-"""Frames as text: a table for people, JSON for programs."""
+"""Frames as text: as a table on a terminal, as JSON for other programs."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ RUN_COLUMNS = (
     "samples",
     "closure",
 )
-"""What a terminal shows; --json gives every column."""
+"""Columns of v_runs that a terminal shows; --json gives every column."""
 
 _RUN_SETTINGS = (
     *("weight_variance", "bias_variance", "closure_order", "nodes", "step", "continuous", "rtol"),
     *SIMULATION_SETTINGS,
     "superseded",
 )
-"""Shown too where runs differ in them alone."""
+"""Further columns of v_runs, shown where runs differ only in them."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -53,10 +53,10 @@ def console(*, stderr: bool = False) -> Console:
 def print_frame(
     frame: pd.DataFrame, *, as_json: bool = False, columns: Sequence[str] | None = None, limit: int = 0
 ) -> None:
-    """Print rows to standard output: JSON (a list of objects, NaN as null), or a table, of some columns or all.
+    """Print rows to standard output, as JSON (a list of objects, NaN as null) or as a table of some or all columns.
 
-    Where there are more rows than ``limit`` (0: any number), the first ones are printed and standard error says so;
-    JSON is then an object with ``rows`` and ``"truncated": true``, so that no program takes the part for the whole.
+    If there are more rows than ``limit`` (0 for no limit), the first ones are printed with a note on standard error;
+    JSON is then an object with ``rows`` and ``"truncated": true``, so that programs notice the missing rows.
     """
     if columns is not None:
         frame = frame[list(columns)]
@@ -76,13 +76,13 @@ def print_frame(
 
 
 def run_columns(runs: pd.DataFrame) -> list[str]:
-    """Columns of v_runs that tell these runs apart on a terminal."""
+    """The columns of v_runs to show on a terminal, so that these runs can be distinguished."""
     alike = [name for name in RUN_COLUMNS if name not in ("run_id", "status")]
     return [*RUN_COLUMNS, *distinguishing(runs, alike, _RUN_SETTINGS)]
 
 
 def print_windows(windows: pd.DataFrame) -> None:
-    """Print validity windows (as windows_table takes them) as a table for people, with its legend."""
+    """Print validity windows (with the columns that windows_table needs) as a table with its legend."""
     if windows.empty:
         print_frame(windows, columns=("activation", "quantity", "closure", "tolerance", "status"))
         return
@@ -93,7 +93,7 @@ def print_windows(windows: pd.DataFrame) -> None:
 
 
 def precision_table(attained: Iterable[Attained]) -> pd.DataFrame:
-    """One row for each simulation that aimed at a precision: what it reached and why it stopped."""
+    """One row for each simulation with a target precision: the precision reached and why it stopped."""
     rows = [
         {
             "activation": now.spec.model.activation,
@@ -116,7 +116,7 @@ def precision_table(attained: Iterable[Attained]) -> pd.DataFrame:
 
 
 def print_precision(attained: Iterable[Attained]) -> None:
-    """Print what simulations reached, with a hint where a cap came first."""
+    """Print the precision that simulations reached, with a hint where the largest number of networks came first."""
     results = list(attained)
     print("Largest standard error over depth:")
     print_frame(precision_table(results))

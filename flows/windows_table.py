@@ -1,4 +1,4 @@
-"""Validity windows as a table for people: a line for each closure and quantity, a column for each tolerance."""
+"""Validity windows as a readable table: a line for each closure and quantity, a column for each tolerance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONFIGURATION = {
     "nodes": "nodes",
     "superseded": "superseded",
 }
-"""Columns that tell configurations apart, with their headings."""
+"""Columns that describe a configuration, with their headings."""
 
 _SETTINGS = {
     "step": "step",
@@ -34,7 +34,7 @@ _SETTINGS = {
     "reference_nodes": "nodes of reference",
     "reference_rtol": "rtol of reference",
 }
-"""Columns that are shown where lines differ in them alone, with their headings."""
+"""Columns that are shown where lines differ only in them, with their headings."""
 
 LEGEND = (
     "t = epsilon^2 * layer up to which the relative error stays within 1 %, 5 % and so on. 'a - b': it leaves between\n"
@@ -44,10 +44,10 @@ LEGEND = (
 
 
 def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """What all rows have in common, as a heading, and the table of what differs.
+    """A heading with the values that all rows share, and the table of the values that differ.
 
-    ``windows`` has the columns of the view v_windows, of v_theory_windows, or of both (db.reading.window_queries); what
-    a row is held against is said where it is not always a simulation, and settings where rows differ in nothing else.
+    ``windows`` has the columns of the view v_windows, of v_theory_windows, or of both (db.reading.window_queries). The
+    reference of each row is shown unless all are simulations, and settings where rows differ only in them.
     """
     if "reference_closure" in windows:
         windows = windows.assign(reference=[_reference(row) for row in windows.to_dict("records")])
@@ -94,7 +94,7 @@ def _reference(row: Mapping[Any, Any]) -> str:
 
 
 def _predicted(row: Mapping[Any, Any]) -> str:
-    """The closure; nodes and steps have columns of their own, where rows differ in them."""
+    """The closure with its order; nodes and steps have separate columns where rows differ in them."""
     converged = row.get("converged") if row.get("nodes") is None else None
     return theory_name(row["closure"], row["closure_order"], converged=converged)
 

@@ -1,1 +1,1 @@
-"""The explorer of results, and the reports that are made of them."""
+"""The explorer, a Streamlit application that shows the results, and the reports made from the results."""

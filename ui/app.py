@@ -10,7 +10,7 @@ import streamlit as st
 from ui.shell import ICON, watch_width
 
 st.set_page_config(page_title="ResNet EFT explorer", page_icon=str(ICON), layout="wide")
-# Streamlit leaves a sixth of the screen empty above the first line; a wide table scrolls in its own box
+# Streamlit leaves a sixth of the screen empty above the first line; a wide table scrolls within its own box
 st.html(
     """<style>
     .stMainBlockContainer { padding-top: 4rem; padding-bottom: 3rem; }
@@ -31,5 +31,5 @@ page = st.navigation(
     ],
     position="top",
 )
-watch_width()  # what runs a script again before Streamlit knows the page would lead to the first page
+watch_width()  # may rerun the script, which before st.navigation has chosen the page would lead to the first page
 page.run()

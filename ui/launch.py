@@ -1,4 +1,4 @@
-"""How the explorer is started: Streamlit's arguments, and its server in the process of ``eft ui``."""
+"""Starting the explorer: arguments of Streamlit, and its server in the process of ``eft ui``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ APP = Path(__file__).with_name("app.py")
 def arguments(port: int | None = None) -> list[str]:
     """Arguments of Streamlit that serve the explorer, on the loopback address only.
 
-    ``port`` None takes 8501, or the next free port above it. The settings in ``.streamlit/config.toml``
-    next to the app hold from any working directory.
+    Without ``port`` the server takes 8501 or the next free port above it. The settings in ``.streamlit/config.toml``
+    next to the app apply in any working directory.
 
     >>> arguments(8600)[0], arguments(8600)[-1]
     ('run', '--server.port=8600')
@@ -27,8 +27,8 @@ def arguments(port: int | None = None) -> list[str]:
 def serve(database_url: str, port: int | None = None) -> None:
     """Serve the explorer on a database until Ctrl-C or SIGTERM, which end this process at once.
 
-    Streamlit by itself would wait for open pages and for what they compute. The explorer writes nothing, so that its
-    process may end anywhere; a thread takes the signals before Streamlit's handlers see them.
+    Streamlit itself would wait for open pages and their computations. The explorer writes nothing, so that its process
+    may end at any point; a thread receives the signals in place of Streamlit's handlers.
     """
     from streamlit.web import cli
 

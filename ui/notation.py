@@ -1,4 +1,4 @@
-"""How quantities, closures and window states are written on pages and in figures."""
+"""Notation of quantities, closures and window states on pages and in figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 TIME = "depth  t = ε² ℓ"
-"""The depth axis: t is dimensionless, ℓ the layer."""
+"""Title of the depth axis: t is dimensionless, ℓ is the layer."""
 
 CONFIGURATION = {
     "activation": "σ",
@@ -23,14 +23,14 @@ CONFIGURATION = {
     "width": "n",
     "samples": "M",
 }
-"""Columns that say what was computed, in reading order, with the field's symbols. M counts networks."""
+"""Columns that describe a configuration, in the order of tables, each with its usual symbol; M counts networks."""
 
 SETTINGS = {"estimator": "estimator", "seed": "seed", "sampler": "sampler", "dtype": "precision"}
-"""Columns that say how a simulation was done; named where simulations differ in them."""
+"""Columns that describe how a simulation was done, with their titles; shown where simulations differ in them."""
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number with ``digits`` significant digits; an em dash where there is none.
+    """A number with ``digits`` significant digits; an em dash for an absent number.
 
     >>> number(0.05), number(20000), number(float("nan"))
     ('0.05', '20000', '—')
@@ -59,7 +59,7 @@ def with_error(value: float, error: float) -> str:
 
 
 def literal(table: pd.DataFrame) -> pd.DataFrame:
-    r"""A table of texts for a place that reads Markdown: whatever the database holds is shown as it is.
+    r"""A table whose texts are escaped, so that a place that interprets Markdown shows them unchanged.
 
     >>> literal(pd.DataFrame({"a_b": ["> 2"]})).to_dict("list")
     {'a\\_b': ['\\> 2']}
@@ -68,7 +68,7 @@ def literal(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown_text(text: str) -> str:
-    """A text for a place that reads Markdown, shown as it is."""
+    """A text escaped so that a place that interprets Markdown shows it unchanged."""
     return re.sub(r"([\\`*_{}\[\]()#+.!|<>~$:&-])", r"\\\1", text)
 
 

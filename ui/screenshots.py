@@ -1,6 +1,6 @@
 """Pictures of the explorer, as a browser draws them: `python -m ui.screenshots [FOLDER]` (needs the test extra).
 
-Without FOLDER it takes those of the documentation, into docs/images; with it every page, light and dark, into FOLDER.
+Without FOLDER it writes the pictures of the documentation to docs/images; with it every page, light and dark, there.
 Reads the results database as the explorer does; see `eft ui`.
 """
 
@@ -38,10 +38,11 @@ PAGES = {
     "studies": "/studies",
 }
 LATE = {"predict": "Reference: Wick hierarchy"}
-"""What appears on a page after it is drawn first."""
+"""Text on a page that appears only after it was first drawn; a picture waits for it."""
 
 SHOWN = {"predict": 1200, "windows": 1060}
-"""The pages that README and documentation show, and how many pixels of them from the top: a file stays below 150 kB."""
+"""The pages that README and documentation show, each with the height of its picture in pixels, so that a file stays
+below 150 kB."""
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
@@ -52,7 +53,7 @@ PAGE_MILLISECONDS = 60_000
 
 @contextmanager
 def explorer(database_url: str) -> Iterator[str]:
-    """Serve a database on a free port while the block runs; gives the address without a slash at the end.
+    """Serve the explorer of a database on a free port while the block runs; yields its address without a final slash.
 
     Raises EnvironmentProblem where the server ends or does not answer in time.
     """
@@ -116,7 +117,7 @@ def wait_until_drawn(page: Page) -> None:
 
 @contextmanager
 def drawn(browser: Browser, address: str, name: str, scheme: Literal["light", "dark"]) -> Iterator[Page]:
-    """One page of the explorer in full: its window grows until nothing is left to scroll."""
+    """One page of the explorer in full: the browser's window is enlarged until the page needs no scrolling."""
     page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme=scheme)
     page.goto(address + PAGES[name])
     page.get_by_role("heading", level=1).wait_for(timeout=PAGE_MILLISECONDS)

@@ -1,4 +1,4 @@
-"""What every page starts with: the database, or what to do when there is none to read."""
+"""The beginning of every page: opening the database, or a message that says what to do when there is none to read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from db.upkeep.migrate import require_current
 from eftcore.errors import EftError
 
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
-"""Settings of every interactive figure."""
+"""Plotly settings of every interactive figure."""
 
 ICON = Path(__file__).with_name("icon.svg")
 
@@ -28,7 +28,8 @@ _VIEWPORT = st.components.v2.component(
         return () => phone.removeEventListener('change', tell)
     }""",
 )
-"""Tells whether the page is shown on a phone, whose panels stand one under the other; only where that changes."""
+"""Component that reports whether the page is shown on a phone, where panels stand one below the other, and only when
+this changes."""
 
 _PROBLEM_TITLES: dict[type[EftError], str] = {
     DatabaseMissing: "There is no results database yet",
@@ -38,7 +39,7 @@ _PROBLEM_TITLES: dict[type[EftError], str] = {
 
 
 def watch_width() -> None:
-    """Keep narrow() up to date; once per page."""
+    """Keep narrow() up to date; every page calls it once."""
     _VIEWPORT(key="viewport", data={"narrow": narrow()}, on_narrow_change=lambda: None)
 
 
@@ -53,27 +54,27 @@ def _connected(url: str, file_number: int) -> Database:
 
 
 def _database(url: str) -> Database:
-    """One pool of connections for everybody; another one when another file has taken the place of the database's."""
+    """The database with one pool of connections for all sessions; opened anew when its file was replaced."""
     path = sqlite_path(parse_url(url))
     return _connected(url, path.stat().st_ino if path else 0)
 
 
 def open_database() -> Database:
-    """The results database, read-only; on a problem the page says what to do and ends here."""
+    """The results database, read-only; on a problem the page says what to do and its script stops."""
     try:
         url = default_url()
         require_current(url)
         return _database(url)
     except EftError as problem:
         st.title(_PROBLEM_TITLES.get(type(problem), "The results database cannot be used"))
-        # st.text: a message may hold a path or a driver's words, which are not markup
+        # st.text, because a message may contain a path or a driver's message, which are not Markdown
         st.text(str(problem))
         st.caption("Nothing is created or changed by looking. Reload this page afterwards.")
         st.stop()
 
 
 def find_database() -> Database | None:
-    """The results database, read-only; None where there is none to read."""
+    """The results database, read-only; None where there is no database that can be read."""
     try:
         url = default_url()
         require_current(url)
@@ -83,7 +84,7 @@ def find_database() -> Database | None:
 
 
 def nothing_recorded(db: Database, what: str) -> None:
-    """Say that the database is in order but holds nothing to show, why, and what to do; the page ends here."""
+    """Say that the database has nothing to show, why, and what to do; the script of the page stops."""
     st.title(f"No {what} recorded yet")
     counts = run_counts(db)
     failed = sum(counts.loc[counts["status"] == "failed", "runs"])

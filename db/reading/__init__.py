@@ -1,1 +1,1 @@
-"""What comes out: frames, results as they were, SQL written by people, files."""
+"""Reading the database: frames, results as Python objects, SQL written by users, export to files."""

@@ -1,4 +1,4 @@
-"""Answers of SQL as frames: every column kept, under a name of its own, and integers with all their digits."""
+"""Answers of SQL as frames: every column is kept under a unique name, and integers keep all their digits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _INT64 = range(-(2**63), 2**63)
 def answer_frame(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> pd.DataFrame:
     """Rows of an answer as a frame.
 
-    A name that comes a second time, as joins give it, gets a number: ``run_id``, ``run_id_2``. Whole numbers stay
-    whole, absent ones or not (Int64, or Python's integers where they are longer); other numbers are float64.
+    A repeated column name, which joins produce, gets a number: ``run_id``, ``run_id_2``. Columns of whole numbers stay
+    whole, also with absent values (Int64, or Python's integers where they are longer); other numbers are float64.
 
     >>> answer_frame(["n", "n"], [(2**53 + 1, 0.5), (None, 1)]).to_dict("list")
     {'n': [9007199254740993, None], 'n_2': [0.5, 1.0]}
@@ -28,7 +28,7 @@ def answer_frame(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> pd.Da
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """The names, repeated ones with the lowest number that is free.
+    """The names, where a repeated name gets the lowest number that is free.
 
     >>> unique_names(["a", "a", "a_2", "a"])
     ['a', 'a_3', 'a_2', 'a_4']
@@ -57,7 +57,7 @@ def _series(values: Sequence[Any]) -> pd.Series[Any]:
 
 
 def _is_whole(value: Any) -> bool:
-    """An integer, or one that PostgreSQL's sums of integers give as a decimal without places."""
+    """Whether the value is an integer, or a decimal without decimal places, as PostgreSQL returns sums of integers."""
     return isinstance(value, int) or (
         isinstance(value, Decimal) and value.is_finite() and value.as_tuple().exponent == 0
     )

@@ -1,4 +1,4 @@
-"""What a filter could have asked for: the values that a column of a view has, the names of studies."""
+"""Why a filter finds nothing, with the values that it could have asked for."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MOST_NAMED = 20
 
 
 def nothing_found(db: Database, view: sa.TableClause, run_ids: tuple[str, ...], asked: Mapping[str, Any]) -> str | None:
-    """Why no row of a view matches, for people: which filters match nothing by themselves, and what there is.
+    """A text that says why no row of a view matches: which filters match nothing by themselves, and existing values.
 
     Args:
-        run_ids: columns of the view that name runs, which a study must have.
-        asked: columns of the view, or "study", with the values asked for; None where nothing was.
+        run_ids: columns of the view that hold ids of runs; a filter by study applies to these.
+        asked: columns of the view, or "study", with the values asked for; None for a column without a filter.
 
     Returns None where the view has no rows at all.
     """

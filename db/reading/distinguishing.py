@@ -1,4 +1,4 @@
-"""Which columns of a table tell its rows apart; for tables that people read. Needs no database."""
+"""The columns that distinguish the rows of a table, for tables on a terminal or a page. Needs no database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIMULATION_SETTINGS = ("estimator", "seed", "sampler", "dtype")
 
 
 def distinguishing(rows: pd.DataFrame, shown: Sequence[str], settings: Sequence[str]) -> list[str]:
-    """Those of the columns ``settings`` in which rows differ that are alike in all columns ``shown``.
+    """The columns of ``settings`` in which two rows differ although they agree in all columns ``shown``.
 
     >>> rows = pd.DataFrame({"closure": ["g_only", "g_only", "wick"], "step": ["euler", "exact", "exact"], "rtol": 0.1})
     >>> distinguishing(rows, ["closure"], ["step", "rtol"]), distinguishing(rows[1:], ["closure"], ["step", "rtol"])

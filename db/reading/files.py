@@ -1,4 +1,4 @@
-"""A view as one file, for other programs: CSV or Parquet by the ending of its name, written in pieces."""
+"""Export of a view to one file, CSV or Parquet by the ending of its name, written in pieces."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ _WRITERS = {".csv": pa_csv.CSVWriter, ".parquet": pq.ParquetWriter}
 
 
 def export_view(db: Database, path: Path, view: str, *, formulas: bool = False) -> int:
-    """Write every row of a view; returns their number. Columns as in docs/data-dictionary.md, flags and times typed.
+    """Write every row of a view to a file; returns the number of rows.
+
+    Columns are those of docs/data-dictionary.md; flags are booleans and times have a time type.
 
     Args:
-        formulas: write texts to CSV as they are; else one that a spreadsheet would take for a formula gets an
+        formulas: write texts to CSV unchanged. Otherwise a text that a spreadsheet would take for a formula gets an
             apostrophe before it.
 
     Raises:
-        InputError: no such view, another ending than .csv or .parquet, or the file is there already.
+        InputError: no such view, another ending than .csv or .parquet, or the file exists already.
         EnvironmentProblem: the file cannot be written.
     """
     known = {item.name: item for item in VIEWS}

@@ -1,7 +1,7 @@
 """Reading results as tidy pandas frames; every filter becomes SQL, every function is one statement.
 
-A filter takes one value or a sequence of them, an activation however it is written (``leaky_relu(slope=.2)``). Numbers
-that are not finite come back as NaN, inf or -inf; a number that is absent is NaN too. Whole columns that may lack
+A filter takes one value or a sequence of values; an activation may have any spelling (``leaky_relu(slope=.2)``).
+Numbers that are not finite are returned as NaN, inf or -inf; an absent number is NaN too. Integer columns that may lack
 values have pandas' nullable types.
 """
 
@@ -291,7 +291,7 @@ def precision(
 
     Args:
         study: name or digest of a study.
-        met: only simulations that reached their target, or only those that did not.
+        met: True for simulations that reached their target only, False for those that did not.
     """
     query = _filtered(
         v_precision,
@@ -307,12 +307,14 @@ def precision(
 
 
 def arrays(db: Database, run_id: int) -> dict[str, np.ndarray]:
-    """The exact arrays of a run: "depth" and "time" (R,), and "K0", "K1", "U1" (R, N, N), "V4", "Sigma" (R, P, P) where
-    present, with "K0_se" and so on beside them for a simulation.
+    """The exact arrays of a run by name.
+
+    They are "depth" and "time" (R,) and, where present, "K0", "K1", "U1" (R, N, N) and "V4", "Sigma" (R, P, P). A
+    simulation has standard errors too: "K0_se" and so on.
 
     Raises InputError when there is no such run.
     """
-    run_id = int(run_id)  # out of a frame it is numpy's, which SQLite would store as bytes
+    run_id = int(run_id)  # an id from a frame is a numpy integer, which SQLite would store as bytes
     with db.reading() as session:
         run = session.get(Run, run_id)
         if run is None:
@@ -334,7 +336,7 @@ _RUNS = ("prediction_run_id", "simulation_run_id", "reference_run_id")
 
 
 def _reading_order(view: sa.TableClause) -> list[sa.ColumnElement[Any]]:
-    """Columns by which people read windows, those that this view has."""
+    """The columns of this view by which windows are sorted for reading."""
     return [view.c[name] for name in (*_READING, *_RUNS) if name in view.c]
 
 
@@ -353,7 +355,7 @@ def _filtered(view: sa.TableClause, **filters: Any) -> sa.Select[Any]:
 
 
 def _plain(values: list[Any]) -> list[Any]:
-    """numpy scalars, as they come out of a frame, to what the drivers know."""
+    """The values, with numpy scalars from a frame as the Python numbers that the database drivers accept."""
     return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 

@@ -1,7 +1,7 @@
-"""Text that a spreadsheet would take for a formula: in CSV files an apostrophe before it keeps it text.
+"""Texts in CSV files that a spreadsheet would take for formulas; an apostrophe before such a text keeps it a text.
 
-A label or an error message may come from somebody else's archive, and a program that opens the file runs what begins
-with one of these characters. Numbers begin with a sign too, and stay what they are.
+A label or an error message may come from another user's archive, and a spreadsheet runs a text that begins with one of
+the characters below as a formula. Numbers may begin with a sign too; they are left unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan", re.IGNO
 
 
 def harmless(value: Any) -> Any:
-    """The value, or the text with an apostrophe before it.
+    """The value; a text that a spreadsheet would take for a formula gets an apostrophe before it.
 
     >>> [harmless(value) for value in ("=1+1", "-inf", "tanh", -0.5, None)]
     ["'=1+1", '-inf', 'tanh', -0.5, None]
@@ -27,5 +27,5 @@ def harmless(value: Any) -> Any:
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
-    """A frame as CSV whose texts, column names among them, are no formulas."""
+    """A frame as CSV in which no text and no column name is a formula."""
     return frame.map(harmless).rename(columns=harmless).to_csv(index=False).encode()

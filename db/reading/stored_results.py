@@ -1,4 +1,4 @@
-"""Runs as they were: predictions as eftcore.Theory, simulations with what eftcore.compare needs of a sample."""
+"""Recorded runs as Python objects: predictions as eftcore.Theory, simulations as StoredSample."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StoredSample(KernelTrajectories):
 
 
 def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | StoredSample]:
-    """Finished runs by id, in the order asked; those that do not exist or failed are left out. One statement."""
+    """Results of finished runs by id, in the order of ``run_ids``; other runs are left out. One statement."""
     wanted = [int(run_id) for run_id in run_ids]
     query = (
         sa.select(Run, Configuration, Kernel, KernelTrajectory)
@@ -63,7 +63,7 @@ def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | S
 
 
 def stored_specs(db: Database, run_ids: Sequence[int]) -> dict[int, PredictionSpec | EnsembleSpec]:
-    """What was computed, by run id, in the order asked; runs that do not exist are left out. One statement."""
+    """Specs of runs by id, in the order of ``run_ids``; runs that do not exist are left out. One statement."""
     wanted = [int(run_id) for run_id in run_ids]
     query = (
         sa.select(Run, Configuration, Kernel)
@@ -90,7 +90,7 @@ def simulations_of(db: Database, model: ResNet, kernel: InputKernel) -> list[tup
 
 
 def numerical_errors(db: Database, run_ids: Sequence[int]) -> dict[tuple[int, str], float]:
-    """Estimated relative error of the numerics, by prediction and quantity. One statement."""
+    """Estimated relative error of the numerics, by (run id of the prediction, quantity). One statement."""
     query = sa.select(KernelTrajectory.run_id, KernelTrajectory.quantity, KernelTrajectory.numerical_error).where(
         KernelTrajectory.run_id.in_([int(run_id) for run_id in run_ids]), KernelTrajectory.numerical_error.is_not(None)
     )

@@ -12,15 +12,16 @@ from db.session import Database
 
 
 def run_counts(db: Database) -> pd.DataFrame:
-    """kind, status and number of runs."""
+    """Number of runs of each kind and status: columns kind, status, runs."""
     count = sa.func.count().label("runs")
     return _frame(db, sa.select(Run.kind, Run.status, count).group_by(Run.kind, Run.status))
 
 
 def study_progress(db: Database) -> pd.DataFrame:
-    """study_id, name, created_at, spec, kind, status, runs and updated_at (of the newest), newest study first.
+    """Progress of every study, newest first: one row per study, kind and status of runs.
 
-    One row per kind and status; a study without runs has one row without them.
+    Columns are study_id, name, created_at, spec, kind, status, runs (their number) and updated_at (of the newest run).
+    A study without runs has one row in which the columns about runs are absent.
     """
     query = (
         sa.select(

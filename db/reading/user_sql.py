@@ -1,9 +1,9 @@
-"""SQL written by people: one SELECT, on a database opened so that it cannot be changed, with a limit on rows and time.
+"""SQL written by users: one SELECT, on a database opened read-only, with a limit on rows and time.
 
-The database is the judge, not a parser of ours: SQLite refuses everything but reading when it compiles the statement,
-and takes one statement only; PostgreSQL runs it as a cursor (one SELECT by its grammar) in a read-only transaction, and
-for an account with rights on the whole server only if no function that it calls has side effects, and nothing that it
-reads is a secret of the server.
+The database itself decides what is allowed; this module contains no SQL parser. SQLite takes one statement only and
+refuses everything but reading when it compiles the statement. PostgreSQL runs the statement as a cursor (one SELECT by
+its grammar) in a read-only transaction. For an account with rights on the whole server the statement is also refused if
+a function that it calls has side effects, or if it reads a secret of the server.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from eftcore.errors import InputError
 
 MAX_ROWS = 10_000
 LARGEST_VALUE = 64 * 10**6
-"""Bytes of one value of an answer."""
+"""Most bytes of one value of an answer."""
 
 LARGEST_ANSWER = 256 * 10**6
-"""Bytes of all texts and blobs of an answer, which is held in memory."""
+"""Most bytes of all texts and blobs of an answer, which is held in memory."""
 
 _STEPS_BETWEEN_LOOKS = 100_000
 _READS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*(select|with)\b", re.DOTALL | re.IGNORECASE)
@@ -44,7 +44,7 @@ def select(
     max_rows: int | None = MAX_ROWS,
     timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS,
 ) -> pd.DataFrame:
-    """Run one SELECT (or WITH ... SELECT) and return at most ``max_rows`` rows, all of them where it is None.
+    """Run one SELECT (or WITH ... SELECT) and return at most ``max_rows`` rows, or all rows if that is None.
 
     Columns are as answer_frame makes them. ``frame.attrs["truncated"]`` says whether there were more rows. ``params``
     fill ``:name`` places in the text.
@@ -105,7 +105,7 @@ def _run(
 
 
 def _fetched(result: sa.CursorResult[Any], most: int | None) -> list[sa.Row[Any]]:
-    """The first rows. Raises InputError where they are more than is held in memory."""
+    """The first ``most`` rows. Raises InputError where they exceed LARGEST_ANSWER."""
     rows, size = [], 0
     for row in itertools.islice(result, most):
         lengths = [len(value) for value in row if isinstance(value, str | bytes)]
@@ -121,7 +121,7 @@ def _fetched(result: sa.CursorResult[Any], most: int | None) -> list[sa.Row[Any]
 
 
 def _refuse_more_than_results(driver: Any, sql: str, params: Mapping[str, Any] | None) -> None:
-    """Raises InputError where an account with rights on the server would use them."""
+    """Raises InputError where the account has rights on the whole server and the statement would use them."""
     rights = rights_on_the_server(driver)
     if not rights:
         return
@@ -132,7 +132,7 @@ def _refuse_more_than_results(driver: Any, sql: str, params: Mapping[str, Any] |
     try:
         found = used(driver, text, every_right=rights[0] == EVERY_RIGHT)
     except psycopg.Error as error:
-        raise _told(str(error)) from None
+        raise _statement_error(str(error)) from None
     account = f"{driver.info.user} has {rights[0]} on this server"
     remedy = "leave it out, or connect as an account that only reads the results (`eft db grant-reader`)"
     if found.side_effects:
@@ -144,21 +144,21 @@ def _refuse_more_than_results(driver: Any, sql: str, params: Mapping[str, Any] |
 
 
 def _refusal(error: exc.DBAPIError, timeout_seconds: float) -> Exception:
-    """What the database said about the statement; a lost connection is not the statement's fault."""
+    """The error to raise for what the database reported: InputError, or a database problem for a lost connection."""
     if error.connection_invalidated:
         return error
     said = str(error.orig).strip() or type(error.orig).__name__
     low = said.lower()
     if "interrupted" in low or "statement timeout" in low:
         return InputError(f"sql: took longer than {timeout_seconds:g} s and was stopped; add a filter or a LIMIT")
-    return _told(said)
+    return _statement_error(said)
 
 
 def _too_large() -> InputError:
     return InputError(f"sql: a value has more than {LARGEST_VALUE / 1e6:g} MB; select a part of it, as substr does")
 
 
-def _told(said: str) -> InputError:
+def _statement_error(said: str) -> InputError:
     said = said.strip().splitlines()[0]
     low = said.lower()
     if "not authorized" in low or "one statement" in low or "multiple commands" in low or "read-only" in low:

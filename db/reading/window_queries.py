@@ -1,4 +1,4 @@
-"""Validity windows by any parameters: how many there are of each, cells of a map, pages of a sorted table.
+"""Validity windows by any parameters: their number for each combination, cells of a map, pages of a sorted table.
 
 Every function but the last is one statement on v_windows or, with reference="theory", on v_theory_windows; ``chosen``
 maps columns of that view to the values allowed in them.
@@ -19,10 +19,10 @@ from db.session import Database
 Chosen = Mapping[str, Sequence[Any]]
 
 Reference: TypeAlias = Literal["simulation", "theory"]
-"""What the predictions are held against."""
+"""What the predictions are compared with."""
 
 THEORY = ("closure", "closure_order", "nodes", "converged", "step", "continuous", "rtol")
-"""Columns that name a theory; closure_order, nodes and step are absent where they have no meaning."""
+"""Columns that describe a theory; closure_order, nodes and step are absent where they have no meaning."""
 
 _VIEWS = {"simulation": v_windows, "theory": v_theory_windows}
 _REFERENCE_RUN = {"simulation": "simulation_run_id", "theory": "reference_run_id"}
@@ -31,7 +31,7 @@ _REFERENCE_RUN = {"simulation": "simulation_run_id", "theory": "reference_run_id
 def window_counts(
     db: Database, columns: Sequence[str], chosen: Chosen | None = None, *, reference: Reference = "simulation"
 ) -> pd.DataFrame:
-    """Every combination of values that stored windows take in ``columns``, with their number in the column windows."""
+    """Every combination of values of ``columns`` among stored windows, with the number of windows in column windows."""
     view = _VIEWS[reference]
     grouped = [view.c[name] for name in columns]
     query = _filtered(view, **(chosen or {})).with_only_columns(*grouped, sa.func.count().label("windows"))
@@ -41,10 +41,11 @@ def window_counts(
 def window_cells(
     db: Database, columns: Sequence[str], chosen: Chosen, *, reference: Reference = "simulation"
 ) -> pd.DataFrame:
-    """Windows gathered by ``columns`` and status.
+    """Windows grouped by ``columns`` and status, one row per group.
 
-    Adds to these: windows (their number), resolved_from (the latest), certified_least, certified_most, refuted_least,
-    refuted_most, total_time (the largest) and simulation_run_id or reference_run_id (one of the references).
+    Further columns are windows (their number), resolved_from (the latest), certified_least and certified_most,
+    refuted_least and refuted_most (smallest and largest certified_until and refuted_from), total_time (the largest) and
+    simulation_run_id or reference_run_id (one of the references).
     """
     view, run = _VIEWS[reference], _REFERENCE_RUN[reference]
     grouped = [view.c[name] for name in (*columns, "status")]
@@ -75,7 +76,7 @@ def window_page(
     limit: int | None = None,
     offset: int = 0,
 ) -> pd.DataFrame:
-    """Columns of the view, by the column ``order`` (absent values last), else in reading order."""
+    """One page of the view, sorted by the column ``order`` (absent values last) or by default in reading order."""
     view = _VIEWS[reference]
     query = _filtered(view, **chosen)
     if order is not None:
@@ -85,8 +86,9 @@ def window_page(
 
 
 def study_windows(db: Database, study: str) -> pd.DataFrame:
-    """Windows of a study (name or digest): rows of v_windows, then of v_theory_windows, with the columns of those that
-    it has. Two statements.
+    """Windows of a study (name or digest): rows of v_windows, then rows of v_theory_windows. Two statements.
+
+    The columns are those of the views of which the study has rows.
     """
     frames = [windows(db, study=study), theory_windows(db, study=study)]
     found = [frame for frame in frames if len(frame)]

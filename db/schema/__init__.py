@@ -1,1 +1,1 @@
-"""What the database holds: tables, column types, documented views, and which part of a result goes where."""
+"""What the database holds: tables, column types, documented views, and the rows that a result is stored as."""

@@ -1,4 +1,4 @@
-"""Names of kernel components, and which of them are also stored as rows for SQL.
+"""Names of kernel components, and the choice of components that are also stored as rows for SQL.
 
 A component of K0, K1 or U1 is a pair of inputs a <= b, written "01"; one of V4 or Sigma is two pairs p <= q (row-major
 order of pairs), written "00,12". Inputs above 9 are written with a dash: "3-12".
@@ -16,10 +16,11 @@ from eftcore.pairs import pair_indices, pair_name, pair_names
 from eftcore.quantities import QUANTITIES
 
 ROW_INPUTS = 16
-"""K0, K1, U1 and the diagonals V4[p, p], Sigma[p, p]: pairs among this many first inputs are stored as rows."""
+"""Entries of K0, K1, U1 and diagonal entries V4[p, p], Sigma[p, p] are stored as rows for pairs p among this many first
+inputs."""
 
 V4_ROW_INPUTS = 4
-"""V4 and Sigma: every component among this many first inputs is stored as rows (the number grows as N^4 / 8)."""
+"""Every component of V4 and Sigma among this many first inputs is stored as rows (their number grows as N^4 / 8)."""
 
 _PAIR = re.compile(r"(\d)(\d)|(\d+)-(\d+)")
 
@@ -30,7 +31,7 @@ def canonical_component(name: str) -> str:
     >>> canonical_component("10"), canonical_component("21, 00")
     ('01', '00,12')
 
-    Raises InputError when it is not one.
+    Raises InputError when ``name`` is not a component.
     """
     pairs = [_parse_pair(part.strip(), name) for part in name.split(",")]
     if len(pairs) > 2:

@@ -1,8 +1,8 @@
 """Tables of the results database (columns explained in docs/data-dictionary.md).
 
 Numbers that may be NaN or infinite come in two columns: ``x`` holds a finite number or NULL, ``x_nonfinite`` is NULL or
-one of 'nan', 'inf', '-inf'. Runs that succeeded are never changed; a comparison is derived from two of them and may be
-renewed.
+one of 'nan', 'inf', '-inf'. Runs that succeeded are never changed; a comparison is derived from two such runs and may
+be recorded again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WINDOW_STATUSES = ("bounded", "beyond", "undecided", "too_noisy")
 
 
 class Base(DeclarativeBase):
-    """Names every constraint, so that migrations can address it on both databases."""
+    """Base class of the tables. It names every constraint, so that migrations can refer to it on both databases."""
 
     metadata = sa.MetaData(
         naming_convention={
@@ -46,7 +46,7 @@ class Base(DeclarativeBase):
 
 
 def _choice(name: str, values: tuple[str, ...]) -> sa.Enum:
-    """Text restricted to some values by a check: adding one later needs no ALTER TYPE."""
+    """A text column restricted to some values by a check constraint; adding a value later needs no ALTER TYPE."""
     return sa.Enum(*values, name=name, native_enum=False, create_constraint=True, length=16)
 
 
@@ -63,7 +63,7 @@ def _finite(column: str) -> sa.CheckConstraint:
 
 
 def _one_form(column: str, *, required: bool) -> tuple[sa.CheckConstraint, ...]:
-    """A number is finite or marked, never both; exactly one of them when required."""
+    """Checks that a number is finite or marked as not finite, never both; exactly one of the two when required."""
     rule = (
         f"({column} IS NULL) = ({column}_nonfinite IS NOT NULL)"
         if required
@@ -73,12 +73,12 @@ def _one_form(column: str, *, required: bool) -> tuple[sa.CheckConstraint, ...]:
 
 
 def _reference(target: str, *, owner: bool, index: bool = False, **options: Any) -> Mapped[int]:
-    """Foreign key; rows go away with the owner that they describe."""
+    """A foreign key. If its target is the owner of the row, the row is deleted together with it."""
     return mapped_column(sa.ForeignKey(target, ondelete="CASCADE" if owner else None), index=index, **options)
 
 
 class Study(Base):
-    """A study file as it was run; the same name with other contents is another row."""
+    """A study file as it was run. A study of the same name with other contents has another row."""
 
     __tablename__ = "studies"
     __table_args__ = ({"sqlite_autoincrement": True},)
@@ -91,7 +91,7 @@ class Study(Base):
 
 
 class Kernel(Base):
-    """An input kernel K^0, identified by its matrix; the first label it was recorded with stays."""
+    """An input kernel K^0, identified by its matrix; it keeps the label with which it was recorded first."""
 
     __tablename__ = "input_kernels"
     __table_args__ = (
@@ -134,9 +134,9 @@ class Configuration(Base):
 class Run(Base):
     """One simulation or one prediction: what was computed, how it went and where it came from.
 
-    Its status moves as db/writing/lifecycle.py says. ``extends_run_id`` is the simulation whose shards are all in this
-    one too. ``worker_seconds`` adds up the time of all its shards, ``elapsed_seconds`` is that from the first start to
-    the last end, NULL where an older version recorded the run.
+    db/writing/lifecycle.py says how its status may change. ``extends_run_id`` is a smaller simulation all of whose
+    shards are in this run too. ``worker_seconds`` is the sum of the times of all shards, ``elapsed_seconds`` the time
+    from the first start to the last end; it is NULL where an older version recorded the run.
     """
 
     __tablename__ = "runs"
@@ -200,7 +200,7 @@ class Run(Base):
 
 
 class StudyRun(Base):
-    """Which studies use a run; a run is shared by every study that asks for the same thing."""
+    """A use of a run by a study; a run is shared by all studies that ask for the same result."""
 
     __tablename__ = "study_runs"
 
@@ -209,7 +209,7 @@ class StudyRun(Base):
 
 
 class KernelTrajectory(Base):
-    """One quantity of one run over all recorded layers, exact: raw little-endian float64, row-major.
+    """One quantity of one run at all recorded layers, in full precision: raw little-endian float64, row-major.
 
     Shape (n_layers, n_entries, n_entries): n_entries is N for K0, K1, U1 and P = N (N + 1) / 2 for V4 and Sigma.
     """
@@ -232,7 +232,7 @@ class KernelTrajectory(Base):
 
 
 class TrajectoryValue(Base):
-    """One component at one recorded layer, for SQL; which components are kept: db/schema/components.py."""
+    """One component at one recorded layer, for SQL; db/schema/components.py says which components are stored."""
 
     __tablename__ = "trajectory_values"
     __table_args__ = (
@@ -283,7 +283,7 @@ class SimulationPrecision(Base):
 
 
 class Claim(Base):
-    """Work that somebody is doing now, by the digest of its result; free again once it expires without a heartbeat."""
+    """A worker process's claim to compute the result with this digest; it expires without a heartbeat."""
 
     __tablename__ = "claims"
 
@@ -298,7 +298,7 @@ class Claim(Base):
 
 
 class AlgorithmVersion(Base):
-    """The newest version of each algorithm that has written here; runs made by an older one are superseded."""
+    """The newest version of each algorithm that has written to this database; runs of older versions are superseded."""
 
     __tablename__ = "algorithm_versions"
 
@@ -307,7 +307,7 @@ class AlgorithmVersion(Base):
 
 
 class ComparisonRow(Base):
-    """A prediction held against a reference of the same configuration: a simulation, or another prediction."""
+    """A comparison of a prediction with a reference of the same configuration, a simulation or another prediction."""
 
     __tablename__ = "comparisons"
     __table_args__ = (
@@ -360,8 +360,8 @@ class ErrorMetric(Base):
 class ValidityWindow(Base):
     """The interval that holds t*(tolerance), in t = epsilon^2 * layer; a missing end is explained by the status.
 
-    ``confidence`` is that of all its statements together, NULL in rows of older versions; ``numerical_error`` the
-    compared theory's own, relative.
+    ``confidence`` is the probability that all statements of the window hold together, NULL in rows of older versions;
+    ``numerical_error`` is the relative numerical error of the compared theory.
     """
 
     __tablename__ = "validity_windows"

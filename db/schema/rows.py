@@ -1,4 +1,4 @@
-"""Results as rows: what of a prediction, a simulation or a comparison goes into which column. No database here."""
+"""Predictions, simulations and comparisons as rows of tables. Needs no database."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PROVENANCE_KEYS = (
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionTarget:
-    """What a simulation was run for: ``kind`` of precision of a quantity, its target, and how far it got."""
+    """The precision that a simulation was run for: quantity, ``kind`` of precision, target, precision reached."""
 
     quantity: str
     kind: str
@@ -119,10 +119,11 @@ def blob_row(quantity: Quantity, result: Theory | Sample) -> dict[str, Any] | No
 
 
 def precision_row(quantity: Quantity, sample: Sample) -> dict[str, Any]:
-    """Row of simulation_precision: ||se|| / ||value|| (Frobenius, over pairs a <= b; all of V4).
+    """Row of simulation_precision: ||se|| / ||value||, Frobenius norms over pairs a <= b (over all entries for V4).
 
-    At the last layer, and the largest over layers where the value exceeds twice its error; absent where there is none.
-    With the share of layers whose error can be trusted, and the fewest degrees of freedom (absent: infinite).
+    The ratio is given at the last layer, and as its largest value over the layers where the value exceeds twice its
+    error (absent where there is no such layer). The row also has the share of layers whose error can be trusted, and
+    the smallest number of degrees of freedom (absent if infinite).
     """
     values, error = quantity.of(sample), quantity.standard_error_of(sample)
     assert values is not None
@@ -186,7 +187,7 @@ def error_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, Any
         if name in (
             "error",
             "error_se",
-        ):  # NaN where the relative error is not defined means absent, not a number gone wrong
+        ):  # NaN marks a relative error that is not defined; it is stored as absent
             markers = [mark if ok else None for mark, ok in zip(markers, defined, strict=True)]
             numbers = [number if ok else None for number, ok in zip(numbers, defined, strict=True)]
         columns |= {name: numbers, f"{name}_nonfinite": markers}

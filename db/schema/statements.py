@@ -1,4 +1,4 @@
-"""Statements that both databases have in the same form but SQLAlchemy keeps per dialect."""
+"""Statements that SQLite and PostgreSQL write alike but SQLAlchemy offers only for each dialect separately."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def table_of(model: type[Base]) -> sa.Table:
 
 
 def insert(session: Session, model: type[Base]) -> Any:
-    """INSERT that knows ON CONFLICT."""
+    """An INSERT statement that allows ON CONFLICT."""
     maker = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[session.get_bind().dialect.name]
     return maker(table_of(model))
 
 
 def upsert(session: Session, model: type[Base], rows: list[dict[str, Any]]) -> None:
-    """Insert rows, or renew those whose primary key is there."""
+    """Insert rows; a row whose primary key exists already is overwritten."""
     if not rows:
         return
     statement = insert(session, model)
@@ -36,7 +36,7 @@ def upsert(session: Session, model: type[Base], rows: list[dict[str, Any]]) -> N
 
 
 def get_or_create(session: Session, model: Any, row: dict[str, Any]) -> int:
-    """Id of the row with this digest, which is made when there is none."""
+    """Id of the row with the digest of ``row``; the row is inserted if there is none."""
     statement = insert(session, model).values(row).on_conflict_do_nothing(index_elements=["digest"])
     created = session.execute(statement.returning(model.id)).scalar()
     if created is not None:

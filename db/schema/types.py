@@ -19,7 +19,7 @@ Json = sa.JSON().with_variant(JSONB(), "postgresql")
 
 
 class UTCDateTime(sa.TypeDecorator[datetime]):
-    """A moment, in UTC on the way in and out. Refuses a datetime without a time zone."""
+    """A point in time, in UTC when written and when read. Refuses a datetime without a time zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -39,7 +39,7 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
 
 
 class utc_now(FunctionElement[datetime]):
-    """The database's own clock, so that rows written by several machines order correctly."""
+    """The time by the clock of the database, so that rows written by several machines are ordered correctly."""
 
     type = UTCDateTime()
     inherit_cache = True
@@ -61,7 +61,7 @@ _LARGEST = "1.7976931348623157e308"
 
 
 def is_finite(column: str) -> str:
-    """SQL condition: the number is absent or finite (PostgreSQL sorts NaN above every number)."""
+    """SQL condition that a number is absent or finite (PostgreSQL sorts NaN above every number)."""
     return f"{column} IS NULL OR {column} BETWEEN -{_LARGEST} AND {_LARGEST}"
 
 

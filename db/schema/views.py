@@ -113,7 +113,9 @@ OF_RESULTS = (
 
 
 def by_study(view: str) -> str:
-    """Name of a view's twin, which has a row for each study that the row belongs to, and the study's name in front.
+    """Name of the variant of a view by study.
+
+    It has a row for each study that a row of the view belongs to, with the name of the study as the first column.
 
     >>> by_study("v_windows")
     'v_study_windows'

@@ -1,1 +1,1 @@
-"""Looking after the database: revisions, archives, copies, removal, accounts that read."""
+"""Maintenance of the database: revisions, archives, backups, removal of results, accounts that may only read."""

@@ -1,9 +1,9 @@
-"""The archive in which results move between databases: a zip file of one Parquet file for each table and a manifest.
+"""The archive by which results move between databases: a zip file of one Parquet file for each table and a manifest.
 
-Rows refer to each other by digests, since ids belong to one database; so the archives of equal contents are equal,
-whatever database they come from. The manifest holds the sha256 and the number of rows of each table, which tell damage,
-not intent (db/upkeep/arriving.py). Nothing in an archive is compressed by zip, so that it holds no more than it weighs;
-sizes are looked at before anything is read.
+Rows refer to each other by digests, since ids belong to one database; so archives with equal contents are equal,
+whatever database they come from. The manifest holds the sha256 and the number of rows of each table. These reveal
+damage, but not a deliberate change (db/upkeep/arriving.py). Nothing in an archive is compressed by zip, so that
+reading it cannot take more memory than its size; sizes are checked before anything is read.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ RENAMED: Mapping[int, Mapping[str, str]] = {
     2: _UNTIL_3,
     3: _UNTIL_3,
 }
-"""Columns that older formats call otherwise; every table that has such a column calls it so now."""
+"""Present names of columns by the name that each older format has for them, for every table with such a column."""
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 100_000
-"""Bytes; ours have about 1500."""
+"""Most bytes of a manifest; one written by this program has about 1500."""
 ROWS_LIMIT = 1_000_000_000
-"""Of one table."""
+"""Most rows of one table."""
 ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
 class Moved:
-    """A table in an archive: its references (column: model) become digests, its own id goes."""
+    """A table in an archive: ids in ``references`` (column: model) are replaced by digests, its own id is left out."""
 
     model: type[Base]
     references: Mapping[str, type[Base]]
@@ -86,7 +86,7 @@ TABLES = (
     Moved(ErrorMetric, _COMPARED),
     Moved(ValidityWindow, _COMPARED),
 )
-"""In the order in which they can be read back."""
+"""The tables of an archive, in the order in which they can be imported."""
 
 
 def _schema(moved: Moved) -> pa.Schema:
@@ -146,16 +146,16 @@ def sha256(archive: zipfile.ZipFile, name: str) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an archive says of itself: its format, and the number of rows of each table."""
+    """What the manifest of an archive says: its format, and the number of rows of each table."""
 
     format: int
     rows: Mapping[str, int]
 
 
 def read_rows(archive: zipfile.ZipFile, moved: Moved, manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
-    """The rows of one table of an archive, in batches, with the columns of today; not yet looked at.
+    """The rows of one table of an archive, in batches, with the present column names; their values are not checked yet.
 
-    Raises InputError when its columns are not those that this version of the program knows.
+    Raises InputError when this version of the program does not know the columns.
     """
     format_, rows = manifest.format, manifest.rows[moved.name]
     with tempfile.TemporaryFile() as copy:  # Parquet is read from its end
@@ -175,7 +175,7 @@ def read_rows(archive: zipfile.ZipFile, moved: Moved, manifest: Manifest) -> Ite
 
 
 def _todays_names(moved: Moved, schema: pa.Schema, renamed: Mapping[str, str]) -> list[str]:
-    """What the columns of a stored table are called now. Raises InputError unless they are ours, of our types."""
+    """Present names of the columns of a stored table. Raises InputError for an unknown column or another type."""
     names = [
         renamed.get(name, f"{name}, of a later format" if name in renamed.values() else name) for name in schema.names
     ]
@@ -200,7 +200,7 @@ def _todays_names(moved: Moved, schema: pa.Schema, renamed: Mapping[str, str]) -
 def verified_manifest(archive: zipfile.ZipFile, size: int) -> Manifest:
     """The manifest of an archive of ``size`` bytes, which may be of an older format.
 
-    Raises InputError for a newer format, for what is none of our archives, and for damage.
+    Raises InputError for a newer format, for a file that is not an archive of this program, and for damage.
     """
     _check_members(archive, size)
     with archive.open(MANIFEST) as file:
@@ -226,7 +226,7 @@ def verified_manifest(archive: zipfile.ZipFile, size: int) -> Manifest:
 
 
 def _check_members(archive: zipfile.ZipFile, size: int) -> None:
-    """Raises InputError unless the zip holds our files, each once and as it is, by what its directory says."""
+    """Raises InputError unless, by its directory, the zip holds exactly the expected files, once each, uncompressed."""
     members = archive.infolist()
     names = [member.filename for member in members]
     wanted = {MANIFEST, *(f"{moved.name}.parquet" for moved in TABLES)}

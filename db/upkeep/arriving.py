@@ -1,8 +1,9 @@
-"""What an archive brings, row by row: only what the models of this project could have written comes in.
+"""Checks of the rows of an archive: only rows that this project could have written are imported.
 
-The checksums of an archive are in the archive, so they tell damage and not intent: whoever can change it can change
-them too. What can be found out, is: types, choices and sizes of every value, the specs of every run by the models that
-made them, and every digest from its spec. Numbers that were forged within that pass.
+The checksums of an archive are in the archive itself, so they reveal damage but not a deliberate change: whoever can
+change the archive can change them too. Checked are the type, the allowed values and the size of every value, the spec
+of every run by the model that validates specs, and every digest by its spec. Forged numbers of the right type and size
+cannot be detected.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from eftcore.specs import (
 )
 
 TEXT_LIMIT = 100_000
-"""Characters of one text: an error message with its cause is shorter."""
+"""Most characters of one text; an error message with its cause is shorter."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
@@ -53,7 +54,7 @@ Row = dict[str, Any]
 
 
 class Arriving:
-    """Checks the rows of one archive, which come in the order of TABLES; keeps what later rows refer to."""
+    """Checks the rows of one archive, read in the order of TABLES, and remembers the rows that later ones refer to."""
 
     def __init__(self) -> None:
         self.kernels: dict[str, InputKernel] = {}
@@ -104,7 +105,7 @@ class Arriving:
 
     def _configuration(self, row: Row) -> None:
         kernel = self.kernels[_known(row, "kernel_id", self.kernels)]
-        if row["activation"].partition("(")[0] not in activation_names():  # somebody's own: no more can be said of it
+        if row["activation"].partition("(")[0] not in activation_names():  # registered by a user, and not known here
             if not re.fullmatch(r"\w{1,100}", row["activation"]):
                 raise InputError(f"activation = {row['activation'][:100]!r}: is no name of one")
             self.models[row["digest"]] = None
@@ -133,7 +134,7 @@ class Arriving:
         if row["kind"] == "prediction":
             spec = PredictionSpec(**row["spec"], model=model, kernel=kernel).of_version(row["algorithm_version"])
             fields = prediction_fields(spec)
-            if spec.order == "auto":  # the order that it came to is a result
+            if spec.order == "auto":  # the order that was reached is a result, not part of the spec
                 del fields["closure_order"]
         else:
             spec = EnsembleSpec(**row["spec"], model=model, kernel=kernel).of_version(row["algorithm_version"])
@@ -208,7 +209,7 @@ def _shard(shard: Any) -> tuple[int, int]:
 
 
 def _same(row: Row, **expected: Any) -> None:
-    """Raises InputError where a column is not what follows from the spec."""
+    """Raises InputError where a column of the row differs from the value that follows from the spec."""
     for name, value in expected.items():
         found = row[name]
         if isinstance(value, float) and isinstance(found, float) and math.isclose(found, value, rel_tol=1e-9):

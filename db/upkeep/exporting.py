@@ -24,13 +24,13 @@ ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 def export_archive(
     db: Database, path: Path, *, study: str | None = None, run_ids: Sequence[int] | None = None
 ) -> dict[str, int]:
-    """Write the runs of a study (name or digest), or some runs, or everything; rows of each table.
+    """Write the runs of a study (name or digest), or some runs, or all; returns the number of rows of each table.
 
-    With runs come their configurations, kernels, the studies that they belong to (of one study: that study alone) and
-    the comparisons between them. Runs that are not finished stay at home.
+    The archive also contains the configurations and kernels of these runs, the comparisons between them, and the
+    studies that they belong to (for the runs of a study: that study alone). Runs that are not finished are left out.
 
     Raises:
-        InputError: no such study or run, or the file is there already.
+        InputError: no such study or run, or the file exists already.
         EnvironmentProblem: the file cannot be written.
     """
     if path.exists():
@@ -59,7 +59,7 @@ def export_archive(
 
 
 def _chosen(session: Session, study: str | None, run_ids: Sequence[int] | None) -> dict[type[Base], sa.Select[Any]]:
-    """For each table with an id, the ids that go along."""
+    """For each table with an id, a query for the ids of the rows to export."""
     runs = sa.select(Run.id).where(Run.status.in_(("succeeded", "failed")))
     studies = sa.select(Study.id)
     if study is not None:
@@ -87,7 +87,7 @@ def _chosen(session: Session, study: str | None, run_ids: Sequence[int] | None) 
 
 
 def _digests(session: Session) -> dict[type[Base], dict[int, str]]:
-    """The name of each row that others refer to; of a comparison, those of its two runs."""
+    """The digest of each row that others refer to, by id; for a comparison, the digests of its two runs."""
     found: dict[type[Base], dict[int, str]] = {}
     for model in (Study, Kernel, Configuration, Run):
         columns = table_of(model).c

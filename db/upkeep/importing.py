@@ -1,4 +1,4 @@
-"""Reading an archive of results into a database: in one transaction, and only what is not there yet."""
+"""Importing an archive of results into a database, in one transaction; rows that exist already are kept."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from eftcore.errors import EnvironmentProblem, InputError
 
 
 def import_archive(db: Database, path: Path, *, sha256: str | None = None) -> dict[str, int]:
-    """Add the contents of an archive, in one transaction; rows added to each table. What is there already stays.
+    """Add the contents of an archive, in one transaction; returns the number of rows added to each table.
 
-    A run that failed here, or is not finished, is replaced by one that succeeded there.
+    Rows that exist already are kept. A run that failed or is not finished in the database is replaced by the same run
+    that succeeded in the archive.
 
     Args:
-        sha256: of the whole archive, as whoever made it told by another way; its own checksums tell damage alone.
+        sha256: checksum of the whole archive, received from its author by a separate way. The checksums inside the
+            archive reveal damage, but not a deliberate change.
 
     Raises:
-        InputError: not an archive of ours, damaged, forged as far as that can be seen, or made by a newer version of
-            the program; nothing was changed.
+        InputError: not an archive of this program, damaged, recognised as forged, or made by a newer version of the
+            program; nothing was changed.
         EnvironmentProblem: the database cannot be written.
     """
     try:
@@ -55,7 +57,7 @@ def import_archive(db: Database, path: Path, *, sha256: str | None = None) -> di
     except exc.DBAPIError as error:
         said = str(error.orig).strip().splitlines() or ["refused"]
         raise InputError(f"import of {path}: the database does not take its rows ({said[0][:200]})") from None
-    except Exception as error:  # whatever a reader of zip, Parquet or JSON makes of bytes that somebody chose
+    except Exception as error:  # readers of zip, Parquet and JSON may raise anything for bytes that somebody chose
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"import of {path}: not an archive of `eft export`, or damaged ({said[0][:200]}); copy it again"
@@ -69,7 +71,7 @@ def _require_digest(file: BufferedReader, expected: str) -> None:
 
 
 class _Import:
-    """One import: which ids the digests of the archive have here, and which rows are new."""
+    """One import. It keeps the ids that the digests of the archive have in this database, and the ids of new rows."""
 
     def __init__(self, session: Session, archive: zipfile.ZipFile, manifest: Manifest) -> None:
         self.session = session
@@ -97,23 +99,26 @@ class _Import:
         return added
 
     def _read(self, moved: Moved) -> Iterator[list[dict[str, Any]]]:
-        """Rows that the models of this project could have written. Raises InputError for others."""
+        """The rows of a table of the archive, checked. Raises InputError for a row this project would not write."""
         for rows in read_rows(self.archive, moved, self.manifest):
             for row in rows:
                 self.arriving.check(moved, row)
-                if moved.model is Configuration:  # older archives have another text of the same activation
+                if moved.model is Configuration:  # older archives spell the same activation differently
                     row["activation"] = canonical_name(row["activation"])
             yield rows
 
     def _here(self, moved: Moved, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with the ids of this database; a run that a run extends comes later in the archive or earlier."""
+        """The row with ids of this database in place of digests.
+
+        ``extends_run_id`` keeps its digest, since the run that is extended may stand later in the archive.
+        """
         for name, model in moved.references.items():
             if name != "extends_run_id":
                 row[name] = self.ids[model][row[name]]
         return row
 
     def _named(self, moved: Moved) -> int:
-        """Rows that have a digest: studies, kernels, configurations and runs."""
+        """Import a table whose rows have a digest: studies, kernels, configurations or runs. The number of new rows."""
         table = table_of(moved.model)
         ids, new = self.ids.setdefault(moved.model, {}), self.new.setdefault(moved.model, set())
         extended = {}
@@ -162,7 +167,10 @@ class _Import:
         return len(new)
 
     def _plain(self, moved: Moved, owner: type[Base] | None) -> int:
-        """Rows that belong to a run or a comparison: they come with it when it is new, else they are there."""
+        """Import a table whose rows belong to a run or a comparison; returns the number of new rows.
+
+        Rows of a run are imported only if the run itself is new; otherwise they exist already.
+        """
         added = 0
         (first, *_) = moved.references
         keys = [column.name for column in table_of(moved.model).primary_key]

@@ -1,4 +1,4 @@
-"""Looking after a results database: is it sound, and a copy of it that can be put away. Neither changes anything."""
+"""Checks whether a results database is intact, and makes backups. Neither changes the database."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ _UNFINISHED_INDEXES = sa.text(
 
 
 def check(url: str | sa.URL | None = None) -> list[str]:
-    """What is wrong with a database, one line each; an empty list when it is sound.
+    """What is wrong with a database, one line each; an empty list when it is intact.
 
-    Looks at the revision, at every table, column, index and view, at the file or the server's own marks, and for runs
-    that lack their results. Reads every page of an SQLite file. Raises as migrate.current().
+    Checks the revision, every table, column, index and view, the file (or what the server reports about its own state),
+    and looks for runs that lack their results. Reads every page of an SQLite file. Raises as migrate.current().
     """
     parsed = parse_url(url or default_url())
     try:
         migrate.require_current(parsed)
     except migrate.SchemaOutdated as problem:
         return [str(problem)]
-    engine = make_engine(parsed, "rw")  # nothing is written, but describing tables takes more than the reader's rights
+    engine = make_engine(parsed, "rw")  # nothing is written, but describing tables needs more rights than a reader has
     try:
         with engine.connect() as connection:
             return [*_schema_problems(connection), *_damage(connection), *_missing_results(connection)]
@@ -64,7 +64,7 @@ def _schema_problems(connection: sa.Connection) -> list[str]:
     missing = [view.name for view in VIEWS if view.name not in there]
     problems += [f"view {name} is missing" for name in missing]
     for view in VIEWS:
-        if view.name in (*missing, *map(by_study, missing)):  # without its view, a twin cannot be read
+        if view.name in (*missing, *map(by_study, missing)):  # a view by study cannot be read without its view
             continue
         found = list(connection.execute(sa.text(f"SELECT * FROM {view.name} LIMIT 0")).keys())
         if found != [column.name for column in view.c]:
@@ -94,12 +94,13 @@ def _missing_results(connection: sa.Connection) -> list[str]:
 
 
 def backup(path: Path, url: str | sa.URL | None = None) -> Path:
-    """Copy the database to ``path`` while others may use it; complete or absent, and checked.
+    """Copy the database to ``path`` while others may use it. The copy is checked, and never left incomplete.
 
-    SQLite gives another SQLite file; PostgreSQL an archive of pg_dump, which pg_restore reads.
+    The copy of an SQLite file is another SQLite file; that of a PostgreSQL database is an archive of pg_dump, which
+    pg_restore reads.
 
     Raises:
-        InputError: ``path`` is there already.
+        InputError: ``path`` exists already.
         DatabaseMissing: there is nothing to copy.
         EnvironmentProblem: the copy cannot be written, or there is no pg_dump of the server's version.
     """
@@ -132,7 +133,7 @@ def _copy_sqlite(source: Path, target: Path) -> None:
     address = f"file:{quote(str(source))}?mode=ro"
     with closing(sqlite3.connect(address, uri=True)) as original, closing(sqlite3.connect(target)) as copy:
         original.backup(copy, pages=_PAGES_AT_ONCE)
-        copy.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+        copy.execute("PRAGMA journal_mode = DELETE")  # no write-ahead log beside the file
         found = copy.execute("PRAGMA quick_check").fetchone()[0]
     if found != "ok":
         raise EnvironmentProblem(f"backup of {source}: the copy is not sound ({found}); run `eft db check`")
@@ -147,7 +148,7 @@ def _dump_postgresql(url: sa.URL, target: Path) -> None:
         )
     password = url.query.get("password") or url.password
     without = url.set(drivername="postgresql", password=None).difference_update_query(["password"])
-    address = without.render_as_string()  # arguments are public
+    address = without.render_as_string()  # other users can see arguments, so the address has no password
     environment = dict(os.environ) | ({"PGPASSWORD": str(password)} if password else {})
     arguments = [program, "--format=custom", "--no-owner", f"--file={target}", f"--dbname={address}"]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment)

@@ -1,7 +1,8 @@
-"""Creating and upgrading the results database, and telling what state it is in.
+"""Creating and upgrading the results database, and reporting its revision.
 
 Migrations run in one transaction that holds the database's write lock, so several processes may upgrade at once: the
-first does the work, the others find it done. The migrations lie beside this file in a wheel, in alembic/ in a checkout.
+first does the work, the others find it done. In a wheel the migrations are in the folder of this file, in a checkout in
+alembic/.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 _UPGRADE_LOCK = 0x45465421
-"""Key of the PostgreSQL advisory lock that upgrades take in turn."""
+"""Key of the PostgreSQL advisory lock that allows one upgrade at a time."""
 
 
 def _config(**attributes: Any) -> Config:
@@ -82,7 +83,7 @@ def locked_connection(url: sa.URL) -> Iterator[sa.Connection]:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DatabaseUnreachable(f"cannot create the folder of database {path}: {error.strerror}") from None
-        with suppress(OSError):  # SQLite says better what is wrong
+        with suppress(OSError):  # SQLite's own error message is clearer
             path.touch(exist_ok=False)  # the umask says who may write it; SQLite would let its owner alone
     engine = make_engine(url, "rwc", foreign_keys=False)
     try:
@@ -100,14 +101,17 @@ def locked_connection(url: sa.URL) -> Iterator[sa.Connection]:
 
 
 def _use_write_ahead_log(connection: sa.Connection) -> None:
-    """Readers and a writer then work side by side. The mode stays with the file, so only upgrades set it."""
+    """Set SQLite's write-ahead log, with which readers and a writer work side by side.
+
+    The file keeps the mode, so only upgrades set it.
+    """
     driver = connection.connection.driver_connection
     assert driver is not None
     driver.execute("PRAGMA journal_mode = WAL")
 
 
 def upgrade(url: str | sa.URL | None = None, revision: str = "head") -> str:
-    """Create the database or bring it to ``revision``; nothing happens when it is there already.
+    """Create the database or bring it to ``revision``; nothing happens when it has this revision already.
 
     Returns the revision reached. Raises InputError (not an address), DatabaseUnreachable, DatabaseReadOnly,
     or SchemaOutdated when the database was made by a newer version of the program.
@@ -123,14 +127,14 @@ def upgrade(url: str | sa.URL | None = None, revision: str = "head") -> str:
         with locked_connection(parsed) as connection:
             before = readers.readers(connection)
             command.upgrade(_config(connection=connection), revision)
-            readers.grant(connection, before)  # tables and views that were made anew belong to nobody else yet
+            readers.grant(connection, before)  # tables and views made anew have lost the rights of reading accounts
     if target == head():
         register_versions(parsed)
     return target
 
 
 def register_versions(url: str | sa.URL | None = None) -> None:
-    """From now on results of older algorithms are shown as superseded."""
+    """Record the versions of the present algorithms, so that results of older versions are shown as superseded."""
     parsed = parse_url(url or default_url())
     with _peek(parsed) as connection:
         rows = connection.execute(sa.select(AlgorithmVersion.algorithm, AlgorithmVersion.version))
@@ -160,8 +164,9 @@ def downgrade(url: str | sa.URL, revision: str) -> None:
 
 
 def dropped_by_downgrade(url: str | sa.URL, revision: str) -> list[str]:
-    """What going back to an older revision would lose, one line each: found out by going there, in a transaction that
-    is rolled back. Raises as downgrade().
+    """What a downgrade to an older revision would lose, one line each. Raises as downgrade().
+
+    The downgrade is tried in a transaction that is rolled back.
     """
     with _going_back(url, revision) as connection:
         before = _contents(connection)
@@ -200,7 +205,7 @@ def _known(url: str | sa.URL, revision: str) -> sa.URL:
 
 
 def _contents(connection: sa.Connection) -> dict[str, tuple[int, list[str]]]:
-    """Rows and columns of every table but the one of the revision."""
+    """Number of rows and names of columns of every table, except the table that holds the revision."""
     inspector = sa.inspect(connection)
     names = sorted(set(inspector.get_table_names()) - {VERSION_TABLE})
     counts = {name: connection.scalar(sa.select(sa.func.count()).select_from(sa.table(name))) or 0 for name in names}
@@ -208,7 +213,7 @@ def _contents(connection: sa.Connection) -> dict[str, tuple[int, list[str]]]:
 
 
 def current(url: str | sa.URL | None = None) -> str | None:
-    """The revision of the database; None when it has no tables of ours. Changes nothing.
+    """The revision of the database; None when it has no tables of this program. Changes nothing.
 
     Raises DatabaseMissing (no SQLite file) or DatabaseUnreachable.
     """

@@ -1,4 +1,4 @@
-"""Accounts on a PostgreSQL server that read the results and nothing else: `eft db grant-reader NAME`."""
+"""Accounts on a PostgreSQL server that may read the results and do nothing else: `eft db grant-reader NAME`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _READERS = sa.text(
 
 
 def grant_reader(url: str | sa.URL, name: str) -> list[str]:
-    """Let an existing role read the tables and views of this project; what else it may do, a line for each.
+    """Let an existing role read the tables and views of this project. Returns its other rights, one line each.
 
-    Later upgrades keep the right (``readers``, ``grant``).
+    Later upgrades keep the right to read (``readers``, ``grant``).
 
     Raises:
         InputError: no such role, or the database is an SQLite file.
-        EnvironmentProblem: the database cannot be used, or this account may not grant it.
+        EnvironmentProblem: the database cannot be used, or the account in use may not grant the right.
     """
     parsed = parse_url(url)
     if sqlite_path(parsed) is not None:
@@ -63,7 +63,7 @@ def readers(connection: sa.Connection) -> list[str]:
 
 
 def grant(connection: sa.Connection, names: Iterable[str]) -> None:
-    """Let these roles read every table and view of ours, as they are now; nothing happens for none."""
+    """Let these roles read every present table and view of this project."""
     names = list(names)
     if not names:
         return

@@ -1,6 +1,6 @@
-"""Taking things out of the database: studies, runs, and what nothing needs any more. Each can be tried first.
+"""Deleting studies, runs, and rows that nothing needs any more. Each function has a dry run.
 
-Nothing goes while a study is under way: it would miss what was taken from it, or what others left it.
+Nothing is deleted while a study is running: it might need the deleted rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DAY = 24 * 3600.0
 
 
 def delete_study(db: Database, study: str, *, dry_run: bool = False) -> dict[str, int]:
-    """Delete a study (name or digest) and the runs that no other study uses; rows that go, by table.
+    """Delete a study (name or digest) and its runs that no other study uses; returns the deleted rows by table.
 
     Raises InputError when there is no such study, EnvironmentProblem while results are being computed.
     """
@@ -38,7 +38,7 @@ def delete_study(db: Database, study: str, *, dry_run: bool = False) -> dict[str
 
 
 def delete_runs(db: Database, run_ids: Sequence[int], *, dry_run: bool = False) -> dict[str, int]:
-    """Delete runs with their trajectories and comparisons; rows that go, by table.
+    """Delete runs with their trajectories and comparisons; returns the number of deleted rows by table.
 
     Raises InputError when one of them does not exist, EnvironmentProblem while results are being computed.
     """
@@ -52,9 +52,11 @@ def delete_runs(db: Database, run_ids: Sequence[int], *, dry_run: bool = False) 
 
 
 def collect_garbage(db: Database, *, unsuccessful: bool = False, dry_run: bool = False) -> dict[str, int]:
-    """Delete what nothing needs; rows that go, by table. An SQLite file then gives its free pages back.
+    """Delete rows that nothing needs; returns their number by table. An SQLite file then returns its free space.
 
-    That is: configurations and kernels without runs, studies without runs and claims that expired, both for a day.
+    These are configurations and kernels without runs, studies without runs that were created more than a day ago, and
+    claims that expired more than a day ago.
+
     Raises EnvironmentProblem while results are being computed.
 
     Args:
@@ -80,7 +82,7 @@ def collect_garbage(db: Database, *, unsuccessful: bool = False, dry_run: bool =
 
 @contextmanager
 def _removing(db: Database, dry_run: bool) -> Iterator[tuple[Session, dict[str, int]]]:
-    """One transaction that is not kept in a dry run; the dictionary is filled at its end."""
+    """One transaction, rolled back in a dry run; its end fills the dictionary with the deleted rows by table."""
     gone: dict[str, int] = {}
     with db.session() as session:
         if not dry_run:

@@ -1,1 +1,1 @@
-"""What goes in: results, the status of runs, and who is computing what."""
+"""Writing to the database: results, the status of runs, and claims by workers that compute a result."""

@@ -1,8 +1,8 @@
-"""Claims: who is computing which result now, so that nobody computes it twice and nothing stays "running" for ever.
+"""Claims: which process is computing which result, so that no result is computed twice and no run stays "running".
 
-A claim is taken by the digest of the result and belongs to a holder (one per worker process). It expires by the clock
-of the database unless the holder renews it; then others may take it, and a run without a living claim is stale. The
-holder chooses how long its claims last, so that no sweep with other settings can end a live run.
+A claim is for the digest of a result and belongs to a holder (one per worker process). It expires by the clock of the
+database unless the holder renews it. Then another holder may take it, and the run, having no valid claim, becomes
+stale. The holder chooses how long its claims last, so that a process with other settings cannot end a live run.
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ from eftcore.errors import EnvironmentProblem
 
 HEARTBEAT_SECONDS = 20.0
 LEASE_SECONDS = 120.0
-"""A claim survives five heartbeats that are lost."""
+"""Seconds that a claim lasts without a heartbeat: five heartbeats may be lost."""
 
 logger = logging.getLogger(__name__)
 
 
 def new_holder() -> str:
-    """A name for this process as a holder of claims: where it runs, its number there, and a random part."""
+    """A name for this process as a holder of claims: its host, its process number, and a random part."""
     return f"{_here()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def _here() -> str:
-    """The host and what its process numbers count: containers may share the name of a host, and each has its own."""
+    """The host and its namespace of process numbers.
+
+    Containers may share a host name, but each counts its processes separately.
+    """
     name = socket.gethostname()
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
@@ -51,7 +54,7 @@ def _here() -> str:
 
 
 def claim(db: Database, digest: str, *, task: str, holder: str, **options: Any) -> bool:
-    """Take the work on a result; False while somebody else holds it. ``options`` as take()."""
+    """Claim the computation of a result; False while another holder has a claim. ``options`` as in take()."""
     with db.session() as session:
         return take(session, digest, task=task, holder=holder, **options)
 
@@ -66,12 +69,12 @@ def take(
     flow_run_id: str | None = None,
     task_run_id: str | None = None,
 ) -> bool:
-    """claim() as part of a transaction. Whoever also changes runs does so afterwards: that order avoids deadlocks.
+    """claim() as part of a transaction. A transaction that also changes runs does so afterwards, to avoid deadlocks.
 
     Args:
-        task: what is being done, for people.
+        task: a text that says what is being computed.
         lease_seconds: how long the claim lasts without a heartbeat.
-        flow_run_id, task_run_id: Prefect's.
+        flow_run_id, task_run_id: ids of the flow run and the task run in Prefect.
     """
     row: dict[str, Any] = {"digest": digest, "task": task, "holder": holder}
     row |= {"flow_run_id": flow_run_id, "task_run_id": task_run_id}
@@ -86,9 +89,9 @@ def take(
 
 
 def renew(db: Database, holder: str, lease_seconds: float = LEASE_SECONDS) -> set[str]:
-    """Heartbeat for everything that the holder has claimed; returns the digests it still holds.
+    """Renew all claims of the holder (a heartbeat); returns the digests that it still holds.
 
-    A run of its that was swept in the meantime is running again.
+    A run of the holder that was marked stale in the meantime is marked running again.
     """
     with db.session() as session:
         alive = {"heartbeat_at": utc_now(), "expires_at": utc_in(session, lease_seconds)}
@@ -107,7 +110,7 @@ def release(db: Database, holder: str, digest: str | None = None) -> None:
 
 
 def release_dead(db: Database) -> None:
-    """Give up the claims of holders here whose process is no more; those of other machines and containers expire."""
+    """Give up the claims of processes of this machine that have ended; those of other machines expire by themselves."""
     with db.session() as session:
         _release_dead(session)
 
@@ -119,10 +122,10 @@ def _release_dead(session: Session) -> None:
 
 
 def refuse_while_at_work(session: Session) -> None:
-    """Raise EnvironmentProblem while anybody computes results; nobody starts to before the transaction ends.
+    """Raise EnvironmentProblem while any process computes results; none can start before the transaction ends.
 
-    For whatever takes rows away: a study that is under way would miss them. What a process of this machine left that
-    is no more does not count.
+    Deletions call it first, since a running study would miss the deleted rows. Claims of processes of this machine that
+    have ended do not count.
     """
     _let_nobody_start(session)
     _release_dead(session)
@@ -139,7 +142,7 @@ def refuse_while_at_work(session: Session) -> None:
 
 
 def _let_nobody_start(session: Session) -> None:
-    """SQLite has one writer at a time anyway."""
+    """Lock the table of claims on PostgreSQL, so that nobody takes one; SQLite allows only one writer anyway."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(sa.text("LOCK TABLE claims IN SHARE ROW EXCLUSIVE MODE"))
 
@@ -155,12 +158,12 @@ def _runs(process: int) -> bool:
 
 
 def sweep_stale(db: Database) -> list[int]:
-    """Mark as stale the runs that nobody gives signs of life for; returns their ids. Never touches a live run.
+    """Mark as stale the running runs without a valid claim; returns their ids. Never touches a live run.
 
-    A worker that was only slow brings its run back by its next heartbeat, or completes it.
+    A worker that was only slow marks its run as running again by its next heartbeat, or completes it.
     """
     with db.session() as session:
-        _let_nobody_start(session)  # or be between taking a claim and starting its run
+        _let_nobody_start(session)  # no worker may be between taking a claim and starting its run
         alive = sa.exists().where(Claim.digest == Run.digest, Claim.expires_at >= utc_now())
         return lifecycle.move(session, "stale", ~alive)
 
@@ -169,14 +172,14 @@ def sweep_stale(db: Database) -> list[int]:
 def heartbeat(
     db: Database, holder: str, *, every: float = HEARTBEAT_SECONDS, lease_seconds: float = LEASE_SECONDS
 ) -> Iterator[None]:
-    """Renew the holder's claims from a thread while the block runs; what is left of them then is for ``release``."""
+    """Renew the holder's claims from a thread while the block runs; ``release`` gives up claims left at its end."""
     stop = threading.Event()
 
     def beat() -> None:
         while not stop.wait(every):
             try:
                 renew(db, holder, lease_seconds)
-            except EnvironmentProblem as problem:  # the next beat may get through before the claims expire
+            except EnvironmentProblem as problem:  # the next heartbeat may succeed before the claims expire
                 logger.warning("heartbeat of %s: %s", holder, problem)
 
     thread = threading.Thread(target=beat, name="eft-heartbeat", daemon=True)

@@ -5,8 +5,8 @@
        |          v  |
        +------> failed, stale
 
-A run whose worker stopped giving signs of life is stale; it may be started again, and may still be completed by a
-worker that was only slow. A failed run may be tried again. A run that succeeded never changes.
+A run whose worker no longer renews its claim is stale; it may be started again, and a worker that was only slow may
+still complete it. A failed run may be tried again. A run that succeeded never changes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ COMES_FROM: dict[str, tuple[str, ...]] = {
     "failed": ("pending", "running", "failed", "stale"),
     "stale": ("running",),
 }
-"""Statuses that each status may follow; any but stale may also be a run's first. Running again is taking over."""
+"""Statuses that each status may follow; every status but stale may also be the first of a run. "running" may follow
+"running" where another worker takes over."""
 
 
 def enter(
@@ -40,9 +41,9 @@ def enter(
     study_id: int | None,
     announced: str | None = None,
 ) -> tuple[int, bool]:
-    """Bring a run to the status of its row: (id, whether it went there; not when it has succeeded already).
+    """Give a run the status of ``row``. Returns (id, whether the status changed); a run that succeeded is unchanged.
 
-    Claims come before runs, as everywhere: work that ended is nobody's any more.
+    The claim of a run that ended is removed first; claims are written before runs everywhere, to avoid deadlocks.
     """
     if study_id is not None and session.get(Study, study_id) is None:
         raise InputError(f"study_id = {study_id}: there is no such study; record_study gives its id")
@@ -61,7 +62,7 @@ def enter(
 
 
 def _rename(session: Session, announced: str, digest: str) -> None:
-    """The row under which a simulation was announced becomes that of its result, or goes when the result is there."""
+    """Give the row under which a simulation was announced the digest of its result, or delete it if that exists."""
     unfinished = (Run.digest == announced, Run.status != "succeeded")
     if session.scalar(sa.select(Run.id).where(Run.digest == digest)) is None:
         session.execute(sa.update(Run).where(*unfinished).values(digest=digest))
@@ -70,9 +71,9 @@ def _rename(session: Session, announced: str, digest: str) -> None:
 
 
 def extended_run(session: Session, row: Mapping[str, Any], run_id: int) -> int | None:
-    """The largest finished simulation of the same ensemble that this one tops up: it has every shard of that one.
+    """Id of the largest finished simulation of the same ensemble that this one extends; None if there is none.
 
-    The last shard of the smaller one may be longer here.
+    The run ``row`` contains every shard of it, except that the last shard may have more networks here.
     """
     ours = dict(row["shards"])
     earlier = sa.select(Run.id, Run.shards).where(
@@ -100,9 +101,9 @@ def register_version(session: Session, algorithm: str, version: int) -> None:
 
 
 def _set_status(session: Session, row: dict[str, Any]) -> tuple[int, bool]:
-    """Give the run of this digest the status and fields of ``row``, when its present status allows that.
+    """Give the run of this digest the status and fields of ``row`` if that status may follow the present one.
 
-    Returns (id, whether it did); False: the run is where ``row`` cannot follow, and was left as it is.
+    Returns (id, whether the run was changed).
     """
     statement = insert(session, Run).values(row).on_conflict_do_nothing(index_elements=["digest"]).returning(Run.id)
     run_id = session.execute(statement).scalar()
@@ -116,7 +117,7 @@ def _set_status(session: Session, row: dict[str, Any]) -> tuple[int, bool]:
 def move(
     session: Session, status: str, *which: sa.ColumnElement[bool], fields: dict[str, Any] | None = None
 ) -> list[int]:
-    """Bring the runs that match to ``status``, those that may go there; returns their ids."""
+    """Give ``status`` to the matching runs whose present status it may follow; returns their ids."""
     changes = {"error_message": None, "updated_at": utc_now(), **(fields or {}), "status": status}
     allowed = sa.update(Run).where(*which, Run.status.in_(COMES_FROM[status]))
     moved = session.execute(allowed.values(changes).returning(Run.id), execution_options={"synchronize_session": False})

@@ -1,4 +1,4 @@
-"""Writing results: one short transaction for each, idempotent by digest.
+"""Recording results, each in one short transaction; recording the same digest again changes nothing.
 
 Two processes that record the same result at once end with one row: the second waits for the first (SQLite: BEGIN
 IMMEDIATE; PostgreSQL: the unique digest) and then finds the row there.
@@ -112,15 +112,15 @@ def record_simulation(
     stopped_because: str | None = None,
     announced: str | None = None,
 ) -> int:
-    """Record a merged simulation with its trajectories and standard errors. As record_prediction.
+    """Record a merged simulation with its trajectories and standard errors; otherwise like record_prediction.
 
     When an earlier simulation of the same ensemble is part of this one (a top-up), the run says which it extends.
 
     Args:
-        details: more about it, JSON-able, such as the precision reached.
-        targets: the precision it was run for, at most one for each quantity.
-        stopped_because: "met", "cap" or "count".
-        announced: the digest it was marked pending or running with, when its shards were not known then.
+        details: further facts about the simulation, JSON-able, such as the precision reached.
+        targets: the target precision of the simulation, at most one for each quantity.
+        stopped_because: "met" (target reached), "cap" (largest number of networks) or "count" (number that was asked).
+        announced: the digest under which it was marked pending or running before its shards were known.
     """
     shards = [[int(index), int(count)] for index, count in sample.shards]
     fields = simulation_fields(sample.spec, sample.digest, int(sample.samples)) | {"shards": shards}
@@ -143,7 +143,7 @@ def record_simulation(
             session.execute(
                 sa.insert(table_of(SimulationPrecision)), [{"run_id": run_id, **item} for item in precision]
             )
-        # what it was run for is no part of the result: a finished run that meets another target says so too
+        # targets are not part of the result: they are also recorded for a run that had finished before
         for target in targets:
             aimed = sa.update(SimulationPrecision).where(
                 SimulationPrecision.run_id == run_id, SimulationPrecision.quantity == target.quantity
@@ -162,12 +162,12 @@ def mark_pending(
     digest: str | None = None,
     samples: int | None = None,
 ) -> int:
-    """Record that a run is going to be computed; returns its id. One that is running or succeeded stays as it is.
+    """Record that a run is going to be computed; returns its id. A run that is running or succeeded is left unchanged.
 
     Args:
-        digest: identity of the simulation that is wanted, with its shards (Sample.digest); a prediction has its own.
-            Where the shards are not known yet, any digest of the request: see ``announced`` of record_simulation.
-        samples: networks wanted, for a simulation (the most, when their number is not known).
+        digest: for a simulation, its identity with its shards (Sample.digest). Where the shards are not known yet, any
+            digest of the request; see ``announced`` of record_simulation. Not needed for a prediction.
+        samples: for a simulation, the number of networks wanted, or the largest number where it is not known yet.
     """
     row = _row(spec, _wanted_fields(spec, digest, samples) | {"status": "pending"}, {})
     with db.session() as session:
@@ -185,12 +185,12 @@ def mark_running(
     samples: int | None = None,
     lease_seconds: float = claims.LEASE_SECONDS,
 ) -> int | None:
-    """Claim a run and record that it is being computed; its id, or None when it succeeded or somebody else computes it.
+    """Claim a run and record that it is being computed. Returns its id, or None if it succeeded or another computes it.
 
-    Keep it alive with claims.heartbeat(); a run without a living claim becomes stale (claims.sweep_stale).
+    claims.heartbeat() renews the claim; a run without a valid claim becomes stale (claims.sweep_stale).
 
     Args:
-        holder: who computes it: claims.new_holder().
+        holder: name of the process that computes the run, from claims.new_holder().
         digest, samples: as in mark_pending.
     """
     fields = _wanted_fields(spec, digest, samples) | {"status": "running"}
@@ -216,10 +216,10 @@ def mark_failed(
     digest: str | None = None,
     samples: int | None = None,
 ) -> int:
-    """Record that a run failed and why; returns its id. A run that succeeded before stays as it is.
+    """Record that a run failed and why; returns its id. A run that succeeded before is left unchanged.
 
     Args:
-        error: what went wrong, for people.
+        error: the error message.
         digest, samples: as in mark_pending; a later success of the same digest replaces the failure.
     """
     failure = {"status": "failed", "error_message": error or "no message"}
@@ -231,17 +231,17 @@ def mark_failed(
 def record_comparison(db: Database, *, prediction_run_id: int, reference_run_id: int, comparison: Comparison) -> int:
     """Record errors over depth and validity windows; returns the comparison's id.
 
-    Recording again renews the rows of the same layer or tolerance and keeps the others, so windows at more tolerances
-    can be added later.
+    Recording a comparison again overwrites the rows of the same layer or tolerance and keeps the others, so that
+    windows at more tolerances can be added later.
 
     Args:
-        reference_run_id: what the prediction is held against: a simulation, or a better prediction.
+        reference_run_id: the run that the prediction is compared with, a simulation or a better prediction.
 
     Raises:
         InputError: a run does not exist or did not succeed, the first is no prediction, both are the same run, or their
             configurations differ.
     """
-    # ids out of a frame are numpy's, which SQLite would store as bytes
+    # ids from a frame are numpy integers, which SQLite would store as bytes
     pair = {"prediction_run_id": int(prediction_run_id), "reference_run_id": int(reference_run_id)}
     with db.session() as session:
         _check_pair(session, **pair)
@@ -272,7 +272,7 @@ def succeeded_runs(db: Database, study: str, digests: Sequence[str]) -> dict[str
 
 
 def judged_windows(db: Database, *, reference_run_id: int, prediction_run_ids: Sequence[int]) -> set[tuple[int, float]]:
-    """(prediction run, tolerance) of the windows against a reference; what an older version judged does not count."""
+    """(prediction run, tolerance) of the windows against a reference; those of older verdict versions are left out."""
     query = (
         sa.select(ComparisonRow.prediction_run_id, ValidityWindow.tolerance)
         .join(ValidityWindow, ValidityWindow.comparison_id == ComparisonRow.id)
@@ -307,7 +307,7 @@ Rows = list[dict[str, Any]]
 
 
 def _blobs_and_values(result: Theory | Sample) -> tuple[Rows, Rows]:
-    """Rows of the two trajectory tables, made before the transaction starts."""
+    """Rows of kernel_trajectories and trajectory_values, computed before the transaction starts."""
     layers = list(result.spec.depths or ())
     blobs = [blob_row(quantity, result) for quantity in QUANTITIES.values()]
     values = [row for quantity in QUANTITIES.values() for row in value_rows(quantity, result, layers)]

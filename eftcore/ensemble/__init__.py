@@ -8,6 +8,6 @@ from eftcore.ensemble.simulation import simulate
 
 __all__ = ["Attained", "Sample", "attained", "reached", "sample_digest", "simulate"]
 
-# Idle OpenMP threads of torch and numba must sleep, not spin: where other processes want the cores too, spinning cost
-# ten times the work itself. The runtime reads this once, when simulate first loads it.
+# Idle OpenMP threads of torch and numba must sleep instead of spinning: with other processes on the same cores,
+# spinning cost ten times the work itself. The runtime reads this variable once, when simulate first loads it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,8 +1,8 @@
-"""Whether the exact leading order of the paired V4 is that of the control that was simulated (docs/theory.md, 7.2).
+"""Whether the exact leading order agrees with the simulated control of the paired V4 (docs/theory.md, section 7.6).
 
-The paired estimator adds the theory's V4 of the control, n Cov(e), to what the networks differ from it. The same
-networks give n Cov(e) themselves: plain estimate minus measured difference. A theory that disagrees with that beyond
-chance must not be added.
+The paired estimator of V4 is the covariance of the control, n Cov(e), from theory, plus the measured difference between
+V4 and n Cov(e). The same networks also give n Cov(e) itself: plain estimate minus measured difference. A theory that
+differs from this by more than chance allows must not be used.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ FALSE_ALARMS = 1e-4
 def disagreement(plain: Estimate, change: Estimate, leading: LeadingOrder, samples: int) -> float:
     """Largest deviation over its limit: above 1 the leading order is refused (eq. 7.17).
 
-    ``plain`` and ``change`` are V4 and what it differs from the control by, (R, P, P) each with standard errors, from
-    ``samples`` networks. Both may be correlated in any way, so their errors add; the sum counts at least as much as a
-    Gaussian control with the theory's V4 would scatter. Heavy tails leave fewer degrees of freedom to trust it by.
+    ``plain`` is the plain estimate of V4 and ``change`` the measured difference from the covariance of the control,
+    (R, P, P) each with standard errors, from ``samples`` networks. Their correlation is not known, so their errors are
+    added; the sum is taken at least as large as the error for a Gaussian control with the theory's V4. Heavy tails
+    lower the degrees of freedom of the limit.
     """
     rows, pairs, _ = leading.covariance.shape
     deviation = np.abs(plain[0] - change[0] - leading.covariance)
@@ -33,6 +34,6 @@ def disagreement(plain: Estimate, change: Estimate, leading: LeadingOrder, sampl
     freedom = np.maximum((samples - 1) / (2 * np.maximum(fourth, 1.0)), 1.0)
     tests = rows * pairs * (pairs + 1) // 2
     limit = leading.error + student.isf(FALSE_ALARMS / (2 * tests), freedom) * error
-    # where nothing fluctuates only rounding is left
+    # where nothing fluctuates, the two differ by rounding alone
     limit = limit + 1e-9 * np.abs(leading.covariance).max()
     return float(np.divide(deviation, limit, out=np.zeros_like(limit), where=limit > 0).max())

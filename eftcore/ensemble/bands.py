@@ -1,8 +1,8 @@
 """How far a reference's estimate may be off at all recorded depths at once (docs/theory.md, section 9).
 
-A verdict over depth looks at every recorded depth, so its error bars must hold at all of them together. The critical
-value comes from the joint distribution of the errors over depth where independent groups of networks are kept, and
-otherwise counts the depths as independent, which is conservative.
+A verdict over depth looks at every recorded depth, so its error bars must hold at all of them together. Where sums over
+independent groups of networks are kept, the critical value comes from the joint distribution of the errors over depth.
+Otherwise the depths are treated as independent, which is conservative.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Noise:
     Attributes:
         size: (R,) s = sqrt(sum se^2) over pair space, where estimate +- 1.96 se is a 95 % interval; 0 where the
             quantity is known exactly, NaN or infinite where nothing is known.
-        degrees_of_freedom: (R,) of the standard errors; infinity where they are as good as known.
+        degrees_of_freedom: (R,) degrees of freedom of the standard errors; infinity where they are practically exact.
         fluctuations: (G, R, K) contributions of G independent groups of networks to the error of K entries; None where
             no groups are kept.
         reliable: (R,) whether the standard errors can be trusted.
@@ -44,12 +44,12 @@ class Noise:
     reliable: np.ndarray
 
     def at(self, rows: np.ndarray) -> Noise:
-        """The same at some of the depths alone."""
+        """The statistical error at the depths with these indices."""
         fluctuations = None if self.fluctuations is None else self.fluctuations[:, rows]
         return Noise(self.size[rows], self.degrees_of_freedom[rows], fluctuations, self.reliable[rows])
 
     def radius(self) -> np.ndarray:
-        """(R,) what the norm of the error exceeds at no depth, with probability CONFIDENCE (eq. 9.3, 9.5).
+        """(R,) radius that the norm of the error exceeds at no depth, with probability CONFIDENCE (eq. 9.3, 9.5).
 
         Infinite where the standard error cannot be trusted or is not known.
 
@@ -72,20 +72,20 @@ class Noise:
 
 
 def independent_critical(depths: int) -> float:
-    """q for so many independent depths (eq. 9.4); conservative for errors of any correlation.
+    """The critical value q for this number of independent depths (eq. 9.4); conservative for any correlation.
 
     >>> round(independent_critical(1), 3), round(independent_critical(100), 3)
     (1.96, 3.474)
     """
-    # 1 - gamma^(1/R) by expm1, which many depths do not round away
+    # 1 - gamma^(1/R) by expm1, which keeps its digits for many depths
     return float(stats.norm.isf(-np.expm1(np.log(CONFIDENCE) / depths) / 2))
 
 
 def bootstrap_critical(fluctuations: np.ndarray) -> float:
-    """q from the joint distribution over depth of groups' contributions (G, R, K), by Gaussian multipliers (eq. 9.3).
+    """The critical value q by a multiplier bootstrap over depth with contributions (G, R, K) of groups (eq. 9.3).
 
-    At least its value at one depth and at most that of independent depths. The multipliers are fixed, so the same
-    groups always give the same value.
+    It is at least the critical value at one depth and at most that of independent depths. The Gaussian multipliers are
+    fixed, so the same groups always give the same value.
 
     >>> together = np.random.default_rng(0).standard_normal((32, 1, 1)) * np.ones((1, 50, 1))
     >>> abs(bootstrap_critical(together) - 1.96) < 0.05

@@ -1,4 +1,4 @@
-"""Which engine simulates an ensemble where, and what adds its observations up."""
+"""The choice of the engine that simulates an ensemble on a device, and of the object that sums its observations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Engine = Literal["fused", "triton", "torch"]
 
 
 def engine_name(spec: EnsembleSpec, device: str) -> Engine:
-    """The engine for this ensemble on "cpu" or "cuda": compiled for what is common, torch for the rest.
+    """The engine for this ensemble on "cpu" or "cuda": a compiled one if it covers the case, otherwise torch.
 
     >>> from eftcore import InputKernel, ResNet
     >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=10)
@@ -34,7 +34,7 @@ def engine_name(spec: EnsembleSpec, device: str) -> Engine:
 
 
 def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: str) -> tuple[Any, Any]:
-    """What makes a shard's observations, and what adds them up; on a graphics processor observations stay there."""
+    """The engine that makes a shard's observations and the object that sums them; on a GPU both work on the device."""
     name = engine_name(spec, device)
     on_device = device == "cuda" and has_triton()
     engine: Any
@@ -60,7 +60,7 @@ def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: st
 
 
 def has_triton() -> bool:
-    """Whether the graphics kernels can be compiled: they need Triton 3.5."""
+    """Whether the GPU kernels can be compiled: they need Triton 3.5."""
     if find_spec("triton") is None:
         return False
     import triton

@@ -52,8 +52,8 @@ def plain_covariance(sums: dict[str, np.ndarray], count: int) -> Estimate:
 def paired_change(sums: dict[str, np.ndarray], count: int) -> Estimate:
     """(R, P, P) unbiased Cov(d) - Cov(e) for the control e = d - R, whose mean is known to be zero.
 
-    It is mean(y) - m m^T with y = d d^T - e e^T and m = mean(R); influence y_pq - m_p R_q - m_q R_p, centred
-    (eq. 7.7, 7.9).
+    The estimate is mean(y) - m m^T with y = d d^T - e e^T and m = mean(R). The influence of a network is
+    y_pq - m_p R_q - m_q R_p minus its mean (eq. 7.7, 7.9).
     """
     pairs = sums["residual"].shape[1]
     mean = sums["residual"] / count

@@ -1,7 +1,7 @@
-"""How much one network's kernel is expected to vary, from theory: what a sample with heavy tails cannot know itself.
+"""The relative variance of one network's kernel, from theory (docs/theory.md, section 7.6).
 
-The spread that a sample shows is too small in the very samples whose errors are too small, so a mark that rests on it
-alone spares the wrong ones (docs/theory.md, section 7.6).
+It is needed to mark standard errors that cannot be trusted. A sample with heavy tails whose standard errors are too
+small also shows too small a spread, so the spread of the sample itself would leave out just the marks that matter.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from eftcore.ensemble.reference import Path
 from eftcore.specs import EnsembleSpec, InputKernel, ResNet
 
 RTOL = 0.1
-"""Relative error of the leading order that is asked for."""
+"""Relative error to which the leading order is computed."""
 
 LARGEST_ERROR = 0.25
-"""Relative error of the leading order beyond which nothing is expected."""
+"""Relative error of the leading order above which the variance counts as unknown."""
 
 
 def relative_variance(spec: EnsembleSpec) -> np.ndarray:
@@ -30,7 +30,7 @@ def relative_variance(spec: EnsembleSpec) -> np.ndarray:
     >>> relative_variance(spec).round(6).tolist()
     [[0.1]]
     """
-    # one input at a time: the law of G_aa does not depend on the others, and one input's series is short
+    # one input at a time: the law of G_aa does not depend on the other inputs, and the series of one input is short
     assert spec.depths is not None
     variances = [float(x) for x in np.diag(spec.kernel.array)]
     return np.stack([_times_width(spec.model, spec.depths, x) for x in variances], axis=1) / spec.width

@@ -1,8 +1,8 @@
-"""Sums over groups of an ensemble's networks: how its errors at different depths go together.
+"""Sums over groups of an ensemble's networks, from which the joint distribution of errors over depth is estimated.
 
-Network i of a shard belongs to group (i // LANES) modulo GROUPS, whatever the machine and the size of a batch. Group g
-of one shard adds up with group g of another, so a merged sample has the same number of groups, each of them an
-independent part of the ensemble.
+Network i of a shard belongs to group (i // LANES) modulo GROUPS, on any machine and for any batch size. Sums of group g
+are added over shards, so a merged sample has the same number of groups, each of them an independent part of the
+ensemble.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from eftcore.ensemble.sums import GROUPS, LANES, group_shapes
 from eftcore.ensemble.threads import in_threads
 
 FEWEST = 8
-"""Groups below which nothing is said of the joint distribution over depth."""
+"""Smallest number of groups from which the joint distribution over depth is estimated."""
 
 
 def group_counts(shards: Iterable[tuple[int, int]]) -> np.ndarray:
-    """(GROUPS,) networks in each group of these shards, (index, networks) each.
+    """(GROUPS,) number of networks in each group, for shards given as (index, networks).
 
     >>> group_counts([(0, 40), (1, 16)])[:4].tolist()
     [32, 16, 8, 0]
@@ -48,13 +48,13 @@ class GroupSums:
     def add(self, observed: np.ndarray) -> None:
         """Add observations (bundles, R, 2 or 4, P, LANES); unused lanes are zero."""
         arrays = list(self.sums.values())
-        arrays += arrays[: 4 - len(arrays)]  # plain: two are not written
+        arrays += arrays[: 4 - len(arrays)]  # the plain estimator has two arrays; the copies are not written to
         first, paired = self._done % GROUPS, observed.shape[2] == 4
         in_threads(lambda begin, end: _add(observed, begin, end, first, paired, *arrays), observed.shape[1])
         self._done += len(observed)
 
     def add_networks(self, observed: Any) -> None:
-        """Add a torch tensor of observations (1, R, 2 or 4, P, networks) where it is; only sums leave its device."""
+        """Add a torch tensor of observations (1, R, 2 or 4, P, networks) on its device; only sums leave the device."""
         import torch
 
         networks = observed.shape[-1]
@@ -82,7 +82,7 @@ def _add(
     residual: np.ndarray,
     change: np.ndarray,
 ) -> None:
-    """Recorded layers ``begin`` to ``end``; bundle 0 belongs to group ``first``."""
+    """Add the observations at recorded layers ``begin`` to ``end``; bundle 0 belongs to group ``first``."""
     for bundle in range(observed.shape[0]):
         group = (first + bundle) % deviation.shape[0]
         for r in range(begin, end):

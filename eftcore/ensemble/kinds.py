@@ -1,17 +1,18 @@
-"""The activations that the compiled engines know, with the numbers by which both engines call them."""
+"""The activations of the compiled engines, with the number that stands for each in their code."""
 
 from __future__ import annotations
 
 from eftcore.activations import get_activation
 
 KINDS = ("linear", "tanh", "erf", "leaky_relu", "gelu", "silu", "softplus")
-"""An activation's number is its place here. Its parameter is erf's scale, leaky_relu's slope or softplus' beta."""
+"""The number of an activation is its index in this tuple. The parameter is the scale of erf, the slope of leaky_relu or
+the beta of softplus."""
 
 _ALIASES = {"relu": "leaky_relu", "swish": "silu"}
 
 
 def activation_kind(name: str) -> tuple[int, float] | None:
-    """The number of an activation and its parameter, 0 where it has none; None where no compiled engine knows it.
+    """(number, parameter) of an activation, the parameter 0 where it has none; None if no compiled engine has it.
 
     >>> activation_kind("relu"), activation_kind("erf(scale=0.7)"), activation_kind("sin")
     ((3, 0.0), (2, 0.7), None)

@@ -1,7 +1,8 @@
-"""V4 of the paired estimator's control, n Cov(G~ + u): the exact leading order, summed up as far as a sample needs.
+"""V4 of the paired estimator's control, n Cov(G~ + u), from theory: the exact leading order.
 
-The Wick series (docs/theory.md, section 4) has every power of epsilon, as the sampled control has: only the rest of the
-series and the integrals lie between the two.
+It is the Wick series (docs/theory.md, section 4), summed to the precision that a sample needs. The series and the
+sampled control both contain every power of epsilon, so that they differ only by the orders left out and the error of
+the integrals.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.theory.truncation import ORDERS, Raised, entries, raised_orders
 
 MAX_ENTRIES = 2**19
-"""Entries of the series' state, P x P x Wick powers, beyond which an order is not tried: some ten seconds."""
+"""Largest size of the series' state, P x P x Wick powers, up to which an order is tried: some ten seconds of work."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +30,13 @@ class LeadingOrder:
 
     @property
     def relative_error(self) -> float:
-        """Frobenius, largest over depth."""
+        """Estimated relative error of V4 (Frobenius norm, largest over depth)."""
         sizes = [np.linalg.norm(array, axis=(1, 2)) for array in (self.error, self.covariance)]
         return float((sizes[0] / np.where(sizes[1] > 0, sizes[1], 1.0)).max())
 
 
 def leading_order(spec: EnsembleSpec, rtol: float) -> LeadingOrder | None:
-    """To relative error ``rtol``, or as near to it as MAX_ENTRIES allows; None where that allows nothing."""
+    """The leading order to relative error ``rtol``, or as close as MAX_ENTRIES allows; None if no order is allowed."""
     wanted = PredictionSpec(model=spec.model, kernel=spec.kernel, depths=spec.depths, closure="wick", order="auto")
     return _series(wanted).to(rtol)
 
@@ -46,7 +47,7 @@ def _series(spec: PredictionSpec) -> _Series:
 
 
 class _Series:
-    """Keeps what it has summed up, each order with its error, and goes on where more is asked."""
+    """A Wick series that keeps its sums up to each order computed so far, and adds orders for more precision."""
 
     def __init__(self, spec: PredictionSpec) -> None:
         self._next = _rising(spec)
@@ -78,7 +79,10 @@ def _rising(spec: PredictionSpec) -> Iterator[LeadingOrder]:
 
 
 def _with_error(found: Raised) -> LeadingOrder:
-    """What the orders above can add, and the error of the integrals, which entries share by size (eq. 4.24)."""
+    """V4 of a solution with its error: the bound of the orders left out (eq. 4.24) plus the error of the integrals.
+
+    The error of the integrals is distributed over the entries in proportion to sqrt(V4_pp V4_qq).
+    """
     covariance, error = found.solution.covariance, found.solution.numerical_error["V4"]
     assert covariance is not None
     scale = np.sqrt(np.clip(np.diagonal(covariance, axis1=1, axis2=2), 0.0, None))

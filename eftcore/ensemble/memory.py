@@ -1,4 +1,4 @@
-"""Too little memory for so many networks at once: half as many, and on; what is drawn stays the same."""
+"""Where memory is too small for a batch of networks, the batch is halved; the random numbers drawn stay the same."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import TypeVar
 from eftcore.errors import OutOfMemory
 
 _SIGNS = ("out of memory", "can't allocate memory", "alloc_failed")
-"""How torch's allocators, CUDA's driver and its libraries say it, where they do not raise an OutOfMemoryError."""
+"""Texts in messages of torch's allocators, CUDA's driver and its libraries that mean too little memory, where these do
+not raise an OutOfMemoryError."""
 
 Made = TypeVar("Made")
 
 
 class Batch:
-    """Networks that are followed at once.
+    """The number of networks that are simulated at once, lowered where memory does not suffice.
 
     Args:
-        networks: to begin with.
-        unit: networks whose observations are added up together. Pieces are whole units, so sums do not depend on how
-            many of them come at once.
-        smallest: networks below which there is no point in halving.
+        networks: the number to begin with.
+        unit: number of networks whose observations are summed together. Pieces are whole units, so that sums do not
+            depend on the number of units in a piece.
+        smallest: number of networks that is not halved any more.
     """
 
     def __init__(self, networks: int, *, unit: int, smallest: int) -> None:
@@ -29,7 +30,7 @@ class Batch:
         self._smallest = smallest
 
     def pieces(self, networks: int, make: Callable[[int, int], Made]) -> Iterator[Made]:
-        """``make(first, count)`` of one piece after the other; a piece that does not fit is made again, smaller."""
+        """``make(first, count)`` for one piece after the other; a piece too large for the memory is made smaller."""
         first = 0
         while first < networks:
             count = min(max(self.networks, self._unit), networks - first)
@@ -42,14 +43,14 @@ class Batch:
                 yield made
                 first += count
                 continue
-            # not before the handler is left: the error's frames hold what was allocated
+            # memory is freed only after the handler ends: the frames of the error hold what was allocated
             half = min(self.networks, networks) // 2
             self.networks = max(half // self._unit * self._unit or half, self._smallest)
             _release()
 
 
 def explained(device: str, do: Callable[[], Made]) -> Made:
-    """``do()``. Raises OutOfMemory, which holds on to nothing, in place of the errors that say the same."""
+    """The value of ``do()``; its errors for too little memory become OutOfMemory, which keeps no memory allocated."""
     try:
         return do()
     except Exception as error:
@@ -65,11 +66,11 @@ def explained(device: str, do: Callable[[], Made]) -> Made:
 
 def _is_out_of_memory(error: Exception) -> bool:
     said = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
-    return said or type(error).__name__ == "OutOfMemoryError"  # torch's, which may not be imported yet
+    return said or type(error).__name__ == "OutOfMemoryError"  # torch's class; torch may not be imported yet
 
 
 def _release() -> None:
-    """Give back what torch keeps of a graphics processor's memory for later."""
+    """Give back the GPU memory that torch keeps for later use."""
     import torch
 
     if torch.cuda.is_initialized():

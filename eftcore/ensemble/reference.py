@@ -1,5 +1,7 @@
-"""The infinite-width reference of an ensemble: where observables are measured from, and the mean-field twin's path.
+"""The infinite-width reference of an ensemble: the values that observables are measured from, and the twin's path.
 
+The mean-field twin of a network is the control variate of the paired estimator (docs/theory.md, section 7.2): it has
+the same random numbers, but the deterministic Q of infinite width.
 Equation numbers are those of docs/theory.md.
 """
 
@@ -36,7 +38,7 @@ class TwinPath:
         start: (N, N) symmetric root of K^0.
         root: (L, N, N) symmetric root of C_b + C_W E2(K0).
         second_moment: (L+1, P) E2(K0).
-        response: (L+1, P, 3) chi, columns at the pairs ``neighbours``.
+        response: (L+1, P, 3) chi; the columns belong to the pairs ``neighbours``.
         neighbours: (P, 3) pairs aa, ab, bb of the pair p = (a, b).
     """
 
@@ -48,7 +50,9 @@ class TwinPath:
 
 
 def symmetric_root(matrix: np.ndarray) -> np.ndarray:
-    """(..., N, N) symmetric positive semi-definite to its symmetric root (eq. 7.1); negative eigenvalues count as 0.
+    """Symmetric root of symmetric positive semi-definite matrices (..., N, N) (eq. 7.1).
+
+    Eigenvalues that are negative by rounding count as 0.
 
     >>> symmetric_root(np.array([[4.0, 4.0], [4.0, 4.0]])).round(12).tolist()
     [[1.414213562373, 1.414213562373], [1.414213562373, 1.414213562373]]
@@ -64,7 +68,7 @@ def _mean_field(model: ResNet, kernel: InputKernel) -> MeanField:
 
 
 class Path:
-    """Mean-field theory of one ensemble: its reference at recorded layers and its twin's path at all layers."""
+    """Mean-field theory of one ensemble: the reference at recorded layers and the twin's path at all layers."""
 
     def __init__(self, spec: EnsembleSpec) -> None:
         self.spec = spec
@@ -72,7 +76,7 @@ class Path:
 
     @cached_property
     def reference(self) -> Reference:
-        """Theory at the recorded layers."""
+        """The infinite-width theory at the recorded layers."""
         assert self.spec.depths is not None
         recorded = list(self.spec.depths)
         return Reference(
@@ -82,7 +86,7 @@ class Path:
 
     @cached_property
     def twin(self) -> TwinPath:
-        """The mean-field twin's path."""
+        """What the mean-field twin needs at every layer."""
         n_inputs = self.spec.kernel.n_inputs
         first, second = pair_indices(n_inputs)
         table = pair_table(n_inputs)

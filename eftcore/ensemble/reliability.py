@@ -4,8 +4,8 @@ Standard errors rest on second moments of what each network contributes. Where t
 estimate that happens to be low comes with an error that is low too, and value +- 2 se covers less than 95 %. How much
 less follows from their skewness, but a sample with heavy tails underestimates its own skewness. It is therefore taken
 from a model with two numbers, the relative spread s of G and its skewness, in which a power of G is Gaussian. The
-spread is that of the theory: a sample that lacks the rare large networks also looks less spread, and a mark that rested
-on the sample alone would spare just the samples that are wrong.
+spread is taken from theory: a sample that lacks the rare networks with a large kernel also shows too small a spread,
+and a judgement by the sample alone would pass just the samples that are wrong.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from eftcore.ensemble.bands import NORMAL
 from eftcore.gaussian.hermite import gauss_hermite_nodes
 
 LARGEST = 1.3
-"""Widening beyond which the expansion that it comes from says nothing: such an error is not reliable."""
+"""Largest factor on a standard error for which the expansion behind it is trusted; above it the error is unreliable."""
 
 SURPRISE = 1.25
-"""A sample's spread over the expected one beyond which the sample is believed."""
+"""Where the spread of the sample exceeds the expected spread by more than this factor, the sample's is used."""
 
 POWERS = (0.0, 1 / 6, 1 / 3)
-"""Powers of G that may be Gaussian: from the log-normal law to that of a chi-squared variable."""
+"""Powers of G that may be Gaussian, from the log-normal law (0) to the law of a chi-squared variable (1/3)."""
 
 CONTRIBUTIONS = {
     ("K0", "plain"): "kernel",
@@ -48,11 +48,11 @@ CONTRIBUTIONS = {
 
 @dataclass(frozen=True, eq=False)
 class Widening:
-    """Of the standard errors of one quantity at R recorded depths.
+    """The factor by which the standard errors of one quantity are multiplied, at R recorded depths.
 
     Attributes:
-        needed: (R,) factor that makes value +- 1.96 se a 95 % interval, as far as the expansion can be believed.
-        reliable: (R,) whether it can.
+        needed: (R,) factor that makes value +- 1.96 se a 95 % interval, by the expansion of eq. 7.14.
+        reliable: (R,) whether the expansion can be trusted.
     """
 
     needed: np.ndarray
@@ -60,20 +60,20 @@ class Widening:
 
     @property
     def factor(self) -> np.ndarray:
-        """(R,) that the standard errors contain: at most LARGEST, since beyond it they are marked instead."""
+        """(R,) factor that the standard errors contain: at most LARGEST; larger ones are marked unreliable instead."""
         factor: np.ndarray = np.minimum(self.needed, LARGEST)
         return factor
 
     @property
     def degrees_of_freedom(self) -> np.ndarray:
-        """(R,) those of the Student law with this factor, by its expansion (eq. 7.16)."""
+        """(R,) degrees of freedom of the Student law whose quantile has this factor, to first order (eq. 7.16)."""
         return (NORMAL**2 + 1) / 4 / (self.needed - 1)
 
 
 def widening(
     contribution: str, spread: np.ndarray, skewness: np.ndarray, networks: int, expected: np.ndarray | None = None
 ) -> Widening:
-    """For ``networks`` networks whose G has this relative spread and skewness, (R,) each (eq. 7.14 to 7.18).
+    """The widening for networks whose G has this relative spread and skewness, (R,) each (eq. 7.14 to 7.18).
 
     Hall's expansion of a studentised mean to order 1 / M (P. Hall, The Bootstrap and Edgeworth Expansion, 1992, section
     2.6), without the term of the kurtosis, which would narrow the interval. ``expected`` (R,) is the relative variance
@@ -96,8 +96,8 @@ def widening(
 def power_of(spread: np.ndarray, skewness: np.ndarray, networks: int) -> np.ndarray:
     """(R,) the smallest power lambda that is compatible with the skewness, 3 s (1 - lambda) for small s (eq. 7.15).
 
-    A sample knows its skewness to about sqrt(6 / M) (1 + 3 s + 3 s^2), the second factor being an allowance for laws
-    that are not Gaussian; where that says nothing the log-normal law remains.
+    The skewness of a sample has an error of about sqrt(6 / M) (1 + 3 s + 3 s^2); the second factor is an allowance for
+    laws that are not Gaussian. Where this error is too large to exclude any power, the log-normal law (0) is taken.
     """
     safe = np.where(spread > 0, spread, 1.0)
     error = np.sqrt(6 / max(networks, 1)) * (1 + 3 * spread + 3 * spread**2)
@@ -106,7 +106,7 @@ def power_of(spread: np.ndarray, skewness: np.ndarray, networks: int) -> np.ndar
 
 
 def credible_spread(spread: np.ndarray, expected: np.ndarray, power: np.ndarray) -> np.ndarray:
-    """(R,) spread by the leading order's relative variance, unless the sample's is far larger (eq. 7.18).
+    """(R,) spread from the relative variance of the leading order, or the sample's if far larger (eq. 7.18).
 
     >>> credible_spread(np.array([2.1, 0.3, 0.3]), np.array([2.42, 0.04, np.nan]), np.zeros(3)).round(2).tolist()
     [3.2, 0.3, 0.3]

@@ -30,11 +30,12 @@ Shards = tuple[tuple[int, int], ...]
 _REFERENCE, _LEADING = "reference.", "leading."
 
 LEADING_ORDER_SHARE = 0.2
-"""The leading order's error, relative to the sampling error of V4, above which more of its series is summed up."""
+"""More orders of the leading order's series are summed until its error is at most this fraction of V4's sampling error.
+"""
 
 
 def sample_digest(spec: EnsembleSpec, shards: Iterable[tuple[int, int]]) -> str:
-    """Identity of the sample that these shards, (index, networks) each, add up to."""
+    """Identity of the sample that consists of these shards, given as (index, networks)."""
     return digest_of({"ensemble": spec.digest, "shards": sorted([int(index), int(count)] for index, count in shards)})
 
 
@@ -42,17 +43,17 @@ def sample_digest(spec: EnsembleSpec, shards: Iterable[tuple[int, int]]) -> str:
 class Sample:
     """Networks of one ensemble at R recorded layers; N inputs, P = N (N + 1) / 2 pairs a <= b row-major.
 
-    Standard errors (``_se``) have the shape of what they belong to; value +- 1.96 se is a 95 % interval, also for few
-    networks, wherever ``reliable`` says so (docs/theory.md, eq. 7.14 to 7.18). ``a + b`` merges samples of the same
-    ensemble from different shards, to the same digits in any order.
+    A standard error (``_se``) has the shape of its quantity; value +- 1.96 se is a 95 % interval wherever ``reliable``
+    is true, also for few networks (docs/theory.md, eq. 7.14 to 7.18). ``a + b`` merges samples of the same ensemble
+    from different shards, to the same digits in any order.
 
     Attributes:
         spec: the ensemble.
-        shards: (index, networks) of every shard in it, sorted.
+        shards: (index, networks) of every shard in the sample, sorted.
         reference: the infinite-width theory that deviations are measured from.
-        sums: additive float64 sums, see eftcore.ensemble.sums; those by group are absent from older samples.
-        streams: kinds of random streams that its networks were drawn from; provenance, no part of the identity.
-        leading: exact leading-order V4 that the paired estimator adds what it measured to; None: found when needed.
+        sums: additive float64 sums, see eftcore.ensemble.sums; older samples lack the sums by group.
+        streams: kinds of random streams that its networks were drawn from; provenance, not part of the identity.
+        leading: exact leading-order V4, to which the paired estimator adds the measured difference; None until needed.
     """
 
     spec: EnsembleSpec
@@ -69,7 +70,7 @@ class Sample:
 
     @cached_property
     def digest(self) -> str:
-        """Identity: the ensemble and its shards."""
+        """Identity of the sample: digest of the ensemble and the shards."""
         return sample_digest(self.spec, self.shards)
 
     @property
@@ -84,7 +85,7 @@ class Sample:
 
     @property
     def numerical_error(self) -> dict[str, float]:
-        """Empty: what the references contribute is part of the standard errors."""
+        """Empty, because the standard errors contain the numerical error of the reference."""
         return {}
 
     @property
@@ -154,7 +155,7 @@ class Sample:
 
     @property
     def third_cumulant_se(self) -> np.ndarray:
-        """(R, N). It rests on sixth moments, so that thousands of networks are needed before it is reliable."""
+        """(R, N). It depends on sixth moments, so that it is reliable only with thousands of networks."""
         return self.spec.width**2 * self._widened("kappa3", self._cumulants.third_se)
 
     @property
@@ -164,11 +165,11 @@ class Sample:
 
     @property
     def fourth_cumulant_se(self) -> np.ndarray:
-        """(R, N). It rests on eighth moments, so that ten thousands of networks are needed before it is reliable."""
+        """(R, N). It depends on eighth moments, so that it is reliable only with tens of thousands of networks."""
         return self.spec.width**3 * self._widened("kappa4", self._cumulants.fourth_se)
 
     def widening(self, quantity: str) -> Widening:
-        """What the standard errors of a quantity were multiplied by, and whether that is enough.
+        """The factor that the standard errors of a quantity contain for skewness, and whether it can be trusted.
 
         ``quantity`` is K0, V4, K1, U1, Sigma, or kappa3 or kappa4 for the third and fourth cumulant.
         """
@@ -180,12 +181,13 @@ class Sample:
         return Widening(np.max([one.needed for one in found], 0), np.all([one.reliable for one in found], 0))
 
     def degrees_of_freedom(self, quantity: str) -> np.ndarray:
-        """(R,) how well a quantity's standard errors (see widening) are known, as degrees of freedom (eq. 7.16)."""
+        """(R,) degrees of freedom of the standard errors of a quantity, named as in ``widening`` (eq. 7.16)."""
         return self.widening(quantity).degrees_of_freedom
 
     def reliable(self, quantity: str) -> np.ndarray:
-        """(R,) whether value +- 1.96 se of a quantity (see widening) is a 95 % interval: not with too few networks
-        for the tails of their kernel.
+        """(R,) whether value +- 1.96 se of a quantity, named as in ``widening``, is a 95 % interval.
+
+        It is not where there are too few networks for the tails of the distribution of their kernel.
 
         >>> from eftcore import InputKernel, ResNet, simulate
         >>> model = ResNet(activation="relu", weight_variance=2.0, epsilon=0.5, depth=6)
@@ -196,11 +198,11 @@ class Sample:
         return self.widening(quantity).reliable
 
     def group_fluctuations(self, quantity: str) -> np.ndarray | None:
-        """(G, R, P): what each independent group of networks contributes to the error of the estimate, linearised.
+        """(G, R, P) contributions of the independent groups of networks to the error of the estimate, linearised.
 
-        Of K0 and K1 at the pairs p, of V4 at its diagonal entries (p, p), in the units of the estimate. The sum over
-        groups is 0, and that of their squares estimates the squared standard error. None below FEWEST groups, for a
-        sample of an older version, and for quantities without sums by group.
+        For K0 and K1 the last axis is the pair p, for V4 the diagonal entry (p, p); units are those of the estimate.
+        The contributions sum to 0 over groups, and the sum of their squares estimates the squared standard error.
+        None with fewer than FEWEST groups, for a sample of an older version, and for quantities without sums by group.
         """
         counts = group_counts(self.shards)
         filled = counts > 0
@@ -212,7 +214,7 @@ class Sample:
             first, square = ("group_residual", "group_change")
         one = self.sums[first][filled]
         if quantity == "V4":
-            # influence (d - m)^2 or y - 2 m R, up to its mean
+            # influence of a network, (d - m)^2 or y - 2 m R, up to its mean
             mean = self.sums["residual" if first == "group_residual" else "deviation"] / self.samples
             one = self.sums[square][filled] - 2 * mean * one
         share = (counts[filled] / self.samples)[:, None, None]
@@ -304,7 +306,7 @@ class Sample:
         return estimates.mean_estimate(self.sums["source"], self.sums["source_2"], self.samples)
 
     def with_leading_order(self) -> Sample:
-        """The same sample with the exact leading order that its paired V4 adds; one read from storage has it then."""
+        """This sample with the exact leading order that its paired V4 needs, so that it is stored with the sample."""
         return replace(self, leading=self._leading)
 
     @cached_property
@@ -320,7 +322,7 @@ class Sample:
     @cached_property
     def _leading(self) -> LeadingOrder | None:
         if self.spec.estimator == "plain" or self.leading is not None or self.samples < 2:
-            return self.leading  # one network has no error to set the series' against
+            return self.leading  # with one network there is no sampling error to compare the series' error with
         value, error = (np.linalg.norm(x, axis=(1, 2)) for x in (self._plain_covariance[0], self._paired_change[1]))
         sampling = np.divide(error, value, out=np.zeros_like(error), where=value > 0).max()
         return leading_order(self.spec, LEADING_ORDER_SHARE * float(sampling))
@@ -329,7 +331,7 @@ class Sample:
     def leading_order_disagrees(self) -> bool:
         """Whether these networks contradict the exact leading order that their paired V4 would add (eq. 7.17).
 
-        V4 is then the plain estimate; a NumericsWarning says so where it is asked for.
+        If so, V4 is the plain estimate, and reading V4 issues a NumericsWarning.
         """
         if self._leading is None:
             return False
@@ -337,7 +339,10 @@ class Sample:
 
     @cached_property
     def _covariance(self) -> Estimate:
-        """The better of the two: what is left of the leading order's series can outweigh the control's gain."""
+        """The better of the plain and the paired estimate of V4.
+
+        The error of the leading order's series can be larger than what the control variate gains.
+        """
         plain = self._plain_covariance
         if self._leading is None:
             return plain
@@ -354,13 +359,13 @@ class Sample:
         return (self._leading.covariance + change, error) if np.sum(error**2) <= np.sum(plain[1] ** 2) else plain
 
     def _widened(self, quantity: str, error: np.ndarray) -> np.ndarray:
-        """Standard errors (R, ...) that hold the factor of their widening."""
+        """Standard errors (R, ...) multiplied by the factor of their widening."""
         widened: np.ndarray = error * self.widening(quantity).factor.reshape(-1, *[1] * (error.ndim - 1))
         return widened
 
     @cached_property
     def _shape(self) -> tuple[np.ndarray, np.ndarray]:
-        """(R, N) relative spread and skewness of each G_aa over networks; 0 where it does not vary."""
+        """Relative spread and skewness of each G_aa over networks, (R, N) each; 0 where G_aa does not vary."""
         raw = self.sums["powers"] / self.samples
         kernel = np.diagonal(to_matrix(self.reference.kernel), axis1=1, axis2=2)
         mean, square, cube = raw[..., 0], raw[..., 1], raw[..., 2]

@@ -1,7 +1,7 @@
 """How an ensemble is cut into shards, and how many of them a target precision needs.
 
-Both follow from the ensemble and from what was simulated, never from workers, time or the machine. Equation numbers
-are those of docs/theory.md.
+Both depend only on the ensemble and on the networks simulated so far, never on workers, time or the machine. Equation
+numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ SHARD_WORK = 2**28
 """Neuron updates (networks x depth x width x inputs) in one shard: some seconds, so a crash loses little."""
 
 FIRST_NETWORKS = 1024
-"""Networks before a standard error counts: its own error is then a few percent at most."""
+"""Smallest number of networks at which a standard error is used; its own error is then a few percent at most."""
 
 GROWTH = 8
-"""Most that the number of networks grows by in one round."""
+"""Largest factor by which the number of networks grows in one round."""
 
 MARGIN = 1.05
-"""Networks over those that the last standard error predicts, so that one more round seldom follows."""
+"""Factor on the number of networks that the last standard error predicts, so that a further round is seldom needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attained:
-    """What a sample attains of a target precision.
+    """How close a sample comes to a target precision.
 
     Attributes:
         spec: the ensemble.
-        error: largest standard error over depth, in the units of the target; infinite where there is nothing to tell.
-        met: whether that is within the target.
+        error: largest standard error over depth, in the units of the target; infinite while it is unknown.
+        met: whether the error is within the target.
         samples: networks in the sample.
     """
 
@@ -49,7 +49,7 @@ class Attained:
 
     @property
     def stopped(self) -> str:
-        """Why no more networks follow: "target met" or "cap reached"; "" where more do."""
+        """Why no more networks follow, "target met" or "cap reached"; "" where more follow."""
         return "target met" if self.met else "cap reached" if self.samples >= self.target.max_samples else ""
 
     def __str__(self) -> str:
@@ -66,28 +66,28 @@ def shard_size(spec: EnsembleSpec) -> int:
 
 
 def networks_in_shard(depth: int, width: int, n_inputs: int) -> int:
-    """The same of an ensemble that is not made yet."""
+    """Networks in one shard of an ensemble with this depth, width and number of inputs; see ``shard_size``."""
     networks = SHARD_WORK // (depth * width * n_inputs)
     return 2 ** min(networks.bit_length() - 1, 16) if networks >= 64 else 64
 
 
 def shards_of(spec: EnsembleSpec, samples: int) -> Shards:
-    """(shard index, networks): full shards and a last, smaller one."""
+    """The shards, as (index, networks), of this number of samples: full shards and perhaps a last, smaller one."""
     size = shard_size(spec)
     full, rest = divmod(samples, size)
     return (*((index, size) for index in range(full)), *(((full, rest),) if rest else ()))
 
 
 def first_round(spec: EnsembleSpec, target: Precision) -> Shards:
-    """The shards to begin with."""
+    """The shards of the first round towards a target precision."""
     return _at_least(FIRST_NETWORKS, shards_of(spec, target.max_samples))
 
 
 def next_round(sample: Sample, target: Precision) -> Shards:
-    """All shards to go on to, those of ``sample`` first; none where the target is met or the cap reached.
+    """All shards of the next round, beginning with those of ``sample``; none if the target is met or the cap reached.
 
-    The standard error falls like 1 / sqrt(networks), which says how many are needed; while it cannot be trusted, so
-    many follow that it can be.
+    Their number follows from the standard error, which falls like 1 / sqrt(networks). While the standard error cannot
+    be trusted, the round has as many networks as are expected to make it reliable.
     """
     now = attained(sample, target)
     if now.stopped:
@@ -99,7 +99,7 @@ def next_round(sample: Sample, target: Precision) -> Shards:
 
 
 def attained(sample: Sample, target: Precision) -> Attained:
-    """How precise the sample is, in the terms of the target; not at all where its errors cannot be trusted yet."""
+    """How close the sample is to the target; its error is infinite while standard errors cannot be trusted."""
     errors = _largest(sample, target.quantity)
     error = errors["absolute" if target.relative is None else "relative"]
     return Attained(spec=sample.spec, target=target, error=error, met=error <= target.bound, samples=sample.samples)
@@ -108,7 +108,7 @@ def attained(sample: Sample, target: Precision) -> Attained:
 def reached(sample: Sample) -> dict[str, dict[str, float | None]]:
     """For each quantity the largest standard error over depth, "absolute" and "relative" as Precision defines them.
 
-    None where the sample is too small to tell.
+    The values are None where the sample is too small for a standard error.
     """
     return {
         quantity: {kind: error if isfinite(error) else None for kind, error in _largest(sample, quantity).items()}
@@ -129,7 +129,7 @@ def _largest(sample: Sample, quantity: str) -> dict[str, float]:
         size = np.full_like(size, size.max())
     relative = np.divide(error, size, out=np.where(error == 0, 0.0, np.inf), where=size > 0)
     known = sample.reliable(quantity)
-    # max alone would pass over NaN where nothing is known
+    # max alone would ignore the NaN of an unknown error
     return {
         kind: float(values.max()) if np.isfinite(values).all() and known.all() else inf
         for kind, values in (("absolute", error), ("relative", relative))
@@ -137,13 +137,16 @@ def _largest(sample: Sample, quantity: str) -> dict[str, float]:
 
 
 def _until_trusted(sample: Sample, quantity: str) -> float:
-    """Growth after which the errors are trusted: what widens them falls like 1 / networks (eq. 7.14)."""
+    """Factor on the number of networks at which the errors are reliable.
+
+    The widening minus 1 falls like 1 / networks (eq. 7.14). Infinite where the factor is unknown.
+    """
     growth = float((sample.widening(quantity).needed.max() - 1) / (LARGEST - 1))
     return growth if isfinite(growth) and growth > 1 else inf
 
 
 def _at_least(networks: int, shards: Sequence[tuple[int, int]]) -> Shards:
-    """The first shards that hold so many networks, or all."""
+    """The first shards that together have at least this number of networks, or all shards."""
     held, count = 0, 0
     while held < networks and count < len(shards):
         held += shards[count][1]

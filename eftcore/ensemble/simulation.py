@@ -35,7 +35,9 @@ def simulate(
     dtype: Literal["float32", "float64"] = "float32",
     progress: Callable[[int, int], None] | None = None,
 ) -> Sample:
-    """Simulate networks of ``width`` neurons, ``samples`` or as many as ``precision`` takes; their sums and estimates.
+    """Simulate networks of ``width`` neurons; returns their sums and estimates as a Sample.
+
+    The number of networks is ``samples``, or as many as ``precision`` requires.
 
     Args:
         model: the network.
@@ -51,7 +53,7 @@ def simulate(
         shard: index of an independent stream; samples of different shards add up.
         depths: recorded layers; default about 100 including 0 and L.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
-        dtype: of the network's state; sums are float64 always.
+        dtype: number type of the network's state; sums are always float64.
         progress: called with (networks done, networks in all).
 
     Raises InputError for bad arguments and where a network leaves the range of ``dtype``, EnvironmentProblem where the
@@ -109,7 +111,7 @@ def _simulate_to(spec: EnsembleSpec, target: Precision, device: str, report: Cal
 def _add(
     total: Sample | None, spec: EnsembleSpec, shards: Shards, device: str, report: Callable[[int, int], None]
 ) -> Sample:
-    """``total`` with those of the shards that it lacks."""
+    """``total`` with those of ``shards`` added that it lacks."""
     networks = sum(count for _, count in shards)
     for index, count in shards[len(total.shards) if total else 0 :]:
         before = total.samples if total else 0

@@ -1,9 +1,9 @@
 """The additive float64 sums over networks from which every estimate and its standard error is computed.
 
 Per network and recorded layer there are four vectors in pair space, all measured from the infinite-width reference:
-d = G - K0 and s = S - E2(K0), and the residuals R, T that are averaged in their place: for the plain estimator R = d,
-T = s; for the paired one R = d - (G~ - K0 + u), T = s - (S~ - E2(K0) + chi u / C_W), whose controls have mean zero
-(docs/theory.md, eq. 7.4).
+d = G - K0 and s = S - E2(K0), and the residuals R and T, which have the means of d and s and are averaged in their
+place. For the plain estimator R = d and T = s. For the paired one R = d - (G~ - K0 + u) and
+T = s - (S~ - E2(K0) + chi u / C_W); the controls in parentheses have mean zero (docs/theory.md, eq. 7.4).
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ LANES = 16
 """Networks that are processed side by side; observations come in bundles of this many."""
 
 UNIT = 8 * LANES
-"""Networks that a processor adds up among themselves before their total joins a shard's sum.
+"""Number of networks that a processor sums up before the total is added to the sum of the shard.
 
-Pieces of a shard are whole units, so that a sum does not depend on how many networks come at once. Another unit would
-add in another order and change the last digits."""
+Pieces of a shard are whole units, so that the sum does not depend on the number of networks in a piece. Another unit
+would add in another order and change the last digits."""
 
 DEVICE_UNIT = 4096
-"""The same for sums that are made on a graphics processor."""
+"""Number of networks that a GPU sums up before the total is added to the sum of the shard."""
 
 GROUPS = 32
-"""Groups that an ensemble's networks fall into, for the joint distribution of errors over depth."""
+"""Number of groups into which the networks of an ensemble are divided, for the joint law of errors over depth."""
 
 GROUP_SUMS = ("group_deviation", "group_square", "group_residual", "group_change")
-"""Sums over the networks of each group; the last two are of the paired estimator alone."""
+"""Names of the sums over the networks of each group; only the paired estimator has the last two."""
 
 POWERS = 8
-"""Highest power sum of G's diagonal: the fourth cumulant's variance needs the eighth."""
+"""Highest power sum of the diagonal of G: the variance of the fourth cumulant needs the eighth."""
 
 GRID_BITS = 22
-"""Bits of a shard's sum below the size of one network's term; fewer for products (see on_grid)."""
+"""Bits that a shard's sum keeps below the size of one network's term; fewer for products (see on_grid)."""
 
 
 def sum_shapes(recorded: int, n_inputs: int, *, paired: bool) -> dict[str, tuple[int, ...]]:
@@ -74,9 +74,9 @@ def sum_shapes(recorded: int, n_inputs: int, *, paired: bool) -> dict[str, tuple
 
 
 def group_shapes(recorded: int, n_inputs: int, *, paired: bool) -> dict[str, tuple[int, ...]]:
-    """Names and shapes (GROUPS, R, P) of the sums by group, of d_p, d_p^2 and, paired, of R_p and y_pp.
+    """Names and shapes (GROUPS, R, P) of the sums by group: of d_p and d_p^2 and, if paired, of R_p and y_pp.
 
-    Samples of older versions lack them.
+    Samples of older versions lack these sums.
     """
     shape = (GROUPS, recorded, n_inputs * (n_inputs + 1) // 2)
     return dict.fromkeys(GROUP_SUMS if paired else GROUP_SUMS[:2], shape)
@@ -114,7 +114,7 @@ def on_grid(sums: dict[str, np.ndarray], spec: EnsembleSpec, reference: Referenc
 
 
 def unpack(packed: np.ndarray, pairs: int) -> np.ndarray:
-    """(R, packed) to the symmetric (R, P, P)."""
+    """Symmetric matrices (R, P, P) from their packed upper triangles (R, packed)."""
     row, column = np.triu_indices(pairs)
     full = np.empty((len(packed), pairs, pairs))
     full[:, row, column] = full[:, column, row] = packed
@@ -122,7 +122,7 @@ def unpack(packed: np.ndarray, pairs: int) -> np.ndarray:
 
 
 def _sizes(spec: EnsembleSpec, reference: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Size of one network's d (R, P), s (R, P) and G Q products (R, packed); and of R and T relative to d and s."""
+    """Sizes of one network's d (R, P), s (R, P) and G Q products (R, packed), and of R and T relative to d and s."""
     n_inputs = spec.kernel.n_inputs
     first, second = pair_indices(n_inputs)
     fluctuation = spec.width**-0.5
@@ -141,7 +141,7 @@ def _diagonal(pairs: np.ndarray, spec: EnsembleSpec) -> np.ndarray:
 
 
 def _outer(vector: np.ndarray) -> np.ndarray:
-    """(R, P) to the packed (R, packed) products."""
+    """(R, packed) products x_p x_q, p <= q, of the vectors (R, P)."""
     row, column = np.triu_indices(vector.shape[1])
     products: np.ndarray = vector[:, row] * vector[:, column]
     return products

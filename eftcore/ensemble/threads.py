@@ -1,4 +1,4 @@
-"""Compiled functions that release Python's lock, in several threads."""
+"""Several threads for compiled functions, which release Python's global lock."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from numba import config
 
 _PARTS = 4
-"""Parts of the work for each thread: with other programs on the machine, threads are not equally fast."""
+"""Number of parts of the work for each thread: with other programs on the machine, threads are not equally fast."""
 
 
 def thread_count() -> int:
-    """Processors that this process may use, or NUMBA_NUM_THREADS where that is set."""
+    """Number of processors that this process may use, or NUMBA_NUM_THREADS where that is set."""
     return int(config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 

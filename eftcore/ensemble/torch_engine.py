@@ -1,4 +1,4 @@
-"""The general engine: any activation, both samplers, any torch device. A chunk of networks at a time."""
+"""The general engine, by torch: any activation, both samplers, any torch device (docs/theory.md, section 7)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _CHUNK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 27}
 _CHUNK_NETWORKS = {"cpu": 1024, "cuda": 1 << 16}
 
 _WHITEN_RTOL = 1e-6
-"""Eigenvalues of Q below this times the largest count as zero where an increment is whitened."""
+"""Eigenvalues of Q below this fraction of the largest count as zero when an increment is whitened (eq. 7.2)."""
 
 
 class TorchEngine:
-    """Observations of one shard, chunk by chunk; chunk sizes follow from the ensemble and the kind of device alone.
+    """Observations of one shard, chunk by chunk; chunk sizes depend only on the ensemble and the kind of device.
 
-    The networks of a chunk are drawn together, and followed together where memory allows it.
-    With ``keep`` the observations stay on the device, for eftcore.ensemble.gpu.moments.
+    The networks of a chunk share one random stream, and are simulated together where memory allows it. With ``keep``
+    the observations stay on the device, where eftcore.ensemble.gpu.moments sums them.
     """
 
     def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int, device: str, keep: bool = False) -> None:
@@ -40,7 +40,7 @@ class TorchEngine:
         self._keep = keep
         activation = get_activation(spec.model.activation)
         self._activation = activation.torch
-        # on a graphics processor sigma and the conversion of its values become one pass over the state
+        # on a GPU, torch.compile makes sigma and the conversion of its values one pass over the state
         self._fire = torch.compile(self._fired) if keep and activation.builtin and device == "cuda" else self._fired
         self._row = {layer: row for row, layer in enumerate(spec.depths)}
         first, second = pair_indices(spec.kernel.n_inputs)
@@ -78,7 +78,7 @@ class TorchEngine:
                     break
 
     def _observed(self, seen: torch.Tensor, networks: int) -> Any:
-        """The first ``networks`` of a piece as they are yielded."""
+        """The observations of the first ``networks`` networks of a piece, in the layout of ``observations``."""
         if self._keep:
             return seen[None, ..., :networks].contiguous()
         observed = seen.cpu().numpy()
@@ -88,7 +88,7 @@ class TorchEngine:
         return np.ascontiguousarray(np.moveaxis(bundles, -2, 0))
 
     def _piece(self, chunk: int, first: int, count: int) -> torch.Tensor:
-        """(R, 2 or 4, P, networks) of ``count`` networks of a chunk, one batch of them after the other."""
+        """(R, 2 or 4, P, networks) observations of ``count`` networks of a chunk, simulated batch by batch."""
         shape = (len(self._row), 4 if self._paired else 2, len(self._first), count)
         out = torch.empty(shape, dtype=torch.float64, device=self._device)
         for begin in range(0, count, self._batch.networks):
@@ -97,7 +97,7 @@ class TorchEngine:
         return out
 
     def _simulate(self, chunk: int, networks: slice, out: torch.Tensor) -> None:
-        """Write (R, 2 or 4, P, networks) of these networks of a chunk to ``out``."""
+        """Simulate these networks of a chunk and write their observations (R, 2 or 4, P, networks) to ``out``."""
         spec, model = self._spec, self._spec.model
         generator = torch.Generator(self._device)
         generator.manual_seed(stream_key(spec, self._shard, chunk) >> 1)
@@ -149,7 +149,7 @@ class TorchEngine:
             increment = increment + model.bias_variance**0.5 * draw(width, 1)
         if not self._paired:
             return increment, increment
-        # where Q is singular the increment says nothing about z, so that z is drawn anew there
+        # in directions where Q is singular the increment does not determine z, so z is drawn anew there
         solid = values > _WHITEN_RTOL * values[:, -1:]
         inverse = torch.where(solid, values, 1.0).rsqrt()
         along = increment.double() @ vectors
@@ -158,7 +158,7 @@ class TorchEngine:
         return increment, normal.to(self._dtype)
 
     def _fired(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """sigma(state), and (networks, N, N) its mean products."""
+        """sigma(state), and the means over neurons of its products, (networks, N, N)."""
         fired = self._activation(state)
         return fired, self._mean_product(fired)
 
@@ -171,7 +171,7 @@ class TorchEngine:
         return matrix[:, self._first, self._second]
 
     def _chi(self, layer: int, response: torch.Tensor) -> torch.Tensor:
-        """(networks, P) susceptibility times response."""
+        """(networks, P) chi u: the susceptibility of a layer times the response u."""
         return (self._response[layer] * response[:, self._neighbours]).sum(-1)
 
     def _double(self, array: np.ndarray) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Closed forms of E2 = <sigma(phi_a) sigma(phi_b)>, phi ~ N(0, K), with gradient and Hessian in (K_aa, K_ab, K_bb).
 
-Every entry is a sum whose terms do not cancel, or that knows how far they do (eftcore.gaussian.summed). One input has
-formulas of its own: there the sums over the columns of the gradient and Hessian of two inputs would cancel.
+Every entry is a sum that carries a bound of its rounding error, because its terms may cancel (eftcore.gaussian.summed).
+<sigma^2> of one input has formulas of its own: computed from the gradient and Hessian of two inputs, its derivatives
+would be sums over columns that cancel.
 
 Sources: ReLU family, Cho & Saul 2009 (arc-cosine kernel of order 1); erf, Williams 1996; GELU, Tsuchida et al. 2020
 (arXiv:2002.08517), rederived here with Stein's identity; sin, cos and linear are elementary.
@@ -19,17 +20,18 @@ from eftcore.activations import Activation
 from eftcore.gaussian.summed import Summed, correlation, half_gap
 
 PROPORTIONAL = 2e-15
-"""A kinked sigma takes inputs with 1 - rho^2 up to this for proportional: rounding of K itself makes as much."""
+"""Inputs with 1 - rho^2 up to this count as proportional for a kinked sigma: rounding of K alone can make it as large.
+"""
 
 
 @dataclass(frozen=True)
 class PairEntries:
-    """E2 of two inputs with its derivatives.
+    """E2 of two inputs and its derivatives.
 
     Attributes:
         value: (...) E2 (eq. 1.6).
-        gradient: by K_aa, K_ab, K_bb; each (...).
-        hessian: by aa aa, aa ab, aa bb, ab ab, ab bb, bb bb; each (...).
+        gradient: derivatives by K_aa, K_ab, K_bb; each (...).
+        hessian: second derivatives by (aa, aa), (aa, ab), (aa, bb), (ab, ab), (ab, bb), (bb, bb); each (...).
     """
 
     value: Summed
@@ -39,11 +41,11 @@ class PairEntries:
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """E2 of one input and of two.
+    """Closed forms of <sigma^2> for one input and of E2 for two.
 
     Attributes:
-        single: (...) K to <sigma^2> and its first and second derivative in K.
-        pair: K_aa, K_ab, K_bb, each (...), to their entries.
+        single: function of K, (...), that returns <sigma^2> and its first and second derivative in K.
+        pair: function of K_aa, K_ab, K_bb, each (...), that returns their PairEntries.
     """
 
     single: Callable[[np.ndarray], tuple[Summed, Summed, Summed]]
@@ -77,7 +79,7 @@ def _linear() -> ClosedForm:
 
 
 def _leaky_relu(slope: float = 0.0) -> ClosedForm:
-    """sigma = slope x + (1 - slope) relu(x), and <x_a relu(x_b)> = K_ab / 2: the linear part is slope K_ab."""
+    """Leaky ReLU, slope x + (1 - slope) relu(x). With <x_a relu(x_b)> = K_ab / 2 its linear part adds slope K_ab."""
     power, scale = (1 + slope**2) / 2, (1 - slope) ** 2
 
     def single(k: np.ndarray) -> tuple[Summed, Summed, Summed]:
@@ -98,7 +100,7 @@ def _leaky_relu(slope: float = 0.0) -> ClosedForm:
         safe_left, safe_right = np.where(a > 0, left, np.inf), np.where(b > 0, right, np.inf)
         inverse = np.divide(1.0, sine, out=np.zeros_like(sine), where=sine > 0) * (scale / (8 * np.pi))
         wedge = np.where(flat, np.maximum(c, 0.0) * np.pi, left * right * _sine_less(angle))
-        # these two cancel for slope < 0 alone
+        # the two terms cancel only for slope < 0
         value = Summed.of(slope * c, scale / (2 * np.pi) * wedge)
         across = Summed.of(slope + np.zeros_like(c), scale / (2 * np.pi) * angle)
         gradient = (
@@ -125,7 +127,7 @@ def _leaky_relu(slope: float = 0.0) -> ClosedForm:
 
 
 def _sine_less(angle: np.ndarray) -> np.ndarray:
-    """sin x - x cos x, by its series sum_k (-1)^(k+1) 2k x^(2k+1) / (2k+1)! where that would cancel."""
+    """sin x - x cos x; where that cancels, by its series sum_k (-1)^(k+1) 2k x^(2k+1) / (2k+1)!."""
     small = np.minimum(angle, 1.0)
     square, term, series = small * small, small, np.zeros_like(small)
     for k in range(1, 11):
@@ -148,7 +150,7 @@ def _erf(scale: float) -> ClosedForm:
         )
 
     def pair(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> PairEntries:
-        """E2 as an angle, without loss near its ends (eq. 6.10)."""
+        """E2 of erf by atan2 in place of arcsin, which would lose digits where its argument is near 1 (eq. 6.10)."""
         _, rest = correlation(a, c, b)
         a, c, b = unit * a, unit * c, unit * b
         alpha, beta = 1 + a, 1 + b
@@ -174,12 +176,12 @@ def _erf(scale: float) -> ClosedForm:
 
 def _gelu() -> ClosedForm:
     def single(k: np.ndarray) -> tuple[Summed, Summed, Summed]:
-        """(eq. 6.21)"""
+        """<sigma^2> of GELU for one input, with its first and second derivative in K (eq. 6.21)."""
         alpha, square = 1 + k, 1 + 2 * k
         root, part = np.sqrt(square), k / (1 + k)
         half = np.arctan2(root, -k) / (2 * np.pi)
         front = 1 / (2 * np.pi * root)
-        # powers of 1 / (1 + K) and K / (1 + K) alone: no large number is raised to a power
+        # written in powers of 1 / (1 + K) and K / (1 + K), so that no large number is raised to a power
         poly = (5 + k * 11) / alpha + 4 * part * k
         curve = Summed.of(6 / alpha**3, 18 * part / alpha**2, 11 * part**2 / alpha, -5 * part**3)
         return (
@@ -189,7 +191,7 @@ def _gelu() -> ClosedForm:
         )
 
     def pair(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> PairEntries:
-        """(eq. 6.11, 6.20)"""
+        """E2 of GELU for two inputs (eq. 6.11), with its gradient and Hessian (eq. 6.20)."""
         _, rest = correlation(a, c, b)
         alpha, beta = 1 + a, 1 + b
         spread = rest * a * b
@@ -247,7 +249,7 @@ def _gelu_curvature(b: np.ndarray, c: np.ndarray, alpha: np.ndarray, beta: np.nd
 
 
 def _waves(sign: float) -> Callable[[], ClosedForm]:
-    """sin (sign = -1) and cos (+1)."""
+    """A function that returns the closed form of sin (sign = -1) or of cos (sign = +1)."""
 
     def build() -> ClosedForm:
         def single(k: np.ndarray) -> tuple[Summed, Summed, Summed]:
@@ -256,7 +258,7 @@ def _waves(sign: float) -> Callable[[], ClosedForm]:
             return Summed.of(value), Summed.of(-sign * fast), Summed.of(2 * sign * fast)
 
         def pair(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> PairEntries:
-            """(eq. 6.12)"""
+            """E2 of sin or cos for two inputs, with its gradient and Hessian (eq. 6.12)."""
             near = np.exp(half_gap(a, c, b)) / 2
             # sinh by expm1: no cancellation at small K
             sinh = -np.sign(c) * near * np.expm1(-2 * np.abs(c))

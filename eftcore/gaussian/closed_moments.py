@@ -1,7 +1,7 @@
-"""Closed forms on stacks of kernels, exact to rounding or with that rounding made large on purpose.
+"""Closed forms of E2 and its derivatives on stacks of kernels, as they are or moved by the bound of their rounding.
 
-A closed form has no second resolution to compare with. What its rounding does to a solution shows when the same
-equations are solved once more with every entry moved by its own rounding bound.
+A closed form has no second resolution to compare with. To see what its rounding errors do to a solution, the same
+equations are solved once more with every entry moved by its own rounding bound (eq. 6.22).
 Equation numbers are those of docs/theory.md.
 """
 
@@ -19,7 +19,8 @@ ROUNDING = 16 * 2.0**-52
 
 _KERNEL_ROUNDING = 4 * 2.0**-52
 
-# fractions of the bound by which value, gradient and Hessian move (eq. 6.22)
+# fractions of the rounding bound by which value, gradient and Hessian of two inputs move (eq. 6.22); _OWN are those of
+# one input, and of two equal or proportional inputs
 _OWN = (1.0, -0.8, 0.9)
 _VALUE = -0.7
 _GRADIENT = np.array([0.9, -1.0, 0.8])
@@ -27,17 +28,17 @@ _HESSIAN = np.array([[1.0, -0.9, 0.7], [-0.9, -1.0, 0.8], [0.7, 0.8, 0.9]])
 
 
 class ClosedMoments:
-    """E2 and its derivatives at a stack of kernels, with what bounds their rounding.
+    """E2 and its derivatives at a stack of kernels, with bounds of their rounding errors.
 
     Attributes:
         value: (..., P) E2 (eq. 1.6).
-        gradient: (..., P, 3) and
-        hessian: (..., P, 3, 3), in the layout of PairMoments.
-        value_size, gradient_size, hessian_size: sums of absolute terms, same shapes; ROUNDING times them bounds the
-            rounding error (eq. 6.18).
+        gradient: (..., P, 3) first derivatives, in the layout of PairMoments.
+        hessian: (..., P, 3, 3) second derivatives, in the layout of PairMoments.
+        value_size, gradient_size, hessian_size: sums of absolute terms, of the same shapes; ROUNDING times these sums
+            bounds the rounding errors (eq. 6.18).
 
-    Two equal inputs (or, for odd and even sigma, opposite ones) move together for good, so only the derivative along
-    K_aa counts: it is written into the column of K_ab.
+    Two equal inputs (or, for odd and even sigma, opposite ones) stay equal at all depths, so only the derivative of
+    <sigma^2> in K_aa counts: it is written into the column of K_ab.
     """
 
     def __init__(self, form: ClosedForm, parity: Parity | None, kernel: np.ndarray, disturbed: bool = False) -> None:
@@ -89,7 +90,7 @@ class ClosedMoments:
         value[where], size[where] = entry.value, entry.size
 
     def _disturb(self, tied: np.ndarray) -> None:
-        """Move every entry by a fixed fraction of its bound: the same at all depths, and the same for equal inputs."""
+        """Move every entry by a fixed fraction of its rounding bound, the same at all depths and for equal inputs."""
         self.value += ROUNDING * self.value_size * np.where(tied, _OWN[0], _VALUE)
         self.gradient += ROUNDING * self.gradient_size * np.where(tied[..., None], _OWN[1], _GRADIENT)
         self.hessian += ROUNDING * self.hessian_size * np.where(tied[..., None, None], _OWN[2], _HESSIAN)

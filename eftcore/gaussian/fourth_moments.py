@@ -1,7 +1,8 @@
 """Cov(sigma sigma, sigma sigma) = E4 - E2 E2 over pair space: up to four inputs at once (docs/theory.md, section 5).
 
-One or two different inputs: one-dimensional integrals and Mehler series. Three and four: Wick series, where E4 of four
-inputs is computed once, as the covariance of those two pairs of them that are the least correlated.
+Entries with one or two different inputs are one-dimensional integrals and Mehler series. Entries with three or four are
+Wick series. E4 of four inputs is symmetric in them and is computed once, as the covariance of the two pairs that are
+least correlated.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def sigma_covariance(
 
 
 def _highest_order(terms: int, n_inputs: int) -> int:
-    """The Wick order that goes with a number of Mehler terms: more terms, more orders, for any number of inputs."""
+    """The highest Wick order for a number of Mehler terms; it rises with the terms, for any number of inputs."""
     order = 8 + terms // 4 if terms <= 256 else 72 + 32 * int(np.log2(terms / 256))
     # orders up to m cost 2 m^3 / 3 for each set of three or four inputs
     sets = comb(n_inputs, 4) + n_inputs * comb(n_inputs - 1, 2)
@@ -58,7 +59,7 @@ def _highest_order(terms: int, n_inputs: int) -> int:
 def _series(
     engine: MehlerExpectations, kernel: np.ndarray, e2: np.ndarray, basis: Components, covariance: np.ndarray
 ) -> None:
-    """Entries of ``covariance`` (R, P, P) that touch three and four different inputs (eq. 5.8)."""
+    """Fill the entries of ``covariance`` (R, P, P) with three and four different inputs (eq. 5.8)."""
     table = pair_table(kernel.shape[-1])
     series = WickSeries(engine, kernel, basis)
     products, white = series.products(), series.white
@@ -89,7 +90,7 @@ def _others(a: int, n_inputs: int) -> list[tuple[int, int]]:
 
 
 def _set_two(covariance: np.ndarray, second_moment: np.ndarray, functions: PairFunctions, n_inputs: int) -> None:
-    """Entries that touch one or two different inputs, without truncation."""
+    """Fill the entries of ``covariance`` with one or two different inputs, which need no truncated Wick series."""
     first, second = pair_indices(n_inputs)
     table = pair_table(n_inputs)
     e2 = second_moment

@@ -17,7 +17,7 @@ REACH = 12.5
 
 
 _BLOCK = 256
-"""Orders that are summed over the nodes at once."""
+"""Number of Hermite orders that are summed over the nodes at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class LineRule:
 
     Attributes:
         nodes: (J,), symmetric about 0.
-        table: (J, M), weight_j * h_k(nodes_j); column 0 holds the plain weights.
+        table: (J, M), weight_j * h_k(nodes_j); column 0 holds the weights, since h_0 = 1.
         functions: (J, M), sqrt(weight_j) * h_k(nodes_j); the columns are orthonormal.
     """
 
@@ -35,12 +35,12 @@ class LineRule:
     functions: np.ndarray
 
     def coefficients(self, values: np.ndarray) -> np.ndarray:
-        """(..., J) values to (..., M) coefficients <f h_k>."""
+        """Hermite coefficients <f h_k>, (..., M), of f given by its values at the nodes, (..., J)."""
         found: np.ndarray = values @ self.table
         return found
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """(..., J) values to (...) <f>."""
+        """<f>, (...), of f given by its values at the nodes, (..., J)."""
         found: np.ndarray = values @ self.table[:, 0]
         return found
 
@@ -57,9 +57,10 @@ def hermite_functions(z: np.ndarray, count: int) -> np.ndarray:
 
 
 def high_coefficients(rule: LineRule, values: np.ndarray, count: int, first: int = 0) -> np.ndarray:
-    """(M, J) values to (M, count - first) coefficients <f h_k>, k = first .. count - 1, without a table of all orders.
+    """Coefficients <f h_k>, k = first .. count - 1, shape (M, count - first), from values at the nodes, (M, J).
 
-    Same as ``rule.coefficients``; the nodes must be dense enough for the highest order (MehlerExpectations.resolving).
+    The numbers are those of ``rule.coefficients``, but no table of all orders is held in memory. The nodes must be
+    dense enough for the highest order (MehlerExpectations.resolving).
 
     >>> rule = trapezoidal_rule(0.25, 5)
     >>> bool(np.allclose(high_coefficients(rule, rule.nodes[None] ** 2, 5), rule.coefficients(rule.nodes**2)))
@@ -103,8 +104,8 @@ def concentrated_rule(step: float, width: float, count: int) -> LineRule:
 
     For a sigma whose scale in z, 1 / sqrt(K), is far below 1 (saturated inputs). Poles on the imaginary axis beyond
     i width, such as those of tanh(sqrt(K) z), lie at Im u >= pi / 2, so the error exp(-pi^2 / step) does not depend on
-    K, and a width that is too small costs a few nodes alone (eq. 6.23). Nowhere are nodes sparser than
-    trapezoidal_rule's at the same step.
+    K, and a width that is too small costs only a few more nodes (eq. 6.23). The nodes are nowhere sparser than those of
+    trapezoidal_rule at the same step.
 
     >>> rule = concentrated_rule(0.25, 1e-3, 5)
     >>> mean = rule.mean(np.tanh(1e3 * rule.nodes) ** 2)
@@ -173,7 +174,8 @@ def gauss_hermite_nodes(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of the Gauss-Hermite rule for z ~ N(0, 1) (eq. 6.7)."""
     nodes = eigvalsh_tridiagonal(np.zeros(count), np.sqrt(np.arange(1.0, count)))
     for _ in range(2):
-        # Newton on h_count, with derivative sqrt(count) h_{count - 1}; functions, unlike polynomials, do not overflow
+        # Newton's method on h_count, with derivative sqrt(count) h_{count - 1}; Hermite functions, unlike polynomials,
+        # do not overflow
         psi = hermite_functions(nodes, count + 1)
         nodes = nodes - psi[:, count] / (np.sqrt(count) * psi[:, count - 1])
     nodes = (nodes - nodes[::-1]) / 2

@@ -1,6 +1,6 @@
 """Second-order forward automatic differentiation in the three kernel entries (K_aa, K_ab, K_bb) of a pair.
 
-The tensor Gauss-Hermite rule states E2 once; the exact derivatives of that rule follow.
+The tensor Gauss-Hermite rule is written for E2 alone; jets give the exact first and second derivatives of that rule.
 Equation numbers are those of docs/theory.md.
 """
 
@@ -18,9 +18,9 @@ class Jet:
     """A value with its exact first and second derivatives.
 
     Attributes:
-        value: (...)
-        gradient: (..., 3)
-        hessian: (..., 3, 3)
+        value: (...).
+        gradient: (..., 3) derivatives by K_aa, K_ab, K_bb.
+        hessian: (..., 3, 3) second derivatives.
     """
 
     value: np.ndarray
@@ -29,7 +29,7 @@ class Jet:
 
     @classmethod
     def variables(cls, *values: np.ndarray) -> tuple[Jet, ...]:
-        """The three independent variables at these values."""
+        """The three independent variables K_aa, K_ab, K_bb as jets at these values."""
         shape = np.shape(values[0])
         hessian = np.zeros((*shape, VARIABLES, VARIABLES))
         unit = np.eye(VARIABLES)
@@ -39,7 +39,7 @@ class Jet:
         )
 
     def apply(self, value: np.ndarray, slope: np.ndarray, curvature: np.ndarray) -> Jet:
-        """f(self), given f, f' and f'' at self.value (eq. 6.13)."""
+        """The jet of f(self), by the chain rule from f, f' and f'' at self.value (eq. 6.13)."""
         outer = self.gradient[..., :, None] * self.gradient[..., None, :]
         return Jet(
             value,

@@ -1,7 +1,8 @@
 """Expectations <g(phi_a) h(phi_b)> of any one-input functions built from sigma and its derivatives.
 
-Functions are named by (power of sigma, derivative structure): see PairFunctions.NAMES. Smooth sigma uses values on the
-nodes; kinked sigma integrates by parts, (sigma^k)^(i) -> Hermite shift, with its pointwise slope where that is regular.
+Each function has a short name, listed in PairFunctions, for a product of powers of sigma and its derivatives. A smooth
+sigma is evaluated on the nodes of the rule. For a kinked sigma, derivatives are moved onto the Hermite polynomials by
+parts, or its slope away from the kinks is used where the function remains regular.
 Equation numbers are those of docs/theory.md.
 """
 
@@ -14,7 +15,7 @@ from eftcore.pairs import pair_indices
 
 
 class PairFunctions:
-    """One-dimensional values and Hermite coefficients at every distinct variance of a stack of kernels.
+    """Values and Hermite coefficients of functions of sigma at the U distinct variances of R kernels.
 
     Names, with s = sigma: "1", "s", "s2", "s3", "s4" (powers), "d" (s'), "ds" (s' s), "dss" (s' s^2),
     "c" (s''), "cs" (s'' s), "css" (s'' s^2), "o" (half of (s^2)''), "os2" (that times s^2).
@@ -82,13 +83,13 @@ class PairFunctions:
         return found
 
     def coefficients(self, name: str) -> np.ndarray:
-        """(U, terms)"""
+        """(U, terms) Hermite coefficients of the named function at every distinct variance."""
         if name not in self._coefficients:
             self._coefficients[name] = self._project(self._values[name])
         return self._coefficients[name]
 
     def single(self, name: str) -> np.ndarray:
-        """(R, N) <g(phi_a)>."""
+        """(R, N) <g(phi_a)> for the named function g."""
         return self.coefficients(name)[:, 0][self.where]
 
     def mean(self, left: str, right: str) -> np.ndarray:

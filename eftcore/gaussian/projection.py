@@ -35,7 +35,7 @@ def project(
     Args:
         kernel: (R, N, N) K0.
         sigma_sigma: (R, P, P) Cov(xi^S, xi^S).
-        neighbours: (P, 3) positions of aa, ab, bb.
+        neighbours: (P, 3) positions in pair space of the pairs aa, ab, bb of p = (a, b).
     """
     assert moments.gradient is not None
     assert moments.hessian is not None
@@ -88,7 +88,7 @@ def _least_squares(gram: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _share_duplicates(found: np.ndarray, functions: PairFunctions, aa: np.ndarray, bb: np.ndarray) -> None:
-    """Equal inputs of a kinked sigma: D_ab f stands for the whole derivative, as for the pair (a, a)."""
+    """For equal inputs of a kinked sigma, let D_ab f be the whole derivative along K_aa, as for the pair (a, a)."""
     if functions.smooth or not functions.tied.any():
         return
     rows, pairs = np.nonzero(functions.tied)

@@ -1,7 +1,7 @@
-"""Sums that know what they cancel, and products that lose nothing: floating-point arithmetic for the closed forms.
+"""Sums with a bound of their rounding error, and exact products: floating-point arithmetic for the closed forms.
 
 A sum of terms t_i, each right to a few units in the last place, is right to a few units of sum |t_i|. Carrying that
-``size`` along turns every closed form into a value and a bound of its own rounding error.
+sum of absolute values, ``size``, along turns every closed form into a value and a bound of its rounding error.
 Equation numbers are those of docs/theory.md.
 """
 
@@ -19,8 +19,8 @@ class Summed:
     """A value with the sum of the absolute terms that made it (eq. 6.18).
 
     Attributes:
-        value: (...)
-        size: (...), >= |value|; the rounding error is a few units in the last place of it.
+        value: (...) the sum.
+        size: (...) sum of the absolute terms, >= |value|; the rounding error is a few units in the last place of size.
     """
 
     value: np.ndarray
@@ -44,7 +44,7 @@ class Summed:
 
     @staticmethod
     def least(one: Summed, other: Summed) -> Summed:
-        """Two ways of writing the same thing: element by element the one that cancels less."""
+        """Of two ways of computing the same number, element by element the one with the smaller rounding bound."""
         better = other.size < one.size
         return Summed(np.where(better, other.value, one.value), np.where(better, other.size, one.size))
 
@@ -63,7 +63,7 @@ def _high(x: np.ndarray) -> np.ndarray:
 
 
 def half_gap(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|c| - (a + b) / 2, to full precision however much it cancels."""
+    """|c| - (a + b) / 2, to full precision however much the terms cancel."""
     total = a + b
     shift = total - a
     lost = (a - (total - shift)) + (b - shift)
@@ -76,9 +76,9 @@ def half_gap(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def correlation(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(rho, 1 - rho^2) of variances a, b and covariance c, with every digit that the three numbers hold (eq. 6.19).
+    """(rho, 1 - rho^2) for variances a, b and covariance c, without cancellation, from exact products (eq. 6.19).
 
-    Works on mantissas, so that neither large nor denormal variances leave the range; rho = 0 at variance 0.
+    The mantissas are multiplied, so that neither large nor denormal variances overflow; rho = 0 at variance 0.
 
     >>> rho, rest = correlation(np.array(4e-320), np.array(4e-320), np.array(4e-320))
     >>> rho.item(), rest.item()

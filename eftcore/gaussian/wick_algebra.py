@@ -1,8 +1,9 @@
 """Linear maps of two variables acting on their Wick powers h_i(z_1) h_j(z_2) of one order k = i + j.
 
-Substituting z -> M z mixes the k + 1 powers of one order alone. A rotation is diagonal in the circular basis
-(eigenvectors of the angular momentum), a diagonal M in the powers themselves; so a general M, by its singular values,
-costs two products with fixed matrices, the same for all pairs: no polynomial is multiplied out, and nothing cancels.
+Substituting z -> M z mixes only the k + 1 powers of the same order. A rotation is diagonal in the circular basis
+(eigenvectors of the angular momentum), and a diagonal M is diagonal in the powers themselves. A general M is, by its
+singular value decomposition, a rotation, a diagonal matrix and a rotation. It costs two products with fixed matrices,
+which are the same for all pairs; no polynomial is multiplied out, and nothing cancels.
 Equation numbers are those of docs/theory.md.
 """
 
@@ -17,13 +18,13 @@ from scipy.linalg import eigh_tridiagonal
 
 @dataclass(frozen=True, eq=False)
 class Circular:
-    """The circular basis of one order k; real data need the momenta k % 2, .., k - 2, k alone, C of them.
+    """The circular basis of one order k; real coefficients need only the C angular momenta k % 2, .., k - 2, k.
 
     Attributes:
-        to_even: (k // 2 + 1, C) from the coefficients with even i to the real parts.
-        to_odd: ((k + 1) // 2, C) from those with odd i to the imaginary parts.
-        from_even: (C, k // 2 + 1) back.
-        from_odd: (C, (k + 1) // 2) back.
+        to_even: (k // 2 + 1, C) matrix from the coefficients with even i to the real parts.
+        to_odd: ((k + 1) // 2, C) matrix from the coefficients with odd i to the imaginary parts.
+        from_even: (C, k // 2 + 1) matrix from the real parts to the coefficients with even i.
+        from_odd: (C, (k + 1) // 2) matrix from the imaginary parts to the coefficients with odd i.
     """
 
     to_even: np.ndarray
@@ -34,7 +35,10 @@ class Circular:
 
 @lru_cache(maxsize=256)
 def circular(order: int) -> Circular:
-    """Rotating by an angle multiplies component m by exp(i m angle); the generator is tridiagonal in the powers."""
+    """The circular basis of an order, from the eigenvectors of the generator of rotations.
+
+    The generator is tridiagonal in the Wick powers; a rotation by an angle multiplies component m by exp(i m angle).
+    """
     i = np.arange(order)
     values, vectors = eigh_tridiagonal(np.zeros(order + 1), np.sqrt((i + 1) * (order - i)))
     keep = slice((order + 1) // 2, None)
@@ -46,7 +50,7 @@ def circular(order: int) -> Circular:
 
 
 def to_circular(order: int, powers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(..., k + 1) coefficients by increasing i to real and imaginary parts (..., C)."""
+    """Real and imaginary parts, (..., C) each, of coefficients (..., k + 1) by increasing i, in the circular basis."""
     basis = circular(order)
     even, odd = (np.ascontiguousarray(powers[..., start::2]) for start in (0, 1))
     return even @ basis.to_even, odd @ basis.to_odd
@@ -60,7 +64,10 @@ class Turn:
         self.cos, self.sin = phases.real.copy(), phases.imag.copy()
 
     def powers(self, order: int, parts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """(m, C) circular components of the first m <= M to (m, k + 1) coefficients of the rotated polynomials."""
+        """(m, k + 1) coefficients of the rotated polynomials of the first m <= M pairs.
+
+        ``parts`` are real and imaginary parts, (m, C) each, in the circular basis.
+        """
         basis = circular(order)
         real, imaginary = parts
         count, momenta = len(real), slice(order % 2, order + 1, 2)
@@ -72,10 +79,13 @@ class Turn:
 
 
 class Substitution:
-    """z -> M z for M = R(left) diag(s_1, s_2) R(right), |s_2| <= s_1 <= 1 between orthonormal variables."""
+    """The substitution z -> M z, with M = R(left) diag(s_1, s_2) R(right) by its singular value decomposition.
+
+    M holds correlations between orthonormal variables, so that |s_2| <= s_1 <= 1.
+    """
 
     def __init__(self, matrix: np.ndarray, highest: int) -> None:
-        """(M, 2, 2)"""
+        """Decompose M matrices, (M, 2, 2), and prepare powers of their singular values up to order ``highest``."""
         (a, b), (c, d) = matrix[:, 0].T, matrix[:, 1].T
         size, skew = np.hypot(a + d, c - b) / 2, np.hypot(a - d, c + b) / 2
         one, two = np.arctan2(c + b, a - d), np.arctan2(c - b, a + d)
@@ -85,7 +95,7 @@ class Substitution:
         self.second = _powers(size - skew, highest)
 
     def scaled(self, order: int, parts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """(m, k + 1) coefficients of the first m <= M after the left rotation and the scaling."""
+        """(m, k + 1) coefficients of the first m <= M polynomials after the left rotation and the scaling."""
         found = self.left.powers(order, parts)
         found *= self.first[: len(found), : order + 1]
         found *= self.second[: len(found), order::-1]
@@ -93,14 +103,14 @@ class Substitution:
 
 
 def largest_correlation(matrix: np.ndarray) -> np.ndarray:
-    """(..., 2, 2) to (...): the largest singular value, the first canonical correlation."""
+    """(...) largest singular value of each matrix (..., 2, 2) of correlations: the first canonical correlation."""
     a, b, c, d = np.moveaxis(matrix.reshape(*matrix.shape[:-2], 4), -1, 0)
     largest: np.ndarray = (np.hypot(a + d, c - b) + np.hypot(a - d, c + b)) / 2
     return largest
 
 
 def _powers(x: np.ndarray, highest: int) -> np.ndarray:
-    """(M,) to (M, highest + 1): x^0 .. x^highest."""
+    """(M, highest + 1) powers x^0 .. x^highest of x, (M,)."""
     found = np.empty((len(x), highest + 1), dtype=x.dtype)
     found[:, 0] = 1.0
     found[:, 1:] = x[:, None]
@@ -108,12 +118,12 @@ def _powers(x: np.ndarray, highest: int) -> np.ndarray:
 
 
 def shear(powers: np.ndarray, matrix: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(..., P, I) Wick powers h_i(z_1) h_j(z_2) in the variables z' = T z, T lower triangular: (P, 2, 2)
-    ``matrix`` (eq. 4.16).
+    """(..., P, I) covariances with the Wick powers h_i h_j of z' = T z (eq. 4.16).
 
+    ``powers`` (..., P, I) are the covariances with the Wick powers of z, ``matrix`` (P, 2, 2) the lower-triangular T.
     Components of all orders are flattened, by increasing i within an order; ``first`` and ``second`` hold i and j. With
-    z_2' = gamma z_1 + beta z_2 the binomial weights are those of the exponential of one raising operator, and the sum
-    over its powers ends where they no longer count.
+    z_2' = gamma z_1 + beta z_2 the binomial weights of eq. 4.16 are those of the exponential of a raising operator, and
+    its power series ends where terms are negligible.
     """
     alpha, gamma, beta = matrix[:, 0, 0], matrix[:, 1, 0], matrix[:, 1, 1]
     tilt = np.divide(gamma, alpha, out=np.zeros_like(gamma), where=alpha != 0)[:, None]

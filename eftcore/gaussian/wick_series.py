@@ -37,7 +37,7 @@ class Components:
         orders: total orders k = i + j, increasing.
         first: (I,) i of each component.
         second: (I,) j of each component.
-        single: one input only, where h_k(z_1) is all there is.
+        single: whether there is only one input, so that each order has the one component h_k(z_1).
     """
 
     orders: tuple[int, ...]
@@ -56,7 +56,7 @@ class Components:
 
 
 def components(order: int, *, even_only: bool, above: int = 0, single: bool = False) -> Components:
-    """Orders above + 1 .. order; the even ones alone where sigma is odd or even, since then f_p is even.
+    """The components of orders above + 1 .. order; only even orders where sigma is odd or even, since f_p is even.
 
     >>> components(4, even_only=True).orders
     (2, 4)
@@ -73,7 +73,7 @@ class Whitening:
     Attributes:
         factor: (R, P, 2, 2) lower-triangular C; a diagonal or proportional pair has C_22 = 0 and one variable.
         inverse: (R, P, 2, 2) C^-1, with 0 for a variable that does not fluctuate.
-        tied: (R, P) pairs with one variable.
+        tied: (R, P) whether the pair has only one variable: a = b, or proportional inputs.
         rho: (R, P) correlation of the pair's inputs.
     """
 
@@ -106,14 +106,14 @@ class WickSeries:
         self.top = basis.orders[-1] + 2
         self.bottom = basis.orders[0] if basis.single else 0
         self.terms = engine.terms
-        # one input needs neither a table of all orders at once nor that of two variables
+        # one input needs no table of all orders at once, and no table of two variables
         engine = engine.resolving(self.top) if basis.single else replace(engine, extra=self.top)
         self.line = LineMoments(engine, kernel, 2)
         self.a, self.b = self.line.where[:, self.first], self.line.where[:, self.second]
         self.table = self._all_coefficients()
 
     def products(self) -> np.ndarray:
-        """(R, P, I) coefficients of f_p, the constant left out."""
+        """(R, P, I) Wick coefficients of f_p, without that of order 0."""
         return self.table[..., self.basis.first - self.bottom, self.basis.second]
 
     def mean(self) -> np.ndarray:
@@ -153,7 +153,7 @@ class WickSeries:
         return found
 
     def _all_coefficients(self) -> np.ndarray:
-        """(R, P, m+3, m+3) <f_p h_i(z_1) h_j(z_2)>; with one input (R, 1, ..., 1), i from the lowest order."""
+        """(R, P, m+3, m+3) <f_p h_i(z_1) h_j(z_2)>; with one input (R, 1, ..., 1), i from the lowest order on."""
         count, terms = self.top + 1, self.terms
         if self.basis.single:
             return self._project_single(self.line.values[0] ** 2)[:, None, :, None]
@@ -174,7 +174,10 @@ class WickSeries:
         return table
 
     def _project_tied(self, i: int, j: int, count: int) -> np.ndarray:
-        """(T, count) <sigma^(i)(phi_a) sigma^(j)(phi_b) h_k(z_1)> where phi_b = +- sqrt(K_bb / K_aa) phi_a."""
+        """(T, count) <sigma^(i)(phi_a) sigma^(j)(phi_b) h_k(z_1)> for the T pairs with one variable.
+
+        There phi_b = +- sqrt(K_bb / K_aa) phi_a.
+        """
         tied = self.white.tied
         a, b, sign = self.a[tied], self.b[tied], self.white.rho[tied]
         right = self.line.values[j][b]
@@ -183,11 +186,11 @@ class WickSeries:
         return found
 
     def _project_single(self, values: np.ndarray) -> np.ndarray:
-        """(U, J) values at every distinct variance of one input to (R, top + 1 - bottom) coefficients."""
+        """(R, top + 1 - bottom) Hermite coefficients for one input, from values (U, J) at every distinct variance."""
         return high_coefficients(self.line.rule, values, self.top + 1, self.bottom)[self.a[:, 0]]
 
     def _single_derivatives(self) -> np.ndarray:
-        """(R, I) coefficients of (1/2) d^2/dphi^2 sigma(phi)^2."""
+        """(R, I) Hermite coefficients of D_aa f_aa = (1/2) d^2/dphi^2 sigma(phi)^2, for one input."""
         k = np.array(self.basis.orders)
         if self.line.by_parts:
             shifted = self.table[:, 0, k + 2 - self.bottom, 0] * np.sqrt((k + 1) * (k + 2)) / 2
@@ -198,10 +201,10 @@ class WickSeries:
         return self._project_single(slope**2 + sigma * curvature)[:, k - self.bottom]
 
     def _tied_derivatives(self) -> np.ndarray:
-        """(T, 3, I): with one variable, derivatives across it come from sigma's own.
+        """(T, 3, I) coefficients of D_q f_p for the T pairs with one variable, from the derivatives of sigma.
 
-        For a sigma with kinks the whole derivative of sigma^2 is used; a diagonal pair reads it at aa, a duplicated
-        input at ab.
+        For a sigma with kinks the derivative of sigma^2 as a whole is used. It stands in column aa for a diagonal pair
+        and in column ab for two equal inputs.
         """
         tied = self.white.tied
         own = np.broadcast_to(self.first == self.second, tied.shape)[tied]
@@ -225,10 +228,10 @@ class WickSeries:
 
 
 def contract(series: np.ndarray, kernel: np.ndarray, white: Whitening, basis: Components) -> np.ndarray:
-    """(R, P, P, I): Cov( f_q, h_i(z_1) h_j(z_2) of pair p ) (eq. 4.14), f_q given by ``series`` (R, P, I).
+    """(R, P, P, I) Cov(f_q, h_i(z_1) h_j(z_2) of pair p) (eq. 4.14), from coefficients ``series`` (R, P, I) of f_q.
 
-    Contracting each factor of f_q with a variable of p is the substitution z_q -> M z_p with the 2 x 2 correlations M
-    between their variables.
+    Contracting each factor of f_q with a variable of p is the substitution z_q -> M z_p, where the 2 x 2 matrix M holds
+    the correlations between the variables of q and of p.
     """
     rows, pairs, size = series.shape
     if basis.single:
@@ -254,7 +257,7 @@ def covariances(
     """(R, M) Cov(f_q, f_p) for listed pairs q = ``left``, p = ``right``, (M,) or (R, M) each.
 
     With s the largest canonical correlation between the variables of q and p, orders k and above contribute at most
-    s^k times the norms of what f_q and f_p hold there; each covariance stops where that falls below NEGLIGIBLE.
+    s^k times the norms of f_q and f_p in these orders; the sum for each covariance ends where this is below NEGLIGIBLE.
     """
     rows = len(series)
     left, right = (np.broadcast_to(index, (rows, index.shape[-1])) for index in (left, right))

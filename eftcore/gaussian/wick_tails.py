@@ -1,8 +1,8 @@
-"""What f_p = sigma(phi_a) sigma(phi_b) and D_q f_p hold above a Wick order m: Parseval (docs/theory.md, section 4.3).
+"""Norms of f_p = sigma(phi_a) sigma(phi_b) and D_q f_p in all Wick orders above m (docs/theory.md, section 4.3).
 
-The basis of Wick powers is orthonormal, so what orders up to m do not hold of <f^2> - <f>^2 is above m (eq. 4.23): no
-guess from the orders themselves, of which any number in a row may be empty. Equation numbers are those of
-docs/theory.md.
+The basis of Wick powers is orthonormal, so by Parseval's identity the part of <f^2> - <f>^2 that is not in orders up to
+m is above m (eq. 4.23). The norms are not extrapolated from the orders themselves, because any number of orders in a
+row may be empty. Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from eftcore.gaussian.expectations import MehlerExpectations
 from eftcore.gaussian.wick_series import Components, WickSeries
 
 FLOOR = 1e-14
-"""Of <f^2>, what rounding leaves of the difference of two equal numbers."""
+"""Fraction of <f^2> below which a difference of two such numbers is rounding error."""
 
 TRUSTED = 10.0
-"""D_q f is extrapolated from the upper orders where what is left of f is at most this many times what they hold."""
+"""The orders of D_q f above m are extrapolated from the upper half of those up to m where the variance of f above m is
+at most this many times the variance in that half."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tails:
-    """Norms above the last order for a stack of R kernels.
+    """Norms in all Wick orders above the last one, m, for a stack of R kernels.
 
     Attributes:
-        products: (R, P) of f_p.
-        share: (R, P) what of the variance of f_p is left above.
-        slopes: (R, P, 3) of D_q f_p for q = aa, ab, bb; a diagonal pair uses column 0 alone. None where sigma has
-            kinks: there D_q f_p may be no function.
-        lift: None, or where sigma has kinks (R, P, 3): norm of order k of D_q f_p over k times that of order k + 2 of
-            f_p, at most.
+        products: (R, P) norm of f_p above m.
+        share: (R, P) share of the variance of f_p that is above m.
+        slopes: (R, P, 3) norm of D_q f_p above m for q = aa, ab, bb; a diagonal pair uses column 0 alone. None where
+            sigma has kinks: there D_q f_p may be no function.
+        lift: (R, P, 3) where sigma has kinks, else None: upper bound of the norm of order k of D_q f_p over k times
+            the norm of order k + 2 of f_p.
     """
 
     products: np.ndarray
@@ -41,7 +42,7 @@ class Tails:
 
 
 def tails(engine: MehlerExpectations, kernel: np.ndarray, basis: Components) -> Tails:
-    """Above the orders of ``basis``, which must begin with the lowest one."""
+    """The norms above the highest order of ``basis``, which must contain every lower order."""
     series = WickSeries(engine, kernel, basis)
     line, products = series.line, series.products()
     square, mean = _mean_square(series, 0, 0), series.mean()
@@ -58,8 +59,9 @@ def tails(engine: MehlerExpectations, kernel: np.ndarray, basis: Components) -> 
 
 
 def _mean_square(series: WickSeries, i: int, j: int) -> np.ndarray:
-    """(R, P) <sigma^(i)(phi_a)^2 sigma^(j)(phi_b)^2>, from above: what the Mehler series of the squares leaves out is
-    bounded by its own Parseval rest (eq. 6.1).
+    """(R, P) upper bound of <sigma^(i)(phi_a)^2 sigma^(j)(phi_b)^2>.
+
+    The Mehler series of the squares (eq. 6.1) is truncated; Parseval's identity bounds the terms that it leaves out.
     """
     line, white = series.line, series.white
     left, right = (line.values[k] ** 2 for k in (i, j))
@@ -79,7 +81,7 @@ def _mean_square(series: WickSeries, i: int, j: int) -> np.ndarray:
 
 
 def _tied_product(series: WickSeries, i: int, j: int) -> np.ndarray:
-    """(T, J) sigma^(i)(phi_a) sigma^(j)(phi_b) on the line, of the pairs with one variable."""
+    """(T, J) sigma^(i)(phi_a) sigma^(j)(phi_b) on the nodes of the rule, for the T pairs with one variable."""
     tied = series.white.tied
     right = series.line.values[j][series.b[tied]]
     right = np.where(series.white.rho[tied][:, None] > 0, right, right[:, ::-1])
@@ -88,7 +90,7 @@ def _tied_product(series: WickSeries, i: int, j: int) -> np.ndarray:
 
 
 def _slope_squares(series: WickSeries) -> np.ndarray:
-    """(R, P, 3) <(D_q f_p)^2>; of a diagonal pair in column 0 (eq. 1.12)."""
+    """(R, P, 3) <(D_q f_p)^2> for q = aa, ab, bb (eq. 1.12); a diagonal pair uses column 0 alone."""
     tied, rule = series.white.tied, series.line.rule
     parts = ((0.25, 2, 0), (1.0, 1, 1), (0.25, 0, 2))
     found = np.stack([factor * _mean_square(series, i, j) for factor, i, j in parts], axis=-1)
@@ -100,11 +102,11 @@ def _slope_squares(series: WickSeries) -> np.ndarray:
 
 
 def _lift(series: WickSeries, products: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """As Tails.lift, for a sigma with kinks.
+    """(R, P, 3) the bound ``Tails.lift`` for a sigma with kinks.
 
-    With g_a, g_b the columns of C^-1, |D_ab f|_k <= |g_a| |g_b| sqrt((k + 1)(k + 2)) |f|_{k+2}. But the singular part
-    of f_p varies across its kink alone, and most derivatives are not along that: where the upper half of the known
-    orders holds enough to show it, their own ratio, which falls with k, stands for the orders above.
+    With g_a, g_b the columns of C^-1, |D_ab f|_k <= |g_a| |g_b| sqrt((k + 1)(k + 2)) |f|_{k+2}. This is far too large
+    where the derivative is along the kink of f_p, across which alone its singular part varies. So where the upper half
+    of the computed orders holds enough of f_p, the ratio of the norms there, which falls with k, is used if smaller.
     """
     white, line, basis = series.white, series.line, series.basis
     tied, own = white.tied, np.broadcast_to(series.first == series.second, white.tied.shape)

@@ -1,1 +1,1 @@
-"""What comes in from outside: fields of specs, tables of numbers and their files, and how large they may be."""
+"""Inputs of users: types of the fields of specs, tables of numbers and their files, and limits of their size."""

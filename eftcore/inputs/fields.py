@@ -1,4 +1,4 @@
-"""Types of the fields of specs: numbers that are numbers, and texts that every database and terminal can hold."""
+"""Types of the fields of specs: real numbers, and texts that every database can store and every terminal can print."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 
 LONGEST_LABEL = 1000
-"""Characters of a label, which is part of the name of every task that it concerns."""
+"""Most characters of a label; the names of tasks contain the label."""
 
 
 def _real(value: Any) -> Any:
-    """Complex numbers, which numpy would strip of their imaginary part, and True and False are no real numbers."""
+    """The value. Raises ValueError for complex numbers, whose imaginary part numpy would drop, and for booleans."""
     if isinstance(value, complex | bool | np.bool_):
         raise ValueError(f"is {'complex' if isinstance(value, complex) else 'true or false'}; give a real number")
     return value
 
 
 def printable(text: str) -> str:
-    """The text, where it has no control characters but tabs and ends of lines. Raises ValueError."""
+    """The text. Raises ValueError where it contains control characters other than tabs and ends of lines."""
     for place, character in enumerate(text, start=1):
         if (character < " " and character not in "\t\n\r") or character == "\x7f":
             raise ValueError(f"character {place} is the control character {character!r}; leave it out")
@@ -30,7 +30,7 @@ Finite = Annotated[float, BeforeValidator(_real), Field(allow_inf_nan=False)]
 """A finite real number."""
 
 Whole = Annotated[int, BeforeValidator(_real)]
-"""A whole number; True and False are none."""
+"""A whole number; True and False are refused."""
 
 Label = Annotated[str, Field(max_length=LONGEST_LABEL), AfterValidator(printable)]
-"""A short text for people; PostgreSQL cannot hold a NUL, and SQLite shows nothing of what follows it."""
+"""A short printable text. PostgreSQL cannot store a NUL character, and SQLite shows nothing of what follows one."""

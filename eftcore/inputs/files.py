@@ -1,7 +1,7 @@
-"""Tables of real numbers in ``.csv`` and ``.npy`` files: read as they are meant, or refused with the place.
+"""Tables of real numbers in ``.csv`` and ``.npy`` files. A file that is ambiguous is refused, with the row and cell.
 
-A table of numbers can be written in many ways that a lenient reader takes for another table: a first row with a gap
-becomes a header, a blank line disappears, the second array of a file is never seen. Nothing is guessed here.
+A lenient reader changes many tables without a word: a first row with a gap becomes a header, a blank line disappears,
+the second array of a file is never seen. Here each of these is an error.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _LIKE_A_NUMBER = re.compile(
 _MISSING = {"nan", "null", "none", "n/a", "#n/a", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "-nan"}
 _MISSING_AS_WRITTEN = {"NA", "-", "--", "?", "."}  # but "Na" may be the name of a column
 _NO_HEADER = (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError)
-"""What numpy raises where the header of a .npy file, a literal of Python, is none."""
+"""What numpy raises where the header of a .npy file is not the Python literal that it should be."""
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_table(path: Path) -> np.ndarray:
     """(rows, columns) float64 from a ``.npy`` or ``.csv`` file; see ``parse_table``.
 
-    Raises InputError when the file is missing or unreadable too.
+    Raises InputError as ``parse_table`` does, and where the file is missing or cannot be read.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"path = {str(path)!r}: must end in .npy or .csv")
@@ -61,7 +61,8 @@ def parse_table(content: bytes, *, name: str, suffix: str) -> np.ndarray:
         name: what the messages call the file.
 
     Raises:
-        InputError: anything else, with the row and the cell (both counted from 1, a header among the rows).
+        InputError: any other content. The message names the row and the cell, both counted from 1; a header counts as
+            a row.
 
     >>> parse_table(b"x,y\\n1,2\\n3,4\\n", name="data.csv", suffix=".csv")
     array([[1., 2.],
@@ -127,7 +128,7 @@ def _csv(content: bytes, name: str) -> list[list[float]]:
 
 
 def _rows(content: bytes, name: str) -> list[list[str]]:
-    """Cells without the blanks around them; blank lines at the end are dropped, others are rows without cells."""
+    """Rows of cells, blanks around each cell removed. Blank lines at the end are dropped; others are empty rows."""
     if content.startswith(_BYTE_ORDER_MARKS) or b"\0" in content:
         raise InputError(f"{name}: is not UTF-8 text (UTF-16, or no text at all); save it as CSV in UTF-8")
     try:
@@ -144,7 +145,10 @@ def _rows(content: bytes, name: str) -> list[list[str]]:
 
 
 def _refuse_another_separator(rows: list[list[str]], name: str) -> None:
-    """One of the first two rows: a header of one column may look like anything."""
+    """Raises InputError where cells are separated by another character than a comma.
+
+    The first two rows are looked at, since a header of one column may contain any character.
+    """
     for number, row in enumerate(rows[:2], 1):
         for place, cell in enumerate(row, 1):
             for separator, called in ((";", "semicolons"), ("\t", "tabs")):

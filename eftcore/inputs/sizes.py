@@ -1,44 +1,44 @@
-"""The largest inputs and results: what is larger is refused by its number, before memory ends."""
+"""The largest inputs and results. Larger ones are refused with the number and the limit, before memory runs out."""
 
 from __future__ import annotations
 
 EPSILON = (1e-150, 1e150)
-"""Smallest and largest size of the residual branch: its square, a step of time, is to be a number too."""
+"""Smallest and largest epsilon, the size of the residual branch: epsilon^2, the step in t, must fit into float64."""
 
 MOST_INPUTS = 1000
-"""Inputs N of a kernel. V4 has (N (N + 1) / 2)^2 entries at each recorded layer, so that few closures allow as many."""
+"""Largest number N of inputs. V4 has (N (N + 1) / 2)^2 entries at each layer, so few closures allow as many."""
 
 DEEPEST = 10_000_000
-"""Layers L of a network."""
+"""Largest depth L of a network, in layers."""
 
 MOST_RECORDED = 100_000
-"""Recorded layers of one result."""
+"""Largest number of recorded layers of one result."""
 
 LARGEST_ARRAY = 10**9
-"""Bytes of one array of a result: neither SQLite nor PostgreSQL keeps more in one value."""
+"""Most bytes of one array of a result: neither SQLite nor PostgreSQL stores more in one value."""
 
 LARGEST_PATH = 8 * 10**9
-"""Bytes of the mean kernel at every layer, which is held in memory, not stored."""
+"""Most bytes of the mean kernel at all layers, which is held in memory and not stored."""
 
 
 def check_epsilon(epsilon: float) -> float:
-    """The size of the residual branch. Raises ValueError where its square is no number of double precision."""
+    """epsilon, the size of the residual branch. Raises ValueError where epsilon^2 leaves the range of float64."""
     if not EPSILON[0] <= epsilon <= EPSILON[1]:
         raise ValueError(f"epsilon = {epsilon}: must lie between {EPSILON[0]:g} and {EPSILON[1]:g}")
     return epsilon
 
 
 def check_inputs(n_inputs: int) -> None:
-    """Raises ValueError for more inputs than a kernel may have."""
+    """Raises ValueError where there are more than MOST_INPUTS inputs."""
     if n_inputs > MOST_INPUTS:
         raise ValueError(f"{n_inputs} inputs are more than the {MOST_INPUTS} that a kernel may have; give fewer")
 
 
 def check_result(*, depth: int, recorded: int, n_inputs: int, covariance: bool) -> None:
-    """Raises ValueError where a result is larger than can be held or stored.
+    """Raises ValueError where a result is too large for the memory or for the database.
 
     Args:
-        covariance: whether V4 is part of it, the largest array by far.
+        covariance: whether the result contains V4, by far the largest array.
 
     >>> check_result(depth=1000, recorded=101, n_inputs=100, covariance=True)
     Traceback (most recent call last):

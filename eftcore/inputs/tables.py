@@ -1,4 +1,4 @@
-"""Tables of real numbers, given as arrays or nested lists: taken as they are meant, or refused by name.
+"""Tables of real numbers, given as arrays or nested lists. Other values are refused, never converted.
 
 NumPy converts many things to float64 that are no real numbers: it drops the imaginary part of complex values, counts
 days since 1970 for dates, forgets the mask of masked arrays and parses text. Here each of these is an error.
@@ -23,7 +23,7 @@ _NOT_REAL = {
     "S": ("of bytes", "convert it to numbers"),
     "T": ("of text", "convert it to numbers"),
 }
-"""Kinds of numpy's dtypes that are not real numbers: what to call them, and what to do."""
+"""Kinds of numpy's dtypes that are not real numbers: the name of each in a message, and the remedy."""
 
 
 def real_table(value: Any, field: str) -> np.ndarray:
@@ -33,7 +33,7 @@ def real_table(value: Any, field: str) -> np.ndarray:
 
     Args:
         value: an array or nested lists; objects in them may be fractions, decimals or long integers.
-        field: what it is, for the message.
+        field: what the message calls the value.
 
     Raises:
         InputError: complex numbers, dates, time spans, records, text or other objects; a masked array; not two
@@ -93,7 +93,7 @@ def _from_objects(array: np.ndarray, field: str) -> np.ndarray:
 
 
 def _is_finite(item: Any) -> bool:
-    """Whether the entry itself is finite, although float64 cannot hold it."""
+    """Whether an entry that became infinite as float64 is itself a finite number."""
     if isinstance(item, Decimal):
         return item.is_finite()
     return isinstance(item, numbers.Rational) or bool(np.isfinite(item))

@@ -1,4 +1,7 @@
-"""Ingredients of a closure at any depth: computed at few, interpolated where that is accurate (docs/theory.md)."""
+"""Ingredients of a closure at any depth, interpolated from a few depths where that is accurate (docs/theory.md).
+
+Ingredients are the averages over the Gaussian law of K0 that a closure's equations contain, such as chi and H.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ CHUNK_BYTES = 16e6
 """Ingredients are held for as many layers at once as fit in this much memory."""
 
 POINTS = (12, 20, 32, 48)
-"""Chebyshev points that are tried, in turn."""
+"""Numbers of Chebyshev points that are tried, in turn."""
 
 SPLITS = 6
-"""Times that an interval of continuous depth may be halved: kernels change fastest at its start."""
+"""How often an interval of continuous depth may be halved; kernels change fastest at its start."""
 
 WORTHWHILE = 3
-"""Interpolate only where there are this many layers for each point."""
+"""Ingredients are interpolated only where there are at least this many layers for each Chebyshev point."""
 
 
 def chebyshev_points(count: int, end: float) -> np.ndarray:
@@ -54,7 +57,7 @@ def barycentric_matrix(nodes: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 class Interpolant:
-    """A table of ingredients at Chebyshev points; ``error`` is the largest relative error seen between them."""
+    """A table of ingredients at Chebyshev points; ``error`` is the largest relative error found between the points."""
 
     def __init__(self, nodes: np.ndarray, table: Ingredients, error: float) -> None:
         self.nodes, self.table, self.error = nodes, table, error
@@ -68,9 +71,9 @@ class Interpolant:
 def interpolate(
     compute: Callable[[np.ndarray], Ingredients], place: Callable[[int], np.ndarray], rtol: float
 ) -> Interpolant | None:
-    """An interpolant of ``compute`` on the fewest points that meets rtol; None if none does.
+    """An interpolant of ``compute`` on as few points as meet rtol; None if even the largest number does not.
 
-    ``place(count)`` gives the points, or fewer of them where interpolating is not worthwhile.
+    ``place(count)`` returns the points; fewer than ``count`` of them mean that interpolation is not worthwhile.
     """
     for count in POINTS:
         nodes = place(count)
@@ -87,7 +90,7 @@ def interpolate(
 
 
 class Pieces:
-    """Interpolants on consecutive intervals; ``error`` is the largest of theirs."""
+    """Interpolants on consecutive intervals; ``error`` is the largest error of any of them."""
 
     def __init__(self, parts: list[tuple[float, Interpolant]]) -> None:
         self.ends, self.parts = np.array([end for end, _ in parts]), [part for _, part in parts]
@@ -103,7 +106,7 @@ class Pieces:
 def interpolate_pieces(
     compute: Callable[[np.ndarray], Ingredients], start: float, end: float, rtol: float, splits: int = SPLITS
 ) -> Pieces | None:
-    """Interpolants of ``compute`` on start .. end, which is halved where one polynomial does not meet rtol.
+    """Interpolants of ``compute`` on start .. end. An interval is halved where one polynomial does not meet rtol.
 
     None if ``splits`` halvings do not suffice.
     """
@@ -148,7 +151,7 @@ def _runs(compute: Callable[[np.ndarray], Ingredients], total: int) -> Iterator[
 
 
 def _largest_error(true: Ingredients, guess: Ingredients) -> float:
-    """Relative to each ingredient's largest entry at each depth."""
+    """Largest error of ``guess``, relative to the largest entry of the same ingredient at the same depth."""
     worst = 0.0
     for name, value in true.items():
         axes = tuple(range(1, value.ndim))

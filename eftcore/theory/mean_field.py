@@ -21,10 +21,10 @@ from eftcore.pairs import pair_indices, to_matrix
 from eftcore.specs import InputKernel, Numerics, ResNet
 
 PROBES = 5
-"""Layers at which a resolution is tried against a finer one."""
+"""Number of layers at which one resolution of the integrals is compared with a finer one."""
 
 DRIFT = 1e-14
-"""Inputs that were proportional at the start and have 1 - rho^2 up to this are so still: rounding makes as much."""
+"""Inputs that are proportional at layer 0 count as proportional while 1 - rho^2, by rounding, stays below this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ _shared: ContextVar[dict[Hashable, MeanField] | None] = ContextVar("_shared", de
 
 @contextmanager
 def shared_paths() -> Iterator[None]:
-    """In the block every K0 is solved once: closures of one configuration that use the same integrals share it.
+    """Within the block each K0 is solved only once and shared by all closures that use the same integrals.
 
     All paths are held until the block ends.
     """
@@ -85,7 +85,7 @@ def mean_path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanFi
 
 
 def out_of_range(model: ResNet, quantity: str, layer: int) -> str:
-    """What to say of a quantity that overflows."""
+    """The message for a quantity that overflows at a layer."""
     return (
         f"model: {quantity} leaves the range of floating-point numbers by layer {layer}"
         f" (weight_variance = {model.weight_variance:g}, epsilon = {model.epsilon:g});"
@@ -97,7 +97,7 @@ def _path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
     shared = _shared.get()
     if shared is None:
         return _solve(model, kernel, engine)
-    # the model fixes the activation, and with it a description fixes the integrals
+    # the model fixes the activation; with it, the description of the engine fixes the integrals
     key = (model, kernel.tobytes(), *engine.describe().items())
     if key not in shared:
         shared[key] = _solve(model, kernel, engine)
@@ -122,7 +122,7 @@ def _solve(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField
 
 
 def proportional_pairs(model: ResNet, kernel: np.ndarray) -> np.ndarray:
-    """(2, M) pairs of different inputs that are proportional at the start, of an activation that may keep them so."""
+    """(2, M) pairs of different inputs that are proportional at layer 0 and may stay so with this activation."""
     first, second = pairs = np.stack(pair_indices(len(kernel)))
     rest = correlation(kernel[first, first], kernel[first, second], kernel[second, second])[1]
     kinked = bool(get_activation(model.activation).kinks)
@@ -130,7 +130,7 @@ def proportional_pairs(model: ResNet, kernel: np.ndarray) -> np.ndarray:
 
 
 def straighten(kernel: np.ndarray, pairs: np.ndarray) -> None:
-    """Take rounding out of those of these pairs that are proportional in ``kernel`` (..., N, N), in place.
+    """Make pairs that are proportional up to rounding exactly proportional in ``kernel`` (..., N, N), in place.
 
     ReLU without biases keeps proportional inputs proportional. Over many layers rounding would move them apart, and
     second derivatives of E2, which have a pole there, would see it.
@@ -149,8 +149,9 @@ def choose_engine(
 ) -> Expectations:
     """Refine the integrals until, at a few kernels on the path, moments up to ``order`` change by < rtol (eq. 6.14).
 
-    A rule that does not meet rtol is returned where the finest one is needed: comparing whole solutions at both then
-    says so. ``series`` asks for Hermite coefficients.
+    If no rule meets rtol, the last one that can still be refined is returned: comparing the whole solution with that of
+    the finest rule then shows the error.
+    ``series`` asks for an engine that also gives Hermite coefficients.
     """
     engine = expectations(get_activation(model.activation), numerics, series=series)
     strides = min(model.depth, 40)
@@ -172,7 +173,8 @@ def choose_engine(
         ]
         if not refinements:
             return engine
-        # nodes first: more terms bring a finer rule too, and would use up all terms where nodes are what is missing
+        # nodes are refined first: refining the terms refines the rule as well, and would use up all terms where only
+        # nodes are lacking
         engine = refinements[0]
 
 
@@ -190,7 +192,7 @@ def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = N
     while True:
         finer = engine.refined(nodes=True, terms=True) or engine
         path = mean_path(model, start, finer)
-        # the kernels that were probed came from a rougher path
+        # the kernels compared before came from a path with coarser integrals
         kernels = path.kernel[probes]
         if finer is engine or _change(kernels, engine.moments(kernels, 1), finer.moments(kernels, 1)) <= numerics.rtol:
             return path

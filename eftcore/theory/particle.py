@@ -26,14 +26,14 @@ SCRAMBLINGS = 16
 """Independent randomisations behind each standard error."""
 
 STUDENTISED = 1.4
-"""What a standard error from so few scramblings is multiplied by (eq. 7.14): the outermost point of each decides, so
-that they are about as skewed as an exponential variable, of skewness 2."""
+"""Factor by which standard errors from so few scramblings are multiplied (eq. 7.14). The outermost point of each
+scrambling dominates its estimate, so that the estimates are about as skewed as an exponential variable (skewness 2)."""
 
 PATHS = 1024
 """Sobol points in each randomisation."""
 
 MAX_DIMENSIONS = 21201
-"""Dimensions of SciPy's Sobol sequence."""
+"""Largest dimension of SciPy's Sobol sequence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class _Walkers:
             if layer in self.depths:
                 kernel = phi[:, self.first] * phi[:, self.second] - to_pairs(self.path.kernel[layer])
                 mixed_covariance = kernel.T @ centred / len(u)
-                # Cov(xi^G) is known, so that its heavy tails need not be sampled
+                # Cov(xi^G) is known exactly (Wishart), so that its heavy tails need not be sampled
                 covariance = wishart(self.path.kernel[layer]) + mixed_covariance + mixed_covariance.T
                 found.append((covariance + centred.T @ centred / len(u), correction, source))
             if layer == model.depth:
@@ -135,10 +135,10 @@ class _Walkers:
         return mixed
 
     def _mixed_by_weights(self, layer: int, phi: np.ndarray, u: np.ndarray, increment: np.ndarray) -> np.ndarray:
-        """The same for a sigma with kinks (eq. 4.9).
+        """(P,) sum over q of Cov(D_q f_p, u_q) over paths, for a sigma with kinks (eq. 4.9).
 
-        u knows nothing of the last increment eta ~ N(0, eps^2 Q), so derivatives move onto its density; the even part
-        in eta around the previous layer keeps the variance finite.
+        u does not depend on the last increment eta ~ N(0, eps^2 Q), so derivatives are moved onto the density of eta.
+        Only the part of f_p that is even in eta contributes; taking it alone keeps the variance finite.
         """
         sigma = [np.asarray(self.activation.function(phi - k * increment), dtype=float) for k in (0, 1, 2)]
         result = np.empty(len(self.first))

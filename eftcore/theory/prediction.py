@@ -1,4 +1,4 @@
-"""predict: one closure's kernel trajectories, with an estimate of the numerics' own error (docs/theory.md)."""
+"""predict: the kernel trajectories of one closure, with an estimate of their numerical error (docs/theory.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eftcore.theory.solving import Solution, solve
 from eftcore.theory.truncation import Raised, raised_orders, truncated
 
 LARGE = 0.05
-"""What a given Wick order, or forward Euler, may leave out of V4 or K1, relative, without a warning."""
+"""Relative share of V4 or K1 that a given Wick order, or forward Euler, may leave out without a warning."""
 
 
 def predict(
@@ -43,18 +43,18 @@ def predict(
         closure: "mean" (K0), "source_only" (V4' = Sigma), "g_only" (the paper's hierarchy), "sigma" (state G and S),
             "wick" (exact as order -> infinity), "particle" (exact up to its own sampling error).
         order: wick only: highest Wick order (default 24), or "auto".
-        truncation: with order="auto", the relative error of V4 and K1 that orders left out may make (default 1e-3).
+        truncation: with order="auto", the largest relative error of V4 and K1 from orders left out (default 1e-3).
         step: "euler" (forward Euler in t, as in the paper) or "exact" (all powers of epsilon).
         continuous: take epsilon -> 0 at fixed t.
         numerics: quadrature rule and tolerance.
         depths: recorded layers; default about 100 including 0 and L.
 
-    Returns a Theory whose ``numerical_error`` bounds quadrature, ODE and rounding errors (not the closure's own). For
-    the wick closure ``details["truncation_error"]`` bounds what the orders left out add to V4 and K1, in the same units
-    (eq. 4.23-4.26). ``details["step_error"]`` estimates the share of V4 that forward Euler leaves out (eq. 3.9). Issues
-    a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where ``truncation`` is not or where a
-    given order may leave out more than 5 %, a StepWarning where forward Euler may. Raises InputError for bad arguments
-    and where the kernel leaves the range of floating-point numbers.
+    Returns a Theory whose ``numerical_error`` bounds quadrature, ODE and rounding errors (not the error of the closure
+    itself). For the wick closure ``details["truncation_error"]`` bounds what the orders left out add to V4 and K1, also
+    relative (eq. 4.23-4.26). ``details["step_error"]`` estimates the share of V4 that forward Euler leaves out
+    (eq. 3.9). Issues a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where ``truncation`` is
+    not met or a given order may leave out more than 5 %, and a StepWarning where forward Euler may leave out more than
+    5 %. Raises InputError for bad arguments and where the kernel leaves the range of floating-point numbers.
 
     >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=2)
     >>> theory = predict(model, InputKernel.explicit([[1.0]]), "g_only", step="exact")
@@ -82,8 +82,8 @@ def _libraries() -> ThreadpoolController:
 
 
 def predict_spec(spec: PredictionSpec) -> Theory:
-    """predict, from its spec."""
-    # many small matrix products: threads inside each only wait for one another
+    """The prediction that a spec describes; see ``predict``."""
+    # there are many small matrix products; several threads inside each would only wait for one another
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
     with quiet, _libraries().limit(limits=1, user_api="blas"):
         if spec.closure != "wick":
@@ -105,7 +105,7 @@ def predict_spec(spec: PredictionSpec) -> Theory:
 
 
 def _left_out_by_steps(spec: PredictionSpec, solution: Solution) -> dict[str, object]:
-    """``step_error``, with a warning where it is large; nothing but for forward Euler of V4."""
+    """``step_error`` for the details, with a warning where it is large; empty unless forward Euler is used for V4."""
     if spec.step != "euler" or solution.covariance is None:
         return {}
     if solution.left_out > LARGE:
@@ -119,7 +119,7 @@ def _left_out_by_steps(spec: PredictionSpec, solution: Solution) -> dict[str, ob
 
 
 def _raise_order(spec: PredictionSpec) -> Solution:
-    """Raise the Wick order until what is left is below ``spec.truncation`` for V4 and K1."""
+    """Raise the Wick order until the orders left out add less than ``spec.truncation`` to V4 and K1."""
     assert spec.truncation is not None
     for found in raised_orders(spec):
         if max(found.strict.values()) <= spec.truncation:

@@ -26,19 +26,19 @@ EXPLICIT_EVALUATIONS = 6000
 """Evaluations of the right-hand side after which the continuous equations count as stiff."""
 
 IMPLICIT_EVALUATIONS = 60000
-"""Evaluations that an implicit method may take."""
+"""Most evaluations of the right-hand side that an implicit method may take."""
 
 IMPLICIT_SIZE = 400
-"""Variables up to which an implicit method is tried: it needs their whole Jacobian."""
+"""Largest number of variables for which an implicit method is tried, since it needs the full Jacobian."""
 
 
 LOOKS = 32
-"""Layers at which it is seen how much forward Euler leaves out."""
+"""Number of layers at which the share of V4 that forward Euler leaves out is computed."""
 
 
 @dataclass
 class LeftOut:
-    """What forward Euler leaves out of V4, known after the last layer (eq. 3.9).
+    """Accumulates over depth an estimate of the share of V4 that forward Euler leaves out (eq. 3.9).
 
     Attributes:
         log: sum over layers of log(1 + eps^4 |s| / |V4|).
@@ -48,11 +48,11 @@ class LeftOut:
 
     @property
     def share(self) -> float:
-        """Of the V4 that all powers of epsilon give, 0 to 1: an estimate that is rather too large than too small."""
+        """Estimated share, 0 to 1, of the V4 with all powers of epsilon that Euler leaves out; rather too large."""
         return -math.expm1(-self.log)
 
     def look(self, closure: Closure, at: Ingredients, state: State, h: float, layers: float) -> None:
-        """Take a layer for so many like it."""
+        """Add the share of one layer, which stands for ``layers`` layers."""
         covariance = closure.observe(at, state).covariance
         if covariance is not None:
             left = h * h * sum(float(np.linalg.norm(part)) for part in closure.second_order(at, state).values())
@@ -65,8 +65,8 @@ def step_through(
     """Layer by layer along K0; observations at ``depths``. ``exact`` keeps every power of epsilon (eq. 3.6).
 
     Ingredients are smooth in depth, so deep networks compute them at Chebyshev points only and interpolate. Returns the
-    observations, the largest relative interpolation error seen (0 where every layer was computed), and what is left out
-    in all where not ``exact``.
+    observations, the largest relative interpolation error found (0 where every layer was computed), and, unless
+    ``exact``, the share of V4 that forward Euler leaves out.
     """
     model, wanted = path.model, set(depths)
     looks = set() if exact else set(np.linspace(0, model.depth - 1, min(LOOKS, model.depth)).astype(int).tolist())
@@ -108,7 +108,7 @@ class MeanFlow:
         self._dense = solution.sol
 
     def __call__(self, times: np.ndarray) -> np.ndarray:
-        """(M,) times to (M, N, N) kernels."""
+        """(M, N, N) K0 at the times (M,)."""
         return self._kernel(self._dense(times).T)
 
     def _kernel(self, pairs: np.ndarray) -> np.ndarray:
@@ -120,8 +120,9 @@ class MeanFlow:
 def flow(
     closure: Closure, mean: MeanFlow, engine: Expectations, times: np.ndarray, rtol: float
 ) -> tuple[Iterator[Observed], float]:
-    """The limit epsilon -> 0 at fixed t along ``mean``; observations at ``times``, interpolation error (eq. 3.8).
+    """The limit epsilon -> 0 at fixed t along ``mean`` (eq. 3.8).
 
+    Returns the observations at ``times`` and the largest relative interpolation error found.
     Raises InputError where the solution leaves the range of floating-point numbers.
     """
     end = float(times[-1])
@@ -162,9 +163,10 @@ class _TooManyEvaluations(Exception):
 
 
 def _integrate(slope: Any, end: float, start: np.ndarray, rtol: float, atol: Any) -> Any:
-    """An explicit method; where the equations are stiff (eq. 5.1 relaxes X_S at the rate of eq. 5.5), an implicit one.
+    """Integrate by an explicit method or, where the equations are stiff, by an implicit one.
 
-    Raises InputError where neither arrives.
+    In the sigma closure X_S relaxes at the rates of eq. 5.5, which may be large (eq. 5.1). Raises InputError where
+    neither method reaches the end.
     """
     for method, evaluations in (("DOP853", EXPLICIT_EVALUATIONS), ("Radau", IMPLICIT_EVALUATIONS)):
         if method == "Radau" and start.size > IMPLICIT_SIZE:

@@ -1,8 +1,9 @@
-"""How the sigma-kernel's fluctuations relax over one layer of a mean-field neuron (docs/theory.md, section 5).
+"""How the fluctuations of the sigma-kernel relax over one layer, in the sigma closure (docs/theory.md, section 5).
 
-Over a layer a neuron makes an independent Gaussian step of covariance h Q. What correlates xi^{f_p} one layer on with
-the past is therefore the conditional expectation T f_p. Its second Wick order is known exactly. The rest, r_p, relaxes
-with the projected generator; the exponential of that over the layer stays bounded however large h Q is.
+Over a layer a mean-field neuron makes an independent Gaussian step of covariance h Q. The covariance of xi^{f_p} after
+the layer with earlier fluctuations is therefore that of the conditional expectation T f_p of f_p. The second Wick order
+of T f_p is known exactly. The rest, r_p, relaxes with the projected generator; the exponential of the generator over
+the layer stays bounded however large h Q is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from eftcore.pairs import pair_indices, product_covariance
 
 LARGEST_EXPONENT = 100.0
-"""Growth is cut here; the variance that T r_p may have bounds it long before."""
+"""Largest exponent; the bound on the variance of T r_p limits growth long before this."""
 
 
 def second_order(kernel: np.ndarray, gradient: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
@@ -44,7 +45,7 @@ def relaxation(
     Args:
         exponent: (R, P, 3) the projected generator times the step, h sum_q Q_q B^p_qs.
         gram: (R, P, 3, 3) covariances of r_aa, r_ab, r_bb.
-        variance_after: (R, P) variance of r_p one layer on; that of T r_p cannot exceed it (eq. 5.12).
+        variance_after: (R, P) variance of r_p after the layer; the variance of T r_p cannot exceed it (eq. 5.12).
         neighbours: (P, 3) positions of aa, ab, bb.
 
     >>> one = np.ones((1, 1))
@@ -69,7 +70,7 @@ def relaxation(
 
 
 def _divided_difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(e^x - e^y) / (x - y), from the larger exponential so that nothing overflows."""
+    """(e^x - e^y) / (x - y), with the larger exponential as a factor so that nothing overflows."""
     gap = np.abs(x - y)
     ratio = np.divide(-np.expm1(-gap), gap, out=np.ones_like(gap), where=gap > 0)
     quotient: np.ndarray = np.exp(np.maximum(x, y)) * ratio

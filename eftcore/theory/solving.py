@@ -23,22 +23,23 @@ from eftcore.theory.recursion import LeftOut, MeanFlow, flow, step_through
 from eftcore.theory.wick_remainder import STEPS, Track, steps_in_depth
 
 ROUNDING = 2e-13
-"""Relative error that accumulated rounding is taken to leave."""
+"""Relative error that accumulated rounding is assumed to cause."""
 
 TINY = 1e-4
 """The error of a K1 that vanishes by cancellation is relative to this fraction of |V4| / |K0|."""
 
 UNKNOWN = 1e-3
-"""A K1 of rounding's size that changes by more than this fraction of itself between two resolutions is such a zero."""
+"""A K1 as small as rounding errors counts as vanishing by cancellation if it changes by more than this fraction of
+itself between two resolutions."""
 
 SAFETY = 2.0
-"""The change between two resolutions, times this, is the estimate for the finer one."""
+"""The change between two resolutions, times this, is the error estimate of the finer one."""
 
 SOLVER = 0.1
-"""Tolerance of the ODE solver as a fraction of the requested one."""
+"""Tolerance of the ODE solver as a fraction of the requested tolerance."""
 
 LOOSE = 30.0
-"""The coarser solution's tolerance of the ODE solver and of interpolation, over the finer one's."""
+"""Factor by which the coarser solution's tolerances of the ODE solver and of interpolation are larger."""
 
 TIGHTEST = 1e-2
 """Where integrals have no finer resolution, tolerances are divided by LOOSE until they are below this."""
@@ -49,10 +50,10 @@ ATTEMPTS = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution(KernelTrajectories):
-    """Kernel trajectories with what the numerics know about them.
+    """Kernel trajectories of a closure, with what the numerics found out on the way.
 
     Attributes:
-        interpolation: estimated relative error of what was interpolated between depths.
+        interpolation: estimated relative error of the ingredients that were interpolated between depths.
         left_out: the share of V4 at the last layer that forward Euler leaves out.
         details: what the numerics chose, JSON-able.
         track: K0 between the recorded depths, for the wick closure.
@@ -64,7 +65,7 @@ class Solution(KernelTrajectories):
     track: Track | None = None
 
     def plus(self, more: Solution) -> Solution:
-        """With what further Wick orders add to V4, K1 and U1."""
+        """This solution with the contributions ``more`` of further Wick orders to V4, K1 and U1 added."""
 
         def add(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
             return None if a is None or b is None else a + b
@@ -81,11 +82,11 @@ SMALLEST = 1e-75
 """Largest variance of a kernel below which V4, of size K^2, and its norm underflow."""
 
 Builder = Callable[[np.ndarray, np.ndarray], Closure]
-"""(first kernel, last kernel) to a closure."""
+"""Makes a closure from the first and the last mean kernel, (N, N) each."""
 
 
 def starting_engine(spec: PredictionSpec) -> Expectations:
-    """The integrals that a solution starts from: the first that can be fine enough, later ones are refined from it."""
+    """The integrals of the first, coarser solution: chosen for the kernels on the path, and refined from there."""
     kind = closure_class(spec.closure)
     return choose_engine(
         spec.model, spec.kernel.array, spec.numerics, order=kind.moments_order, series=kind.needs_series
@@ -131,7 +132,7 @@ def _refined(spec: PredictionSpec) -> Solution:
         if finer.refined(nodes=True, terms=True) is not None:
             engine, coarse = finer, fine
         elif spec.continuous and loosen > TIGHTEST:
-            # no finer integrals: what changed may be the coarse solution's looser ODE solver alone
+            # the integrals cannot be refined; the change may come from the coarse solution's looser ODE tolerance alone
             coarse = at_resolution(spec, engine, build, loosen)
             loosen /= LOOSE
         else:
@@ -142,7 +143,7 @@ def _refined(spec: PredictionSpec) -> Solution:
 
 
 def _of_fixed_rule(spec: PredictionSpec, found: Solution) -> dict[str, float]:
-    """A fixed rule has no second resolution: its distance from converged integrals, and their own error."""
+    """Error of a fixed rule, which has no second resolution: its distance from converged integrals plus their error."""
     exact = solve(spec.model_copy(update={"numerics": Numerics(rtol=spec.numerics.rtol)}))
     own, other = error_scales(found), error_scales(exact)
     distance = relative_change(exact, found)
@@ -160,9 +161,10 @@ def _check_range(spec: PredictionSpec) -> None:
 
 
 def negative_variance(covariance: np.ndarray) -> float:
-    """The most negative diagonal entry of (R, P, P) covariances over their norm, at worst; 0 where there is none.
+    """The most negative diagonal entry of covariances (R, P, P) relative to their norm, largest over depth (eq. 6.17).
 
-    No two resolutions show a scheme that is unstable; a negative variance does (eq. 6.17).
+    It is 0 where no variance is negative. Two resolutions may share an unstable scheme and agree; a negative variance
+    reveals it.
 
     >>> negative_variance(np.array([[[3.0, 0.0], [0.0, -4.0]]]))
     0.8
@@ -174,7 +176,7 @@ def negative_variance(covariance: np.ndarray) -> float:
 
 
 def _solve_by_paths(spec: PredictionSpec) -> Solution:
-    """The one-particle form; its error is the standard error, relative to the largest value over depth."""
+    """Solve the one-particle form. Its numerical error is the standard error over the largest value over depth."""
     mean = mean_field(spec.model, spec.kernel, spec.numerics)
     found = sample_paths(spec, mean)
 
@@ -207,17 +209,17 @@ def relative_change(one: Solution | Theory, two: Solution | Theory) -> dict[str,
         a, b = QUANTITIES[name].of(one), QUANTITIES[name].of(two)
         if a is not None and b is not None:
             distance = np.array([np.linalg.norm(after - before) for before, after in zip(a, b, strict=True)])
-            # what one resolution cannot compute is known to no digit
+            # where one resolution gives no number, not a single digit is known
             found[name] = float(np.nan_to_num(_ratio(distance, scale), nan=np.inf, posinf=np.inf).max())
     return found
 
 
 def error_scales(solution: Solution | Theory, tiny: float = TINY) -> dict[str, np.ndarray]:
-    """(R,) what the relative errors of K0, V4 and K1 are relative to, of those that are present (eq. 6.15).
+    """(R,) scales by which errors of K0, V4 and K1, where present, are divided to be relative (eq. 6.15).
 
-    Their Frobenius norms; but K1 starts at 0: for it at least 1e-3 of its largest norm, and at least
-    ``details["K1_floor"]``, which is 0 unless K1 vanishes by cancellation. Without that entry the floor is ``tiny`` of
-    the natural size |V4| / |K0| whatever K1 is.
+    The scale is the Frobenius norm of the quantity. For K1, which starts at 0, it is at least 1e-3 of the largest norm
+    over depth, and at least ``details["K1_floor"]``, which is 0 unless K1 vanishes by cancellation. Where ``details``
+    lacks that entry, the floor is ``tiny`` times the natural size |V4| / |K0|.
     """
     present = {quantity.name: quantity.of(solution) for quantity in COMPARED}
     scales = {name: _norm(values) for name, values in present.items() if values is not None}
@@ -230,7 +232,7 @@ def error_scales(solution: Solution | Theory, tiny: float = TINY) -> dict[str, n
 
 
 def _floor(coarse: Solution, fine: Solution) -> dict[str, object]:
-    """What a K1 that is 0 to rounding has its error relative to; 0 for any other K1, however small (eq. 6.15)."""
+    """``K1_floor``: smallest scale for the error of a K1 that is 0 up to rounding; 0 for any other K1 (eq. 6.15)."""
     if fine.covariance is None or coarse.correction is None or fine.correction is None:
         return {}
     natural = float(_ratio(_norm(fine.covariance), _norm(fine.mean)).max())
@@ -241,7 +243,7 @@ def _floor(coarse: Solution, fine: Solution) -> dict[str, object]:
 
 
 def _norm(x: np.ndarray) -> np.ndarray:
-    """(R,) Frobenius norms; one depth at a time, since V4 may fill most of the memory."""
+    """(R,) Frobenius norms, computed one depth at a time, since V4 may fill most of the memory."""
     return np.array([np.linalg.norm(matrix) for matrix in x])
 
 
@@ -284,19 +286,22 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
 
 
 def _tolerated(name: str, fine: Solution, spec: PredictionSpec, loosen: float) -> float:
-    """Interpolation error and the tolerance of the ODE solver, which two resolutions may share."""
+    """Errors of interpolation and of the ODE solver, which may be equal at both resolutions and are added."""
     interpolated = 0.0 if name == "K0" else 10 * fine.interpolation
     return interpolated + (SOLVER * spec.numerics.rtol * loosen if spec.continuous else 0.0)
 
 
 def _rounding(name: str, fine: Solution) -> float:
-    """What rounding leaves that two resolutions may share; where K1 vanishes, a part of the terms that cancelled."""
+    """Relative rounding error, which both resolutions may share.
+
+    For a K1 that vanishes by cancellation it is larger: rounding acts on the terms that cancelled.
+    """
     vanishes = name == "K1" and fine.details.get("K1_floor", 0.0) != 0.0
     return ROUNDING * (1 + 0.1 / TINY) if vanishes else ROUNDING
 
 
 def _collect(observed: Iterable[Observed], count: int) -> dict[str, Any]:
-    """What there is over depth, by attribute, each written where it stays: V4 may fill most of the memory."""
+    """Arrays over depth by attribute, each allocated once and filled in place, since V4 may fill most of the memory."""
     arrays: dict[str, np.ndarray] = {}
     for row, found in enumerate(observed):
         for name, value in vars(found).items():

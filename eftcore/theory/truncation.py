@@ -1,4 +1,4 @@
-"""How much a truncated Wick hierarchy leaves out, and orders raised until that is little (docs/theory.md, section 4.3).
+"""How much a truncated Wick hierarchy leaves out, and solutions of rising order (docs/theory.md, section 4.3).
 
 Equation numbers are those of docs/theory.md.
 """
@@ -26,22 +26,26 @@ ALWAYS = 120
 """Orders up to this one are tried for any network."""
 
 MAX_ENTRIES = 2**18
-"""Entries of the hierarchy's state, P x P x Wick powers, up to which higher ones are."""
+"""Orders above ALWAYS are tried while the hierarchy's state, P x P x Wick powers, has at most this many entries."""
 
 STRICT = 1e-7
-"""While orders are raised, a K1 below this fraction of |V4| / |K0| counts as 0: a small K1 is to be right too."""
+"""While orders are raised, only a K1 below this fraction of |V4| / |K0| counts as 0, so that a small K1 converges too.
+"""
 
 CAPTURED = 0.01
-"""Share of the variance of every f_p that may be left above where changes of K1 are extrapolated (eq. 4.26)."""
+"""The changes of K1 are extrapolated once at most this share of the variance of every f_p is above m (eq. 4.26)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Raised:
-    """The hierarchy up to one order, what the orders above can add at most, and that relative to V4 and K1.
+    """The solution of the hierarchy up to one order, and bounds of what the orders above can add.
 
     Attributes:
-        rest: relative as numerical errors are, a ``truncation_error`` (eq. 6.15).
-        strict: with K1 relative to its own size even where that is small.
+        order: the highest order of the solution.
+        solution: the solution of the hierarchy up to it.
+        beyond: bounds of what the orders above can add to V4 and K1.
+        rest: these bounds relative to the scales of numerical errors, the ``truncation_error`` (eq. 6.15).
+        strict: these bounds with K1 relative to its own size even where K1 is small.
     """
 
     order: int
@@ -52,7 +56,7 @@ class Raised:
 
 
 def truncated(spec: PredictionSpec, solution: Solution, order: int) -> Raised:
-    """What is left above ``order`` of a solution up to it, relative to the solution.
+    """Bounds of what the orders above ``order`` can add to a solution up to ``order``, also relative to the solution.
 
     >>> from eftcore.specs import InputKernel, ResNet
     >>> model = ResNet(activation="sin", weight_variance=1.0, epsilon=0.1, depth=20)
@@ -76,10 +80,10 @@ def _relative(sizes: dict[str, np.ndarray], scales: dict[str, np.ndarray]) -> di
 
 
 def raised_orders(spec: PredictionSpec) -> Iterator[Raised]:
-    """Solutions of rising Wick order, as far as they can be afforded.
+    """Solutions of rising Wick order, as far as time and memory allow.
 
-    Each step solves for the new orders alone; the numerical error is estimated on the lowest ones, which carry almost
-    everything.
+    Each step solves for the new orders alone. The numerical error is estimated on the lowest orders, which carry almost
+    all of V4 and K1.
     """
     total = solve(spec.model_copy(update={"order": ORDERS[0]}))
     engine = starting_engine(spec)
@@ -101,7 +105,7 @@ def raised_orders(spec: PredictionSpec) -> Iterator[Raised]:
 
 
 def _extrapolated(found: Raised, left: float) -> Raised:
-    """With twice a geometric series' rest for K1, where that is below the bound (eq. 4.26)."""
+    """``found`` with twice ``left``, the rest of a geometric series, for K1 where that is less (eq. 4.26)."""
     lower = {"K1": min(found.rest["K1"], 2 * left)}
     return replace(found, rest=found.rest | lower, strict=found.strict | lower)
 

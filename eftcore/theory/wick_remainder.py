@@ -1,7 +1,7 @@
 """What the Wick orders above m can add to V4 and K1 (docs/theory.md, section 4.3).
 
-Everything above m of a pair counts as one order: the lowest one, which is remembered longest, with all the norm that
-Parseval leaves (eq. 4.23). Equation numbers are those of docs/theory.md.
+All orders above m of a pair are treated as one: the lowest of them, which decays most slowly over depth, with the whole
+norm that is above m by Parseval's identity (eq. 4.23). Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from eftcore.specs import PredictionSpec, ResNet
 from eftcore.theory.linear_response import LinearResponse
 
 ROWS = 17
-"""Depths at which the norms are computed; between them they are interpolated linearly."""
+"""Number of depths at which the norms are computed; between these depths they are interpolated linearly."""
 
 DOUBLINGS = 12
-"""Where sigma has kinks, K1's rest may sit at any order: m 2^j, j < DOUBLINGS, are tried."""
+"""Where sigma has kinks, what is left out of K1 may be at any order: lowest order x 2^j, j < DOUBLINGS, are tried."""
 
 STEPS = 200
-"""Steps in depth, at least: a bound needs no more."""
+"""Least number of steps in depth, which is enough for a bound."""
 
 LONGEST = 0.05
 """Longest step in t, unless one layer is longer."""
@@ -34,8 +34,10 @@ LONGEST = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """K0 along depth: (M,) increasing t from 0, (M, N, N) kernels, whether these are all layers, and how the Gaussian
-    integrals were done.
+    """K0 along depth at M increasing times from 0.
+
+    The fields are the times (M,), the kernels (M, N, N), whether these are all layers, and how the Gaussian integrals
+    were done.
     """
 
     time: np.ndarray
@@ -46,13 +48,13 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class Remainder:
-    """What the orders above may add at most.
+    """Upper bounds of what the Wick orders above m can add at the recorded depths.
 
     Attributes:
-        variance: (R, P) to the variances V4_pp; to V4_pq the square root of the product of two.
-        correction: (R, P) to |K1_p|.
-        share: largest share of the variance of any f_p that is above.
-        coarse: whether kinks left the bound of K1 to a worst case that may be far above the truth.
+        variance: (R, P) bound of the addition to V4_pp; for V4_pq it is sqrt(variance_p variance_q).
+        correction: (R, P) bound of the addition to |K1_p|.
+        share: largest share over depth and pairs of the variance of f_p that is above m.
+        coarse: whether, because of kinks, the bound of K1 is a worst case that may be far above the truth.
     """
 
     variance: np.ndarray
@@ -62,7 +64,7 @@ class Remainder:
 
 
 def steps_in_depth(depth: int, layer: float) -> np.ndarray:
-    """Layers 0 .. depth to follow K0 at; ``layer`` is the t of one.
+    """Layers 0 .. depth at which K0 is kept for the bounds; ``layer`` is the t of one layer, epsilon^2.
 
     >>> len(steps_in_depth(20, 0.01)), len(steps_in_depth(800, 0.0025)), len(steps_in_depth(100, 0.25))
     (21, 201, 101)
@@ -72,7 +74,7 @@ def steps_in_depth(depth: int, layer: float) -> np.ndarray:
 
 
 def remainder(spec: PredictionSpec, track: Track, order: int) -> Remainder:
-    """Of the hierarchy truncated at ``order``, at the recorded depths of ``spec`` (eq. 4.24, 4.25)."""
+    """The bounds for the hierarchy truncated at ``order``, at the recorded depths of ``spec`` (eq. 4.24, 4.25)."""
     walk = _Walk(spec.model, track, order)
     variance, correction = (_at(spec.time, track.time, part) for part in walk.run())
     return Remainder(variance, correction, walk.share, coarse=walk.lift is not None)
@@ -83,7 +85,11 @@ def _at(times: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 class _Walk:
-    """The tail's covariance with the response u, on the three pairs {aa, ab, bb} of each pair: they close."""
+    """Carries the bounds of eq. 4.24 and 4.25 through depth.
+
+    The bounds for a pair p = (a, b) involve the response u at its own three pairs aa, ab, bb only, so that they form a
+    closed system.
+    """
 
     def __init__(self, model: ResNet, track: Track, order: int) -> None:
         self.track, self.c_w = track, model.weight_variance
@@ -113,7 +119,7 @@ class _Walk:
             self.forgetting = np.clip(-np.log(memory), 1e-18, 1e3)
 
     def _comparison(self, chi: np.ndarray) -> np.ndarray:
-        """(R, P, 3, 3) chi on {aa, ab, bb}; entries off the diagonal by size, so that bounds stay bounds."""
+        """(R, P, 3, 3) chi on aa, ab, bb; absolute values off the diagonal, so that upper bounds stay upper bounds."""
         local = np.zeros((*chi.shape, 3))
         local[..., 0, 0] = chi[:, self.neighbours[:, 0], 0]
         local[..., 2, 2] = chi[:, self.neighbours[:, 2], 0]
@@ -123,7 +129,7 @@ class _Walk:
         return local
 
     def run(self) -> tuple[np.ndarray, np.ndarray]:
-        """(M, P), (M, P)"""
+        """Bounds of the additions to V4_pp and to |K1_p| at the M times of the track, (M, P) each."""
         pairs = len(self.own)
         z = np.zeros((pairs, 3, len(self.orders)))
         u = np.zeros((pairs, 3, 3))
@@ -141,7 +147,7 @@ class _Walk:
             kept = np.exp(-lost)
             if self.track.layered:
                 z = kept * (z + drive[:, :, None])
-            else:  # several layers in a step: their mean, and what stands at its end, lest bounds come out too low
+            else:  # several layers in a step: mean decay over them, source at the end, so that bounds hold
                 z = kept * z - np.expm1(-lost) / np.maximum(lost, 1e-300) * drive[:, :, None]
                 source = self._source(row + 1, z, u)
             k1 = np.einsum("pq,pq->p", grow[:, 1], k1[self.neighbours]) + step * self.c_w * source
@@ -149,7 +155,7 @@ class _Walk:
         return variance, correction
 
     def _source(self, row: int, z: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """(P,) of the tail's part in U1 but for chi K1 / C_W (eq. 4.25)."""
+        """(P,) bound of what the orders above m add to U1, without the term chi K1 / C_W (eq. 4.25)."""
         if self.slopes is not None:
             mixed = self.slopes[row] * z[:, :, 0]
         else:

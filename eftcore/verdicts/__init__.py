@@ -1,1 +1,1 @@
-"""What is concluded: errors and windows in depth, residuals, sources, Wick orders, exact statements."""
+"""Judging theories: errors and validity windows in depth, residuals, sources, Wick orders, exact statements."""

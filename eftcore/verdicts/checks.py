@@ -19,7 +19,7 @@ LEVEL = 1e-3
 """False-alarm rate at which a statistical check fails."""
 
 ROUNDING = {"float32": 1e-6, "float64": 1e-9}
-"""Relative difference that rounding may leave where nothing fluctuates, by the type of the networks' state."""
+"""Relative difference that rounding may cause where nothing fluctuates, by the dtype of the networks' state."""
 
 _COMPARED = {
     "mean": "K0",
@@ -28,7 +28,7 @@ _COMPARED = {
     "increment_covariance": "Sigma",
     "third_cumulant": "kappa3",
 }
-"""What two samples are compared in, with the name by which its standard errors go."""
+"""The attributes of a sample that ``same_law`` compares, each with the name of its quantity for ``Sample.widening``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class TheoremCheck:
     """The outcome of one check.
 
     Attributes:
-        name: which statement.
+        name: name of the statement that is checked.
         statement: what it says.
         statistic: what was measured.
         law: the statistic's expected law where the statement holds.
@@ -55,7 +55,7 @@ class TheoremCheck:
 
     @property
     def passed(self) -> bool:
-        """p_value >= level, or statistic <= bound."""
+        """Whether p_value >= level or, without a p-value, statistic <= bound."""
         if self.p_value is not None:
             return self.p_value >= self.level
         return self.bound is not None and self.statistic <= self.bound
@@ -70,10 +70,10 @@ def theorem_table(checks: Iterable[TheoremCheck]) -> pd.DataFrame:
 def same_law(one: Sample, other: Sample, *, level: float = LEVEL) -> TheoremCheck:
     """Whether two independent samples agree in E[G], E[S], V4, Sigma and the third cumulant (eq. 2.8).
 
-    Statistic: the largest |z| over all entries at all recorded layers; Bonferroni over them, whatever their
-    correlation. The z-scores are normal for many networks; for samples of one size their skewness cancels, so that the
-    errors are taken without the factor that makes up for it (eq. 7.14). Raises InputError where the samples record
-    different layers or numbers of inputs.
+    The statistic is the largest |z| over all entries at all recorded layers, with Bonferroni's bound of its tail, which
+    holds for any correlation. The z-scores are normal for many networks. For two samples of one size their skewness
+    cancels, so the standard errors are used without the factor of eq. 7.14, which corrects for skewness. Raises
+    InputError where the samples record different layers or numbers of inputs.
 
     >>> from eftcore import InputKernel, ResNet, simulate
     >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=4)
@@ -92,7 +92,10 @@ def same_law(one: Sample, other: Sample, *, level: float = LEVEL) -> TheoremChec
 
 
 def _distinct(sample: Sample, quantity: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Value and standard error, not widened, without the copies that symmetry makes, flattened."""
+    """Value and standard error, flattened, without entries that are equal by symmetry.
+
+    The standard error is without the factor of eq. 7.14.
+    """
     value = getattr(sample, quantity)
     error = getattr(sample, f"{quantity}_se") / sample.widening(name).factor.reshape(-1, *[1] * (value.ndim - 1))
     if value.ndim == 3:
@@ -116,8 +119,8 @@ class MeanZero:
     def scores(self) -> np.ndarray:
         """(K,) Student statistics, their skewness removed by Hall's transformation (eq. 2.9).
 
-        P. Hall, J. R. Statist. Soc. B 54 (1992) 221. Normal up to O(1 / M); without it, products of Gaussian numbers
-        make far too many large scores.
+        P. Hall, J. R. Statist. Soc. B 54 (1992) 221. The scores are normal up to O(1 / M). Without the transformation,
+        products of Gaussian numbers would give far too many large scores.
         """
         mean, square, cube = np.asarray(self.sums) / self.count
         variance = np.maximum(square - mean**2, 0.0)
@@ -139,7 +142,7 @@ def _quotient(difference: np.ndarray, error: np.ndarray) -> np.ndarray:
 def largest_score(
     name: str, statement: str, scores: np.ndarray, p_values: Iterable[float] = (), *, level: float
 ) -> TheoremCheck:
-    """The check whose statistic is the largest |z|; ``p_values`` of further tests count as scores too."""
+    """A check whose statistic is the largest |z|; ``p_values`` of further tests are turned into scores as well."""
     further = norm.isf(np.array(list(p_values), dtype=float) / 2)
     total = np.abs(np.concatenate([scores, further]))
     worst = float(total.max(initial=0.0))

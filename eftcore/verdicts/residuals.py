@@ -43,9 +43,9 @@ class EquationResidual:
         time: (I,) mean t of those layers; t of the first layer where recorded layers are consecutive.
         change: [V4(end) - V4(start)] / (t_end - t_start), from the reference.
         residual: change minus the paper's right-hand side chi V4 + V4 chi^T + Sigma(K0) on the reference's own V4.
-        step: what the paper's forward Euler step leaves out, epsilon^2 (chi V4 chi^T + Wishart(Q)).
-        source: Sigma of the reference minus Sigma(K0); 0 for a Theory: it is O(1/n).
-        transport: the rest: E[S | G] is not E2(G) (eq. 8.4).
+        step: part that the paper's forward Euler step leaves out, epsilon^2 (chi V4 chi^T + Wishart(Q)).
+        source: Sigma of the reference minus Sigma(K0), which is O(1/n); 0 for a Theory.
+        transport: the rest of the residual, present because E[S | G] is not E2(G) (eq. 8.4).
         interpolation: (I,) estimated error (Frobenius) of the right-hand side's mean over the interval, which is taken
             to be linear between recorded layers; 0 where those are consecutive.
         standard_error: for each of "residual", "source", "transport", (I, P, P); empty for a deterministic theory.
@@ -63,7 +63,10 @@ class EquationResidual:
     standard_error: dict[str, np.ndarray]
 
     def frame(self) -> pd.DataFrame:
-        """One row per interval and component "00,01" (p <= q): change, the residual, its parts, and standard errors."""
+        """One row per interval and component p <= q, written "00,01".
+
+        Columns are change, residual, its parts and the standard errors.
+        """
         pairs = self.change.shape[-1]
         names = pair_names(inputs_of(pairs))
         row, column = np.triu_indices(pairs)
@@ -81,9 +84,9 @@ class EquationResidual:
         return pd.DataFrame(columns)
 
     def norms(self) -> pd.DataFrame:
-        """One row per interval: Frobenius norms of change, residual, parts, their noise, and interpolation.
+        """One row per interval: Frobenius norms of change, residual, its parts, their noise ``_se``, and interpolation.
 
-        ``relative`` is |residual| / |change|. The norm of a noisy matrix is biased upwards by its noise ``_se``.
+        ``relative`` is |residual| / |change|. The norm of a noisy matrix is biased upwards by its noise.
         """
 
         def size(values: np.ndarray) -> np.ndarray:
@@ -107,12 +110,13 @@ def equation_residual(
     """Put a reference's V4 into the G-only equation and split what is left (eq. 8.1-8.6).
 
     Args:
-        reference: a Theory with V4, a Sample, or several shards of one ensemble. From shards the standard errors are
-            those between shards. From one Sample they are upper bounds that hold whatever the correlation between
-            layers, far above the true ones where recorded layers are close: give shards.
-        numerics: for chi, Sigma(K0) and Q; the published rule reproduces the published residual.
-        between: recorded layers, ascending: means over the intervals between these in place of every recorded interval.
-            The noise of the layers within an interval drops out of its change, and out of the bound on its error.
+        reference: a Theory with V4, a Sample, or several shards of one ensemble. With shards, standard errors come from
+            the differences between shards. With one Sample they are upper bounds that hold whatever the correlation
+            between layers, far above the true errors where recorded layers are close; prefer shards then.
+        numerics: how chi, Sigma(K0) and Q are computed; the published rule reproduces the published residual.
+        between: ascending recorded layers. The result then has means over the intervals between these layers instead of
+            every recorded interval. The noise of the layers within an interval drops out of its change, and out of the
+            bound on the error of the change.
 
     Raises InputError where the reference has no V4, has fewer than two recorded layers, or leaves gaps with fewer than
     three; and where the shards belong to different ensembles.
@@ -162,7 +166,7 @@ def _average(weights: np.ndarray, values: list[np.ndarray]) -> np.ndarray:
 class _Equation:
     """The G-only covariance equation along K0 at the recorded layers of a reference.
 
-    Its intervals (I) lie between recorded layers, and those of the results (J) between some of these.
+    Its I intervals lie between neighbouring recorded layers; the J intervals of the result join some of them.
     """
 
     def __init__(
@@ -192,7 +196,7 @@ class _Equation:
         residual = change - self.average(self.transported(v4) + self.noise)
         second = np.stack([self.closure.second_order(at, {"V4": v})["V4"] for at, v in zip(self.rows, v4, strict=True)])
         step = np.zeros_like(change) if self.continuous or self.stepped else self.h * self.average(second)
-        # a Theory's own is Sigma(K0), up to its numerics
+        # the increment covariance of a Theory is Sigma(K0) up to its numerical error
         increment = None if isinstance(reference, Theory) else getattr(reference, "increment_covariance", None)
         source = np.zeros_like(change) if increment is None else self.average(increment - self.noise)
         found = {"change": change, "residual": residual, "step": step, "source": source}
@@ -200,7 +204,7 @@ class _Equation:
         return {name: self.gathered(values) for name, values in found.items()}
 
     def gathered(self, values: np.ndarray) -> np.ndarray:
-        """(I, ...) to (J, ...): mean over the layers of each interval of the results."""
+        """(J, ...) means over the layers of each interval of the result, from the means (I, ...) of its parts."""
         weighted = values * self.layers.reshape(-1, *(1,) * (values.ndim - 1))
         sums = np.add.reduceat(weighted[: self.ends[-1]], self.ends[:-1], axis=0)
         means: np.ndarray = sums / self.lengths.reshape(-1, *(1,) * (values.ndim - 1))
@@ -218,18 +222,18 @@ class _Equation:
 
     @cached_property
     def rows(self) -> list[Ingredients]:
-        """Ingredients layer by layer."""
+        """The ingredients of the closure at each recorded layer."""
         return [{name: value[row] for name, value in self.at.items()} for row in range(len(self.depth))]
 
     def average(self, values: np.ndarray) -> np.ndarray:
-        """(R, ...) to (I, ...): mean over each interval's layers, linear between recorded ones (eq. 8.2)."""
+        """(I, ...) means over each interval's layers of values (R, ...), taken as linear between them (eq. 8.2)."""
         weight = np.full(len(self.layers), 0.5) if self.continuous else (self.layers - 1) / (2 * self.layers)
         weight = weight.reshape(-1, *(1,) * (values.ndim - 1))
         averages: np.ndarray = (1 - weight) * values[:-1] + weight * values[1:]
         return averages
 
     def interpolation(self, v4: np.ndarray) -> np.ndarray:
-        """(J,) size of the second-order term that taking the right-hand side as linear neglects (eq. 8.3)."""
+        """(J,) size of the second-order term neglected by taking the right-hand side as linear (eq. 8.3)."""
         if not self.continuous and (self.layers == 1).all():
             return np.zeros(len(self.lengths))
         length = self.h * self.layers
@@ -242,7 +246,7 @@ class _Equation:
         return self.gathered(length**2 / 12 * shrink * np.maximum(size[:-1], size[1:]))
 
     def noise_bound(self, error: np.ndarray, source_error: np.ndarray) -> dict[str, np.ndarray]:
-        """Upper bounds of the standard errors: absolute values add, whatever is correlated (eq. 8.6)."""
+        """Upper bounds of the standard errors: absolute errors add up, whatever the correlations are (eq. 8.6)."""
         ends = (error[self.ends[:-1]] + error[self.ends[1:]]) / (self.h * self.lengths)[:, None, None]
         residual = ends + self.gathered(self.average(self.transported(error, np.abs(self.at["chi"]))))
         source = self.gathered(self.average(source_error))
@@ -250,7 +254,7 @@ class _Equation:
 
 
 def _positions(depth: np.ndarray, between: Sequence[int] | None) -> np.ndarray:
-    """Where these layers stand among the recorded ones."""
+    """Positions of the layers ``between`` among the recorded layers; all positions when None."""
     if between is None:
         return np.arange(len(depth))
     found = np.searchsorted(depth, between)

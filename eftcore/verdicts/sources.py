@@ -1,4 +1,4 @@
-"""The source U1 of the mean correction, K1' = C_W U1: closures against the exact one (docs/theory.md, section 8.2)."""
+"""The source U1 of the mean correction, K1' = C_W U1: closures against the exact U1 (docs/theory.md, section 8.2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def compare_sources(theories: Iterable[Theory], reference: Theory | Sample) -> pd.DataFrame:
-    """The closures' U1 against the exact one over depth (eq. 8.7; K1' = C_W U1).
+    """The U1 of each closure against the exact U1 over depth (eq. 8.7; K1' = C_W U1).
 
     Args:
         theories: predictions of the reference's model and kernel; those without U1 are left out.
@@ -67,11 +67,12 @@ def compare_sources(theories: Iterable[Theory], reference: Theory | Sample) -> p
 
 
 def sources_on(reference: Theory | Sample, *, numerics: Numerics | None = None) -> pd.DataFrame:
-    """The closures' formulas for U1 put to the test on the reference's own V4 and K1 (eq. 8.8).
+    """The formulas of the closures for U1, evaluated with the V4 and K1 of the reference (eq. 8.8).
 
-    A wrong formula shows here apart from a wrong state. Columns: depth, time, component, exact and exact_se (the
-    reference's U1), g_only = (chi K1) / C_W + (1/2) H : V4, and normal_ordered, with V4 - Wishart(K0) in place of V4.
-    What normal_ordered still misses is carried by the other Wick orders.
+    This separates the error of a formula from the error of the V4 and K1 that a closure puts into it. Columns: depth,
+    time, component, exact and exact_se (the reference's U1), g_only = (chi K1) / C_W + (1/2) H : V4, and
+    normal_ordered, the same formula with V4 - Wishart(K0) in place of V4. The difference between exact and
+    normal_ordered comes from the Wick orders other than 2.
 
     Raises InputError where the reference lacks V4, K1 or U1.
 
@@ -97,7 +98,7 @@ def sources_on(reference: Theory | Sample, *, numerics: Numerics | None = None) 
 
 
 def _tidy(depth: np.ndarray, time: np.ndarray, columns: dict[str, np.ndarray]) -> pd.DataFrame:
-    """One row per layer and pair; columns (R, P) each."""
+    """A frame with one row per layer and pair, from columns of shape (R, P)."""
     pairs = next(iter(columns.values())).shape[1]
     names = pair_names(inputs_of(pairs))
     return pd.DataFrame(

@@ -1,8 +1,8 @@
 """The exact statements of the theory, each as a check on any configuration (docs/theory.md, section 2).
 
-A check returns its statistic with the law that the statement gives it: a p-value where the statement is about
-distributions, an error bound where it is an identity. Networks here are small and their width is part of no claim: all
-five statements hold at every finite width.
+A check returns a statistic and its law under the statement: a p-value where the statement is about distributions, an
+error bound where it is an identity. The networks simulated here are small; that is no restriction, because all five
+statements hold at every finite width.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def block_law(
     layer: int | None = None,
     level: float = LEVEL,
 ) -> TheoremCheck:
-    """Given phi, increments are exactly N(0, eps^2 Q), independent over neurons (eq. 2.1).
+    """Given phi, the increments of a layer are exactly N(0, eps^2 Q), independent over neurons (eq. 2.1).
 
     Compares ``samples`` networks with explicit n x n weights with as many from the block sampler by ``same_law``, at
     layers 1 and ``layer`` (default: 20, or the last one).
@@ -106,10 +106,10 @@ def stochastic_recursion(
 ) -> TheoremCheck:
     """Conditional mean and covariance of the kernel's increment at every finite n (eq. 2.2-2.4).
 
-    Networks with explicit weights are carried to ``layer`` (default: 20, or the last but one) and one further. Then
-    D = G^{l+1} - G^l - eps^2 Q^l and n D D^T - eps^2 Sigma(G, Q) - eps^4 Wishart(Q) have mean zero over networks, each
-    with its own G and Q and in units of its own conditional standard deviation. Statistic: the largest |z| of all
-    entries. Of more than 8 inputs, 8 are looked at.
+    Networks with explicit weights are simulated to ``layer`` (default: 20, or the last but one) and one layer further.
+    Then D = G^{l+1} - G^l - eps^2 Q^l and n D D^T - eps^2 Sigma(G, Q) - eps^4 Wishart(Q) have mean zero over networks,
+    where each network has its own G and Q and is measured in units of its own conditional standard deviation. The
+    statistic is the largest |z| of all entries. Of more than 8 inputs, 8 are used.
 
     >>> model = ResNet(activation="tanh", weight_variance=2.0, bias_variance=0.5, epsilon=0.3, depth=4)
     >>> stochastic_recursion(model, InputKernel.explicit([[1.0]]), width=4, samples=1000).passed
@@ -190,8 +190,8 @@ def initialisation(
     """phi^0 is Gaussian: G is Wishart, so V4 = Wishart(K^0), and U1 = 0 (eq. 2.6).
 
     G - K^0, n (G - K^0)(G - K^0)^T - Wishart(K^0) and S - E2(K^0) have mean zero over networks, and n G_aa / K_aa
-    follows chi^2 with n degrees of freedom (Kolmogorov-Smirnov). Statistic: the largest |z| of all entries. Of more
-    than 8 inputs, 8 are looked at.
+    follows chi^2 with n degrees of freedom (Kolmogorov-Smirnov). The statistic is the largest |z| of all entries. Of
+    more than 8 inputs, 8 are used.
 
     >>> model = ResNet(activation="sin", weight_variance=2.0, epsilon=0.3, depth=4)
     >>> initialisation(model, InputKernel.explicit([[1.0]]), width=4, samples=1000).passed
@@ -224,14 +224,16 @@ def marginal_consistency(
     inputs: Sequence[int] | None = None,
     **options: Any,
 ) -> TheoremCheck:
-    """A subset's kernels obey a closed system: theory for ``inputs`` alone and for all agree (eq. 2.7).
+    """The kernels of a subset of the inputs obey a closed system (eq. 2.7).
+
+    So the theory for ``inputs`` alone agrees with the theory for all inputs, restricted to ``inputs``.
 
     Args:
-        closure, options: as in predict; any but "particle", whose error is a sampling error.
+        closure, options: as in ``predict``; every closure but "particle", whose error is a sampling error.
         inputs: the subset; default: all but the last. A single input is compared with itself beside a duplicate.
 
-    Statistic: the largest difference (Frobenius, over K0, V4, K1 and depth) relative to the size of all inputs'
-    kernels, over what the two predictions' own error estimates allow; bound 1.
+    The statistic is the largest Frobenius difference over K0, V4, K1 and depth, relative to the norm for all inputs,
+    divided by what the error estimates of the two predictions allow. Its bound is 1.
 
     >>> model = ResNet(activation="erf", weight_variance=2.0, epsilon=0.1, depth=20)
     >>> kernel = InputKernel.equicorrelated(n_inputs=3, variance=1.0, correlation=0.2)
@@ -280,7 +282,7 @@ def _substituted(whole: Theory, part: Theory, inputs: list[int]) -> Theory:
 
 
 def _few(kernel: InputKernel) -> InputKernel:
-    """At most _INPUTS of the inputs, evenly spread; each statement ties four of them at most."""
+    """The kernel of at most _INPUTS of the inputs, evenly spread; each statement involves at most four inputs."""
     if kernel.n_inputs <= _INPUTS:
         return kernel
     chosen = np.linspace(0, kernel.n_inputs - 1, _INPUTS).astype(int)
@@ -288,7 +290,7 @@ def _few(kernel: InputKernel) -> InputKernel:
 
 
 def _networks(spec: EnsembleSpec, samples: int, stream: int) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
-    """Batches of phi^0 (M, n, N), ``samples`` networks in all, with the generator for what follows."""
+    """Batches of phi^0 (M, n, N), ``samples`` networks in all, each with the generator for its later layers."""
     if isinstance(samples, bool) or int(samples) != samples or samples < 2:
         raise InputError(f"samples = {samples!r}: must be a whole number of at least 2")
     width, n_inputs = spec.width, spec.kernel.n_inputs
@@ -300,12 +302,12 @@ def _networks(spec: EnsembleSpec, samples: int, stream: int) -> Iterator[tuple[n
 
 
 def _with_products(x: np.ndarray, covariance: np.ndarray, unit: np.ndarray, width: int) -> np.ndarray:
-    """(M, P + P (P + 1) / 2): x and n x x^T - covariance, entries p <= q, in these units per component.
+    """(M, P + P (P + 1) / 2) x and the entries p <= q of n x x^T - covariance, each divided by its unit.
 
     Args:
-        x: (M, P).
-        covariance: (P, P) or (M, P, P).
-        unit: (P,) or (M, P); an entry without unit must be 0.
+        x: (M, P) vectors in pair space, one for each network.
+        covariance: (P, P) or (M, P, P) expected n x x^T.
+        unit: (P,) or (M, P) unit of each component of x; where it is 0, the entry must be 0.
     """
     p, q = np.triu_indices(x.shape[1])
     products = width * x[:, p] * x[:, q] - covariance[..., p, q]
@@ -328,13 +330,13 @@ def _fire(model: ResNet, phi: np.ndarray) -> np.ndarray:
 
 
 def _mean_product(phi: np.ndarray) -> np.ndarray:
-    """(M, n, N) to (M, N, N): mean over neurons of the products of inputs (eq. 1.3)."""
+    """(M, N, N) means over neurons of the products of two inputs of phi (M, n, N) (eq. 1.3)."""
     product: np.ndarray = np.swapaxes(phi, -1, -2) @ phi / phi.shape[-2]
     return product
 
 
 def _increment(model: ResNet, phi: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(M, n, N): eps (W sigma(phi) + b) with explicit weights (eq. 1.1)."""
+    """(M, n, N) increments eps (W sigma(phi) + b) with explicit weights (eq. 1.1)."""
     networks, width, _ = phi.shape
     weights = (model.weight_variance / width) ** 0.5 * rng.standard_normal((networks, width, width))
     biases = model.bias_variance**0.5 * rng.standard_normal((networks, width, 1))

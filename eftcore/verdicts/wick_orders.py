@@ -17,16 +17,17 @@ from eftcore.theory.solving import at_resolution, solve, starting_engine
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WickContributions:
-    """What each order of the Wick hierarchy adds to V4, K1 and U1; they add up to the theory of the last order.
+    """Contribution of each order of the Wick hierarchy to V4, K1 and U1; their sum is the theory of the highest order.
 
     Attributes:
         spec: the hierarchy of the highest order.
-        orders: (M,) 1, 2, 3, ...; even ones alone where sigma is odd or even. Order 2 with the Wishart part is the
-            G-only theory with a normal-ordered source, the others are what it misses.
+        orders: (M,) 1, 2, 3, ...; only even orders where sigma is odd or even. Order 2, with the Wishart covariance, is
+            the G-only theory with a normal-ordered source; the other orders are what that theory misses.
         depth, time: (R,) recorded layers and t.
-        covariance: (M, R, P, P).
-        correction, source: (M, R, N, N).
-        numerical_error: as a Theory's, of the orders up to 2, which carry almost everything.
+        covariance: (M, R, P, P) contributions to V4.
+        correction, source: (M, R, N, N) contributions to K1 and U1.
+        numerical_error: estimated relative errors as in a Theory, for the sum of the orders up to 2, which carries
+            almost all of V4 and K1.
     """
 
     spec: PredictionSpec
@@ -41,9 +42,10 @@ class WickContributions:
     def frame(self) -> pd.DataFrame:
         """One row per order, quantity ("V4", "K1", "U1") and layer.
 
-        ``size`` is the Frobenius norm of the contribution; ``share`` its scalar product with all orders but the second
-        together, over that one's square (eq. 8.9): these sum to 1 and say who carries what G-only misses. NaN for the
-        second order, and where nothing is missing.
+        ``size`` is the Frobenius norm of the contribution. ``share`` is the share of the order in the sum of all orders
+        but the second, which is what the G-only theory with a normal-ordered source misses: the scalar product of the
+        contribution with that sum over the square of the sum (eq. 8.9). Shares add up to 1; they are NaN for the second
+        order, and where the sum is 0.
         """
         frames = []
         for quantity, values in (("V4", self.covariance), ("K1", self.correction), ("U1", self.source)):
@@ -77,9 +79,9 @@ def wick_contributions(
 ) -> WickContributions:
     """Solve the Wick hierarchy order by order: orders do not mix, so they add up (eq. 4.22).
 
-    Every power of epsilon is kept. The numerics take the resolution that ``predict`` would start from, refined once.
-    Where sigma is neither odd nor even the first order, fluctuations of the neurons' mean, carries most of what G-only
-    misses. Raises InputError for an order outside 2 .. 120.
+    Every power of epsilon is kept. The integrals have the resolution that ``predict`` starts from, refined once. Where
+    sigma is neither odd nor even, the first order, fluctuations of the mean over neurons, carries most of what the
+    G-only theory misses. Raises InputError for an order outside 2 .. 120.
 
     >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=20)
     >>> found = wick_contributions(model, InputKernel.explicit([[1.0]]), order=6, depths=(0, 20))

@@ -1,9 +1,9 @@
 """Errors of a theory against a reference, and how deep it can be trusted (docs/theory.md, section 9).
 
 For X in {K0, V4, K1}: e(t) = ||X_theory - X_ref||_F / ||X_ref||_F over pair space (eq. 9.1). The reference is a
-simulation, which has noise, or a theory, which has an error that it estimates itself (eq. 9.2). Both, and the compared
-theory's own numerical error, widen the bounds of e, which hold at all recorded depths at once (eq. 9.6); a window is
-what these bounds leave of the depth at which e first exceeds a tolerance (eq. 9.7).
+simulation, which has statistical errors, or a theory, which estimates its own error (eq. 9.2). These errors, and the
+numerical error of the compared theory, widen the bounds of e, which hold at all recorded depths at once (eq. 9.6). A
+window is the interval in which, by these bounds, e first exceeds a tolerance (eq. 9.7).
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ DEFAULT_TOLERANCES = (0.01, 0.05, 0.10)
 class Measured(Protocol):
     """Estimates with statistical errors at R recorded layers, such as a simulated sample's.
 
-    Every compared quantity that it has comes with standard errors of the same name and ``_se``, value +- 1.96 se being
-    a 95 % interval. The methods say of the quantity "K0", "V4" or "K1" what bounds at all depths need.
+    For each of the quantities K0, V4 and K1 that is present there is an array of standard errors of the same name with
+    ``_se``; value +- 1.96 se is a 95 % interval. The methods take "K0", "V4" or "K1" and return what is needed for
+    bounds that hold at all depths at once.
     """
 
     @property
@@ -47,11 +48,11 @@ class Measured(Protocol):
         ...
 
     def degrees_of_freedom(self, quantity: str) -> np.ndarray:
-        """(R,) how well the standard errors are known; infinity where they are as good as exact."""
+        """(R,) degrees of freedom of the standard errors; infinity where they are practically exact."""
         ...
 
     def group_fluctuations(self, quantity: str) -> np.ndarray | None:
-        """(G, R, K) contributions of G independent groups of networks to the errors of K entries; None without."""
+        """(G, R, K) contributions of G independent groups of networks to the errors of K entries; or None."""
         ...
 
     def reliable(self, quantity: str) -> np.ndarray:
@@ -80,11 +81,11 @@ class Comparison:
 
     Attributes:
         errors: one row per quantity and recorded depth: quantity, depth, time (t = epsilon^2 * layer), error and
-            error_se (relative, NaN where the reference is not told from 0), error_low and error_high (bounds that hold
-            at all depths at once with probability ``confidence``; error_high may be infinite), resolution (the smallest
-            tolerance that the reference resolves there; may be infinite), absolute_error, absolute_error_se
-            (Frobenius), defined. The two ``_se`` are the reference's: standard errors of a simulation; of a theory the
-            error that it estimates.
+            error_se (relative, NaN where the reference cannot be distinguished from 0), error_low and error_high
+            (bounds that hold at all depths at once with probability ``confidence``; error_high may be infinite),
+            resolution (the smallest tolerance that the reference resolves at that depth; may be infinite),
+            absolute_error, absolute_error_se (Frobenius), defined (whether the relative error is a number). The two
+            ``_se`` come from the reference: standard errors of a simulation, or the error that a theory estimates.
         windows: one row per quantity and tolerance: quantity, tolerance, resolved_from (the first time at which the
             reference resolves the tolerance), certified_until, refuted_from (times, NaN where there is none), status,
             numerical_error (the compared theory's, relative) and confidence. status is "bounded" (the theory fails
@@ -100,11 +101,11 @@ class Comparison:
 def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = DEFAULT_TOLERANCES) -> Comparison:
     """Compare a theory with a simulation (or a better theory) of the same model and kernel at the same layers.
 
-    Depths that only one of the two recorded are left out. A theory as the reference counts as known up to its
-    ``numerical_error`` and what its series leaves out (``details["truncation_error"]``). The closure "particle" has
-    standard errors, as a simulation has. The compared theory's ``numerical_error`` widens the bounds too, so that no
-    window is decided within the error of the numerics; what a published fixed rule leaves of its integrals is part of
-    what is judged.
+    Depths that only one of the two recorded are left out. The error of a theory as the reference is its
+    ``numerical_error`` plus what its series leaves out (``details["truncation_error"]``). The closure "particle" has
+    standard errors, as a simulation has. The ``numerical_error`` of the compared theory widens the bounds too, so that
+    no window is decided by errors of the numerics. The published fixed rule is the exception: the error of its
+    integrals counts as an error of the theory.
 
     Raises InputError where the two describe different networks, share no recorded layer, or a tolerance is not in
     (0, 1).
@@ -138,7 +139,9 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
 
 
 def validity_window(errors: pd.DataFrame, tolerance: float) -> dict[str, object]:
-    """t*(tau) as an interval, from error_low, error_high and resolution at increasing time (eq. 9.7).
+    """The interval that holds t*, where the error first exceeds the tolerance (eq. 9.7).
+
+    It follows from error_low, error_high and resolution, the columns of ``errors`` at increasing time.
 
     Time 0 certifies nothing: there every theory has the network's own initial condition.
     """
@@ -168,8 +171,10 @@ def validity_window(errors: pd.DataFrame, tolerance: float) -> dict[str, object]
 
 
 def _spread_and_radius(reference: Reference, quantity: Quantity, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At ``rows``, Frobenius over pair space: how far the reference typically is off, and what its error exceeds at
-    none of them (eq. 9.1, 9.2, 9.5)."""
+    """Typical error of the reference, and the radius that its error exceeds at none of the depths ``rows``.
+
+    Both are Frobenius norms over pair space, in the units of the quantity (eq. 9.1, 9.2, 9.5).
+    """
     noise = _noise(reference, quantity)
     if noise is not None:
         return noise.size[rows], noise.at(rows).radius()
@@ -181,7 +186,10 @@ def _spread_and_radius(reference: Reference, quantity: Quantity, rows: np.ndarra
 
 
 def _numerics(theory: Theory, quantity: Quantity, rows: np.ndarray) -> np.ndarray:
-    """At ``rows``: how far the compared theory's numbers may be off; 0 for a fixed rule, which is judged as it is."""
+    """Numerical error of the compared theory at ``rows``, in the units of the quantity; 0 for a fixed rule.
+
+    A fixed rule is judged together with the error of its integrals.
+    """
     noise = _noise(theory, quantity)
     if noise is not None:
         return noise.at(rows).radius()
@@ -192,13 +200,13 @@ def _numerics(theory: Theory, quantity: Quantity, rows: np.ndarray) -> np.ndarra
 
 
 def _claimed(relative: float, theory: Theory, quantity: Quantity) -> np.ndarray:
-    """(R,) a relative error estimate in the units of the quantity; an estimate that failed excludes nothing."""
+    """(R,) a relative error estimate in the units of the quantity; infinite where the estimate failed."""
     absolute: np.ndarray = np.where(np.isfinite(relative), relative, np.inf) * error_scales(theory)[quantity.name]
     return absolute
 
 
 def _noise(source: Reference, quantity: Quantity) -> Noise | None:
-    """Statistical error of a sample, or of a theory that samples; None for any other theory."""
+    """Statistical error of a sample, or of the sampled closure "particle"; None for any other theory."""
     se = quantity.standard_error_of(source)
     if se is None:
         return None

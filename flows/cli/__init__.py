@@ -1,4 +1,4 @@
-"""The ``eft`` command: a module for each noun; it may import everything, and nothing imports it."""
+"""The ``eft`` command, with a module for each group of commands. It may import everything, and nothing imports it."""
 
 from flows.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The ``eft`` command. Each command imports what it needs itself, so that the small ones answer at once."""
+"""The ``eft`` command. Each command imports what it needs when it is called, so that small commands start fast."""
 
 from __future__ import annotations
 
@@ -394,7 +394,7 @@ def _writing(url: str | None) -> Database:
 
 
 def _say_what_there_is(db: Database, view: TableClause, run_ids: tuple[str, ...], chosen: dict[str, Any]) -> None:
-    """To standard error, why a list is empty."""
+    """Print to standard error why a list is empty, and which values exist."""
     from db.reading.choices import nothing_found
 
     print(nothing_found(db, view, run_ids, chosen) or "nothing here yet; `eft run quick` makes some", file=sys.stderr)

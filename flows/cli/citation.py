@@ -1,4 +1,4 @@
-"""How to cite the software and the paper whose theory it implements: CITATION.cff in words and as BibTeX."""
+"""How to cite the software and the paper whose theory it implements: CITATION.cff as sentences and as BibTeX."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).with_name("CITATION.cff")
-"""A link to the file at the top of a checkout, where citation tools look for it; a wheel holds the file itself."""
+"""In a checkout a link to CITATION.cff at the top, where citation tools look for it; in a wheel the file itself."""
 
 
 def citation_text() -> str:
-    """Both works as sentences, then both as BibTeX."""
+    """The software and the paper as sentences, then both as BibTeX."""
     from yaml import safe_load
 
     software = safe_load(SOURCE.read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def _name(author: dict[str, str]) -> str:
 
 
 def _last_name_first(author: dict[str, str]) -> str:
-    """Braces keep BibTeX from taking the name of a group apart."""
+    """An author as "family name, given name"; a group in braces, so that BibTeX does not split its name."""
     return f"{{{author['name']}}}" if "name" in author else f"{author['family-names']}, {author['given-names']}"
 
 

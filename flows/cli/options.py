@@ -16,7 +16,10 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 def use_database(url: str | None) -> str:
-    """The chosen database. Tasks read it from the environment: a URL may hold a password, and Prefect keeps inputs."""
+    """The address of the chosen database, which is also put into the environment, where tasks read it.
+
+    It is not an input of tasks, because it may hold a password and Prefect stores inputs.
+    """
     from db.settings import default_url
 
     if url is not None:

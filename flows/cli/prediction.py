@@ -1,4 +1,4 @@
-"""One prediction as a small table: the components that people name, a row for each recorded layer."""
+"""One prediction as a small table: the first components of K0, V4 and K1, a row for each recorded layer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from eftcore.words import theory_name
 
 
 def prediction_frame(theory: Theory) -> pd.DataFrame:
-    """Rows over recorded layers: t, layer, K0_00, K0_01, V4_00,00 and so on; V4 and K1 where the closure has them.
+    """A row for each recorded layer: t, layer, K0_00, K0_01, V4_00,00 and so on; V4 and K1 if the closure has them.
 
-    Components of the first two inputs: by marginal consistency they do not depend on the others.
+    The components are those of the first two inputs; by marginal consistency they do not depend on the other inputs.
     """
     n_inputs = theory.mean.shape[-1]
     pairs = [(0, 0)] if n_inputs == 1 else [(0, 0), (0, 1)]
@@ -33,7 +33,7 @@ def prediction_frame(theory: Theory) -> pd.DataFrame:
 
 
 def prediction_notes(theory: Theory) -> str:
-    """What goes below the table: the configuration, the closure and how far to trust its numbers."""
+    """The text below the table: the configuration, the closure and the estimated errors of its numbers."""
     model, spec = theory.spec.model, theory.spec
     scheme = "continuous depth" if spec.continuous else f"{spec.step} step"
     errors = ", ".join(f"{name} {error:.1e}" for name, error in theory.numerical_error.items())

@@ -1,4 +1,4 @@
-"""``eft server``: the local Prefect server, for those who want it to stay."""
+"""``eft server``: a local Prefect server that keeps running between commands."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def status(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 
 
 def _local_server() -> LocalServer:
-    """That of EFT_HOME, running or not. Imported here, since other commands begin with this module too."""
+    """The server of EFT_HOME, running or not. Its module is imported here, since every command loads this one."""
     from db.settings import data_home
     from flows.orchestration import surroundings
 
@@ -68,7 +68,7 @@ def _local_server() -> LocalServer:
 
 
 def _describe() -> dict[str, Any]:
-    """What there is to say; the keys are those of ``eft server status --json``."""
+    """The state of the server, with the keys of ``eft server status --json``."""
     from flows.orchestration.watch import answers
 
     server = _local_server()

@@ -93,7 +93,7 @@ def top_up(
 
 
 def _carry_out(request: StudyRequest, start: Callable[[], Summary], *, as_json: bool) -> None:
-    """Run a flow from the shell, and say what it left."""
+    """Run a flow from the shell and print its summary."""
     from flows import launch
     from flows.orchestration import stopping
     from flows.work import recording
@@ -101,7 +101,7 @@ def _carry_out(request: StudyRequest, start: Callable[[], Summary], *, as_json: 
 
     recording.record_study(
         requested_study(request).record
-    )  # a database that cannot be written is told before anything runs
+    )  # reports a database that cannot be written before anything runs
     with stopping.stoppable():
         outcome = start()
     launch.report(outcome, as_json=as_json)

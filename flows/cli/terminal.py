@@ -1,4 +1,4 @@
-"""How a command speaks to people, whatever their terminal."""
+"""Output and warnings of commands, on any terminal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from eftcore.errors import NumericsWarning
 
 
 def print_anything() -> None:
-    """What the terminal's encoding lacks, as with LC_ALL=C, is printed as an escape and ends no command."""
+    """Print characters that the terminal's encoding lacks, as with LC_ALL=C, as escapes instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def warn_in_a_line() -> None:
-    """Warnings of the theory are for the user, who has no use for the line of our source that they come from."""
+    """Print warnings of the theory in one line, without the source line that issues them."""
     usual = warnings.formatwarning
 
     def one_line(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:

@@ -1,1 +1,1 @@
-"""What Prefect does: its server and settings, task runners, tasks, the order in which they run."""
+"""Everything that uses Prefect: its server and settings, task runners, tasks, and the execution of a study."""

@@ -1,4 +1,4 @@
-"""What Prefect's pages show of a study: its validity windows as a table, and its trajectories as pictures."""
+"""Artifacts of a study for Prefect's pages: its validity windows as a table, its trajectories as pictures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from flows.windows_table import LEGEND, windows_table
 from flows.work.waiting import waits
 
 PICTURES = 4
-"""Simulations that are drawn; Prefect keeps artifacts in its own database, which is no place for much."""
+"""Most simulations that are drawn; Prefect stores artifacts in its own database, which should stay small."""
 
 _COMPONENTS = {"V4": "00,00", "K1": "00"}
 
 
 def publish_study(study: str, outcome: str) -> None:
-    """Artifacts ``windows-NAME`` and ``study-NAME`` of the flow run of this context."""
+    """Create the artifacts ``windows-NAME`` and ``study-NAME`` of the present flow run."""
     frame, pictures = _recorded(study)
     if frame.empty:
         return
@@ -41,7 +41,7 @@ def publish_study(study: str, outcome: str) -> None:
 
 @waits
 def _recorded(study: str) -> tuple[pd.DataFrame, dict[int, str]]:
-    """The windows of a study, and pictures of its first simulations by run."""
+    """The windows of a study, and pictures of its first simulations by run id."""
     db = Database(default_url(), read_only=True)
     try:
         frame = study_windows(db, study)
@@ -52,7 +52,7 @@ def _recorded(study: str) -> tuple[pd.DataFrame, dict[int, str]]:
 
 
 def publish_checks(title: str, checks: list[dict[str, Any]]) -> None:
-    """Artifact ``theorems`` of the flow run of this context."""
+    """Create the artifact ``theorems`` of the present flow run."""
     create_table_artifact(key="theorems", table=checks, description=f"Exact statements of the theory on {title}")
 
 
@@ -66,7 +66,7 @@ def _picture_of(db: Database, simulation_run_id: int) -> str:
 
 
 def trajectories_picture(frame: pd.DataFrame) -> str:
-    """V4 and K1 over t, simulated with two standard errors and as each closure predicts them: PNG as a data URI.
+    """A PNG picture, as a data URI, of V4 and K1 over t: simulated, with two standard errors, and by each closure.
 
     Args:
         frame: rows of v_trajectories of one simulation, one component of each quantity.

@@ -1,4 +1,4 @@
-"""Handing tasks to Prefect: to the flow's runner, or to this process where they take no time worth a worker's trip."""
+"""Running tasks by Prefect: on the flow's task runner, or in this process where a task is too short for a worker."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from prefect.task_runners import TaskRunner
 from eftcore.errors import EftError, EnvironmentProblem
 
 LOST_WORKERS = 5
-"""How often a study survives that a worker process is killed."""
+"""How many times a study goes on after a worker process was killed."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
 class Outcome(NamedTuple):
-    """How a task ended; ``cause`` says why it failed, for people."""
+    """How a task ended: "cached", "computed" or "failed"; ``cause`` is the reason of a failure."""
 
     end: Literal["cached", "computed", "failed"]
     cause: str = ""
 
 
 class Dispatcher:
-    """Runs tasks of the flow that runs in this context, several at a time when called from several threads.
+    """Runs tasks of the present flow run; called from several threads it runs several tasks at a time.
 
     Args:
-        runner: started.
-        workers: tasks that it works on at a time.
+        runner: the task runner, already started.
+        workers: number of tasks that the runner executes at a time.
     """
 
     def __init__(self, runner: TaskRunner[Any], workers: int) -> None:
         self._runner = runner
-        self._at_a_time = workers + 1  # one more, so that no worker waits while we read what another one made
+        self._at_a_time = workers + 1  # one more, so that no worker is idle while this process handles a finished task
         self._changing = threading.Lock()
         self._generation = 0
         self._stopped = threading.Event()
 
     def each(self, do: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
-        """``do`` of every item, several at a time; an exception or Ctrl-C ends it before the next item."""
+        """Call ``do`` for every item, several at a time; after an exception or Ctrl-C no further item begins."""
         with ThreadPoolExecutor(self._at_a_time, thread_name_prefix="eft-dispatch") as pool:
             doing = [pool.submit(copy_context().run, do, item) for item in items]
             try:
@@ -61,7 +61,7 @@ class Dispatcher:
         return _outcome(task(**inputs, return_state=True))
 
     def run(self, task: Task[..., Any], inputs: dict[str, Any]) -> Outcome:
-        """Run a task on the runner; again if its worker was killed.
+        """Run a task on the task runner, and once more if its worker was killed.
 
         Raises KeyboardInterrupt after Ctrl-C, EnvironmentProblem when the cluster's scheduler is lost.
         """
@@ -76,14 +76,14 @@ class Dispatcher:
             except BrokenProcessPool:
                 if not self._replaced(generation):
                     return Outcome("failed", f"worker processes were killed {LOST_WORKERS} times; is memory short?")
-            except Exception as error:  # what a cluster says when it gives a task up
+            except Exception as error:  # a cluster that gives up a task may raise anything
                 self._raise_if_scheduler_lost(error)
                 return Outcome("failed", _cause(error))
             else:
                 return _outcome(ended)
 
     def _replaced(self, generation: int) -> bool:
-        """Give the runner new processes in place of those that ended, unless another thread did; False: no more."""
+        """Restart the runner's worker processes, unless another thread has done so; False after LOST_WORKERS times."""
         with self._changing:
             if generation == self._generation:
                 self._generation += 1
@@ -93,7 +93,7 @@ class Dispatcher:
             return self._generation <= LOST_WORKERS
 
     def _raise_if_scheduler_lost(self, error: Exception | None = None) -> None:
-        """Without it every task would fail, each with an error that does not say why."""
+        """Raises EnvironmentProblem if the Dask scheduler is lost; else every task would fail with an unclear error."""
         client = getattr(self._runner, "client", None)
         if client is not None and client.status != "running":
             address = getattr(self._runner, "address", None) or "this machine"
@@ -121,7 +121,7 @@ def _cause(error: Any) -> str:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind it; compiled code wraps what reaches it in an error of its own."""
+    """Whether Ctrl-C caused the error; compiled code wraps a KeyboardInterrupt in an error of its own."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True

@@ -1,4 +1,4 @@
-"""A study's task nodes as Prefect tasks: each is done unless its result is there, and shown in the database."""
+"""Executing a study's task nodes as Prefect tasks. A task whose result is stored is shown as cached."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from flows.work.store import ResultStore
 from flows.work.walk import Item, Kind, Node, Walk, about_ensemble, work_of
 
 SMALL_WORK = SHARD_WORK / 32
-"""What a task that simulates nothing counts for in the progress bar."""
+"""Neuron updates that a task without simulation counts as in the progress bar."""
 
 TASKS: dict[Kind, Task[..., None]] = {
     "predict": tasks.predict,
@@ -36,12 +36,12 @@ TASKS: dict[Kind, Task[..., None]] = {
 }
 
 ON_WORKERS: tuple[Kind, ...] = ("predict", "simulate")
-"""Tasks that are worth a trip to a worker; the others are short, and done where the flow runs."""
+"""Kinds of tasks that run on workers; the others are short and run in the process of the flow."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One task that failed: what it was and why."""
+    """One task that failed: its label and the reason."""
 
     label: str
     cause: str
@@ -49,10 +49,10 @@ class Failure:
 
 @dataclass
 class Summary:
-    """What became of a study's tasks. ``skipped`` ones needed the result of a failed one.
+    """The outcomes of a study's tasks. ``skipped`` counts tasks that needed the result of a failed one.
 
-    ``superseded`` counts the predictions and simulations that an older version of their algorithm made. ``precision``
-    holds what each simulation that aimed at a precision attained, by the ensemble's digest.
+    ``superseded`` counts predictions and simulations made by an older version of their algorithm. ``precision`` holds
+    what each simulation with a target precision attained, by the digest of its ensemble.
     """
 
     study: str
@@ -73,7 +73,7 @@ class Summary:
 
 
 class Execution(Walk):
-    """One study from start to end; several of its configurations are under way at a time."""
+    """The execution of one study; several of its configurations are computed at a time."""
 
     def __init__(self, plan: Study, store: ResultStore, resources: Resources, dispatcher: Dispatcher) -> None:
         super().__init__(plan, store, resources.device)
@@ -86,7 +86,7 @@ class Execution(Walk):
         self._counting = threading.Lock()
 
     def execute(self) -> Summary:
-        """Do what is not done; failures are in the summary."""
+        """Run every task whose result is missing; returns the summary, which lists failures."""
         plan, simulations = self.plan, self.plan.simulations.values()
         small = len(plan.predictions) + len(plan.comparisons) + 2 * len(simulations)
         small += len(plan.theory_comparisons) + len(plan.references)
@@ -115,7 +115,7 @@ class Execution(Walk):
         current().note(lambda: f"{about_ensemble(spec)}: {computations.precision_of(self.store, spec, shards)}")
 
     def perform(self, node: Node) -> bool:
-        """Run a node's task unless what it made is still there."""
+        """Run a node's task unless its result is stored; returns whether the result is there now."""
         done = self.is_done(node)
         if node.run is not None and not done:
             self._starts(node.run)
@@ -142,7 +142,7 @@ class Execution(Walk):
         return succeeded
 
     def _starts(self, run: PredictionSpec | Simulation) -> None:
-        """Show it as running, once: another shard must not bring it back after one has failed."""
+        """Mark a run as running in the database, only once: a later shard must not do so after one has failed."""
         with self._counting:
             first = run.digest not in self._started
             self._started.add(run.digest)
@@ -150,7 +150,7 @@ class Execution(Walk):
             recording.mark_running(self.plan.record, run)
 
     def _require_records(self) -> None:
-        """Raise EnvironmentProblem where what was recorded is in the database no more."""
+        """Raise EnvironmentProblem where recorded results have disappeared from the database."""
         lost = [node.label for node in self._records if not self.is_done(node)]
         if lost:
             raise EnvironmentProblem(

@@ -1,4 +1,4 @@
-"""One task at a time on each GPU, whoever started it: a global concurrency limit of the Prefect server."""
+"""One task at a time on each GPU, whichever flow started it, by a global concurrency limit of the Prefect server."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 LEASE_SECONDS = 60.0
-"""After kill -9 of its user, a GPU is free again after so long."""
+"""Seconds after which the limit releases a GPU whose process was killed."""
 
 
 def limit_name() -> str:
-    """Name of the limit of the GPU that this process uses: ``gpu-HOST-NUMBER``."""
+    """Name of the concurrency limit for the GPU that this process uses: ``gpu-HOST-NUMBER``."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
     return f"gpu-{socket.gethostname()}-{first}"
 
 
 @contextmanager
 def alone(device: str) -> Iterator[None]:
-    """Use ``device`` within the block, alone when it is a GPU ("cuda"). Call it within a task run."""
+    """Within the block no other task uses ``device`` if it is a GPU ("cuda"). Call it within a task run."""
     if device != "cuda":
         yield
         return
@@ -28,7 +28,7 @@ def alone(device: str) -> Iterator[None]:
     from prefect.exceptions import ObjectAlreadyExists
 
     name = limit_name()
-    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):  # by another task just now
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):  # another task may have just created it
         client.upsert_global_concurrency_limit_by_name(name, limit=1)
     with concurrency(name, occupy=1, strict=True, lease_duration=LEASE_SECONDS):
         yield

@@ -1,4 +1,4 @@
-"""What a local Prefect server remembers: the flow runs of the last days. The results are ours, and stay."""
+"""How long a local Prefect server keeps flow runs: some days. Results are in our own database and are kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ EVENT_DAYS = 1
 
 
 def settings(*, pages: bool) -> dict[str, str]:
-    """For the server's environment. Events are what most of its database would consist of; only its pages show them."""
+    """Settings for the server's environment. Without pages no events are stored; they would be most of its database."""
     return {
         "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": str(int(pages)),
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
@@ -17,7 +17,7 @@ def settings(*, pages: bool) -> dict[str, str]:
 
 
 async def prune() -> None:
-    """Delete what is older. Prefect itself does it once in an hour, which the server of one command does not live."""
+    """Delete older flow runs and events. Prefect does so once an hour, but a command's server seldom runs that long."""
     from prefect.server.database.dependencies import provide_database_interface
     from prefect.server.services import db_vacuum
 

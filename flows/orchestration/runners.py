@@ -1,7 +1,7 @@
-"""Who computes: Prefect's own task runners on this machine, or prefect-dask on a cluster.
+"""Task runners: Prefect's own on this machine, or prefect-dask on a cluster.
 
-A simulation uses several threads of its own. Each worker process gets its share of the processors, so that processes
-together do not ask for more than there are.
+A simulation uses several threads. Each worker process gets its share of the processors, so that all processes together
+do not use more threads than there are processors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 10
-"""A Dask scheduler must answer within so long, also when it was lost."""
+"""Seconds within which a Dask scheduler must answer, also after the connection was lost."""
 
 
 def processors() -> int:
@@ -40,12 +40,12 @@ def processors() -> int:
 
 @contextmanager
 def dispatching(resources: Resources) -> Iterator[Dispatcher]:
-    """A dispatcher over the runner that is asked for, which ends with the block.
+    """A dispatcher with the requested task runner, which is shut down at the end of the block.
 
     Raises EnvironmentProblem when the Dask extra is missing, or its scheduler does not answer or has no workers.
     """
     runner, workers = _task_runner(resources)
-    # each process would ask by itself, and one that begins while the server is away fail its task
+    # each process would ask the server for its version; one that starts while the server is away would fail its task
     with temporary_settings({PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}), runner:
         yield Dispatcher(runner, workers)
 
@@ -70,11 +70,11 @@ def _dask(resources: Resources, workers: int, share: int) -> tuple[TaskRunner[An
             f"runner = 'dask' needs the Python package {missing.name}; pip install 'resnet-eft[dask]'"
         ) from None
     if resources.dask_address is not None:
-        # a scheduler that is lost and comes back knows nothing of our tasks: no need to wait for it for long
+        # a scheduler that was lost and restarted does not know our tasks, so waiting for it is useless
         runner = DaskTaskRunner(address=resources.dask_address, client_kwargs={"timeout": CONNECT_SECONDS})
         return runner, _cluster_threads(resources.dask_address)
     cluster = {
-        "security": True,  # certificates for this cluster alone: another user of the machine could run code in it
+        "security": True,  # certificates for this cluster only: other users of the machine could else run code in it
         "n_workers": workers,
         "threads_per_worker": 1,
         "scheduler_kwargs": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
@@ -85,7 +85,7 @@ def _dask(resources: Resources, workers: int, share: int) -> tuple[TaskRunner[An
 
 
 def _cluster(**options: Any) -> Any:
-    """A Dask cluster on this machine whose scheduler answers nothing by HTTP, where any user could retire workers."""
+    """A Dask cluster on this machine, without the scheduler's HTTP routes, by which any user could retire workers."""
     import dask
     from distributed import LocalCluster
 
@@ -94,7 +94,7 @@ def _cluster(**options: Any) -> Any:
 
 
 def _cluster_threads(address: str) -> int:
-    """Tasks that a running cluster works on at a time, after a look whether its workers share our results."""
+    """Number of tasks that a running cluster executes at a time; checks that workers share our folder of results."""
     from distributed import Client
 
     try:
@@ -120,9 +120,10 @@ def _cluster_threads(address: str) -> int:
 
 
 def _without_our_home(client: Client) -> dict[str, str]:
-    """Workers that do not share our folder of results, and theirs: paths may be equal and folders not.
+    """Workers that do not share our folder of results, with the path of theirs.
 
-    We make a folder there, each worker makes a file in it, and we look for the file.
+    Equal paths may be different folders on two machines. So a folder is made in ours, each worker makes a file in it,
+    and we look for the file.
     """
     folder = data_home() / f".shared-{secrets.token_hex(8)}"
     try:
@@ -139,7 +140,7 @@ def _without_our_home(client: Client) -> dict[str, str]:
 
 
 def _answer(folder: str) -> tuple[str, str]:
-    """Called on a worker: leave a file in the folder of that name, if it is there; the file's name, and our home."""
+    """Called on a worker: make a file in this folder if it exists; returns its name and the worker's EFT_HOME."""
     name, home = secrets.token_hex(8), data_home()
     with suppress(OSError):
         (home / folder / name).touch()
@@ -151,10 +152,10 @@ def _threads(share: int) -> dict[str, str]:
 
 
 def start_worker(share: int) -> None:
-    """Begin the life of a worker process: its share of the processors, and an end when the flow's process ends.
+    """Prepare a worker process: set its share of the processors, and let it end when the flow's process ends.
 
-    Call it before anything imports numba or torch, which read the shares once. What becomes of its tasks the process
-    tells the flow's process, which alone talks to the Prefect server.
+    Call it before anything imports numba or torch, which read the shares only once. The worker reports the outcome of
+    tasks to the flow's process; only that process talks to the Prefect server.
     """
     os.environ.update(_threads(share))
     related._get_and_cache_related_object = _nothing_related  # type: ignore[assignment]
@@ -169,5 +170,5 @@ def start_worker(share: int) -> None:
 
 
 async def _nothing_related(**_about: Any) -> dict[str, Any]:
-    """In place of Prefect's question to the server what belongs to a flow run, which a task's end would wait for."""
+    """Replaces Prefect's request for the resources related to a flow run, for which the end of a task would wait."""
     return {}

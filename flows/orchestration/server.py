@@ -1,14 +1,14 @@
-"""The local Prefect server: one for all commands that share a PREFECT_HOME, gone when nobody uses it.
+"""The local Prefect server: one for all commands that share a PREFECT_HOME; it ends when no command uses it.
 
-Files below PREFECT_HOME/server say who is there, by locks that the kernel releases however their holder ends:
+The state is kept in files below PREFECT_HOME/server, by locks that the kernel releases however their holder ends:
 
 * ``alive`` is locked by the server; ``server.json`` says where it listens.
-* ``users`` is locked, shared, by each command that uses the server. A server that can lock it alone is not used.
-* ``change`` is locked while somebody starts or stops the server.
-* ``key`` is what clients have to show (flows/orchestration/server_access.py).
+* ``users`` is locked, shared, by each command that uses the server. A server that gets an exclusive lock has no users.
+* ``change`` is locked while a process starts or stops the server.
+* ``key`` holds the key that clients have to send (flows/orchestration/server_access.py).
 
-A command's own server ends with the last command that uses it. ``eft server start`` keeps one, with Prefect's pages and
-its schedules, until ``eft server stop``.
+A server started by a command ends with the last command that uses it. A server of ``eft server start`` also has
+Prefect's pages and schedules, and runs until ``eft server stop``.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from flows.orchestration.watch import answers
 STARTUP_SECONDS = 120.0
 STOP_SECONDS = 10.0
 PORT = 4200
-"""Prefect's own; the next free one where it is taken."""
+"""Prefect's default port; where it is taken, the next free one is used."""
 
 _LOOK_SECONDS = 0.5
 _DATABASE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
-"""Where Prefect is told its database, by two names."""
+"""The two environment variables that may hold the address of Prefect's own database."""
 
 _COMMAND = (
     *(sys.executable, "-P", "-c"),
     f"import runpy, sys; sys.path.append({str(Path(__file__).parents[2])!r}); "
     "runpy.run_module('flows.orchestration.server', run_name='__main__')",
 )
-"""This module as a program, whatever lies in the working directory: most projects with Prefect have a folder flows."""
+"""Command that runs this module as a program. It ignores the working directory, which may have a folder ``flows``."""
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this process started."""
@@ -55,7 +55,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 @dataclass(frozen=True)
 class Running:
-    """A server: its process, where it listens, whether it has pages and schedules, whether it stays when not used."""
+    """A server: its process, its address, whether it has pages and schedules, whether it is kept without users."""
 
     pid: int
     port: int
@@ -65,12 +65,12 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Of the API."""
+        """Address of the API."""
         return f"http://127.0.0.1:{self.port}/api"
 
     @property
     def pages(self) -> str:
-        """Of Prefect's pages, which only a whole server has."""
+        """Address of Prefect's pages, which only a whole server has."""
         return f"http://127.0.0.1:{self.port}"
 
 
@@ -83,10 +83,10 @@ class LocalServer:
 
     @contextlib.contextmanager
     def used(self, *, whole: bool = False) -> Iterator[Running]:
-        """The server while the block runs, started when there is none; the last to leave waits until it is gone.
+        """Use the server while the block runs; it is started if there is none. The last user waits until it has ended.
 
         Args:
-            whole: with Prefect's pages and schedules, which make it start more slowly.
+            whole: ask for a server with Prefect's pages and schedules, which starts more slowly.
 
         Raises EnvironmentProblem when it does not start.
         """
@@ -97,14 +97,14 @@ class LocalServer:
             try:
                 yield running
             finally:
-                with contextlib.suppress(FileNotFoundError):  # without its folder it ends by itself
+                with contextlib.suppress(FileNotFoundError):  # without its folder the server ends by itself
                     if _try_lock(users):
-                        left = self.running()  # perhaps another one than ours, which hung and was replaced
+                        left = self.running()  # it may be another server, if ours hung and was replaced
                         if left is not None and not left.kept:
                             self._end(left.pid)
 
     def again(self, lost: Running) -> Running:
-        """The same server at the same port, started again where it ended or hangs. Raises EnvironmentProblem."""
+        """The server at the port of ``lost``, started again if it ended or hangs. Raises EnvironmentProblem."""
         with self._locked("change"):
             running = self._answering(whole=lost.whole)
             if running is None:
@@ -114,7 +114,7 @@ class LocalServer:
             return running
 
     def start(self, port: int | None = None) -> Running:
-        """A server that stays; the one that runs already if it does. Raises EnvironmentProblem."""
+        """Start a server that runs without users; one that runs already is kept. Raises EnvironmentProblem."""
         with self._locked("change"):
             running = self._answering(whole=True)
             if running is not None and running.kept:
@@ -125,7 +125,7 @@ class LocalServer:
             return self._start(whole=True, kept=True, port=port)
 
     def stop(self, *, force: bool = False) -> Running | None:
-        """End the server and return what it was; None when there was none. Raises EnvironmentProblem if it is used."""
+        """End the server and return it; None if there was none. Raises EnvironmentProblem if it is in use."""
         with self._locked("change"):
             running = self.running()
             if running is not None:
@@ -135,25 +135,25 @@ class LocalServer:
             return running
 
     def at(self, url: str) -> Running | None:
-        """The server, if it runs and this is the address of its API."""
+        """The server, if it is running and ``url`` is the address of its API; else None."""
         running = self.running()
         addresses = () if running is None else (running.url, running.url.replace("127.0.0.1", "localhost"))
         return running if url.rstrip("/") in addresses else None
 
     @property
     def key(self) -> str:
-        """What its clients have to show. Raises EnvironmentProblem when it is no secret."""
+        """The key that clients have to send. Raises EnvironmentProblem when other users can read it."""
         return server_access.key(self.folder)
 
     def running(self) -> Running | None:
-        """The server's process if there is one, whether it answers or not."""
+        """The server if its process is running, whether it answers or not."""
         with self._open("alive") as alive:
             if _try_lock(alive):
                 return None
         return self._card()
 
     def is_used(self) -> bool:
-        """Whether some command uses the server now."""
+        """Whether a command uses the server now."""
         with self._open("users") as users:
             return not _try_lock(users)
 
@@ -163,12 +163,15 @@ class LocalServer:
         return None
 
     def _left(self) -> int | None:
-        """The port of a server that was killed, where other commands wait for it; one that ends leaves no card."""
+        """The port of a server that was killed, where other commands wait for it.
+
+        A server that ends in order removes ``server.json``, which holds the port.
+        """
         card = self._card()
         return None if card is None else card.port
 
     def _answering(self, *, whole: bool) -> Running | None:
-        """The server that runs and answers; one that hangs is ended."""
+        """The server if it is running and answers; a server that hangs is killed."""
         running = self.running()
         if running is None:
             return None
@@ -195,7 +198,7 @@ class LocalServer:
                 stderr=output,
                 env=self._environment(running),
                 pass_fds=[door.fileno()],
-                start_new_session=True,  # Ctrl-C is for the commands that use it
+                start_new_session=True,  # so that Ctrl-C reaches only the commands that use the server
             )
         _children[process.pid] = process
         running = replace(running, pid=process.pid)
@@ -216,7 +219,7 @@ class LocalServer:
         )
 
     def _end(self, pid: int) -> None:
-        """Ask the process to end, and make it; returns when it is gone."""
+        """Ask the process to end, kill it if it does not, and return when it has ended."""
         deadline = time.monotonic() + STOP_SECONDS
         with self._open("alive") as alive, contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -235,7 +238,7 @@ class LocalServer:
             )
 
     def _environment(self, running: Running) -> dict[str, str]:
-        """Of the server process. Its pages find its API by the address given here."""
+        """Environment of the server process. Its pages find the API by the address set here."""
         given = {
             "PREFECT_HOME": str(self.prefect_home),
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
@@ -251,7 +254,7 @@ class LocalServer:
         return {**history.settings(pages=running.whole), **inherited, **given}
 
     def _own_database(self) -> dict[str, str]:
-        """Address of Prefect's own database where the one that it makes itself, by pasting, would be another file's."""
+        """Address of Prefect's own database, where the address that Prefect builds from the path would be wrong."""
         import sqlalchemy as sa
 
         path = str(self.prefect_home / "prefect.db")
@@ -279,13 +282,13 @@ def _try_lock(file: IO[bytes]) -> bool:
 
 
 def _listening(wanted: int) -> socket.socket:
-    """A socket that listens at this port, or at any where it is taken; nobody can take the port from the server now."""
+    """A socket that listens at this port, or at another if it is taken; the server then keeps the port."""
     door = socket.socket()
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         door.bind(("127.0.0.1", wanted))
         door.listen()
-    except OSError:  # two may bind to the same port, and the second finds out when it listens
+    except OSError:  # two processes may bind to the same port; the second one fails when it listens
         door.close()
         if wanted == 0:
             raise
@@ -294,9 +297,9 @@ def _listening(wanted: int) -> socket.socket:
 
 
 def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
-    """Serve Prefect's API at an open socket until SIGTERM, or, unless it is kept, until nobody uses it."""
+    """Serve Prefect's API at an open socket until SIGTERM or, unless the server is kept, until no command uses it."""
     alive = (folder / "alive").open("ab")
-    for _ in range(100):  # somebody may be looking whether we are here
+    for _ in range(100):  # another process may hold the lock for a moment, to see whether a server runs
         if _try_lock(alive):
             break
         time.sleep(0.01)
@@ -313,19 +316,19 @@ def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
             await super().startup(sockets)
             self.pruning = asyncio.create_task(history.prune())
 
-    # without pages and schedules it starts in half the time
+    # without pages and schedules the server starts in half the time
     application = create_app(final=True, ephemeral=not wanted.whole)
     api = Server(uvicorn.Config(application, log_level="critical"))
     me = replace(wanted, pid=os.getpid())
 
     def look_after() -> None:
-        with contextlib.suppress(OSError):  # without its folder nobody finds it any more
+        with contextlib.suppress(OSError):  # without its folder no command can find the server
             users = (folder / "users").open("ab")
             while not api.should_exit:
                 if api.started and not card.exists():
                     card.with_suffix(".part").write_text(json.dumps(asdict(me)))
                     card.with_suffix(".part").replace(card)
-                if not me.kept and _try_lock(users):  # and it stays locked: who comes now waits until we are gone
+                if not me.kept and _try_lock(users):  # it stays locked: a new user waits until this server has ended
                     break
                 time.sleep(_LOOK_SECONDS if api.started else 0.05)
             card.unlink(missing_ok=True)

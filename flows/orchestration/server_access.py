@@ -1,7 +1,7 @@
-"""Who may use the local Prefect server: whoever can read its key, a file that only its owner can read.
+"""Access to the local Prefect server: clients need its key, which is in a file that only its owner can read.
 
-Without a key any other user of the machine, and any page in a browser on it, could start flows. The server asks every
-request for it but those for its health; its pages ask a person once. Commands of ``eft`` find it by themselves.
+Without a key any other user of the machine, and any page in a browser on it, could start flows. Every request needs the
+key, except those for the server's health; Prefect's pages ask for it once. Commands of ``eft`` read the file.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 from eftcore.errors import EnvironmentProblem
 
 KEY = "key"
-"""The file's name, in the folder of the server."""
+"""Name of the file with the key, in the folder of the server."""
 
 AUTH_STRING = "PREFECT_API_AUTH_STRING"
-"""Where Prefect's clients find the key."""
+"""Environment variable in which Prefect's clients find the key."""
 
 
 def private_folder(folder: Path) -> Path:
-    """The folder, made or closed so that only we can enter it.
+    """The folder, created if needed, with permissions that let only its owner enter it.
 
-    Raises EnvironmentProblem when it cannot be made, or is somebody else's: what lies there is obeyed.
+    Raises EnvironmentProblem when it cannot be made or belongs to another user, who could change the settings in it.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def private_folder(folder: Path) -> Path:
 
 
 def own_folder(shared: Path, name: str) -> Path:
-    """``shared/name``, or ``shared/name-USERID`` where the former is another user's; as private_folder."""
+    """``shared/name``, or ``shared/name-USERID`` if the former belongs to another user; made like private_folder."""
     usual = shared / name
     with contextlib.suppress(OSError):
         if usual.stat().st_uid != os.geteuid():
@@ -49,9 +49,9 @@ def own_folder(shared: Path, name: str) -> Path:
 
 
 def key(folder: Path) -> str:
-    """The key of the server whose files are in this private folder; made when there is none.
+    """The key of the server whose files are in this private folder; a new key is made if there is none.
 
-    Raises EnvironmentProblem when others can read it: it is no secret then.
+    Raises EnvironmentProblem when other users can read it.
     """
     path = folder / KEY
     if not path.exists():
@@ -63,7 +63,7 @@ def key(folder: Path) -> str:
 
 
 def _make(path: Path) -> None:
-    """Write a new key under another name and link it, so that nobody reads half of one, or makes a second."""
+    """Write a new key to a temporary file and link it, so that no process reads half a key or makes a second one."""
     part = path.with_name(f"{KEY}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(f"eft:{secrets.token_urlsafe(32)}\n")
@@ -81,6 +81,6 @@ def _require_ours(path: Path) -> None:
 
 
 def protection(key: str, port: int) -> dict[str, str]:
-    """Settings of a server that asks for this key, and that no page but its own may ask from a browser."""
+    """Settings of a server that requires this key, and that refuses requests of other web pages in a browser."""
     own_pages = ",".join(f"http://{host}:{port}" for host in ("127.0.0.1", "localhost"))
     return {"PREFECT_SERVER_API_AUTH_STRING": key, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": own_pages}

@@ -1,8 +1,8 @@
-"""Ending the process of a command: by Ctrl-C, by SIGTERM, or because a server that it needs is gone.
+"""Ending the process of a command: by Ctrl-C, by SIGTERM, or because the Prefect server is lost.
 
-What runs then may turn an interrupt into an error of its own, wait for a server that does not answer, or handle the
-signal in its own way, as Prefect does while a flow runs. So a thread reads every signal that comes, and ends the
-process when it has not ended by itself after STOP_SECONDS. Results are written whole or not at all.
+The code that runs then may turn an interrupt into another error, wait for a server that does not answer, or handle the
+signal itself, as Prefect does while a flow runs. So a thread reads every signal, and ends the process if it has not
+ended by itself after STOP_SECONDS. This is safe because results are written completely or not at all.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from flows.orchestration.watch import ServerLost
 from flows.work import recording
 
 STOP_SECONDS = 3.0
-"""Between the signal and the end of the process; a second signal ends it at once."""
+"""Seconds between the signal and the end of the process; a second signal ends it at once."""
 
 GIVE_UP_SECONDS = 2.0
-"""How long the database may take, at the end, to note that runs are stale: what holds its lock may be what was cut off.
-Without the note the next command finds them so."""
+"""Seconds that the database may take at the end to mark runs as stale; an interrupted transaction may hold its lock.
+Runs that were not marked are marked by the next command."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _within = threading.Event()
@@ -36,7 +36,7 @@ _ending = threading.Lock()
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a lost Prefect server end the process, if its main thread runs this block."""
+    """Within the block, run by the main thread, Ctrl-C, SIGTERM and a lost Prefect server end the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -80,14 +80,14 @@ def stoppable() -> Iterator[None]:
     if came:
         _end_interrupted(came[0])
     if isinstance(error, ServerLost):
-        end_command(error)  # what waits for the server at the end of Python would wait long
+        end_command(error)  # Prefect would wait long for the server when Python ends
     _within.clear()
     if error is not None:
         raise error
 
 
 def end_command(problem: EftError) -> None:
-    """Within ``stoppable``, end the process for this reason, from any thread; elsewhere it is not ours to end."""
+    """Within ``stoppable``, end the process for this reason, from any thread; outside of it, do nothing."""
     if _within.is_set():
         _end(1, f"eft: {problem}")
 
@@ -101,8 +101,8 @@ def _end_interrupted(number: int) -> NoReturn:
 
 
 def _end(code: int, said: str) -> NoReturn:
-    """End without waiting for compiled code. Locks, the server and worker processes follow by themselves."""
-    _ending.acquire()  # who comes second waits for the end
+    """End the process without waiting for compiled code; its locks, server and worker processes then end too."""
+    _ending.acquire()  # a second caller waits here until the process ends
     noting = threading.Thread(target=_give_up, daemon=True)
     noting.start()
     noting.join(GIVE_UP_SECONDS)
@@ -112,6 +112,6 @@ def _end(code: int, said: str) -> NoReturn:
 
 
 def _give_up() -> None:
-    """The last word: a task that ended a moment ago may have marked its run as running again."""
+    """Mark runs as stale once more: a task that ended just now may have marked its run as running."""
     with contextlib.suppress(Exception):
         recording.give_up()

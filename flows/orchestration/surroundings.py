@@ -1,4 +1,4 @@
-"""Prefect's surroundings: settings that must be in place before Prefect is imported, and an API to talk to."""
+"""Prefect's settings, which must be in place before it is imported, and the API that flows use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUIET = {
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # an event that a lost server does not get is of no use to people
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # hides errors about events that a lost server did not receive
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
@@ -35,8 +35,8 @@ QUIET = {
 def configure(home: Path) -> None:
     """Set Prefect's environment variables, leaving those that the user set. Call it before anything imports Prefect.
 
-    Prefect's own database and profile live in ``home/prefect``, which only its owner can enter: another user of a
-    shared ``home`` gets a folder of their own.
+    Prefect's own database and profile are in ``home/prefect``, which only its owner can enter; another user of a shared
+    ``home`` gets a separate folder.
     """
     if "PREFECT_HOME" not in os.environ:
         os.environ["PREFECT_HOME"] = str(server_access.own_folder(home, "prefect"))
@@ -45,12 +45,12 @@ def configure(home: Path) -> None:
     _ask_directly()
     try:
         Path.home()
-    except RuntimeError:  # a user without a home, whom Prefect would not be imported for
+    except RuntimeError:  # Prefect cannot be imported by a user without a home folder
         os.environ["HOME"] = os.environ["PREFECT_HOME"]
 
 
 def _ask_directly() -> None:
-    """No proxy that is set for the network (HTTP_PROXY) is asked for what runs on this machine."""
+    """Let requests to this machine bypass a network proxy (HTTP_PROXY)."""
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     direct = [host for host in given.split(",") if host]
     if "*" not in direct:
@@ -70,7 +70,7 @@ atexit.register(_until_exit.close)
 
 
 def _held_server(server: LocalServer, *, whole: bool) -> Running:
-    """The local server, used until this process ends: what Prefect keeps in memory knows its address."""
+    """The local server, used until this process ends, since Prefect keeps its address in memory."""
     with _holding:
         held = _held.get(server.prefect_home)
         held = _until_exit.enter_context(server.used(whole=whole)) if held is None else server.again(held)
@@ -80,14 +80,14 @@ def _held_server(server: LocalServer, *, whole: bool) -> Running:
 
 @contextlib.contextmanager
 def api(*, whole: bool = False, give_up: Callable[[ServerLost], None] = lambda lost: None) -> Iterator[str]:
-    """An API for the flows of this process: the configured one, or that of the local server, started where need be.
+    """An API for the flows of this process: the configured one, or the local server's, which is started if needed.
 
-    The server is looked after meanwhile, and the local one started again where it is lost. Yields the URL; the local
-    server's key is in the environment meanwhile.
+    Yields the URL. Within the block the server is watched, a local server that is lost is started again, and the key of
+    the local server is in the environment.
 
     Args:
-        whole: asks for a local server with pages and schedules.
-        give_up: is told, in another thread, when a server that was lost does not come back.
+        whole: ask for a local server with pages and schedules.
+        give_up: called, in another thread, when a server that was lost does not come back.
 
     Raises EnvironmentProblem when a configured API does not answer or the local one does not start, ServerLost when
     the block ended because the server was lost.
@@ -109,7 +109,7 @@ def api(*, whole: bool = False, give_up: Callable[[ServerLost], None] = lambda l
 
 
 def known_key(url: str) -> dict[str, str]:
-    """PREFECT_API_AUTH_STRING for a configured API that is the local server's; nothing where it is set, or elsewhere.
+    """PREFECT_API_AUTH_STRING for a configured API that is the local server's; empty if set already or for another API.
 
     Call ``configure`` first.
     """
@@ -121,11 +121,11 @@ def known_key(url: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _everywhere(settings: Mapping[str, str]) -> Iterator[None]:
-    """Make these Prefect's settings in this process, in all its threads, and in its children.
+    """Set these settings of Prefect in this process, in all its threads, and in its child processes.
 
-    A thread of Prefect's own that does not see the address would start another server. Children find our packages
-    where we did, whatever lies in the working directory. Python's own child, which clears up what worker processes
-    leave when we end at once, does so in silence.
+    Without them, one of Prefect's own threads would start another server. Child processes import our packages from the
+    same place as this process, whatever is in the working directory. Warnings of Python's resource tracker, a child
+    process that cleans up after worker processes, are silenced.
     """
     import prefect.settings
     from prefect.context import refresh_global_settings_context
@@ -149,7 +149,7 @@ def _everywhere(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def require_answer(url: str) -> None:
-    """Raises EnvironmentProblem when the API at PREFECT_API_URL does not answer, or asks for a key that we lack."""
+    """Raises EnvironmentProblem when the API at PREFECT_API_URL does not answer, or refuses our key."""
     import httpx
     from prefect.client.orchestration import get_client
 
@@ -159,7 +159,7 @@ def require_answer(url: str) -> None:
         failure = client.api_healthcheck()
         if failure is None:
             try:
-                client.hello()  # which, unlike the health, is not for everybody
+                client.hello()  # needs the key, unlike the request for the server's health
             except httpx.HTTPStatusError as refusal:
                 if refusal.response.status_code != httpx.codes.UNAUTHORIZED:
                     raise

@@ -1,10 +1,10 @@
-"""Prefect tasks: thin, retried, and done only where their result is not there.
+"""Prefect tasks: thin functions that are retried and that compute a result only if it is not stored.
 
-Inputs are digests and JSON-able specs, never arrays. Each task's first input is the digest of its result; where it runs
-(``device``) is not part of that. Only failures that may pass by themselves are retried. Tasks return nothing: Prefect
-keeps a record in memory of every result until its flow run ends, so that a long sweep would grow. Nor does Prefect
-store a result: one that it read back would say itself how it is to be read, as a pickle too, and whoever can write the
-folder could run code here. What is there already is for our own store and the database to say.
+Inputs are digests and JSON-able specs, never arrays. Each task's first input is the digest of its result, which does
+not depend on the ``device``. Only failures that may be temporary are retried. Tasks return nothing, because Prefect
+keeps every result in memory until the flow run ends, which would grow over a long sweep. Prefect does not store results
+either: its files may be pickles, so that anybody who can write to the folder could run code here. Whether a result
+exists already is decided by our own store and the database.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _worth_retrying(task: Any, run: Any, state: Any) -> bool:
 
 
 _unstored: dict[str, Any] = {"persist_result": False, "cache_result_in_memory": False}
-"""Whatever Prefect's own settings say: it neither stores results nor looks for stored ones."""
+"""Task options by which Prefect neither stores results nor looks for stored ones, whatever its settings."""
 
 _settings: dict[str, Any] = {
     **_unstored,
@@ -56,14 +56,14 @@ def _found(digest: str) -> State[None]:
 
 
 def known(task: Task[..., Any]) -> Task[..., Any]:
-    """A task run by this name for a result that is there already: it does nothing, and Prefect shows it as cached."""
+    """A task of the same name for a result that is stored already: it does nothing, and Prefect shows it as cached."""
     return Task(fn=_found, name=task.name, **_unstored)
 
 
 def _unless_stored(digest: str, compute: Callable[[ResultStore], str]) -> None:
-    """Compute a result, or wait for whoever is computing it now.
+    """Compute a result unless it is stored, or wait for the process that is computing it now.
 
-    What was stored just before a crash is not computed again either, though Prefect never heard that it was done.
+    A result that was stored just before a crash is not computed again, although Prefect did not record the task's end.
     """
     store = default_store()
     with store.computing(digest), _linked():
@@ -75,7 +75,7 @@ def _unless_stored(digest: str, compute: Callable[[ResultStore], str]) -> None:
 
 
 def _linked() -> AbstractContextManager[None]:
-    """Results made within the block name this task run."""
+    """Results made within the block have this task run in their provenance."""
     context = TaskRunContext.get()
     if context is None:
         return nullcontext()
@@ -86,13 +86,13 @@ def _linked() -> AbstractContextManager[None]:
 
 @task(name="predict", **_settings)
 def predict(digest: str, spec: dict[str, Any]) -> None:
-    """A theory prediction."""
+    """Compute a theory prediction."""
     _unless_stored(digest, lambda store: computations.predict(store, PredictionSpec(**spec)))
 
 
 @task(name="simulate", **_settings)
 def simulate(digest: str, spec: dict[str, Any], shard: int, samples: int, device: str) -> None:
-    """One shard of an ensemble."""
+    """Simulate one shard of an ensemble."""
     options: dict[str, Any] = {"shard": shard, "samples": samples, "device": device}
 
     def compute(store: ResultStore) -> str:
@@ -104,13 +104,13 @@ def simulate(digest: str, spec: dict[str, Any], shard: int, samples: int, device
 
 @task(name="merge", **_settings)
 def merge(digest: str, spec: dict[str, Any], shards: list[tuple[int, int]]) -> None:
-    """The shards of an ensemble added up."""
+    """Add up the shards of an ensemble."""
     _unless_stored(digest, lambda store: computations.merge(store, EnsembleSpec(**spec), shards))
 
 
 @task(name="compare", **_settings)
 def compare(digest: str, prediction: str, reference: str, tolerances: list[float]) -> None:
-    """A prediction against a simulation or a better prediction."""
+    """Compare a prediction with a simulation or a better prediction."""
     _unless_stored(digest, lambda store: computations.compare(store, prediction, reference, tolerances))
 
 
@@ -123,7 +123,7 @@ def record(
     predictions: list[str],
     comparisons: dict[str, str],
 ) -> None:
-    """Predictions, what they are held against, and the comparisons, into the database."""
+    """Record predictions, their reference and the comparisons in the database."""
     recording.record(
         default_store(),
         study=study,
@@ -136,7 +136,7 @@ def record(
 
 @task(name="verify", task_run_name="five exact statements", **_unstored)
 def verify(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """The checks of one network as records: name, statistic, law, p_value, bound, level, passed."""
+    """Check the exact statements on one network; records with name, statistic, law, p_value, bound, level, passed."""
     wanted = TheoremRequest(**request)
     options = {"width": wanted.width, "samples": wanted.samples, "seed": wanted.seed}
     return records(theorem_table(check_theorems(wanted.model(), wanted.kernel(), **options)))

@@ -1,7 +1,7 @@
-"""Looking after the Prefect server that a command uses: it may be killed, hang, or be out of reach for a while.
+"""Watching the Prefect server that a command uses: it may be killed, hang, or be unreachable for a while.
 
-What a study computes does not depend on the server: tasks begin and end without it, and their results are ours. Only
-the beginning and the end of a flow run wait for its answer.
+The computations of a study do not depend on the server: tasks begin and end without it, and our own store holds their
+results. Only the beginning and the end of a flow run wait for its answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eftcore.errors import EftError, EnvironmentProblem
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
 FAILURES = 3
-"""So many questions without an answer, one after the other, and the server counts as lost."""
+"""Number of requests in a row without an answer after which the server counts as lost."""
 
 
 class ServerLost(EnvironmentProblem):
@@ -27,7 +27,7 @@ class ServerLost(EnvironmentProblem):
 
 
 def answers(url: str) -> bool:
-    """Whether a server answers at the address of a Prefect API, which tells its health without a key."""
+    """Whether a server answers at the address of a Prefect API; the request for its health needs no key."""
     import httpx
 
     try:
@@ -40,14 +40,14 @@ def answers(url: str) -> bool:
 def watched(
     url: str, start_again: Callable[[], object] | None, give_up: Callable[[ServerLost], None]
 ) -> Iterator[None]:
-    """Look every second whether the server answers, while the block runs.
+    """While the block runs, check every second whether the server answers.
 
     Args:
-        start_again: starts a server of our own at the same address, or raises EnvironmentProblem; None for one that is
-            not ours, which is waited for.
-        give_up: is told, in another thread, when the server does not start or was waited for in vain.
+        start_again: starts a local server at the same address, or raises EnvironmentProblem; None for a server that is
+            not local: then its return is awaited.
+        give_up: called, in another thread, when the server does not start or does not return in time.
 
-    Raises ServerLost in place of what a block says that ended because the server does not answer.
+    Raises ServerLost in place of the error of a block that failed because the server does not answer.
     """
     watch = _Watch(url, start_again, give_up)
     thread = threading.Thread(target=watch.look, name="eft-watch-server", daemon=True)

@@ -1,1 +1,1 @@
-"""What is asked: study files and requests, checked, and expanded to the work that they ask for."""
+"""Study files and requests, validated and expanded to the predictions, simulations and comparisons they ask for."""

@@ -1,8 +1,8 @@
 """Studies: files in TOML, validated before anything runs, expanded to the work that they ask for.
 
 A study is a grid of models and input kernels. Each pair is predicted by every closure, simulated at every width, and
-each prediction is compared with each simulation and with the reference theory, if there is one. Either may be missing.
-Work that two grid points share is done once: identity is the digest.
+each prediction is compared with each simulation and with the reference theory. Simulations or the reference may be
+missing. Work that two grid points share, as its digest shows, is done once.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from flows.study import sizes
 from flows.study.file import StudyFile
 
 LARGEST_FILE = 10_000_000
-"""Bytes of a study file."""
+"""Most bytes of a study file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    """An ensemble and what the study wants of it: so many networks, or a precision."""
+    """An ensemble, and the number of networks or the precision that the study asks for."""
 
     spec: EnsembleSpec
     samples: int | None = None
@@ -46,37 +46,37 @@ class Simulation:
 
     @property
     def first_round(self) -> Shards:
-        """(shard index, networks) to begin with: all of them, unless a precision decides how many follow."""
+        """Shards to begin with, as (index, networks): all shards, or the first round towards a precision."""
         if self.precision is not None:
             return first_round(self.spec, self.precision)
         return self.all_shards
 
     @property
     def all_shards(self) -> Shards:
-        """(shard index, networks) of every shard, up to the cap where a precision is wanted."""
+        """All shards, as (index, networks); up to the largest number of networks if a precision is wanted."""
         return shards_of(self.spec, self.networks)
 
     @property
     def networks(self) -> int:
-        """Networks wanted, or the most that a precision may take."""
+        """Number of networks wanted, or the largest number that may be used to reach a precision."""
         networks = self.samples if self.precision is None else self.precision.max_samples
         assert networks is not None
         return networks
 
     @property
     def size(self) -> sizes.Size:
-        """What its costs follow from."""
+        """The numbers that determine the cost of the simulation."""
         return sizes.Size(self.networks, self.spec.model.depth, self.spec.width, self.spec.kernel.n_inputs)
 
     @property
     def digest(self) -> str:
-        """Identity of what is wanted; where that is a number of networks, the digest of the sample itself."""
+        """Identity of the request; if it asks for a number of networks, the digest of the sample itself."""
         if self.precision is None:
             return sample_digest(self.spec, self.all_shards)
         return digest_of({"ensemble": self.spec.digest, "precision": self.precision.identity()})
 
     def identity(self) -> Any:
-        """What is wanted, JSON-able."""
+        """The request (ensemble and precision or number of networks), JSON-able."""
         return self.samples if self.precision is None else self.precision.identity()
 
 
@@ -85,8 +85,8 @@ class Study:
     """A validated study with its work, deduplicated, in the order of the file.
 
     Attributes:
-        predictions: by digest.
-        simulations: by ensemble digest.
+        predictions: specs of predictions by digest.
+        simulations: simulations by digest of the ensemble.
         comparisons: (prediction digest, ensemble digest).
         theory_comparisons: (prediction digest, digest of the reference, which is one of the predictions).
         spec: the study as plain JSON-able values, for the record.
@@ -102,7 +102,7 @@ class Study:
 
     @property
     def digest(self) -> str:
-        """Identity of the study: its name and its work, not where its files lie."""
+        """Identity of the study: its name and its work, independent of the paths of files."""
         work: dict[str, Any] = {
             "study": self.name,
             "simulations": {digest: item.identity() for digest, item in self.simulations.items()},
@@ -115,29 +115,29 @@ class Study:
 
     @cached_property
     def references(self) -> dict[str, list[str]]:
-        """The predictions held against each reference theory."""
+        """Digests of the predictions that are compared with each reference theory."""
         return _by_reference(self.theory_comparisons)
 
     @cached_property
     def compared(self) -> dict[str, list[str]]:
-        """The predictions held against each simulation that has any."""
+        """Digests of the predictions that are compared with each simulation, by digest of the ensemble."""
         return _by_reference(self.comparisons)
 
     @property
     def superseded(self) -> int:
-        """How many of its predictions and simulations an older version of their algorithm made."""
+        """Number of its predictions and simulations that were made by an older version of their algorithm."""
         made = (*self.predictions.values(), *(item.spec for item in self.simulations.values()))
         return sum(spec.superseded for spec in made)
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the database keeps of the study itself."""
+        """The description of the study that the database stores."""
         return {"name": self.name, "digest": self.digest, "spec": self.spec}
 
     def topped_up(self, *, samples: int | None = None, precision: Precision | None = None) -> Study:
-        """The same study with larger simulations: at least so many networks, or as many as a precision needs.
+        """This study with larger simulations: at least ``samples`` networks, or as many as ``precision`` needs.
 
-        Its simulations of a given number of networks never shrink. Raises InputError where there are none.
+        Simulations never get smaller. Raises InputError where the study has no simulations.
         """
         if not self.simulations:
             raise InputError(f"study {self.name} simulates nothing, so nothing becomes larger; give it widths")
@@ -167,7 +167,7 @@ def bundled_studies() -> dict[str, Path]:
 
 
 def find_study(name_or_path: str) -> Path:
-    """A bundled study by name, or any study file by path. Raises InputError when there is neither."""
+    """The file of a bundled study by name, or a study file by path. Raises InputError when there is neither."""
     path = Path(name_or_path)
     if path.is_file():
         return path
@@ -194,7 +194,7 @@ def load_study(path: Path) -> Study:
         raise InputError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except RecursionError:
         raise InputError(f"{path}: is not valid TOML (nested too deeply); correct the file there") from None
-    except ValueError as error:  # of the parser, and of Python for a number of more digits than it reads
+    except ValueError as error:  # raised by the TOML parser, and by Python for a number with too many digits
         raise InputError(f"{path}: is not valid TOML ({error}); correct the file there") from None
     try:
         return expand_study(content, folder=path.parent)
@@ -204,7 +204,7 @@ def load_study(path: Path) -> Study:
 
 
 def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
-    """The work of a study given as plain values; ``folder`` is where relative data paths start."""
+    """The study described by plain values; relative paths of data files start at ``folder``."""
     try:
         file = StudyFile.model_validate(content)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What a study file may say: its fields, checked one by one and against each other, before anything is expanded."""
+"""The fields of a study file, validated one by one and against each other before anything is expanded."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from eftcore.specs import STUDY_NAME, Closure, Numerics, Precision, PredictionSp
 from flows.study.kernels import KernelSection, Number, Numbers, Section, Text, Texts, Whole, Wholes, as_tuple
 
 Widths = Annotated[tuple[Annotated[Whole, Field(ge=1, le=1_000_000)], ...], BeforeValidator(as_tuple)]
-"""Widths to simulate; none of them is an answer too."""
+"""Widths to simulate; the list may be empty."""
 
 
 class ModelGrid(Section):
     """``[model]``: fields of eftcore.ResNet, each one value or a list; depth or total_time (T = epsilon^2 depth).
 
-    ``[[model]]`` sections, one after the other, add their grids up; each may have widths and samples of its own.
-    ``widths = []`` simulates nothing, so that a few models of many are simulated.
+    Several ``[[model]]`` sections may follow each other; the study is the union of their grids. Each section may have
+    its own widths and samples. With ``widths = []`` its models are predicted but not simulated.
     """
 
     activation: Texts
@@ -41,7 +41,7 @@ class ModelGrid(Section):
 
     @property
     def count(self) -> int:
-        """How many models there are."""
+        """Number of models in the grid."""
         axes = (self.activation, self.weight_variance, self.bias_variance, self.epsilon, self._lengths)
         return math.prod(map(len, axes))
 
@@ -50,7 +50,7 @@ class ModelGrid(Section):
         return self.depth or self.total_time or ()
 
     def models(self) -> tuple[ResNet, ...]:
-        """One model for each combination, activation slowest."""
+        """One model for each combination of values; the activation varies slowest."""
         return tuple(
             ResNet(
                 activation=activation,
@@ -78,7 +78,7 @@ class TheoryChoice(Section):
 
     @property
     def orders(self) -> tuple[int | Literal["auto"] | None, ...]:
-        """Every order that is asked for; None for what has none."""
+        """All requested Wick orders; (None,) for a closure without an order."""
         return (None,)
 
     @model_validator(mode="after")
@@ -183,18 +183,18 @@ class StudyFile(Section):
         return self.widths if grid.widths is None else grid.widths
 
     def samples_of(self, grid: ModelGrid) -> int:
-        """Networks of each of a grid's simulations, or the most that a precision may take."""
+        """Networks in each simulation of a grid, or the largest number that may be used to reach a precision."""
         return grid.samples or self.samples or (self.precision.max_samples if self.precision else 0)
 
     def depths_of(self, model: ResNet) -> tuple[int, ...]:
-        """Recorded layers: ``recorded_depths`` as a list of layers, or about that many evenly spaced ones."""
+        """Recorded layers: the list ``recorded_depths``, or about that many evenly spaced layers if it is a number."""
         if isinstance(self.recorded_depths, int):
             return default_depths(model.depth, self.recorded_depths)
         return self.recorded_depths
 
 
 def layers_for(total_time: float, epsilon: float) -> int:
-    """L = T / epsilon^2, which must be whole.
+    """L = T / epsilon^2, which must be a whole number.
 
     >>> layers_for(2.0, 0.1)
     200

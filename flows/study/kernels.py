@@ -23,7 +23,7 @@ from eftcore.specs import InputKernel, check_squares
 
 
 def as_tuple(value: Any) -> Any:
-    """A list as a tuple, anything else as a tuple of itself: one value is a grid of one."""
+    """A list as a tuple; a single value as a tuple of one value, which is a grid with one point."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
@@ -54,12 +54,12 @@ class Equicorrelated(Section):
     correlation: Numbers
 
     def inputs(self) -> Counter[int]:
-        """How many kernels there will be of each number of inputs."""
+        """Number of kernels that the section gives, by number of inputs."""
         each = len(self.variance) * len(self.correlation)
         return Counter({n: each * repeated for n, repeated in Counter(self.n_inputs).items()})
 
     def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
-        """One kernel for each combination."""
+        """One kernel for each combination of the fields."""
         return tuple(
             InputKernel.equicorrelated(n_inputs=n, variance=variance, correlation=correlation)
             for n, variance, correlation in itertools.product(self.n_inputs, self.variance, self.correlation)
@@ -153,11 +153,11 @@ class DataFile(_RealInputs):
     label: ShortText | None = None
 
     def inputs(self) -> Counter[int]:
-        """One kernel; before the file is read, of one input where ``rows`` does not tell."""
+        """One kernel. Its number of inputs is that of ``rows`` or, before the file is read, taken as one."""
         return Counter([len(self.rows or (0,))])
 
     def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
-        """One kernel of the chosen rows. Raises InputError where the file is no table (eftcore.inputs.files)."""
+        """One kernel of the chosen rows. Raises InputError where the file is not a table (eftcore.inputs.files)."""
         data = read_table(folder / self.path)
         if self.rows is not None:
             outside = [row for row in self.rows if not 0 <= row < len(data)]
@@ -168,7 +168,7 @@ class DataFile(_RealInputs):
 
 
 def _listed(what: str, chosen: Sequence[int]) -> str:
-    """A label that names what was chosen, the first of them where they are many."""
+    """A label that lists what was chosen, abbreviated where the list is long."""
     most = 20
     named = " ".join(map(str, chosen[:most]))
     return f"{what} {named}" + (f" and {len(chosen) - most} more" if len(chosen) > most else "")

@@ -1,4 +1,4 @@
-"""What flows take: models that Prefect's pages make forms of, and that refuse wrong values before anything runs."""
+"""Parameters of flows, as validated models: Prefect's pages show them as forms, and wrong values are refused first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flows.study.kernels import Number, Section, Whole
 
 
 class Resources(Section):
-    """Where and with what the work is done. Results do not depend on it, except that devices round differently."""
+    """The device, task runner and workers for a study. Results depend on them only by the rounding of the device."""
 
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where to simulate")] = "auto"
     runner: Annotated[
@@ -56,7 +56,7 @@ Renew = Annotated[
 
 
 class StudyRequest(Section):
-    """Which study to run."""
+    """The request to run a study."""
 
     study: Annotated[
         str,
@@ -78,12 +78,12 @@ class StudyRequest(Section):
         return Path(self.study).stem
 
     def plan(self) -> Study:
-        """The study."""
+        """The study, expanded."""
         return load_study(find_study(self.study))
 
 
 class TopUpRequest(StudyRequest):
-    """More of a study's simulations: up to a number of networks, or to a precision. Finished shards are kept."""
+    """The request to enlarge a study's simulations to a number of networks or a precision. Finished shards are kept."""
 
     samples: Annotated[Whole | None, Field(ge=2, description="networks for each simulation; fewer change nothing")] = (
         None
@@ -102,7 +102,7 @@ class TopUpRequest(StudyRequest):
 
 
 def _known_names(schema: dict[str, Any]) -> None:
-    """Into the form's schema: the names of activations as they are now, with parameters or without."""
+    """Add to the form's schema the names of all registered activations, with or without parameters."""
     names = "|".join(map(re.escape, activation_names()))
     parameter = r"\s*\w+\s*=\s*[-+.0-9eE]+\s*"
     schema["pattern"] = rf"^\s*({names})\s*(\(({parameter}(,{parameter})*)?\))?\s*$"
@@ -151,7 +151,7 @@ class ModelRequest(Section):
 
 
 class ConfigurationRequest(ModelRequest):
-    """One network at one width, its inputs, and the closures to hold against its simulation."""
+    """One network at one width, its inputs, and the closures to compare with its simulation."""
 
     width: Annotated[Whole, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 64
     samples: Annotated[Whole, Field(ge=2, description="networks to simulate")] = 4000
@@ -183,7 +183,7 @@ class ConfigurationRequest(ModelRequest):
 
 
 class TheoremRequest(ModelRequest):
-    """A network on which to check the exact statements of the theory; width and samples are part of no claim."""
+    """A network on which to check the exact statements of the theory, which hold at any width."""
 
     width: Annotated[Whole, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 16
     samples: Annotated[Whole, Field(ge=2, description="networks in each statistical check")] = 4000
@@ -194,7 +194,7 @@ Model = TypeVar("Model", bound=Section)
 
 
 def checked(model: type[Model], **given: Any) -> Model:
-    """A model of these values. Raises InputError naming field, value and remedy."""
+    """A validated request with these values. Raises InputError naming field, value and remedy."""
     try:
         return model(**given)
     except ValidationError as error:

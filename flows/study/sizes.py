@@ -1,6 +1,6 @@
 """How large a study is, counted from its axes before they are expanded, and how long its simulations take.
 
-What cannot be done is refused with its number and the limit; what is only long is told with an estimate.
+A study that is too large is refused with its size and the limit; for a long study an estimate of the time is printed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from flows.study.file import ModelGrid, StudyFile
 
 MOST_TASKS = 1_000_000
-"""Predictions, shards, sums, comparisons and records of one study: each is a task with an entry of its own."""
+"""Most tasks of one study: predictions, shards, merges of shards, comparisons and records."""
 
 NEURONS_PER_SECOND = 1e9
-"""Neuron updates (networks x depth x width x inputs) in a second, the best of a few processors; GPUs are faster."""
+"""Neuron updates (networks x depth x width x inputs) per second on a few fast processors; GPUs are faster."""
 
 SECONDS_PER_TASK = 0.05
-"""Keeping account of a task takes as long at least."""
+"""Least time that the administration of a task takes."""
 
 DAY = 86_400
-"""Seconds; a study that takes longer says so before it starts."""
+"""Seconds of a day; a warning is printed before a study that may take longer."""
 
 
 class Size(NamedTuple):
-    """What the costs of a simulation follow from."""
+    """The numbers that determine the cost of a simulation."""
 
     networks: int
     depth: int
@@ -42,17 +42,17 @@ class Size(NamedTuple):
 
     @property
     def shards(self) -> int:
-        """Tasks that it is cut into."""
+        """Number of shards, each of which is a task."""
         return -(-self.networks // networks_in_shard(self.depth, self.width, self.n_inputs))
 
     @property
     def work(self) -> int:
-        """Neuron updates."""
+        """Number of neuron updates of the simulation."""
         return self.networks * self.depth * self.width * self.n_inputs
 
 
 def refuse_too_many_tasks(file: StudyFile) -> None:
-    """Raises InputError where the grid has too many points, which is known from the lengths of its lists."""
+    """Raises InputError where the grid has too many points, counted from the lengths of its lists."""
     kernels = sum(section.inputs().total() for section in file.kernel)
     theories = sum(len(choice.orders) for choice in file.closures) + (file.reference is not None)
     models = sum(grid.count for grid in file.model)
@@ -66,7 +66,7 @@ def refuse_too_many_tasks(file: StudyFile) -> None:
 
 
 def refuse_too_large(file: StudyFile, grids: Sequence[tuple[ModelGrid, ResNet]]) -> None:
-    """Raises InputError where kernels are too large or simulations too many, before there are any of them."""
+    """Raises InputError where kernels are too large or simulations too many, before any of them are made."""
     inputs = sum((section.inputs() for section in file.kernel), Counter[int]())
     held = sum(8 * n_inputs**2 * count for n_inputs, count in inputs.items())
     if held > LARGEST_ARRAY:
@@ -84,7 +84,7 @@ def refuse_too_large(file: StudyFile, grids: Sequence[tuple[ModelGrid, ResNet]])
 
 
 def refuse_too_many_shards(simulations: Counter[Size]) -> None:
-    """Raises InputError where so many simulations of these sizes take too many tasks."""
+    """Raises InputError where these numbers of simulations of each size need too many tasks."""
     shards = sum(count * size.shards for size, count in simulations.items())
     if shards > MOST_TASKS:
         networks = max(size.networks for size in simulations)
@@ -95,7 +95,7 @@ def refuse_too_many_shards(simulations: Counter[Size]) -> None:
 
 
 def warning(study: Study) -> str | None:
-    """What to say before a study that may take more than a day; None where it will not."""
+    """The warning for a study that may take more than a day; None for a shorter one."""
     sizes = [item.size for item in study.simulations.values()]
     work = sum(size.work for size in sizes)
     tasks = len(study.predictions) + len(study.comparisons) + len(study.theory_comparisons)
@@ -110,7 +110,7 @@ def warning(study: Study) -> str | None:
 
 
 def shown(number: int) -> str:
-    """A count for people.
+    """A count as readable text.
 
     >>> shown(1_000_000), shown(1_234_567_890), shown(10**400)
     ('1000000', '1.23e+9', '1.00e+400')

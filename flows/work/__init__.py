@@ -1,1 +1,1 @@
-"""What is done, without Prefect: computations over a store of results, and their record in the database."""
+"""The work of a study, without Prefect: computations, the store of results, and records in the database."""

@@ -1,6 +1,6 @@
-"""What each task does, as plain functions of specs and digests over a result store. Nothing here knows Prefect.
+"""The computation of each task, as a function of specs, digests and a result store. Nothing here uses Prefect.
 
-Each returns the digest under which its result lies in the store, together with the provenance of the computation.
+Each function stores its result together with the provenance of the computation, and returns its digest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FRAMES = ("errors", "windows")
 
 
 def shard_digest(ensemble: str, shard: int, samples: int) -> str:
-    """Identity of one shard's sums: the ensemble fixes the law, the index its random stream."""
+    """Identity of the sums of one shard: digest of the ensemble, index of the shard, number of networks."""
     return digest_of({"ensemble": ensemble, "shard": shard, "samples": samples})
 
 
@@ -93,7 +93,7 @@ def merge(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, in
 
 
 def precision_of(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, int]]) -> str:
-    """How precise these stored shards are together: relative standard errors, the largest over depth, for people."""
+    """A text with the largest relative standard errors over depth of these stored shards together."""
     parts = [load_sample(store, shard_digest(spec.digest, shard, samples))[0] for shard, samples in shards]
     total = parts[0]
     for part in parts[1:]:
@@ -130,7 +130,7 @@ def _sample(stored: Stored, digest: str) -> tuple[Sample, dict[str, Any]]:
 
 
 def _made_by_its_version(spec: AnySpec, matches: Callable[[AnySpec], bool]) -> AnySpec:
-    """The spec with the version of the algorithm that its result's digest tells."""
+    """The spec with the version of the algorithm for which it has the digest of the result."""
     versions = (spec.of_version(version) for version in range(spec.version, 0, -1))
     return next((spec for spec in versions if matches(spec)), spec)
 

@@ -1,4 +1,4 @@
-"""How a running study is shown: a bar with time left on a terminal, one plain line per finished task elsewhere."""
+"""Progress of a running study: a bar with the time left on a terminal, otherwise one plain line per finished task."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from rich.table import Column
 
 
 class Step(Protocol):
-    """A task that runs."""
+    """The progress of one running task."""
 
     def advance(self, fraction: float) -> None:
-        """It is this far, 0 to 1."""
+        """Report the finished fraction of the task, 0 to 1."""
 
     def end(self, outcome: str) -> None:
-        """It ended: "cached", "computed" or "failed"."""
+        """Report the end of the task: "cached", "computed" or "failed"."""
 
 
 class Reporter(Protocol):
-    """What a running study tells. Work is in neuron updates, so that the time left means something."""
+    """Receives the progress of a running study. Work is measured in neuron updates, to estimate the time left."""
 
     def start(self, tasks: int, work: float) -> None:
-        """The whole study: how many tasks, how much work."""
+        """Report the number of tasks and the work of the whole study."""
 
     def extend(self, tasks: int, work: float) -> None:
-        """There is more to do than was known."""
+        """Report further tasks and work that were not known at the start."""
 
     def begin(self, label: str, work: float) -> Step:
-        """A task begins; several may run at a time."""
+        """Report the beginning of a task; several tasks may run at a time."""
 
     def note(self, text: Callable[[], str]) -> None:
-        """Something worth knowing while it runs, made when somebody reads it."""
+        """Show a message; ``text`` is called only if messages are shown."""
 
 
 class Silent:
-    """Says nothing; also its own step."""
+    """A reporter that shows nothing; it is also the step of each of its tasks."""
 
     def start(self, tasks: int, work: float) -> None: ...
 
@@ -57,7 +57,7 @@ class Silent:
 
 
 class Lines(Silent):
-    """One line per finished task."""
+    """A reporter that prints one line per finished task."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -92,9 +92,9 @@ class _Line(Silent):
 
 
 class Bar:
-    """A bar over the whole study and one for each task at work; notes stay above them.
+    """A reporter with a progress bar for the whole study and one for each running task; messages stay above the bars.
 
-    Cached work leaves the total, so that it does not flatter the time left.
+    The work of cached and failed tasks is subtracted from the total, so that it does not distort the time left.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -121,13 +121,13 @@ class Bar:
         self.progress.console.print(text(), markup=False, highlight=False)
 
     def at(self, step: _BarStep, done: float) -> None:
-        """So much of a step's work is done."""
+        """Set the finished work of a running task, in neuron updates."""
         with self._lock:
             self._at_work[step] = done
             self._show()
 
     def ended(self, step: _BarStep, outcome: str) -> None:
-        """A step is over."""
+        """Take note of the end of a task."""
         with self._lock:
             self._at_work.pop(step, None)
             self._done += 1
@@ -168,16 +168,16 @@ def current() -> Reporter:
 
 
 def step() -> Step:
-    """The task that runs in this context, which finds it here since its inputs are plain values.
+    """The progress of the task that runs in this context. It is no input of tasks, since these are plain values.
 
-    In other processes than the flow's it says nothing.
+    In worker processes it shows nothing.
     """
     return _step.get()
 
 
 @contextmanager
 def stepping(label: str, work: float) -> Iterator[Step]:
-    """A task that begins in this context."""
+    """Report the beginning of a task and make it the one that runs in this context."""
     begun = current().begin(label, work)
     token = _step.set(begun)
     try:
@@ -188,7 +188,7 @@ def stepping(label: str, work: float) -> Iterator[Step]:
 
 @contextmanager
 def shown(console: Console) -> Iterator[None]:
-    """Show the study that runs within the block on ``console``."""
+    """Show the progress of the study that runs within the block on ``console``."""
     if not console.is_terminal:
         with _using(Lines(console)):
             yield

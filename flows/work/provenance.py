@@ -1,4 +1,4 @@
-"""Where a result came from: recorded beside it, never part of its identity."""
+"""Provenance of results: recorded beside a result, never part of its identity."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _origin: ContextVar[dict[str, str | None] | None] = ContextVar("origin", default
 
 @contextmanager
 def made_by(*, flow_run_id: str | None, task_run_id: str | None = None) -> Iterator[None]:
-    """What is computed within the block comes from these runs of Prefect."""
+    """Let the provenance of results computed within the block name these runs of Prefect."""
     token = _origin.set({"flow_run_id": flow_run_id, "task_run_id": task_run_id})
     try:
         yield
@@ -32,13 +32,13 @@ def made_by(*, flow_run_id: str | None, task_run_id: str | None = None) -> Itera
 
 
 def origin() -> dict[str, str | None]:
-    """The runs of Prefect that this context belongs to, as keys of a provenance record; nothing outside of them."""
+    """The runs of Prefect that this context belongs to, as keys of a provenance record; empty outside of runs."""
     return _origin.get() or {}
 
 
 @contextmanager
 def timed(*, device: str = "cpu", seed: int | None = None) -> Iterator[dict[str, Any]]:
-    """A provenance record of the block: start, host, versions and commit at once; how long it took when it ends."""
+    """A provenance record of the block: start, host, versions and commit at its start, elapsed time at its end."""
     record: dict[str, Any] = {
         **_source(),
         "versions": _versions(),
@@ -55,7 +55,7 @@ def timed(*, device: str = "cpu", seed: int | None = None) -> Iterator[dict[str,
 
 
 def of_parts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The record of a sum: the work of its parts added up, and the time from their first start to their last end."""
+    """The provenance of a sum: total work of its parts, and the time from the first start to the last end."""
     starts = [datetime.fromisoformat(part["started_at"]) for part in parts]
     ends = [start + timedelta(seconds=part["elapsed_seconds"]) for start, part in zip(starts, parts, strict=True)]
     return {
@@ -68,7 +68,7 @@ def of_parts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_now(record: dict[str, Any], parts: int = 1) -> dict[str, Any]:
-    """A record as it is written now. Older versions added up the time of all ``parts``, and kept no elapsed time."""
+    """A provenance record in the present form. Older versions stored the sum of the times of all ``parts`` only."""
     older = dict(record)
     seconds = older.pop("wall_seconds", None)
     if seconds is None:

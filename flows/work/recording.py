@@ -1,4 +1,4 @@
-"""Stored results into the database, idempotently: what is there already stays as it is."""
+"""Recording stored results in the database; results that are recorded already are left unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flows.work.waiting import waits
 
 @waits
 def sweep_stale() -> list[int]:
-    """Mark the runs as stale whose process is no more, or gave no sign of life; returns their ids."""
+    """Mark as stale the runs whose process has ended or no longer renews its claim; returns their ids."""
     with _database() as db:
         claims.release_dead(db)
         return claims.sweep_stale(db)
@@ -38,7 +38,7 @@ def record_study(study: Mapping[str, Any]) -> int:
 def record_digest(
     study: str, *, reference: str | None, predictions: Sequence[str], comparisons: Mapping[str, str]
 ) -> str:
-    """Identity of a record: what is recorded, for which study, in which database."""
+    """Identity of a record: digests of the recorded results, of the study, and the address of the database."""
     what = {"study": study, "predictions": list(predictions), "comparisons": dict(comparisons), "reference": reference}
     return digest_of({"database": digest_of(default_url()), **what})
 
@@ -53,16 +53,17 @@ def record(
     predictions: Sequence[str],
     comparisons: Mapping[str, str],
 ) -> None:
-    """Record predictions and, when it succeeded, the reference that they are compared with.
+    """Record predictions, the reference that they are compared with unless it failed, and the comparisons.
 
     Args:
-        store: where the results lie.
-        study: name, digest and spec.
-        reference: digest of the stored sample, or of another stored prediction; None where it failed.
-        simulation: of a sample: ``wanted``, Simulation.digest, under which an earlier failure lies, and ``precision``,
-            what it aimed at, unless a number of networks was given; None where the reference is a prediction.
-        predictions: digests.
-        comparisons: digest of the stored comparison, by digest of the prediction.
+        store: the store of the results.
+        study: name, digest and spec of the study.
+        reference: digest of the stored sample or of another stored prediction; None where it failed.
+        simulation: for a sample, ``wanted``, the digest of the request (Simulation.digest) under which an earlier
+            failure is recorded, and ``precision``, the target precision, None for a given number of networks. None
+            where the reference is a prediction.
+        predictions: digests of the predictions.
+        comparisons: digest of the stored comparison by digest of the prediction.
     """
     with _database() as db:
         study_id = repository.record_study(db, **study)
@@ -104,7 +105,7 @@ def _record_simulation(
 
 
 def simulation_details(sample: Sample, target: Precision | None) -> dict[str, Any]:
-    """What the database keeps of a simulation beside its numbers: precision reached, why it ended, random streams."""
+    """Further facts about a simulation for the database: precision reached, why it ended, random streams."""
     return {
         "precision_reached": reached(sample),
         "precision_target": None if target is None else target.identity(),
@@ -114,7 +115,7 @@ def simulation_details(sample: Sample, target: Precision | None) -> dict[str, An
 
 
 def _aims(sample: Sample, target: Precision | None) -> dict[str, Any]:
-    """The same for SQL: columns of the run and of its precision."""
+    """Target precision and why the simulation ended, as arguments of record_simulation."""
     if target is None:
         return {"stopped_because": "count"}
     now = attained(sample, target)
@@ -131,8 +132,9 @@ def is_recorded(
     compared: Sequence[str],
     tolerances: Sequence[float],
 ) -> bool:
-    """Whether the study (digest) has these predictions in the database, the reference, unless there is none, and the
-    windows of the predictions that were compared with it.
+    """Whether the database has these results for the study (digest).
+
+    These are the predictions, the reference if there is one, and the windows of the ``compared`` predictions.
     """
     digests = [*predictions, *([reference] if reference else [])]
     with _database(read_only=True) as db:
@@ -157,9 +159,9 @@ def record_failure(study: Mapping[str, Any], what: PredictionSpec | Simulation, 
 
 @contextmanager
 def under_way(plan: Study) -> Iterator[None]:
-    """Show a study's runs as pending, and those that are marked running as alive, while the block does its work.
+    """While the block runs, mark the study's runs as pending and renew the claims of those that are running.
 
-    Claims of processes on this machine that are no more are given up first, so that their runs do not seem alive.
+    Claims of processes of this machine that have ended are given up first, so that their runs do not appear alive.
     """
     holder = claims.new_holder()
     with _database() as db, ExitStack() as at_the_end:
@@ -167,7 +169,7 @@ def under_way(plan: Study) -> Iterator[None]:
         at_the_end.callback(_holder.reset, _holder.set(holder))
         _holders.add(holder)
         at_the_end.callback(_holders.discard, holder)
-        at_the_end.callback(_give_back, holder)  # the first to be done, which may fail
+        at_the_end.callback(_give_back, holder)  # called first at the end; it may fail
         sweep_stale()
         _announce(plan, holder)
         with claims.heartbeat(db, holder):
@@ -176,7 +178,7 @@ def under_way(plan: Study) -> Iterator[None]:
 
 @waits
 def _announce(plan: Study, holder: str) -> None:
-    """The study and its runs, and a claim for as long as it is under way, whether or not a run of it is at work."""
+    """Record the study and its runs, and claim the study for as long as it is executed."""
     with _database() as db:
         mine = digest_of({"study": plan.digest, "holder": holder})
         claims.claim(db, mine, task=f"study {plan.name}", holder=holder, **origin())
@@ -188,21 +190,21 @@ def _announce(plan: Study, holder: str) -> None:
 
 @waits
 def _give_back(holder: str) -> None:
-    """What a holder has left running was interrupted: it is stale now."""
+    """Give up the claims of a holder; its runs that are still marked running were interrupted and become stale."""
     with _database() as db:
         claims.release(db, holder)
         claims.sweep_stale(db)
 
 
 def give_up() -> None:
-    """What is under way in this process ends now: its runs are stale."""
+    """Mark the runs of all studies in this process as stale, because the process ends now."""
     for holder in _holders:
         _give_back(holder)
 
 
 @waits
 def mark_running(study: Mapping[str, Any], what: PredictionSpec | Simulation) -> None:
-    """Say that this is being computed now, unless somebody else does. Within ``under_way``."""
+    """Mark a run as running, unless another process computes it. Call it within ``under_way``."""
     with timed() as provenance, _database() as db:
         options: dict[str, Any] = {"provenance": provenance, "study_id": repository.record_study(db, **study)}
         repository.mark_running(db, _spec(what), holder=_holder.get(), **options, **_wanted(what))
@@ -219,12 +221,12 @@ def _wanted(what: PredictionSpec | Simulation) -> dict[str, Any]:
 _shared: ContextVar[Database | None] = ContextVar("database", default=None)
 _holder: ContextVar[str] = ContextVar("holder")
 _holders: set[str] = set()
-"""Of the studies that are under way in this process."""
+"""Holders of the claims of the studies that are executed in this process."""
 
 
 @contextmanager
 def _database(*, read_only: bool = False) -> Iterator[Database]:
-    """The database of the study that is under way in this context, or one for this block alone."""
+    """The open database of the study that is executed in this context, or one opened for this block alone."""
     if (shared := _shared.get()) is not None:
         yield shared
         return

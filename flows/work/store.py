@@ -1,8 +1,9 @@
-"""Content-addressed results on disk: one ``.npz`` per digest, complete or absent, checked when asked for.
+"""The store of results on disk: one ``.npz`` file per digest, complete or absent, with checksums.
 
-The arrays live here, so that no array passes through Prefect; what lies here is done. A file is written under another
-name and renamed, so a crash leaves no half file; a damaged one counts as absent and is computed again. No file says how
-it is read: it holds arrays of numbers and text, and JSON; never Python objects.
+The arrays are kept here, so that no array passes through Prefect; a result in the store is not computed again. A file
+is written under another name and renamed, so that a crash leaves no incomplete file; a damaged file counts as absent
+and is computed again. Files hold arrays of numbers and text, and JSON, never Python objects, so that reading one cannot
+run code.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ _DAMAGE = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SyntaxError, MemoryError),
 )
-"""What reading a file raises that is not one of ours: cut off, another format, encrypted, packed in another way,
-or claiming to be larger than memory."""
+"""Exceptions of reading a file that is truncated, of another format, encrypted, compressed by an unknown method, or
+that claims to be larger than the memory."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Arrays by name, and what describes them (JSON-able)."""
+    """Arrays by name, and their description (JSON-able)."""
 
     arrays: dict[str, np.ndarray]
     meta: dict[str, Any]
@@ -48,13 +49,13 @@ class ResultStore:
         self.folder = folder
 
     def path(self, digest: str) -> Path:
-        """Where the result of this digest lies, if it is there."""
+        """Path of the file for the result of this digest, whether it exists or not."""
         return self.folder / digest[:2] / f"{digest}.npz"
 
     def is_there(self, digest: str) -> bool:
-        """Whether there is a result, intact or not.
+        """Whether there is a file for the result, intact or not.
 
-        Raises EnvironmentProblem where it cannot be read: another user's is not computed again.
+        Raises EnvironmentProblem where the file cannot be read: the result of another user is not computed again.
         """
         try:
             self.path(digest).open("rb").close()
@@ -68,7 +69,7 @@ class ResultStore:
         return True
 
     def is_intact(self, digest: str) -> bool:
-        """Whether the result is there and every checksum in it holds. Raises as ``is_there``."""
+        """Whether the file exists and every checksum in it is right. Raises as ``is_there``."""
         if not self.is_there(digest):
             return False
         try:
@@ -79,9 +80,9 @@ class ResultStore:
 
     @contextmanager
     def computing(self, digest: str) -> Iterator[None]:
-        """The block alone computes this result: others wait for it, in all processes that share the folder.
+        """Within the block no other process that shares the folder computes this result; others wait.
 
-        The lock is the kernel's, which releases it however its holder ends. Raises EnvironmentProblem as ``save``.
+        The lock is a file lock of the kernel, which is released however its holder ends. Raises as ``save``.
         """
         path = self.path(digest).with_suffix(".lock")
         try:
@@ -92,7 +93,7 @@ class ResultStore:
                 with suppress(FileNotFoundError):
                     if os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
                         break
-                lock.close()  # whoever had it removed it: ours is not the one that the next would find
+                lock.close()  # the former holder removed this file; others would open and lock a new one
         except OSError as error:
             raise self._unwritable(path, error) from error
         with lock:
@@ -102,9 +103,9 @@ class ResultStore:
                 path.unlink(missing_ok=True)
 
     def save(self, digest: str, stored: Stored) -> None:
-        """Write atomically. Raises EnvironmentProblem when the folder cannot be written or the disk is full.
+        """Write a result atomically. Raises EnvironmentProblem if the folder cannot be written or the disk is full.
 
-        Who else may read and write the file is for the umask to say, as for every file of results.
+        The umask decides which other users may read and write the file, as for every file of results.
         """
         path = self.path(digest)
         part = path.with_suffix(f".{secrets.token_hex(8)}.part")
@@ -124,7 +125,7 @@ class ResultStore:
             raise self._unwritable(path, error) from error
 
     def load(self, digest: str) -> Stored:
-        """Raises EnvironmentProblem when the result is missing or damaged, or as ``is_there``."""
+        """The stored result. Raises EnvironmentProblem when it is missing or damaged, or as ``is_there``."""
         self.is_there(digest)
         try:
             with self.path(digest).open("rb") as file, np.load(file, allow_pickle=False) as archive:

@@ -1,4 +1,4 @@
-"""Results that an older version of an algorithm made stay good until somebody asks for new ones."""
+"""Results of an older version of an algorithm, which are used until the user asks for new ones."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ AnySpec = TypeVar("AnySpec", PredictionSpec, EnsembleSpec)
 
 
 def requested_study(request: StudyRequest | ConfigurationRequest) -> Study:
-    """The study that is asked for. Finished results of older versions of an algorithm count, unless all are to be
-    computed anew.
-    """
+    """The requested study. Finished results of older versions of an algorithm are used unless ``renew`` is set."""
     plan = request.plan()
     return plan if request.renew else with_older_results(plan, default_store())
 
 
 def with_older_results(plan: Study, store: ResultStore) -> Study:
-    """The same study, with finished results of older versions in place of what no present one is finished for.
+    """The study with finished results of older versions, wherever there is no finished result of the present version.
 
-    Shards of different versions never add up: what is larger than an older version left it is simulated as a whole.
+    Shards of different versions are never added up: a simulation larger than an older version's is simulated anew.
     """
     predictions = {digest: _prediction(spec, store) for digest, spec in plan.predictions.items()}
     simulations = {digest: _simulation(item, store) for digest, item in plan.simulations.items()}
@@ -42,7 +40,7 @@ def with_older_results(plan: Study, store: ResultStore) -> Study:
 
 
 def in_words(count: int) -> str:
-    """How many results are superseded."""
+    """A sentence that says how many results are superseded."""
     made = "1 result is" if count == 1 else f"{count} results are"
     return f"{made} superseded, made by an older version of the algorithm"
 
@@ -61,14 +59,14 @@ def _simulation(item: Simulation, store: ResultStore) -> Simulation:
 
 
 def _older(spec: AnySpec) -> Iterator[AnySpec]:
-    """The same for each older version, the newest first."""
+    """The spec with each older version of the algorithm, the newest first."""
     return (spec.of_version(version) for version in range(spec.version - 1, 0, -1))
 
 
 def _is_finished(item: Simulation, store: ResultStore, is_there: Callable[[str], bool]) -> bool:
-    """Whether the shards and their sum are there, to the last round where a precision is wanted.
+    """Whether all shards and their sum exist; for a target precision, those of the last round.
 
-    A damaged result of the present version is there: it is computed again.
+    A damaged result of the present version counts as existing, because it will be computed again.
     """
     spec, shards = item.spec, item.first_round
     while shards:

@@ -1,7 +1,7 @@
-"""Patience with the database of a study that is under way: it may restart, or be out of reach for a while.
+"""Waiting for the database of a running study: it may restart, or be unreachable for a while.
 
-A study whose database could be used at its start does not end because it cannot be used for a moment. What reads or
-writes it is tried again, with growing pauses, until EFT_PATIENCE seconds have passed without an answer.
+A study whose database worked at its start does not fail because the database is unavailable for a moment. Reading and
+writing are tried again, with growing pauses, until EFT_PATIENCE seconds have passed without an answer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def may_pass(error: BaseException | None) -> bool:
 
 
 class Patience:
-    """How long the database has been away, for all threads of a study."""
+    """Since when the database does not answer, shared by all threads of a study."""
 
     def __init__(self) -> None:
         self.seconds = settings().patience
@@ -55,14 +55,14 @@ class Patience:
         self._changing = threading.Lock()
 
     def answered(self) -> None:
-        """The database was used."""
+        """Take note that the database answered."""
         with self._changing:
             away, self._since = self._since is not None, None
         if away:
             print("eft: the database answers again", file=sys.stderr, flush=True)
 
     def goes_on(self, problem: EnvironmentProblem) -> bool:
-        """Whether to try again; says, once, what is waited for. Who has waited in vain does not wait again."""
+        """Whether to try again; prints once why the study waits. After EFT_PATIENCE seconds no call waits any more."""
         now = time.monotonic()
         with self._changing:
             first = self._since is None
@@ -77,7 +77,7 @@ _patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Within the block, what ``waits`` marks waits for the database."""
+    """Within the block, functions decorated by ``waits`` wait for a database that does not answer."""
     token = _patience.set(Patience())
     try:
         yield
@@ -86,7 +86,7 @@ def patient() -> Iterator[None]:
 
 
 def waits(function: Callable[Given, Made]) -> Callable[Given, Made]:
-    """A function that may be done again: within ``patient`` it is, while the database does not answer."""
+    """A decorator: within ``patient`` the function is called again while the database does not answer."""
 
     @functools.wraps(function)
     def waiting(*arguments: Given.args, **options: Given.kwargs) -> Made:

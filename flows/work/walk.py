@@ -27,13 +27,14 @@ class Node:
     """One task of a study.
 
     Attributes:
-        kind: the task.
-        label: what it does, for people.
-        digest: identity of what it makes.
-        inputs: its further arguments: digests and JSON-able specs.
+        kind: the kind of task.
+        label: a text that says what the task does.
+        digest: identity of the task's result.
+        inputs: further arguments of the task: digests and JSON-able specs.
         work: neuron updates of a simulation; 0 for the other kinds.
-        run: the prediction or simulation whose run in the database it carries on, if it does.
-        is_recorded: for what the database keeps, whether it does; the store knows of the rest.
+        run: the prediction or simulation to whose run in the database the task belongs, if any.
+        is_recorded: for results in the database, a function that says whether they are there; None for results in the
+            store.
     """
 
     kind: Kind
@@ -46,8 +47,9 @@ class Node:
 
 
 class Walk(ABC):
-    """Goes through the nodes of a study: predictions first, then what is held against what, configuration by
-    configuration; a node is left out where one that it needs did not succeed.
+    """Goes through the nodes of a study: first predictions, then references and comparisons by configuration.
+
+    A node is left out where a node that it needs did not succeed.
     """
 
     def __init__(self, plan: Study, store: ResultStore, device: str = "auto") -> None:
@@ -59,22 +61,22 @@ class Walk(ABC):
 
     @abstractmethod
     def perform(self, node: Node) -> bool:
-        """Do one node; whether it succeeded, or its result was there."""
+        """Perform one node; returns whether its result exists, computed now or before."""
 
     @abstractmethod
     def each(self, do: Callable[[Item], bool], items: Iterable[Item]) -> list[bool]:
-        """``do`` of every item, in any order."""
+        """Call ``do`` for every item, in any order; the results are in the order of the items."""
 
     @abstractmethod
     def extended(self, nodes: int, work: float) -> None:
-        """There are more nodes than were known: further shards, and their merge."""
+        """Take note of further nodes that were not known before: more shards and their merge."""
 
     @abstractmethod
     def simulated(self, spec: EnsembleSpec, shards: Shards) -> None:
-        """A new shard is there, besides others of its ensemble."""
+        """Take note that these shards of an ensemble, one of them new, are simulated."""
 
     def is_done(self, node: Node) -> bool:
-        """Whether what a node makes is there."""
+        """Whether the result of a node exists."""
         return self.store.is_intact(node.digest) if node.is_recorded is None else node.is_recorded()
 
     def go(self) -> None:
@@ -86,7 +88,7 @@ class Walk(ABC):
         self.each(self._configuration, self.plan.simulations)
 
     def further(self, simulation: Simulation, shards: Shards) -> tuple[Shards, str]:
-        """All shards of the next round, none where these are enough; and what more of them are for."""
+        """All shards of the next round, none if no more are needed; and a text with the precision that they aim at."""
         target = simulation.precision
         if target is None:
             return (), ""
@@ -101,22 +103,24 @@ class Walk(ABC):
         return self.perform(Node(kind="predict", label=label, digest=digest, inputs=inputs, run=spec))
 
     def _against_theory(self, reference: str) -> bool:
-        """Hold the predictions of one configuration against a better theory, and record them."""
+        """Compare the predictions of one configuration with a better theory, and record them."""
         spec = self.plan.predictions[reference]
         about = f"{spec.model.activation}, {spec.kernel.label}"
         known = reference if reference in self._predicted else None
-        return self._hold(self.plan.references[reference], known, about, against=f"{spec_name(spec)}: {about}")
+        against = f"{spec_name(spec)}: {about}"
+        return self._compare_and_record(self.plan.references[reference], known, about, against=against)
 
     def _configuration(self, ensemble: str) -> bool:
-        """Simulate one configuration at one width, hold its predictions against that, and record them."""
+        """Simulate one configuration at one width, compare its predictions with the sample, and record them."""
         simulation = self.plan.simulations[ensemble]
         shards = self._simulate(simulation)
         merged = sample_digest(simulation.spec, shards) if shards else None
         about = about_ensemble(simulation.spec)
         compared = self.plan.compared.get(ensemble, [])
-        return self._hold(compared, merged, about, against=f"the simulation: {about}", simulation=simulation)
+        against = f"the simulation: {about}"
+        return self._compare_and_record(compared, merged, about, against=against, simulation=simulation)
 
-    def _hold(
+    def _compare_and_record(
         self,
         predictions: list[str],
         reference: str | None,
@@ -125,7 +129,7 @@ class Walk(ABC):
         against: str,
         simulation: Simulation | None = None,
     ) -> bool:
-        """Compare predictions with a reference, unless that failed, and record what there is."""
+        """Compare predictions with a reference, unless the reference failed, and record the results that exist."""
         there = [prediction for prediction in predictions if prediction in self._predicted]
         comparisons = {} if reference is None else self._compare(there, reference, against)
         recordable: dict[str, Any] = {"reference": reference, "predictions": there, "comparisons": comparisons}
@@ -146,7 +150,7 @@ class Walk(ABC):
         )
 
     def _simulate(self, simulation: Simulation) -> Shards:
-        """The shards of the merged sample, round by round where a precision is wanted; none after a failure."""
+        """Simulate, in rounds for a target precision; returns the shards of the merged sample, none after a failure."""
         shards, merged = simulation.first_round, 0
         purpose = "" if simulation.precision is None else f" for {simulation.precision}"
         while self._simulate_round(simulation, shards, merged, purpose):
@@ -158,9 +162,9 @@ class Walk(ABC):
         return ()
 
     def _simulate_round(self, simulation: Simulation, shards: Shards, merged: int, purpose: str) -> bool:
-        """Simulate all shards but the first ``merged``, and add up all; whether that succeeded.
+        """Simulate all shards but the first ``merged``, and add up all shards; returns whether this succeeded.
 
-        The first failure ends it, since the sum is then out of reach.
+        After the first failure no further shard is simulated, since the sum cannot be computed any more.
         """
         spec = simulation.spec
         described = spec.model_dump(mode="json")
@@ -198,7 +202,7 @@ class Walk(ABC):
         return all(self.each(simulate, shards[merged:])) and self.perform(merge)
 
     def _compare(self, predictions: list[str], reference: str, against: str) -> dict[str, str]:
-        """Digest of the comparison by digest of the prediction, of those that succeed."""
+        """Compare predictions with a reference; digests of successful comparisons by digest of the prediction."""
         tolerances = list(self.plan.tolerances)
         comparisons = {}
         for prediction in predictions:
@@ -215,9 +219,9 @@ class Walk(ABC):
 
 @dataclass(frozen=True)
 class Planned:
-    """One task that a run would go through: what it is, its work in neuron updates, whether its result is there.
+    """One task of a dry run: its label, its work in neuron updates, and whether its result exists already.
 
-    ``at_most`` marks work of which part may turn out not to be needed.
+    ``at_most`` marks work of which a part may turn out not to be needed.
     """
 
     label: str
@@ -227,7 +231,7 @@ class Planned:
 
 
 class DryRun(Walk):
-    """Goes the same way and does nothing on it; ``tasks`` are those that a run would go through."""
+    """Goes through the nodes of a study without performing them; ``tasks`` lists the tasks of a run."""
 
     def __init__(self, plan: Study, store: ResultStore) -> None:
         super().__init__(plan, store)
@@ -241,13 +245,16 @@ class DryRun(Walk):
         return [do(item) for item in items]
 
     def extended(self, nodes: int, work: float) -> None:
-        pass  # they are among the tasks
+        pass  # ``perform`` adds them to the tasks
 
     def simulated(self, spec: EnsembleSpec, shards: Shards) -> None:
-        pass  # nothing is
+        pass  # a dry run simulates nothing
 
     def further(self, simulation: Simulation, shards: Shards) -> tuple[Shards, str]:
-        """As the run goes while its sums are stored; what follows then is known by its cap alone."""
+        """The next round as in a run, as long as the sum of the present shards is stored.
+
+        Otherwise the precision reached is not known, and all further shards are listed as work that may be needed.
+        """
         target, spec = simulation.precision, simulation.spec
         if target is None or self.store.is_intact(sample_digest(spec, shards)):
             return super().further(simulation, shards)
@@ -262,7 +269,7 @@ class DryRun(Walk):
 
 
 def about_ensemble(spec: EnsembleSpec) -> str:
-    """Which ensemble it is, in labels."""
+    """The description of an ensemble in labels of tasks."""
     return f"{spec.model.activation}, width {spec.width}, {spec.kernel.label}{_version(spec)}"
 
 
@@ -271,6 +278,6 @@ def _version(spec: PredictionSpec | EnsembleSpec) -> str:
 
 
 def work_of(spec: EnsembleSpec, shards: Shards) -> float:
-    """Neuron updates: networks times layers, neurons and inputs."""
+    """Number of neuron updates of these shards: networks times layers, neurons and inputs."""
     networks = sum(count for _, count in shards)
     return float(networks) * spec.model.depth * spec.width * spec.kernel.n_inputs

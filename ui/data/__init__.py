@@ -1,1 +1,1 @@
-"""The frames behind the pages of the explorer; nothing here knows Streamlit."""
+"""The frames behind the pages of the explorer; nothing here uses Streamlit."""

@@ -1,7 +1,7 @@
 """The frames behind the compare page: several configurations or theories against depth.
 
-``build_*`` functions read a database and know nothing of Streamlit or Plotly. Each says how many SQL statements it
-costs; the tests hold it to that.
+``build_*`` functions read a database and use neither Streamlit nor Plotly. The docstring of each gives the number of
+SQL statements that it executes; tests check this number.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from eftcore.verdicts.windows import DEFAULT_TOLERANCES, compare
 from ui.data.naming import name_configurations, theory_names
 
 MOST_SERIES = 8
-"""Curves overlaid at most; more cannot be told apart."""
+"""Most curves in one figure; more could not be distinguished."""
 
 
 def build_theories(db: Database, simulation_run_ids: Sequence[int]) -> pd.DataFrame:
     """Theories compared with these simulations: simulation_run_id, prediction_run_id, closure, closure_order, theory.
 
-    From the crudest to the finest; one row per simulation and prediction. One statement.
+    One row per simulation and prediction, theories sorted from the crudest to the finest. One statement.
     """
     columns = ["simulation_run_id", "prediction_run_id", *THEORY]
     rows = window_counts(db, columns, {"simulation_run_id": list(simulation_run_ids)})
@@ -38,8 +38,10 @@ def build_theories(db: Database, simulation_run_ids: Sequence[int]) -> pd.DataFr
 
 
 def build_series(db: Database, pairs: pd.DataFrame, components: Sequence[str]) -> pd.DataFrame:
-    """Chosen components of chosen pairs (rows of build_theories) over depth: columns of v_trajectories with the texts
-    configuration (what differs between the simulations; empty for one alone), theory and series (both). One statement.
+    """Chosen components over depth, for chosen pairs of simulation and prediction (rows of build_theories).
+
+    Columns are those of v_trajectories, and the texts configuration (what differs between the simulations; empty for a
+    single one), theory, and series (both). One statement.
     """
     rows = queries.trajectories(
         db,
@@ -51,7 +53,7 @@ def build_series(db: Database, pairs: pd.DataFrame, components: Sequence[str]) -
 
 
 def build_series_errors(db: Database, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Relative error over depth against the simulation: v_errors, named as in build_series. One statement."""
+    """Relative error over depth against the simulation: v_errors with the texts of build_series. One statement."""
     rows = queries.errors(
         db,
         simulation_run_id=pairs["simulation_run_id"].unique().tolist(),
@@ -63,11 +65,13 @@ def build_series_errors(db: Database, pairs: pd.DataFrame) -> pd.DataFrame:
 def build_exact_errors(
     results: Mapping[int, Theory | StoredSample], pairs: pd.DataFrame, exact: Mapping[int, Theory], names: pd.DataFrame
 ) -> pd.DataFrame:
-    """Relative error over depth against the exact leading order, without noise or finite-width part. No statement.
+    """Relative error over depth against the exact leading order. No statement.
+
+    Unlike the error against a simulation it has no statistical noise and no finite-width part.
 
     Args:
-        results: the predictions of the pairs, by run.
-        exact: the exact leading order of each simulation's configuration, by the simulation's run.
+        results: the predictions of the pairs, by run id.
+        exact: the exact leading order of each simulation's configuration, by run id of the simulation.
         names: series of each pair (columns simulation_run_id, prediction_run_id, configuration, theory, series).
     """
     frames = []
@@ -82,7 +86,7 @@ def build_exact_errors(
 
 
 def build_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | StoredSample]:
-    """Runs with all their entries. One statement."""
+    """Results of runs by id, with all entries of their arrays. One statement."""
     return stored_results(db, run_ids)
 
 

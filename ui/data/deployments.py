@@ -1,6 +1,6 @@
 """Asking a configured Prefect server to run a study: the deployment of the flow run-study, over its REST API.
 
-The key of a server that asks for one is PREFECT_API_AUTH_STRING, as for Prefect's own clients.
+If the server requires a key, it is read from PREFECT_API_AUTH_STRING, as by Prefect's own clients.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from eftcore.errors import EnvironmentProblem
 FLOW = "run-study"
 _SECONDS = 5
 _TRIES, _PAUSE = 4, 0.5
-"""Prefect answers 503 while its database is locked, and asks clients to try again."""
+"""Number of tries and seconds between them: Prefect answers 503 while its database is locked."""
 
 
 def server() -> str | None:
-    """Address of the Prefect API, where the environment names one."""
+    """Address of the Prefect API that the environment names; None if it names none."""
     return os.environ.get("PREFECT_API_URL") or None
 
 
@@ -30,7 +30,7 @@ def trigger(api: str, study: str, transport: httpx.BaseTransport | None = None) 
     """Start the deployment of run-study with a study file; returns the name of the flow run.
 
     Args:
-        study: path of the file; the worker has to see it.
+        study: path of the file, which must exist on the machine of the worker.
 
     Raises EnvironmentProblem where the server does not answer, refuses, or has no such deployment.
     """

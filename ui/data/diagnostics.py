@@ -1,6 +1,6 @@
 """Why a closure fails on a configuration: the equation's residual, Wick orders, the exact statements as checks.
 
-Each takes seconds and is computed when asked for.
+Each takes seconds and is computed only when the user asks for it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _LAYERS = 20
 
 
 def residual_frame(reference: Theory | StoredSample) -> pd.DataFrame:
-    """Size over depth of what the G-only covariance equation misses on a reference, and of its parts.
+    """Norms over depth of the residual of the G-only covariance equation on a reference, and of the residual's parts.
 
-    Columns TIME, NORM and part. Source and transport errors of a simulation are told apart by its Sigma, which runs
+    Columns TIME, NORM and part. To separate source and transport errors, a simulation must have Sigma, which runs
     recorded by an older version of the program lack; a better theory has no source error at leading order.
     """
-    norms = equation_residual(cast("Theory", reference)).norms()  # it reads what both have
+    norms = equation_residual(cast("Theory", reference)).norms()  # it reads only attributes that a StoredSample has too
     parts = {"change": "change of V4", "residual": "residual", "step": "step"}
     if not isinstance(reference, StoredSample):
         parts |= {"transport": "transport"}
@@ -45,7 +45,7 @@ def residual_frame(reference: Theory | StoredSample) -> pd.DataFrame:
 
 
 def orders_frame(model: ResNet, kernel: InputKernel) -> pd.DataFrame:
-    """What each Wick order adds at T: columns quantity, order, size (Frobenius), share of what G-only misses."""
+    """Contribution of each Wick order at T: columns quantity, order, size (Frobenius), share of what G-only misses."""
     depths = default_depths(model.depth, _LAYERS)
     frame = wick_contributions(model, kernel, order=HIGHEST_ORDER, depths=depths).frame()
     last: pd.DataFrame = frame.loc[frame["depth"] == frame["depth"].max(), ["quantity", "order", "size", "share"]]
@@ -53,8 +53,8 @@ def orders_frame(model: ResNet, kernel: InputKernel) -> pd.DataFrame:
 
 
 def checks_frame(model: ResNet, kernel: InputKernel) -> pd.DataFrame:
-    """The exact statements on this configuration, each with its statistic, law and verdict; texts."""
-    from eftcore.verdicts.theorems import check_theorems  # it simulates: heavy to import
+    """Checks of the exact statements on this configuration: statistic, law and verdict of each, as texts."""
+    from eftcore.verdicts.theorems import check_theorems  # imported here, since it is slow to import
 
     found = check_theorems(model, kernel)
     return pd.DataFrame(

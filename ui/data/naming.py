@@ -1,4 +1,4 @@
-"""How configurations and theories are told apart in words, and the order in which people read them."""
+"""Names by which configurations and theories can be distinguished, and the order in which they are listed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ui.notation import CONFIGURATION, SETTINGS, configuration_text
 
 
 def split_columns(rows: pd.DataFrame) -> tuple[str, list[str]]:
-    """The configuration columns that are the same in all rows, in words, and the names of those that differ."""
+    """A text with the values that all rows share, and the names of the configuration columns in which rows differ."""
     there = [column for column in (*CONFIGURATION, *SETTINGS) if column in rows]
     differing = [column for column in there if rows[column].nunique(dropna=False) > 1]
     same = [column for column in there if column in CONFIGURATION and column not in differing]
@@ -28,20 +28,20 @@ def name_theories(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def theory_names(theories: pd.DataFrame) -> list[str]:
-    """theory_name of each row; the columns are its arguments in their order."""
-    known = theories.astype(object).where(theories.notna(), None)  # pandas' own NA is neither true nor false
+    """theory_name of each row; the columns of ``theories`` are the arguments of theory_name in their order."""
+    known = theories.astype(object).where(theories.notna(), None)  # pandas' NA is neither true nor false
     return [theory_name(*theory) for theory in known.itertuples(index=False, name=None)]
 
 
 def name_configurations(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the column configuration: one line of what differs between the rows."""
+    """Add the column configuration: a text with the values in which rows differ."""
     _, differing = split_columns(rows)
     names = [configuration_text(row, differing) for row in rows[differing].to_dict("records")]
     return _tell_apart(rows.assign(configuration=names), "configuration", _reference_run(rows))
 
 
 def in_reading_order(windows: pd.DataFrame) -> pd.DataFrame:
-    """Configurations as they come, in each the closures from the crudest to the finest, quantities in reading order."""
+    """Windows sorted for reading: within each configuration closures from crudest to finest, then quantities."""
     keys = pd.DataFrame(
         {
             "configuration": pd.factorize(windows["configuration"])[0],
@@ -55,12 +55,12 @@ def in_reading_order(windows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reference_run(rows: pd.DataFrame) -> str:
-    """The column that names what the rows were held against: a simulation, or a better theory."""
+    """The column with the run id of the reference: a simulation, or a better theory."""
     return "simulation_run_id" if "simulation_run_id" in rows else "reference_run_id"
 
 
 def _tell_apart(rows: pd.DataFrame, name: str, identity: str, within: str | None = None) -> pd.DataFrame:
-    """Append the run's number to names that several runs would share."""
+    """Append the run id to names that several runs would share."""
     keys: list[Hashable] = [name] if within is None else [within, name]
     shared = rows.groupby(keys, sort=False)[identity].transform("nunique") > 1
     numbered = [

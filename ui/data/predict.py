@@ -1,7 +1,7 @@
-"""Instant predictions: every closure of one configuration at once, windows against the exact leading order.
+"""Predictions for the predict page: every closure of one configuration, and windows against the exact leading order.
 
-Nothing here reads a database or knows of a page. Numerics are set for reading off a screen (relative error 1e-5, about
-40 recorded layers); `eft predict` and studies use 1e-9.
+Nothing here reads a database or uses Streamlit. The numerics are sufficient for a screen (relative error 1e-5, about 40
+recorded layers); `eft predict` and studies use 1e-9.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ui.notation import number
 RTOL = 1e-5
 RECORDED = 40
 TRUNCATION = 1e-3
-"""Relative change of V4 and K1 at which the Wick hierarchy counts as exact leading order."""
+"""Relative error of V4 and K1 by orders left out at which the Wick hierarchy counts as the exact leading order."""
 
 MOST_INPUTS = 16
 MOST_BYTES = 4_000_000
@@ -40,7 +40,7 @@ AT_ONCE = ("source_only", "g_only", "sigma")
 """Closures solved while the user waits; the mean closure shares K0 with the others."""
 
 FEW_INPUTS = 4
-"""Inputs up to which the sigma closure is one of them: Cov(S, S) of many takes seconds."""
+"""Largest number of inputs for which the sigma closure is among these; for more inputs Cov(S, S) takes seconds."""
 
 _SHOWN = ("K0", "V4", "K1", "U1")
 """Quantities of the figure; Sigma(K0) is the same for all closures."""
@@ -62,9 +62,10 @@ def layers_of(total_time: float, epsilon: float) -> int:
 
 
 def kernel_from_upload(name: str, content: bytes, *, gram: bool) -> eft.InputKernel:
-    """A Gram matrix K^0, or real inputs one row each, from the bytes of a .npy or .csv file; nothing in it is run.
+    """The input kernel from the bytes of a .npy or .csv file; reading the file runs no code.
 
-    Raises InputError where it is too large, not a table of numbers, or not a kernel.
+    The file holds the matrix K^0 if ``gram``, otherwise real inputs, one row each. Raises InputError where it is too
+    large, not a table of numbers, or not a kernel.
     """
     if len(content) > MOST_BYTES:
         raise InputError(f"{name}: larger than {MOST_BYTES // 1_000_000} MB; upload at most {MOST_INPUTS} inputs")
@@ -76,14 +77,14 @@ def kernel_from_upload(name: str, content: bytes, *, gram: bool) -> eft.InputKer
 
 
 def spec_of(model: eft.ResNet, kernel: eft.InputKernel, closure: str, **options: Any) -> PredictionSpec:
-    """The prediction that this page shows for a closure."""
+    """The spec of the prediction that the page shows for a closure."""
     numerics = eft.Numerics(rtol=RTOL)
     depths = default_depths(model.depth, RECORDED)
     return PredictionSpec(model=model, kernel=kernel, closure=closure, numerics=numerics, depths=depths, **options)
 
 
 def predict_at_once(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
-    """The closures that need no more than a moment, by name. Raises InputError where a kernel overflows."""
+    """Predictions of the fast closures, by name. Raises InputError where a kernel overflows."""
     closures = AT_ONCE if kernel.n_inputs <= FEW_INPUTS else AT_ONCE[:2]
     with shared_paths():
         found = {name: _predict(spec_of(model, kernel, name)) for name in closures}
@@ -95,7 +96,7 @@ def predict_at_once(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, The
 
 
 def predict_slowly(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
-    """The others, by name: above all the Wick hierarchy, raised until it is the exact leading order."""
+    """Predictions of the other closures, by name, among them the Wick hierarchy as the exact leading order."""
     found = {} if kernel.n_inputs <= FEW_INPUTS else {"sigma": _predict(spec_of(model, kernel, "sigma"))}
     exact = _predict(spec_of(model, kernel, "wick", order="auto", truncation=TRUNCATION))
     return {**found, "wick": exact}
@@ -108,7 +109,7 @@ def _predict(spec: PredictionSpec) -> Theory:
 
 
 def theory_label(theory: Theory) -> str:
-    """The closure; the Wick hierarchy with the order that was enough."""
+    """Name of the closure; for the Wick hierarchy with the order that was reached."""
     name = theory_name(theory.spec.closure, theory.order)
     return f"exact ({name})" if theory.spec.order == "auto" else name
 
@@ -116,7 +117,7 @@ def theory_label(theory: Theory) -> str:
 def trajectories_frame(
     theories: Mapping[str, Theory], sample: StoredSample | None, components: Sequence[str]
 ) -> pd.DataFrame:
-    """Predicted and, where there is one, simulated entries: the columns that ui.figures.trajectories_figure takes."""
+    """Predicted entries and, if there is a sample, simulated ones: columns as for ui.figures.trajectories_figure."""
     frames = []
     for name, theory in theories.items():
         for quantity in _SHOWN:
@@ -151,10 +152,10 @@ def _entries(quantity: str, n_inputs: int, components: Sequence[str]) -> list[tu
 
 
 def windows_frame(theories: Mapping[str, Theory], exact: Theory) -> pd.DataFrame:
-    """Windows t* of every closure against the exact leading order: a row per closure and quantity, texts.
+    """Windows t* of every closure against the exact leading order, as texts: a row per closure and quantity.
 
-    What the hierarchy leaves out beyond its last order counts as the reference's error, so that a window is certified
-    or refuted only where that cannot change it.
+    What the Wick hierarchy leaves out above its last order counts as an error of the reference, so that a window is
+    certified or refuted only where this error cannot change the verdict.
     """
     rows = []
     for name, theory in theories.items():
@@ -173,7 +174,7 @@ def windows_frame(theories: Mapping[str, Theory], exact: Theory) -> pd.DataFrame
 
 
 def values_frame(theories: Mapping[str, Theory], width: int) -> pd.DataFrame:
-    """Numbers at T for the first input: K0, V4, K1, and mean and spread of its kernel entry at width n. Texts."""
+    """Values at T for the first input, as texts: K0, V4, K1, and mean and spread of its kernel entry at width n."""
     rows = []
     for theory in theories.values():
         k0 = float(theory.mean[-1, 0, 0])

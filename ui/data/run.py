@@ -1,7 +1,7 @@
-"""The frames behind the run page: one simulation, and every theory held against it.
+"""The frames behind the run page: one simulation, and every theory compared with it.
 
-``build_*`` functions read a database and know nothing of Streamlit or Plotly. Each says how many SQL statements it
-costs; the tests hold it to that.
+``build_*`` functions read a database and use neither Streamlit nor Plotly. The docstring of each gives the number of
+SQL statements that it executes; tests check this number.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _DIGITS = 12
 
 
 def build_simulations(db: Database) -> pd.DataFrame:
-    """Finished simulations, newest first: v_runs with the column label, one line for people. One statement."""
+    """Finished simulations, newest first: v_runs with the column label, a one-line description. One statement."""
     rows = queries.runs(db, kind="simulation", status="succeeded")
     said = [*_CHOICE, *distinguishing(rows, _CHOICE, SIMULATION_SETTINGS)]
     labels = [f"run {row['run_id']}: {configuration_text(row, said)}" for row in rows.to_dict("records")]
@@ -63,7 +63,7 @@ def build_simulations(db: Database) -> pd.DataFrame:
 
 
 def component_choices(quantity: str, n_inputs: int) -> tuple[list[str], list[str]]:
-    """Components that a quantity is stored for, and those shown at first.
+    """Components of a quantity that are stored as rows, and those of them that are shown at first.
 
     >>> component_choices("K0", 2)
     (['00', '01', '11'], ['00', '01'])
@@ -97,7 +97,7 @@ def build_run_windows(db: Database, simulation_run_id: int) -> pd.DataFrame:
 
 
 def windows_matrix(windows: pd.DataFrame) -> pd.DataFrame:
-    """Windows t* in words: a row per quantity and theory, a column per tolerance."""
+    """Windows t* as texts: a row per quantity and theory, a column per tolerance."""
     ordered = windows.sort_values("tolerance", kind="stable")
     texts = ordered.assign(
         text=[window_text(row) for row in ordered.to_dict("records")],
@@ -111,9 +111,9 @@ def windows_matrix(windows: pd.DataFrame) -> pd.DataFrame:
 
 
 def build_values(trajectories: pd.DataFrame, time: float) -> pd.DataFrame:
-    """Numbers at one recorded t: simulated ± s.e., and each theory with its distance z = (theory − simulated) / s.e.
+    """Values at one recorded t, as texts: simulated ± s.e., and each theory with z = (theory − simulated) / s.e.
 
-    One row per quantity and component; texts, to be read.
+    One row per quantity and component.
     """
     here = trajectories[trajectories["time"] == time]
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -138,10 +138,10 @@ def _predicted(predicted: float, simulated: float, se: float) -> str:
 
 
 def build_precision(db: Database, errors: pd.DataFrame) -> pd.DataFrame:
-    """How precise the numbers are: a row per quantity; texts, to be read. Two statements.
+    """Precision of the simulation and of the theories, as texts: a row per quantity. Two statements.
 
-    The simulation's relative standard error (Frobenius, over all pairs) at T and at its largest, where it can be
-    trusted, and each theory's own estimate of the relative error of its numerics.
+    Columns are the simulation's relative standard error (Frobenius norm over all pairs) at T, its largest value over
+    depth, the depths at which it can be trusted, and the estimated relative numerical error of each theory.
     """
     shares = queries.precision(db, simulation_run_id=int(errors["simulation_run_id"].iloc[0]))
     trusted = dict(zip(shares["quantity"], shares["reliable_share"], strict=True))
@@ -150,7 +150,7 @@ def build_precision(db: Database, errors: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for quantity in [name for name in QUANTITIES if name in set(errors["quantity"])]:
         panel = errors[errors["quantity"] == quantity]
-        # the simulation's own part is the same in every comparison
+        # the standard errors of the simulation are the same in every comparison
         own = panel[panel["prediction_run_id"] == panel["prediction_run_id"].iloc[0]].sort_values("time")["error_se"]
         row = {
             "quantity": quantity,
@@ -165,7 +165,7 @@ def build_precision(db: Database, errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def _share(value: float | None) -> str:
-    """At which recorded depths a standard error can be trusted."""
+    """A text with the share of recorded depths at which a standard error can be trusted."""
     if value is None or math.isnan(value):
         return "—"
     return "everywhere" if value == 1 else "nowhere" if value == 0 else f"at {100 * value:.0f} % of depths"
@@ -192,12 +192,12 @@ def build_download(db: Database, simulation_run_id: int, what: str, form: str) -
 
 
 def build_provenance(db: Database, simulation_run_id: int, prediction_run_ids: list[int]) -> pd.DataFrame:
-    """Where each number comes from: a column per run, a row per fact that any of them has. Two statements."""
+    """Provenance of the numbers: a column per run, a row per recorded fact. Two statements."""
     ids = [simulation_run_id, *prediction_run_ids]
     rows = queries.runs(db, run_id=ids).set_index("run_id", drop=False).loc[ids]
     packages = queries.select(db, f"SELECT id, versions FROM runs WHERE id IN ({', '.join(map(str, ids))})")
     facts = rows[list(_PROVENANCE)].rename(columns=_PROVENANCE)
-    # enough to find them by; a column holds no more
+    # the first digits identify a run; a column has no room for more
     facts["digest"] = facts["digest"].str[:_DIGITS]
     facts["git commit"] = facts["git commit"].str[:_DIGITS]
     facts["packages"] = packages.set_index("id")["versions"].map(_packages)
@@ -212,7 +212,10 @@ def build_provenance(db: Database, simulation_run_id: int, prediction_run_ids: l
 
 
 def _packages(versions: str | dict[str, str] | None) -> str | None:
-    """SQLite gives JSON as text, PostgreSQL as an object; without a value it is a null of SQL or of JSON."""
+    """Versions of packages as text; None without a value, which may be a null of SQL or of JSON.
+
+    SQLite returns JSON as text, PostgreSQL as an object.
+    """
     named = json.loads(versions) if isinstance(versions, str) else versions
     return None if named is None else ", ".join(f"{name} {version}" for name, version in sorted(named.items()))
 

@@ -1,4 +1,4 @@
-"""What the SQL page offers: documented views with their columns, and example queries."""
+"""Documented views with their columns, example queries and columns for charts, for the SQL page."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ FROM v_runs
 WHERE status = 'failed'
 ORDER BY updated_at DESC""",
 }
-"""Name of an example: one SELECT that reads the same on SQLite and PostgreSQL."""
+"""Example queries by name, each one SELECT that SQLite and PostgreSQL both understand."""
 
 MOST_CURVES = 20
-"""Values that a column may have to name curves."""
+"""Most distinct values of a column that may distinguish curves."""
 
 MEANING = {
     "v_runs": "one row per run: what was computed, how it went, where it came from",
@@ -65,7 +65,7 @@ def view_columns() -> pd.DataFrame:
 
 
 def chart_columns(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Columns that can be an axis (numbers), and those that can name curves (the others, with few values)."""
+    """Columns that can be an axis (numbers), and other columns with few values, which can distinguish curves."""
     numeric = [str(name) for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])]
     few = [str(name) for name in frame.columns if str(name) not in numeric and frame[name].nunique() <= MOST_CURVES]
     return numeric, few

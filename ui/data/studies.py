@@ -1,6 +1,7 @@
-"""The frames behind the studies page: how far each study is, what failed and why.
+"""The frames behind the studies page: progress of each study, failed runs and their causes.
 
-``build_*`` functions read a database and know nothing of Streamlit. Each says how many SQL statements it costs.
+``build_*`` functions read a database and do not use Streamlit. The docstring of each gives the number of SQL statements
+that it executes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from db.session import Database
 from ui.data.study_file import bundled_names, data_files, recorded_study_toml
 
 FRESH_SECONDS = 120
-"""A study whose last result is younger than this, and which is not complete, may be running."""
+"""An incomplete study whose last result is younger than this may be running."""
 
 MOST_FAILURES = 50
 
@@ -29,8 +30,8 @@ def build_studies(db: Database) -> pd.DataFrame:
     """One row per study, newest first. One statement.
 
     Columns study_id, name, created_at, updated_at (of its newest run), predictions, simulations, failed (numbers of
-    runs), asked (runs that the study file asks for, see runs_asked; 0 where that cannot be told), done
-    (succeeded / asked, at most 1), spec (what the study file says).
+    runs), asked (runs that the study file asks for, see runs_asked; 0 where this is unknown), done (succeeded / asked,
+    at most 1), spec (content of the study file).
     """
     rows = study_progress(db)
     studies = []
@@ -78,8 +79,9 @@ _COLUMNS = [
 class StudyFile:
     """A recorded study as a file to save under ``name``.
 
-    ``command`` finishes the study where that file is; ``bundled`` does where the program's own study of that name has
-    not been changed (None: there is none). ``data`` are the files of real inputs that have to lie beside it.
+    ``command``, run in the folder of the file, finishes the study. ``bundled`` is a command that does so without the
+    file if the bundled study of that name is unchanged; None if there is no such bundled study. ``data`` lists the
+    files of real inputs that the study file needs beside it.
     """
 
     study: str
@@ -92,7 +94,7 @@ class StudyFile:
 
 
 def build_study_files(studies: pd.DataFrame) -> list[StudyFile]:
-    """A file for each study (rows of build_studies); studies of one name get a number. No statement."""
+    """A file for each study (rows of build_studies); names of several studies get the study's id. No statement."""
     files = []
     for row in studies.to_dict("records"):
         several = (studies["name"] == row["name"]).sum() > 1
@@ -112,9 +114,10 @@ def build_study_files(studies: pd.DataFrame) -> list[StudyFile]:
 
 
 def runs_asked(spec: Mapping[str, Any]) -> int:
-    """Runs that a study file asks for: every model at every kernel by every closure, the reference and every width.
+    """Number of runs that a study file asks for.
 
-    A model that several of its grids ask for counts once; kernels that turn out equal count each.
+    Every model at every kernel has a run for every closure, for the reference and for every width. A model that is in
+    several grids counts once; equal kernels count separately.
 
     >>> runs_asked({"model": {"activation": ["tanh"], "weight_variance": [1.0, 2.0]}, "widths": [64],
     ...             "kernel": [{"kind": "explicit"}], "closures": [{"name": "wick", "order": [8, 24]}]})
@@ -143,7 +146,7 @@ def runs_asked(spec: Mapping[str, Any]) -> int:
 
 
 def _theory(choice: Mapping[str, Any], order: int | str | None) -> str:
-    """The same text for the same prediction: what is left out is written out."""
+    """A text that is the same for equal predictions: defaults that the study file leaves out are added."""
     wick = choice["name"] == "wick"
     usual = {"step": "exact" if wick else "euler"} if not choice.get("continuous") else {}
     return json.dumps({**usual, **choice, "order": order or (24 if wick else None)}, sort_keys=True)
@@ -155,7 +158,7 @@ def _plain(spec: Any) -> Mapping[str, Any]:
 
 
 def may_be_running(studies: pd.DataFrame, now: pd.Timestamp) -> bool:
-    """Whether any incomplete study got a result in the last two minutes."""
+    """Whether any incomplete study has a result of the last FRESH_SECONDS."""
     open_ones = studies[studies["done"] < 1]
     pairs = zip(open_ones["updated_at"], open_ones["created_at"], strict=True)
     newest = pd.Series([created if pd.isna(updated) else updated for updated, created in pairs])
@@ -163,7 +166,7 @@ def may_be_running(studies: pd.DataFrame, now: pd.Timestamp) -> bool:
 
 
 def build_failures(db: Database) -> pd.DataFrame:
-    """The newest failed runs: run_id, what it was, the cause, when. One statement."""
+    """The newest failed runs: id, description, cause and time of each. One statement."""
     rows = queries.runs(db, status="failed", limit=MOST_FAILURES)
     what = [_what(row) for row in rows.to_dict("records")]
     return pd.DataFrame(

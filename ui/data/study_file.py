@@ -1,4 +1,4 @@
-"""Study files (TOML) that compute a configuration again, or for the first time: see studies/ for their fields."""
+"""Study files (TOML) for the configuration or study shown on a page; see studies/ for examples of their fields."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def study_toml(
     tolerances: Sequence[float] = DEFAULT_TOLERANCES,
     description: str = "",
 ) -> str:
-    """A study of one configuration: the file that `eft run FILE` takes.
+    """The text of a study file for one configuration, which `eft run FILE` runs.
 
-    It asks for the same simulation, and for the same predictions where these share their numerics, as those of one
-    study do; then every result has the same digest and nothing stored is computed again.
+    It asks for the given simulation, and for the given predictions if all have the same numerics, as the predictions of
+    one study have. Then every result has the digest of the stored one and is not computed again.
     """
     model = ensemble.model
     document: dict[str, Any] = {"name": name}
@@ -50,12 +50,12 @@ def study_toml(
 
 
 def recorded_study_toml(spec: Mapping[str, Any]) -> str:
-    """A recorded study as the file that it was: `eft run` takes it for the same study, wherever it is run."""
+    """The text of a study file from its record; `eft run` recognises it as the same study in any folder."""
     return tomlkit.dumps(_tables_last(spec))
 
 
 def _tables_last(values: Mapping[str, Any]) -> dict[str, Any]:
-    """In TOML what follows the head of a table belongs to it."""
+    """The values with tables last, since in TOML everything after the heading of a table belongs to that table."""
     own = {name: _tables_last(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     return dict(sorted(own.items(), key=lambda item: _is_table(item[1])))
 
@@ -71,13 +71,13 @@ def data_files(spec: Mapping[str, Any]) -> list[str]:
 
 
 def bundled_names() -> set[str]:
-    """Names of the studies that come with the program, which `eft run` takes in place of a path."""
+    """Names of the bundled studies, which `eft run` accepts in place of a path."""
     root = Path(__file__).parents[2]
     return {path.stem for folder in ("studies", "flows/_studies") for path in (root / folder).glob("*.toml")}
 
 
 def _closure(spec: PredictionSpec) -> str | dict[str, Any]:
-    """Its name, with what differs from the defaults of that closure."""
+    """The entry of a closure in a study file: its name, with the options that differ from the closure's defaults."""
     usual = PredictionSpec(model=spec.model, kernel=spec.kernel, closure=spec.closure)
     fields = ("order", "step", "continuous")
     own = {field: getattr(spec, field) for field in fields if getattr(spec, field) != getattr(usual, field)}
@@ -86,7 +86,7 @@ def _closure(spec: PredictionSpec) -> str | dict[str, Any]:
 
 
 def _depths(ensemble: EnsembleSpec) -> int | list[int]:
-    """About that many evenly spaced layers, where such a number gives these; else the layers."""
+    """The value of recorded_depths: a number, where that many evenly spaced layers are these; else the layers."""
     assert ensemble.depths is not None
     depth = ensemble.model.depth
     for count in (100, len(ensemble.depths) - 1):

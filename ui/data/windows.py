@@ -1,7 +1,7 @@
 """The frames behind the windows page.
 
-``build_*`` functions read a database and know nothing of Streamlit or Plotly. Each says how many SQL statements it
-costs; the tests hold it to that.
+``build_*`` functions read a database and use neither Streamlit nor Plotly. The docstring of each gives the number of
+SQL statements that it executes; tests check this number.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ui.data.predict import MOST_INPUTS
 from ui.notation import CONFIGURATION, SETTINGS, number
 
 PAGE_ROWS = 50
-"""Windows on one page of the table and of the bars."""
+"""Number of windows on one page of the table and of the bars."""
 
 MOST_INTERVALS = 600
-"""Windows drawn one by one; beyond, the page asks for filters."""
+"""Most windows that are drawn one by one; for more, the page asks for filters."""
 
 PARAMETERS = {
     "closure": "closure",
@@ -44,13 +44,13 @@ PARAMETERS = {
     "samples": "networks M",
     **SETTINGS,
 }
-"""Columns of v_windows that may be an axis or a filter, in reading order."""
+"""Columns of v_windows that may be an axis or a filter, in the order in which the page lists them."""
 
 _OF_SIMULATIONS = ("width", "samples", *SETTINGS)
-"""Of these, what a theory as reference does not have."""
+"""The parameters that exist only where the reference is a simulation."""
 
 _REFERENCE = [f"reference_{name}" for name in ("closure", "order", "nodes", "converged", "step", "continuous", "rtol")]
-"""Columns of v_theory_windows that name the reference as THEORY names a prediction; it has not all of them."""
+"""Columns that describe the reference theory as THEORY describes a prediction; v_theory_windows has some of them."""
 
 SORT = {
     "configuration": None,
@@ -70,7 +70,7 @@ SORT = {
     "theory": "closure",
     "quantity": "quantity",
 }
-"""Columns of the table that it can be sorted by, and the columns of v_windows behind them."""
+"""Columns by which the table can be sorted, each with the column of v_windows that it shows."""
 
 
 _PREDICT = {
@@ -83,17 +83,17 @@ _PREDICT = {
     "variance": "kernel_variance",
     "correlation": "kernel_correlation",
 }
-"""Names in the address of the predict page, and the columns behind them."""
+"""Parameters in the URL of the predict page, each with the column of v_windows that gives its value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowFilter:
-    """Which windows to show: the tolerance is always one, so that windows compare; other columns may be restricted.
+    """Which windows to show: those of one tolerance, so that they can be compared; other columns may be restricted.
 
     Attributes:
-        tolerance: tau.
-        allowed: column of v_windows: the values allowed in it; an empty sequence restricts nothing.
-        reference: what the predictions are held against.
+        tolerance: the tolerance tau.
+        allowed: allowed values by column of v_windows; an empty sequence restricts nothing.
+        reference: what the predictions are compared with.
     """
 
     tolerance: float
@@ -101,53 +101,53 @@ class WindowFilter:
     allowed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def lists(self) -> dict[str, Sequence[Any]]:
-        """Column of v_windows: the values allowed in it, where it is restricted."""
+        """Allowed values by column of v_windows, for the columns that are restricted."""
         return {"tolerance": (self.tolerance,), **{name: values for name, values in self.allowed.items() if values}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowOptions:
-    """Which values stored windows take, and how many windows each combination has.
+    """The values that occur in stored windows, and the number of windows for each combination of values.
 
     Attributes:
-        counts: quantity, tolerance, the columns of PARAMETERS that the reference has, windows.
+        counts: a frame with columns quantity, tolerance, those of PARAMETERS that exist for the reference, and windows.
     """
 
     counts: pd.DataFrame
 
     @property
     def parameters(self) -> list[str]:
-        """Those of PARAMETERS that these windows have."""
+        """The columns of PARAMETERS that these windows have."""
         return [name for name in PARAMETERS if name in self.counts]
 
     @property
     def closures(self) -> list[str]:
-        """From the crudest to the finest."""
+        """The closures, from the crudest to the finest."""
         return sorted(self.counts["closure"].unique(), key=CLOSURES.index)
 
     @property
     def quantities(self) -> list[str]:
-        """In reading order."""
+        """The quantities, in the order in which tables list them."""
         return [name for name in QUANTITIES if name in set(self.counts["quantity"])]
 
     @property
     def tolerances(self) -> list[float]:
-        """From the strictest up."""
+        """The tolerances, the smallest first."""
         return sorted(self.counts["tolerance"].unique().tolist())
 
     @property
     def default_tolerance(self) -> float:
-        """5 % where it was asked for, else the middle one."""
+        """The tolerance shown first: 5 % if it occurs, else the middle one."""
         return 0.05 if 0.05 in self.tolerances else self.tolerances[len(self.tolerances) // 2]
 
     def values(self, name: str) -> list[Any]:
-        """Values of a parameter, in order; absent ones left out."""
+        """Sorted values of a parameter, without absent ones."""
         found = self.counts[name].dropna().unique().tolist()
         return sorted(found, key=CLOSURES.index if name == "closure" else None)
 
     @property
     def differing(self) -> list[str]:
-        """Parameters that take more than one value, the closure always; not a label that only repeats numbers."""
+        """Parameters with more than one value, and the closure; without a label that only repeats numbers."""
         names = [name for name in self.parameters if name == "closure" or self.counts[name].nunique(dropna=False) > 1]
         numbers = ["n_inputs", "kernel_variance", "kernel_correlation"]
         said = len(self.counts[numbers].drop_duplicates()) == len(
@@ -156,7 +156,7 @@ class WindowOptions:
         return [name for name in names if name != "kernel_label" or not said]
 
     def matching(self, chosen: WindowFilter) -> pd.DataFrame:
-        """The rows of counts that a filter leaves."""
+        """The rows of ``counts`` that satisfy a filter."""
         keep = self.counts.isin({name: list(values) for name, values in chosen.lists().items()})
         return self.counts[keep[list(chosen.lists())].all(axis=1)]
 
@@ -166,8 +166,8 @@ class WindowsView:
     """One page of windows.
 
     Attributes:
-        windows: columns of v_windows, with configuration and theory (text) added; for the figure.
-        table: what the table shows.
+        windows: rows of v_windows with the texts configuration and theory added, for the figure.
+        table: the rows as the table shows them.
     """
 
     windows: pd.DataFrame
@@ -175,7 +175,7 @@ class WindowsView:
 
 
 def build_window_options(db: Database, reference: Reference = "simulation") -> WindowOptions:
-    """Filters of the windows page. One statement."""
+    """The values for the filters of the windows page. One statement."""
     parameters = [name for name in PARAMETERS if reference == "simulation" or name not in _OF_SIMULATIONS]
     return WindowOptions(counts=window_counts(db, ["quantity", "tolerance", *parameters], reference=reference))
 
@@ -199,20 +199,21 @@ def build_windows(
 
 
 def build_intervals(db: Database, chosen: WindowFilter, across: str, by: str) -> pd.DataFrame:
-    """At most MOST_INTERVALS windows, one row each, with their places on the axes (across, by: texts, with
-    across_rank and by_rank). One statement.
+    """At most MOST_INTERVALS windows, one row each, with their positions on the axes. One statement.
+
+    The positions are the texts across and by, and their ranks across_rank and by_rank.
     """
     rows = name_theories(_window_page(db, chosen, limit=MOST_INTERVALS))
     return _on_axes(rows, across, by).reset_index(drop=True)
 
 
 def build_cells(db: Database, chosen: WindowFilter, across: str, by: str) -> pd.DataFrame:
-    """The map: one row per quantity and pair of values of two parameters. One statement.
+    """The cells of the map: one row per quantity and pair of values of two parameters. One statement.
 
-    Columns quantity, across, by (texts), their ranks; windows (their number), unresolved (of them too_noisy),
-    certified_until and status (of the window certified least; too_noisy where none is resolved), certified_most,
-    resolved_from, refuted_from, total_time, text (in words, where it is one window), link (to the run of one
-    simulation, see link_to; empty for a theory as reference).
+    Columns quantity, across, by (texts) and their ranks; windows (number of windows), unresolved (number of those that
+    are too_noisy), certified_until and status (of the window with the smallest certified depth; too_noisy where none is
+    resolved), certified_most, resolved_from, refuted_from, total_time, text (for a single window, its description),
+    link (to the run of one simulation, see link_to; empty for a theory as reference).
     """
     parameters = [name for name in dict.fromkeys((across, by)) if name != "closure"]
     columns = ["quantity", *parameters, *(THEORY if "closure" in (across, by) else ())]
@@ -223,7 +224,7 @@ def build_cells(db: Database, chosen: WindowFilter, across: str, by: str) -> pd.
 
 
 def _cell(group: pd.DataFrame) -> dict[str, Any]:
-    """One cell out of the rows of its statuses."""
+    """One cell of the map, from its rows, one for each status."""
     noisy = group["status"] == "too_noisy"
     resolved = group[~noisy]
     first = (group if resolved.empty else resolved.sort_values("certified_least", na_position="first")).iloc[0]
@@ -239,7 +240,7 @@ def _cell(group: pd.DataFrame) -> dict[str, Any]:
 
 
 def _window_page(db: Database, chosen: WindowFilter, **place: Any) -> pd.DataFrame:
-    """Rows of the view, with the column link."""
+    """One page of rows of v_windows or v_theory_windows, with the column link added."""
     rows = window_page(db, chosen.lists(), reference=chosen.reference, **place)
     if chosen.reference == "simulation":
         return rows.assign(link=_run_links(rows))
@@ -247,14 +248,14 @@ def _window_page(db: Database, chosen: WindowFilter, **place: Any) -> pd.DataFra
 
 
 def _run_links(rows: pd.DataFrame) -> list[str]:
-    """Addresses of the runs of simulations, within the explorer; empty where there is none."""
+    """Links to the run pages of the simulations; empty where the reference is a theory."""
     if "simulation_run_id" not in rows:
         return [""] * len(rows)
     return [f"run?simulation={run}" for run in rows["simulation_run_id"]]
 
 
 def _prediction_link(row: Mapping[Any, Any]) -> str:
-    """Address of the prediction of a configuration, within the explorer; empty where it takes an upload."""
+    """Link to the predict page for a configuration; empty where its inputs would have to be uploaded."""
     if pd.isna(row["kernel_correlation"]) or row["n_inputs"] > MOST_INPUTS:
         return ""
     return "predict?" + urlencode({name: row[column] for name, column in _PREDICT.items()})
@@ -277,7 +278,7 @@ def _on_axes(rows: pd.DataFrame, across: str, by: str) -> pd.DataFrame:
 
 
 def value_text(value: Any) -> str:
-    """A parameter's value in a filter or on an axis.
+    """The text for the value of a parameter in a filter or on an axis.
 
     >>> value_text(0.1), value_text(64), value_text("tanh"), value_text(float("nan"))
     ('0.1', '64', 'tanh', '—')

@@ -1,6 +1,6 @@
-"""Plotly figures from tidy frames: nothing here reads a database or knows of a page.
+"""Plotly figures from tidy frames: nothing here reads a database or uses Streamlit.
 
-Every figure takes ``narrow``: panels then stand one under the other, for a phone.
+Every figure has the option ``narrow``, which puts panels one below the other, for a phone.
 """
 
 from ui.figures.curves import errors_figure, trajectories_figure

@@ -28,17 +28,20 @@ from ui.figures.style import (
 from ui.notation import TIME, number
 
 _SYMBOLS = {"circle": "●", "diamond": "◆", "square": "■", "triangle-up": "▲", "triangle-down": "▼", "star": "★"}
-"""Symbols of the simulated entries of a panel, in turn, and how text shows them."""
+"""Plotly's symbols for the simulated entries of a panel, in turn, each with its character in texts."""
 
 _LABEL_HEIGHT = 0.07
-"""Least distance of two labels, as a part of the panel's height."""
+"""Least distance between two labels, as a fraction of the panel's height."""
 
 _FLOOR = 1e-8
-"""Where a logarithmic axis of errors ends at the latest."""
+"""Smallest lower end of a logarithmic axis of errors."""
 
 
 class _Look:
-    """How the lines and points of a frame look: with several configurations colour tells them apart, else theories."""
+    """Colours and dashes of the lines and points of a frame.
+
+    Colours distinguish configurations if there are several, otherwise theories.
+    """
 
     def __init__(self, frame: pd.DataFrame) -> None:
         names = frame["configuration"].drop_duplicates().tolist()
@@ -47,11 +50,11 @@ class _Look:
         self._shown: set[str] = set()
 
     def configuration(self, name: str) -> str:
-        """Colour of a configuration's simulation."""
+        """Colour of the simulation of a configuration."""
         return self._colours.get(name, INK)
 
     def theory(self, part: pd.DataFrame) -> dict[str, Any]:
-        """Colour and dash of one series."""
+        """Colour and dash of the line of one series."""
         line, configuration = self._lines[part["theory"].iloc[0]], part["configuration"].iloc[0]
         return {**line, "color": self._colours[configuration]} if self._colours else line
 
@@ -63,11 +66,11 @@ class _Look:
 
 
 def trajectories_figure(trajectories: pd.DataFrame, *, log: bool = False, narrow: bool = False) -> go.Figure:
-    """Simulated entries against t with ±2 s.e. bands, and every theory over them; a panel per quantity.
+    """Simulated entries against t with bands of ±2 s.e., and lines for every theory; a panel per quantity.
 
     ``trajectories`` has columns quantity, component, configuration (what differs, or empty), theory, closure, series
     (configuration and theory in words), time, simulated, simulated_se, predicted, samples, width. ``log`` shows
-    absolute values on a logarithmic axis; ``narrow`` puts one panel under the other.
+    absolute values on a logarithmic axis; ``narrow`` puts panels one below the other.
     """
     quantities = [name for name in QUANTITIES if name in set(trajectories["quantity"])]
     columns = 1 if narrow else min(2 if len(quantities) < 5 else 3, len(quantities))
@@ -103,7 +106,7 @@ def errors_figure(
     """Relative error of every series against t, its bounds as a band; a panel per quantity, tolerances as level lines.
 
     ``errors`` has columns quantity, configuration, theory, closure, series, time, error (NaN where it is undefined),
-    error_low, error_high, samples; ``reference`` is an HTML subscript that names what the error is against.
+    error_low, error_high, samples; ``reference`` is an HTML subscript for the reference of the error.
     """
     quantities = [name for name in QUANTITIES if name in set(errors["quantity"])]
     columns = 1 if narrow else len(quantities)
@@ -134,7 +137,7 @@ def errors_figure(
 
 
 def _lowest(errors: pd.DataFrame, tolerances: Sequence[float]) -> float:
-    """Where a logarithmic axis ends: the largest error of the best theory, and the tolerances, are well above it."""
+    """Lower end of a logarithmic axis, well below the tolerances and the largest error of the best theory."""
     most = errors[errors["error"] > 0].groupby(["quantity", "series"])["error"].max()
     return max(float(min([*most, *tolerances])) / 10, _FLOOR)
 
@@ -206,7 +209,7 @@ def _add_theory(
 def _label_ends(
     figure: go.Figure, entries: Sequence[tuple[str, pd.DataFrame]], log: bool, cell: Mapping[str, int]
 ) -> None:
-    """Name each entry, with its symbol, at the right end of its first curve; close ones are moved apart."""
+    """Label each entry, with its symbol, at the right end of its first curve; labels that are close are moved apart."""
     values = np.concatenate([part[["simulated", "predicted"]].to_numpy(dtype=float).ravel() for _, part in entries])
     values = np.log10(np.abs(values[values != 0])) if log else values
     least = _LABEL_HEIGHT * (np.nanmax(values) - np.nanmin(values) or 1.0)

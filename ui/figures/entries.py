@@ -13,7 +13,7 @@ from ui.figures.style import BLUE
 def entries_figure(n_inputs: int, stored: Sequence[str], chosen: Sequence[str]) -> go.Figure:
     """Which entries of a symmetric matrix are shown: rows and columns are inputs (or pairs of inputs for V4).
 
-    ``stored`` and ``chosen`` are names of components, "01" or "00,01"; entries that no row is stored for stay grey.
+    ``stored`` and ``chosen`` are names of components, "01" or "00,01"; entries that are not stored as rows are grey.
     """
     pairs = any("," in name for name in stored)
     labels = _labels(n_inputs, pairs)

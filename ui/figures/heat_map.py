@@ -23,10 +23,10 @@ from ui.notation import number
 
 _ROW_PIXELS = 44
 _TARGET_PIXELS = 38
-"""Size of the square around a cell's middle that answers a click."""
+"""Size in pixels of the square in the middle of a cell that can be clicked."""
 
 _MOST_NUMBERS = 24
-"""Cells side by side that leave room for numbers in them; a quarter of it on a phone."""
+"""Most cells side by side that have room for numbers; a quarter of it on a phone."""
 
 _SIGNS = {"x": "×", "triangle-up": "▲", "circle-open": "○", "square-x-open": "⊠"}
 
@@ -35,9 +35,9 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str, *, narrow: bool =
     """Depth up to which a closure is certified over two parameters, a panel per quantity.
 
     ``cells`` has columns quantity, across, by (texts), their ranks, status, certified_until, certified_most, windows,
-    unresolved, total_time, text, link; ``across`` and ``by`` name the axes. Colour and number are the
-    certified depth, the sign before it the state; of several windows in a cell, those of the one certified least.
-    Points carry (across, by, link, windows) for whoever asks which one was clicked.
+    unresolved, total_time, text, link; ``across`` and ``by`` name the axes. Colour and number are the certified depth,
+    and the sign before the number is the state; for several windows in a cell they are those of the window with the
+    smallest certified depth. The custom data of a point are (across, by, link, windows), to identify a clicked point.
     """
     quantities = [q for q in QUANTITIES if q in set(cells["quantity"])]
     columns, rows = axis_texts(cells)
@@ -104,7 +104,7 @@ def heat_map_figure(cells: pd.DataFrame, across: str, by: str, *, narrow: bool =
 
 
 def _written(cell: dict[Any, Any], digits: int, crowded: bool) -> str:
-    """The state's sign and the certified depth; only the sign where the map is too dense for more."""
+    """The text in a cell: sign of the state and certified depth, or the sign alone where the map is crowded."""
     sign = _SIGNS[WINDOW_MARK[cell["status"]]["symbol"]]
     return sign if crowded or np.isnan(cell["certified_until"]) else f"{sign} {number(cell['certified_until'], digits)}"
 
@@ -119,7 +119,10 @@ def _hover(cell: dict[Any, Any], across: str, by: str) -> str:
 
 
 def _ink(value: float, longest: float) -> str:
-    """Readable on the cell: Cividis is dark in its lower part; a cell without colour is the page's ground."""
+    """A text colour that is readable on the cell.
+
+    The colour scale Cividis is dark for small values; a cell without colour shows the background of the page.
+    """
     if np.isnan(value):
         return "#808080"
     return "#FFFFFF" if value < 0.55 * longest else "#000000"

@@ -1,4 +1,4 @@
-"""Validity windows one by one: a dot where certified ends, a line to where refuted begins."""
+"""Validity windows one by one: a dot at the end of the certified depths, a line up to the first refuted depth."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from ui.figures.style import (
 from ui.notation import TIME
 
 _SPREAD = 0.7
-"""Part of a category's place that its windows take."""
+"""Fraction of a category's width on the axis that its windows take."""
 
 
 def intervals_figure(windows: pd.DataFrame, across: str, by: str, *, narrow: bool = False) -> go.Figure:
-    """t* of every window against one parameter, told apart by another; a panel per quantity.
+    """t* of every window against the parameter ``across``, distinguished by ``by``; a panel per quantity.
 
     ``windows`` has columns quantity, across, by (texts), their ranks, theory, status, resolved_from, certified_until,
     refuted_from, total_time, width, samples, link. A dot marks the certified end, a line the undecided stretch, a cross
-    the first refuted depth, a triangle a window that goes beyond T, a crossed square one that the simulation cannot
-    resolve. Points carry (across, by, link, windows).
+    the first refuted depth, a triangle a window that goes beyond T, a crossed square a window that the simulation
+    cannot resolve. The custom data of a point are (across, by, link, windows).
     """
     quantities = [q for q in QUANTITIES if q in set(windows["quantity"])]
     columns, groups = axis_texts(windows)
@@ -81,7 +81,7 @@ def intervals_figure(windows: pd.DataFrame, across: str, by: str, *, narrow: boo
 
 
 def _places(windows: pd.DataFrame, columns: list[str], groups: list[str]) -> np.ndarray:
-    """Horizontal places: groups side by side within a category, the windows of a group side by side within that."""
+    """Horizontal positions: groups side by side within a category, and windows side by side within a group."""
     rank = windows.groupby(["quantity", "across", "by"], sort=False).cumcount().to_numpy()
     most = int(rank.max()) + 1
     slot = np.array([groups.index(text) for text in windows["by"]]) + (rank + 0.5) / most
@@ -91,7 +91,9 @@ def _places(windows: pd.DataFrame, columns: list[str], groups: list[str]) -> np.
 def _add_lines(
     figure: go.Figure, part: pd.DataFrame, colour: str, width: int, dash: str, group: str, cell: dict[str, int]
 ) -> None:
-    """Certified from where the reference resolves the tolerance, thick; undecided on, thin and orange."""
+    """Add a thick line for the certified depths, from where the tolerance is resolved, and a thin orange one up to the
+    first refuted depth or T.
+    """
     x, y, thin_x, thin_y = [], [], [], []
     for window in part[part["status"] != "too_noisy"].to_dict("records"):
         start = resolved_from(window)

@@ -1,4 +1,4 @@
-"""Figures made of panels over depth, described once: drawn by Plotly for pages and by Matplotlib as SVG for files."""
+"""Descriptions of figures with panels over depth, drawn by Plotly for pages and by Matplotlib as SVG files."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ _DASHES: dict[str, Any] = {
     "dashdot": (0, (5, 1, 1, 1)),
     "longdashdot": (0, (8, 1, 1, 1)),
 }
-"""Plotly's dashes for Matplotlib."""
+"""Matplotlib's line style for each of Plotly's dashes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Values over time (both (R,)): a line, points with bars, or a band around them; ``spread`` is half its height."""
+    """Values over time, (R,) each: a line, points with error bars, or a band.
+
+    ``spread`` is half the height of a bar or of the band.
+    """
 
     label: str
     line: Mapping[str, str]
@@ -39,7 +42,7 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Curves over the same axes; ``quantity`` names the vertical one and may hold <sub>, ``limits`` are its ends."""
+    """Curves with common axes; ``quantity`` labels the vertical axis and may contain <sub>, ``limits`` are its ends."""
 
     quantity: str
     curves: tuple[Curve, ...]
@@ -50,7 +53,7 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class PanelFigure:
-    """Rows of panels. ``name`` is a file name without ending; with ``shared_values`` a row has one vertical axis."""
+    """Rows of panels. ``name`` is a file name without suffix; with ``shared_values`` a row has one vertical axis."""
 
     name: str
     caption: str
@@ -59,7 +62,7 @@ class PanelFigure:
 
 
 def panels_figure(described: PanelFigure, *, narrow: bool = False) -> go.Figure:
-    """The figure for a page; ``narrow`` puts one panel under the other."""
+    """The Plotly figure for a page; ``narrow`` puts panels one below the other."""
     panels = [panel for row in described.rows for panel in row]
     columns = len(described.rows[0])
     figure, cells = panel_grid([panel.title for panel in panels], 1 if narrow else columns, horizontal_spacing=0.09)
@@ -105,7 +108,7 @@ def _add_curve(figure: go.Figure, panel: Panel, curve: Curve, cell: dict[str, in
 
 
 def panels_svg(described: PanelFigure) -> str:
-    """The figure as SVG text, the same for the same numbers."""
+    """The figure as SVG text, which depends on the numbers alone."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -152,7 +155,7 @@ def _plot_curve(axis: Any, curve: Curve) -> None:
 
 
 def _mathtext(text: str) -> str:
-    """Subscripts as Matplotlib writes them.
+    """The text with HTML subscripts replaced by Matplotlib's notation.
 
     >>> _mathtext("K<sub>0</sub>, entry 00")
     '$K_{0}$, entry 00'

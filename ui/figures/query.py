@@ -14,7 +14,7 @@ from ui.figures.style import GRID, LINES, SERIES, place_legend
 def query_figure(
     frame: pd.DataFrame, x: str, y: str, by: str | None, *, lines: bool, log: bool, narrow: bool = False
 ) -> go.Figure:
-    """Column ``y`` against ``x``, a curve (or points) for each value of ``by``. Names are shown as they are."""
+    """Column ``y`` against ``x``, a curve (or points) for each value of ``by``. Column names are shown unchanged."""
     figure = go.Figure()
     parts = [(None, frame)] if by is None else list(frame.groupby(by, sort=False, dropna=False))
     styles = zip(cycle(SERIES), (dash for dash in cycle(LINES) for _ in SERIES), strict=False)

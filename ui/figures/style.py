@@ -1,8 +1,8 @@
-"""What all figures share: colours, lines, bands, legend.
+"""Style of all figures: colours, lines, bands, legend.
 
-Colours are the Okabe-Ito set, told apart with every common colour blindness and readable on light and dark ground;
-dashes, hatching and bar height say the same again. Bands of errors hold at all
-depths at once, as in the definition of the windows.
+Colours are the Okabe-Ito set, which can be distinguished with every common colour blindness and on light and dark
+backgrounds; dashes, hatching and bar height repeat the information. Bands of errors hold at all depths at once, as in
+the definition of the windows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CLOSURE_LINE = {
 """Line of each closure, the same in every figure."""
 
 INK = GREY
-"""Simulations: readable on light and dark ground."""
+"""Colour of simulations, readable on light and dark backgrounds."""
 
 VARIANTS = (
     {"color": VERMILION, "dash": "dash"},
@@ -48,11 +48,11 @@ VARIANTS = (
     {"color": ORANGE, "dash": "dashdot"},
     {"color": GREEN, "dash": "dot"},
 )
-"""Lines of a closure's further theories, as with a fixed rule or of lower order, in turn."""
+"""Lines of further theories of the same closure, such as one with a fixed rule or of lower order, in turn."""
 
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY)
 LINES = ("solid", "dash", "dot", "dashdot")
-"""Colours and dashes of things that have none of their own, in turn."""
+"""SERIES and LINES are the colours and dashes, in turn, of curves for which none are fixed."""
 
 WINDOW_MARK: dict[str, dict[str, Any]] = {
     "bounded": {"symbol": "x", "color": VERMILION, "size": 8},
@@ -60,7 +60,7 @@ WINDOW_MARK: dict[str, dict[str, Any]] = {
     "beyond": {"symbol": "triangle-up", "color": BLUE, "size": 11},
     "too_noisy": {"symbol": "square-x-open", "color": GREY, "size": 9},
 }
-"""Mark of each state of a window."""
+"""Plotly marker of each state of a window."""
 
 WINDOW_MEANING = {
     "bounded": "refuted: lower bound of e > τ",
@@ -77,13 +77,13 @@ GRID = "rgba(128,128,128,0.25)"
 
 
 def panel_title(quantity: str, panels: int) -> str:
-    """Above a panel: the symbol, and in words where there is room."""
+    """The title of a panel: the symbol of the quantity, and its meaning in words where there is room."""
     symbol = QUANTITIES[quantity].symbol
     return f"{symbol}  {QUANTITIES[quantity].meaning}" if panels < 4 else symbol
 
 
 def panel_grid(titles: Sequence[str], columns: int, **options: Any) -> tuple[go.Figure, list[dict[str, int]]]:
-    """Panels row by row with these titles, and the row and column of each."""
+    """A figure of panels with these titles, row by row, and the row and column of each panel."""
     rows = -(-len(titles) // columns)
     options.setdefault("horizontal_spacing", 0.03)
     if rows > 1:
@@ -94,7 +94,7 @@ def panel_grid(titles: Sequence[str], columns: int, **options: Any) -> tuple[go.
 
 
 def title_bottom(figure: go.Figure, title: str, cells: Sequence[Mapping[str, int]], columns: int) -> None:
-    """Name the horizontal axis below the last panels, and number it there alone."""
+    """Give the horizontal axis its title and numbers only below the lowest panels."""
     for cell in cells[:-columns]:
         figure.update_xaxes(showticklabels=False, **cell)
     for cell in cells[-columns:]:
@@ -108,12 +108,12 @@ def axis_texts(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 
 def ensemble_text(window: Mapping[Any, Any]) -> str:
-    """What a window was held against, as a line of a tip; nothing for a theory."""
+    """The simulation that a window was compared with, as a line of a tooltip; empty for a theory as reference."""
     return f"<br>n = {window['width']}, M = {number(window['samples'])} networks" if "width" in window else ""
 
 
 def add_window_legend(figure: go.Figure, statuses: pd.Series) -> None:
-    """Name the marks of the states that occur."""
+    """Add legend entries for the markers of the states that occur."""
     for status, mark in WINDOW_MARK.items():
         if (statuses == status).any():
             figure.add_scatter(x=[None], y=[None], mode="markers", marker=mark, name=WINDOW_MEANING[status])
@@ -122,8 +122,8 @@ def add_window_legend(figure: go.Figure, statuses: pd.Series) -> None:
 def theory_lines(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
     """Line of each theory of a frame (columns theory, closure, and nodes and closure_order where there are any).
 
-    The closure's own for its best theory, converged and of the highest order; the others of a closure have one of
-    VARIANTS each.
+    The best theory of a closure, converged and of the highest order, has the line of the closure; its other theories
+    have one of VARIANTS each.
     """
     columns = [name for name in ("theory", "closure", "closure_order", "nodes") if name in frame]
     theories = frame[frame["theory"] != ""].drop_duplicates("theory")[columns]
@@ -140,7 +140,10 @@ def theory_lines(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
 
 
 def drawing_order(frame: pd.DataFrame) -> list[tuple[int, str, pd.DataFrame]]:
-    """(rank in the legend, series, rows), solid lines first: where theories coincide, as in K0, they show through."""
+    """(rank in the legend, series, rows) in the order of drawing.
+
+    Solid lines are drawn first, so that they show through dashed ones where theories coincide, as for K0.
+    """
     parts = [(str(name), part, part["closure"].iloc[0]) for name, part in frame.groupby("series", sort=False)]
     ordered = sorted(parts, key=lambda item: (CLOSURE_LINE[item[2]]["dash"] != "solid", -LEGEND_RANK[item[2]]))
     return [(LEGEND_RANK[closure], name, part) for name, part, closure in ordered]
@@ -181,7 +184,7 @@ def _faint(colour: str) -> str:
 
 
 def place_legend(figure: go.Figure, height: int, *, narrow: bool = False) -> None:
-    """Above the panels, with room for as many lines as its entries take on a page of usual width, or a narrow one."""
+    """Place the legend above the panels, with room for the lines that its entries take on a usual or a narrow page."""
     entries = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
     letters = sum(_ENTRY_PIXELS + _LETTER_PIXELS * len(name) for name in entries)
     lines = max(len(entries), 1) if narrow else 1 + letters // _LEGEND_PIXELS

@@ -32,13 +32,13 @@ _SEGMENTS = {
     "refuted": ("past refutation", VERMILION, "", 0.1),
     "too_noisy": ("reference cannot resolve τ", GREY, ".", 0.4),
 }
-"""State: legend, colour, hatching, height of the bar in rows."""
+"""Legend text, colour, hatching and height of the bar in rows, for each state."""
 
 _MARKS = {
     "refuted": ("first refuted: lower bound of e > τ", VERMILION, "x", 9),
     "beyond": ("holds beyond T (right-censored)", BLUE, "triangle-right", 11),
 }
-"""State: legend, colour, symbol, size in pixels."""
+"""Legend text, colour, symbol and size in pixels of the marker, for each state."""
 
 _ROW_PIXELS = 24
 
@@ -71,7 +71,7 @@ def windows_figure(windows: pd.DataFrame, *, narrow: bool = False) -> go.Figure:
             figure.add_scatter(
                 x=part["t"], y=part["y"], showlegend=False, cliponaxis=False, **_mark_style(kind), **_tips(part), **cell
             )
-    # the legend has its own empty traces: it names a state wherever in the figure that occurs
+    # the legend has empty traces of its own, so that it names every state that occurs anywhere in the figure
     for kind in segments["kind"].drop_duplicates().sort_values(key=lambda kinds: kinds.map(list(_SEGMENTS).index)):
         figure.add_bar(x=[None], y=[None], name=_SEGMENTS[kind][0], **_bar_style(kind))
     for kind in marks["kind"].drop_duplicates().sort_values(ascending=False):

@@ -1,1 +1,1 @@
-"""The audit of the paper and the atlas, as files; nothing here knows Streamlit."""
+"""Reports as files: the audit of the paper and the atlas. Nothing here uses Streamlit."""

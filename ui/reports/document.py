@@ -1,4 +1,4 @@
-"""The audit as one HTML file without outside parts; audit and atlas as pages of the documentation with figures."""
+"""The audit as one self-contained HTML file; audit and atlas as Markdown pages of the documentation with figures."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ui.reports.paper.residuals import EXPLANATION, SQL, residual_findings, resi
 from ui.reports.paper.results import Results
 
 LONGEST_TABLE = 40
-"""Rows of a table on a page."""
+"""Most rows of a table on a page."""
 
 
 def write_report(db: Database, html: Path, *, markdown: Path | None = None, study: str = "paper") -> list[Path]:
-    """Write the report; with ``markdown`` also a page there and its figures in ``images`` beside it.
+    """Write the report; with ``markdown`` also a Markdown page, its figures in the folder ``images`` beside it.
 
-    Returns what was written. Raises InputError where the database lacks any of the study's results, EnvironmentProblem
-    where a file cannot be written.
+    Returns the paths of the files. Raises InputError where the database lacks any of the study's results,
+    EnvironmentProblem where a file cannot be written.
     """
     results = Results(db, study)
     if results.missing:
@@ -46,7 +46,7 @@ def write_report(db: Database, html: Path, *, markdown: Path | None = None, stud
 
 
 def write_atlas(db: Database, markdown: Path) -> list[Path]:
-    """Write what the atlas teaches as a page, its figure in ``images`` beside it. Raises as write_report."""
+    """Write the atlas as a Markdown page, its figure in the folder ``images`` beside it. Raises as write_report."""
     figure = atlas_figure(db)
     content = {
         "introduction": atlas.INTRODUCTION,
@@ -65,7 +65,7 @@ def write_atlas(db: Database, markdown: Path) -> list[Path]:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    """A Markdown table, numbers with four digits; nothing where it would be too long to read."""
+    """A Markdown table, numbers with four digits; empty where it would have more than LONGEST_TABLE rows."""
     if len(frame) > LONGEST_TABLE:
         return ""
     rows = [[number(x) if isinstance(x, float) else str(x) for x in row] for row in frame.itertuples(index=False)]

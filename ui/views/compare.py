@@ -1,4 +1,4 @@
-"""Several configurations or closures over each other."""
+"""The compare page: curves of several configurations or closures in one figure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _remember(key: str, name: str) -> None:
 
 
 def _choose_simulations(runs: pd.DataFrame) -> list[int]:
-    """The runs named in the URL, else the newest two; choosing writes them there."""
+    """Ids of the chosen simulations: those in the URL, else the newest two. A choice is written to the URL."""
     labels = dict(zip(runs["run_id"].tolist(), runs["label"], strict=True))
     asked = [int(text) for text in st.query_params.get_all("run") if text.isdecimal() and int(text) in labels]
     return st.multiselect(
@@ -54,7 +54,7 @@ def _choose_theories(found: pd.DataFrame, simulations: int) -> list[str]:
 
 
 def _choose_entries(n_inputs: int) -> list[str]:
-    """Components of K0, K1, U1 and of V4, with a picture of where they lie."""
+    """The chosen components of K0, K1, U1 and of V4, with a picture of their positions in the matrix."""
     row = st.container(horizontal=True, vertical_alignment="bottom")
     chosen: list[str] = []
     for quantity, label, key in (
@@ -78,7 +78,7 @@ def _exact(spec_json: str) -> Theory:
 
 
 def _exact_of(results: dict[int, object], pairs: pd.DataFrame, found: pd.DataFrame) -> dict[int, Theory]:
-    """The exact leading order of each simulation: the stored Wick hierarchy of highest order, or ours."""
+    """The exact leading order for each simulation: the stored Wick hierarchy of highest order, or one computed here."""
     exact: dict[int, Theory] = {}
     for simulation in pairs["simulation_run_id"].unique():
         wick = found[(found["simulation_run_id"] == simulation) & (found["closure"] == "wick")]

@@ -1,4 +1,4 @@
-"""The paper's statements, numbers and figures beside ours."""
+"""The paper page: the paper's statements, numbers and figures beside our results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _widths(url: str, study: str) -> list[int]:
 
 @st.cache_data(max_entries=8, ttl=SECONDS_KEPT, show_spinner="reading the study …")
 def _audit(url: str, study: str, width: int) -> Audit:
-    """What is missing, statements, numbers, figures."""
+    """The audit of the paper: missing results, statements, numbers, figures."""
     results = Results(db, study, width)
     return results.missing, findings(results), lines(results), paper_figures(results)
 

@@ -1,4 +1,4 @@
-"""Every closure for any configuration at once, without a simulation."""
+"""The predict page: the predictions of every closure for any configuration, without a simulation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _worker() -> ThreadPoolExecutor:
 
 @st.cache_resource(max_entries=256)
 def _slow(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> Future[dict[str, Theory]]:
-    """What takes longer than a moment, in the background; the same for everybody who asks for it."""
+    """The slow predictions, computed in the background; all sessions that ask for the same ones share the result."""
     return _worker().submit(predict_slowly, _model, _kernel)
 
 
@@ -54,7 +54,7 @@ def _at_once(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> dict[str
     return predict_at_once(_model, _kernel)
 
 
-# Keys are names in the address, and filters of the windows page have other values under the names of v_windows.
+# Keys of widgets are names in the URL. They differ from columns of v_windows, which the windows page uses for filters.
 
 
 def _choose_model() -> tuple[eft.ResNet, int]:
@@ -99,7 +99,7 @@ def _choose_kernel() -> eft.InputKernel | None:
 
 
 def _stored(model: eft.ResNet, kernel: eft.InputKernel, width: int) -> tuple[int | None, StoredSample | None]:
-    """The simulation of this configuration at this width, else at another, with its run."""
+    """Run id and sample of a simulation of this configuration, at this width if there is one, else at another."""
     db = find_database()
     if db is None:
         return None, None
@@ -113,7 +113,7 @@ def _stored(model: eft.ResNet, kernel: eft.InputKernel, width: int) -> tuple[int
 
 
 def _show(key: str, model: eft.ResNet, kernel: eft.InputKernel, width: int, components: list[str], log: bool) -> None:
-    """Figure and tables, redrawn by themselves until the background has the rest."""
+    """Figure and tables, redrawn automatically until the predictions in the background are finished."""
     future = _slow(key, model, kernel)
     pending = not future.done()
 

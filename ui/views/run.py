@@ -1,4 +1,4 @@
-"""One simulation and every theory held against it."""
+"""The run page: one simulation and every theory compared with it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
 
 def _choose_simulation(ids: list[int], labels: dict[int, str]) -> int:
-    """The run named in the URL, the newest without one; choosing another writes it there."""
+    """Id of the chosen simulation: the one in the URL, else the newest. A choice is written to the URL."""
     asked = st.query_params.get("simulation", str(ids[0]))
     if asked not in map(str, ids):
         st.title("No such simulation")
@@ -60,13 +60,13 @@ def _choose_simulation(ids: list[int], labels: dict[int, str]) -> int:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _trajectories(frame: pd.DataFrame, small: bool) -> go.Figure:
-    """Drawn once for the same numbers; pages share the figure, and none changes it."""
+    """The figure of trajectories, cached for equal numbers; all sessions share it, and none may change it."""
     return trajectories_figure(frame, narrow=small)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _errors(frame: pd.DataFrame, tolerances: list[float], small: bool) -> go.Figure:
-    """As _trajectories."""
+    """The figure of errors, cached for equal numbers; all sessions share it, and none may change it."""
     return errors_figure(frame, tolerances, narrow=small)
 
 
@@ -93,7 +93,7 @@ figure_format = st.segmented_control(
 
 
 def _saving(figure: str) -> dict[str, object]:
-    """Settings of a figure that saves itself under a name of its own."""
+    """Plotly settings with the file name under which a figure is saved."""
     options = {"format": str(figure_format).lower(), "filename": f"run-{run_id}-{figure}", "scale": 2}
     return {**PLOT, "toImageButtonOptions": options}
 
@@ -154,7 +154,7 @@ predictions = [int(number) for number in errors["prediction_run_id"].unique()]
 
 @st.cache_data(max_entries=32, show_spinner="computing, some seconds …")
 def _diagnosis(url: str, chosen: str, run_ids: tuple[int, ...]) -> pd.DataFrame:
-    """A diagnostic of this simulation, from the first of these runs."""
+    """The chosen diagnostic of the first of these runs."""
     result = build_results(db, run_ids[:1])[run_ids[0]]
     if chosen == RESIDUAL:
         return residual_frame(result)

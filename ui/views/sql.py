@@ -1,4 +1,4 @@
-"""A console for SQL that reads: one SELECT, with a limit on rows and time."""
+"""A console for SQL queries: one SELECT, read-only, with a limit on rows and time."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def _run() -> None:
 
 @st.cache_data(max_entries=8, ttl=60, show_spinner="asking the database …")
 def _answer(url: str, sql: str) -> tuple[pd.DataFrame, bool, float]:
-    """The rows, whether there were more, seconds; kept for a minute, so that a chart does not ask again."""
+    """Rows, whether there were more, and the time in seconds; cached for a minute, so that charts need no new query."""
     start = time.perf_counter()
     frame = select(db, sql, max_rows=MOST_ROWS, timeout_seconds=MOST_SECONDS)
     return frame, bool(frame.attrs["truncated"]), time.perf_counter() - start
 
 
 def _whole(frame: pd.DataFrame, sql: str) -> pd.DataFrame:
-    """Every row: what is shown, unless that was cut."""
+    """All rows of the answer: those shown, or, if these were truncated, the rows of a query without limit."""
     return select(db, sql, max_rows=None) if frame.attrs["truncated"] else frame
 
 

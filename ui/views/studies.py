@@ -1,4 +1,4 @@
-"""How far each study is, what failed, and how to go on."""
+"""The studies page: progress of each study, failed runs, and how to continue a study."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ running = may_be_running(first, pd.Timestamp.now(tz="UTC"))
 
 @st.fragment(run_every=POLL_SECONDS if running else None)
 def progress() -> None:
-    """The table; on its own it reads the database again, and the whole page once nothing grows any more."""
+    """The table of studies. It is refreshed automatically; once no study is running, the whole page is reloaded."""
     latest = build_studies(db) if st.session_state.get("polled") else first
     st.session_state["polled"] = running
     _show(latest)

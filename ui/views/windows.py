@@ -1,4 +1,4 @@
-"""Home: how deep each closure holds, across configurations."""
+"""The home page: the depth up to which each closure is valid, across configurations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REFERENCES = {"simulation": "simulation", "exact leading order": "theory"}
 
 
 def _choose_filters(options: WindowOptions, reference: Reference, row: DeltaGenerator) -> WindowFilter:
-    """The filters in force, from their widgets."""
+    """The filter that the user set with the widgets."""
     quantities = row.pills("quantity", options.quantities, selection_mode="multi", key="quantity", bind="query-params")
     labels = {f"{value:.12g}": value for value in options.tolerances}
     tolerance = row.segmented_control(
@@ -56,7 +56,7 @@ def _choose_filters(options: WindowOptions, reference: Reference, row: DeltaGene
 
 
 def _choose_axes(options: WindowOptions) -> tuple[str, str, str]:
-    """The view, and the parameters on its axes."""
+    """The chosen view and the parameters on its axes."""
     row = st.container(horizontal=True, vertical_alignment="bottom")
     view = row.segmented_control("view", VIEWS, default=VIEWS[0], required=True, key="view", bind="query-params")
     if view == "bars":
@@ -77,19 +77,19 @@ def _choose_axes(options: WindowOptions) -> tuple[str, str, str]:
 
 
 def _open(link: str) -> None:
-    """Go to another page of the explorer, given by its address."""
+    """Go to another page of the explorer, given by its URL."""
     page, _, query = link.partition("?")
     st.switch_page(f"views/{page}.py", query_params=dict(parse_qsl(query)))
 
 
 def _clicked(key: str) -> list[Any] | None:
-    """What the point clicked in a figure carries: across, by, link, number of windows."""
+    """Custom data of the point that was clicked in a figure: across, by, link, number of windows."""
     points = st.session_state.get(key, {}).get("selection", {}).get("points", [])
     return list(points[0]["customdata"]) if points else None
 
 
 def _follow(key: str, across: str, by: str) -> None:
-    """A cell of several windows, or of one that has no page of its own, narrows the filters to them."""
+    """Restrict the filters to the windows of the clicked cell, unless it is a single window with a page of its own."""
     found = _clicked(key)
     if found and (int(found[3]) > 1 or not found[2]):
         for name, text in ((across, found[0]), (by, found[1])):

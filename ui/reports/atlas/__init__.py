@@ -1,1 +1,1 @@
-"""The atlas: what validity windows across networks teach, read off the results of ``studies/atlas.toml``."""
+"""The atlas: what validity windows across many networks teach, from the results of ``studies/atlas.toml``."""

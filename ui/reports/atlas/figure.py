@@ -24,7 +24,7 @@ SQL = (
 def atlas_figure(db: Database) -> PanelFigure:
     """Relative error of V4 against the exact leading order at C_W = 2, C_b = 0, eps = 0.1, K^0 = 2, rho = 0.3.
 
-    Raises InputError where the database does not have it.
+    Raises InputError where the database lacks these results.
     """
     errors = ask(db, SQL)
     lines = theory_lines(errors)

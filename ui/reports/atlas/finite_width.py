@@ -1,8 +1,8 @@
-"""What a finite width adds to the exact leading order: how large it is, and whether it is of order 1/n alone.
+"""The correction of a finite width to the exact leading order: its size, and whether it is of order 1/n alone.
 
-X_n = X (1 + a / n + b / n^2 + ...), X the leading order and X_n what networks of width n have. So the excess
-(X_n - X) / X, always relative to the leading order, times n is a + b / n + ...: independent of n where the correction
-is of order 1/n alone.
+X_n = X (1 + a / n + b / n^2 + ...), where X is the leading order and X_n the value for networks of width n. So n times
+the excess (X_n - X) / X, always relative to the leading order, is a + b / n + ...: it is independent of n where the
+correction is of order 1/n alone.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from scipy import stats
 from ui.notation import with_error
 
 LEVEL = 0.05
-"""Chance that any of all tests of a page rejects although every hypothesis holds (Bonferroni)."""
+"""Probability that any of the tests of a page rejects although every hypothesis holds (Bonferroni)."""
 
 LEFT_OUT = {"K0": 0.0, "V4": 1e-3}
-"""What the leading order itself may be off by, relative: its Wick order is raised until it changes by less."""
+"""Relative error of the leading order itself: its Wick order is raised until the orders left out add less."""
 
 COLUMNS = (
     "quantity, activation, weight_variance AS c_w, width, COUNT(*) AS simulations,\n"
@@ -29,7 +29,8 @@ COLUMNS = (
     "    SUM(width * simulated_se / predicted * width * simulated_se / predicted) / COUNT(*) / COUNT(*)"
     " AS n_excess_variance"
 )
-"""Of v_trajectories, grouped by the first four: the average of n (X_n - X) / X, and its standard error squared."""
+"""Columns of a query on v_trajectories, grouped by the first four: the average of n (X_n - X) / X, and the square of
+its standard error."""
 
 
 _Groups: TypeAlias = list[tuple[tuple[Any, ...], pd.DataFrame]]
@@ -41,11 +42,11 @@ class WidthFit:
     """n (X_n - X) / X = limit + slope / n, fitted to some widths by weighted least squares.
 
     Attributes:
-        limit, limit_se: what is left at n -> infinity, the coefficient of 1/n.
-        slope: the coefficient of 1/n^2; 0 where only the limit is fitted.
+        limit, limit_se: value at n -> infinity, the coefficient a of 1/n in X_n, and its standard error.
+        slope: the coefficient b of 1/n^2 in X_n; 0 where only the limit is fitted.
         chi_squared: sum of squared residuals in units of their standard errors.
         degrees_of_freedom: number of widths minus number of parameters.
-        p_value: chance of residuals as large or larger where the model holds; 1 without degrees of freedom.
+        p_value: probability of residuals as large or larger where the model holds; 1 without degrees of freedom.
     """
 
     limit: float
@@ -85,8 +86,11 @@ def width_fit(width: np.ndarray, n_excess: np.ndarray, se: np.ndarray, *, with_s
 
 
 def finite_width(table: pd.DataFrame) -> Iterable[str]:
-    """Sentences on a table of COLUMNS: the excess of the widest networks for each quantity, activation and C_W, and
-    what tests say of all widths."""
+    """Sentences about a table of COLUMNS.
+
+    They give the excess of the widest networks for each quantity, activation and C_W, and the results of tests over all
+    widths.
+    """
     names = ["quantity", "activation", "c_w"]
     groups: _Groups = [(tuple(rows[names].iloc[0]), rows) for _, rows in table.sort_values("width").groupby(names)]
     for quantity in table["quantity"].unique():

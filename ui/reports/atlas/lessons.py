@@ -1,4 +1,4 @@
-"""Questions to the results of the atlas: the SQL that asks, the table that answers, the sentence that sums it up."""
+"""The lessons of the atlas: for each question a SQL query, the table that answers it, and a summary in a sentence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INTRODUCTION = (
 )
 
 COST = ("source_only", "g_only", "sigma", "wick 2", "wick 8")
-"""Closures from the cheapest to the dearest."""
+"""Closures from the cheapest to the most expensive."""
 
 V4_TOLERANCE, K1_TOLERANCE, SIMULATED_TOLERANCE = 0.05, 0.10, 0.10
 
@@ -32,11 +32,11 @@ THEORY = "closure || COALESCE(' ' || CAST(closure_order AS text), '') AS theory"
 REAL_INPUTS = "digits-16"
 
 SAME_ERROR = 1.25
-"""Errors of two kernels within this factor leave windows where they are, to the eye."""
+"""Errors of two kernels within this factor count as equal: they give visibly the same windows."""
 
 
 def _in_study(name: str, run_id: str = "prediction_run_id") -> str:
-    """Runs of the study as it was run last: under this name there may be older ones, with other work."""
+    """SQL condition that selects runs of the newest study of this name; older ones may have other contents."""
     newest = f"SELECT MAX(id) FROM studies WHERE name = '{name}'"
     return f"{run_id} IN (SELECT run_id FROM study_runs WHERE study_id = ({newest}))"
 
@@ -44,12 +44,12 @@ def _in_study(name: str, run_id: str = "prediction_run_id") -> str:
 IN_STUDY = _in_study(STUDY)
 
 EXACT = f"prediction_run_id IN (SELECT reference_run_id FROM v_theory_windows WHERE {IN_STUDY})"
-"""Predictions of the exact leading order: what the others of the study were held against."""
+"""SQL condition that selects predictions of the exact leading order, the reference of the study's other predictions."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A heading, what the table below it says, and the query that made the table."""
+    """One lesson: a heading, the statements of the table below it, and the query that made the table."""
 
     title: str
     sentences: tuple[str, ...]
@@ -58,7 +58,7 @@ class Lesson:
 
 
 def lessons(db: Database) -> tuple[Lesson, ...]:
-    """Every lesson, in the order of the page. Raises InputError where the database lacks what one needs."""
+    """All lessons, in the order of the page. Raises InputError where the database lacks results that one needs."""
     return tuple(
         _learn(db, *question)
         for question in (
@@ -82,7 +82,7 @@ def _learn(db: Database, title: str, sql: str, say: Callable[[pd.DataFrame], Ite
 
 
 def ask(db: Database, sql: str) -> pd.DataFrame:
-    """What the database answers. Raises InputError where that is nothing yet."""
+    """The answer of the database. Raises InputError where it has no rows."""
     table = queries.select(db, sql, max_rows=None)
     if table.empty:
         study = REAL_INPUTS if f"'{REAL_INPUTS}'" in sql else STUDY
@@ -186,7 +186,10 @@ def _correction(table: pd.DataFrame) -> Iterable[str]:
 
 
 def _who_reaches(table: pd.DataFrame, quantity: str, tolerance: float) -> Iterable[str]:
-    """The cheapest closure that holds up to T in every configuration, for each activation; and where G-only ends."""
+    """Sentences on the cheapest closure that is valid up to T in every configuration, for each activation.
+
+    They also say up to which depth G-only is valid.
+    """
     whole = table[table["to_the_end"] == table["configurations"]]
     cheapest: dict[str, list[str]] = {}
     for activation in table["activation"].unique():
@@ -263,7 +266,7 @@ def _widths(table: pd.DataFrame) -> Iterable[str]:
 
 
 def _real_inputs(table: pd.DataFrame) -> Iterable[str]:
-    """Whether errors with digits are those with equicorrelated inputs."""
+    """Sentences on whether errors for images of digits equal those for equicorrelated inputs."""
     largest = int(table["n_inputs"].max())
     for quantity in ("V4", "K1"):
         rows = table[table["quantity"] == quantity].dropna()

@@ -1,4 +1,4 @@
-"""The paper's numbers beside ours, and its statements beside what the results say."""
+"""The paper's numbers beside the results of the study, and its statements with verdicts that follow from these."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ LEGEND = (
 )
 
 STANDS, CHANGES, OPEN = "stands", "changes", "not yet"
-"""Verdicts on a statement; open where the study has not got to what it needs."""
+"""Verdicts on a statement; OPEN while the study lacks results that the verdict needs."""
 
 TOLERANCE = 0.01
 """K0 counts as accurate within this relative error."""
 
 SAME_DRIFT = 0.02
-"""Largest difference of two relative drifts of V4 that are called the same."""
+"""Largest difference between two relative drifts of V4 that count as the same."""
 
 CLEARLY = 4.0
-"""Standard errors beyond which theory and simulation differ (one false alarm in 16 000)."""
+"""Number of standard errors above which theory and simulation count as different (one false alarm in 16 000)."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One published number: as printed; with the published quadrature; converged; exact leading order; simulated here.
+    """One published number and our results for it.
 
-    ``change`` says what changes and why; ``queries`` what was asked of the database, in the order of the columns.
+    The results are computed with the published quadrature, with converged integrals, by the exact leading order, and by
+    simulation. ``change`` says what changes and why; ``queries`` are the SQL queries of the results in the same order.
     """
 
     what: str
@@ -62,13 +63,13 @@ class Line:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Texts in the order of COLUMNS."""
+        """The texts of the line in the order of COLUMNS."""
         return (self.what, self.published, self.reproduced, self.converged, self.exact, self.simulated, self.change)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A statement of the paper, whether it stands, and what was computed."""
+    """A statement of the paper, the verdict on it, and the computed numbers behind the verdict."""
 
     statement: str
     verdict: str
@@ -77,7 +78,7 @@ class Finding:
 
 
 def lines(results: Results) -> tuple[Line, ...]:
-    """Every number in ui/reports/paper/published.toml with ours beside it."""
+    """Every number in ui/reports/paper/published.toml with our results beside it."""
     return tuple(_line(results, value) for value in published().value)
 
 
@@ -118,7 +119,7 @@ def _line(results: Results, value: PublishedValue) -> Line:
 
 
 def _found(ask: Callable[[], Number | None]) -> Number | None:
-    """None where the study has not got to it."""
+    """The number that ``ask`` returns; None where the study has not computed it yet."""
     try:
         return ask()
     except InputError:
@@ -126,7 +127,10 @@ def _found(ask: Callable[[], Number | None]) -> Number | None:
 
 
 def _change(value: PublishedValue, layer: int, ours: Number | None) -> str:
-    """What becomes of a published number: by its quadrature, which theory and n (E[..] - theory) carry along."""
+    """How a published number changes without the error of the published quadrature.
+
+    The error is in the predictions of the theory, and in simulated differences n (E[..] - theory).
+    """
     if ours is None:
         return "not computed yet"
     printed = float(value.value)
@@ -139,7 +143,7 @@ def _change(value: PublishedValue, layer: int, ours: Number | None) -> str:
 
 
 def _quadrature_shift(value: PublishedValue, layer: int) -> float:
-    """What 32 nodes add to the mean that a simulated K1 or U1 is taken relative to."""
+    """Error of the 32-node rule in the mean (K0 or E2) that is subtracted in a simulated K1 or U1."""
     if value.quantity in ("K1", "K1 from U1"):
         theirs, right = (_path(rule).kernel[layer, 0, 0] for rule in (published().numerics, Numerics()))
     elif value.quantity == "U1":
@@ -151,13 +155,13 @@ def _quadrature_shift(value: PublishedValue, layer: int) -> float:
 
 @lru_cache(maxsize=4)
 def _path(numerics: Numerics) -> MeanField:
-    """The first input's part of the paper's setting, a closed system by marginal consistency."""
+    """Mean field of the first input in the paper's setting; by marginal consistency it needs no other input."""
     kernel = InputKernel.explicit([[published().setting["variance"]]])
     return mean_field(published().model, kernel, numerics)
 
 
 def _summed_source(results: Results, width: int) -> float:
-    """C_W eps^2 times the sum over layers of the simulated U1[00], from recorded layers by Euler and Maclaurin."""
+    """C_W eps^2 times the sum over layers of the simulated U1[00], by the Euler-Maclaurin formula."""
     model = published().model
     sample = results.simulated(model.epsilon, width)
     source = QUANTITIES["U1"].estimate_of(sample)[0][:, 0, 0]
@@ -167,7 +171,7 @@ def _summed_source(results: Results, width: int) -> float:
 
 
 def findings(results: Results) -> tuple[Finding, ...]:
-    """The paper's main statements, in its order; verdicts follow from the numbers."""
+    """The main statements of the paper, in its order, with verdicts that follow from the numbers."""
     return tuple(_judged(results, statement, judge) for statement, judge in _STATEMENTS.items())
 
 
@@ -294,7 +298,7 @@ def with_error(number: Number) -> str:
 
 
 def known_to(number: Number, decimals: int) -> str:
-    """A theory's value and how far it may be off by its own account, where that is seen in its last digit.
+    """The value of a theory; with its estimated error where this is large enough to affect the last digit.
 
     >>> known_to(Number(-0.45292, 0.0, "", 0.0002), 4), known_to(Number(48.4709, 0.0, "", 1e-5), 3)
     ('-0.4529, known to ± 0.0002', '48.471')

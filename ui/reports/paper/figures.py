@@ -1,6 +1,7 @@
-"""The paper's figures 1-4 from our results, with the theories that the paper does not have: what is drawn, not how.
+"""The paper's figures 1-4 from our results, with further theories. Only their contents; ui.figures.panels draws them.
 
-Points with bars are simulations (two standard errors); lines are theories, the same colour and dash in every figure.
+Points with bars are simulations (two standard errors); lines are theories, with the same colour and dash in every
+figure.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ _LINES = {
 """Label and line of each theory."""
 
 ENTRIES = ((0, 0), (0, 1))
-"""The entries that the figures show; also the first two pairs."""
+"""The entries (a, b) that the figures show, which are also the first two pairs."""
 
 EVERY = 5
-"""Every fifth recorded layer carries a point."""
+"""Points are drawn at every fifth recorded layer."""
 
 
 def paper_figures(results: Results) -> tuple[PanelFigure, ...]:
-    """Figures 1 to 4, as far as the study has got."""
+    """Figures 1 to 4, as far as the study has results for them."""
     found = []
     for describe in (_figure_1, _figure_2, _figure_3, _figure_4):
         try:
@@ -91,7 +92,7 @@ def _figure_2(results: Results) -> PanelFigure:
 
 
 def _figure_3(results: Results) -> PanelFigure:
-    """K1: simulated, from the simulated source, and predicted."""
+    """K1 over time: simulated, computed from the simulated source, and predicted."""
     simulated = results.simulated(EPSILON, results.width)
     panels = []
     for i, j in ENTRIES:
@@ -104,7 +105,7 @@ def _figure_3(results: Results) -> PanelFigure:
 
 
 def _figure_4(results: Results) -> PanelFigure:
-    """U1 over depth: simulated, and of each theory."""
+    """U1 over depth: simulated and predicted by each theory."""
     simulated = results.simulated(EPSILON, results.width)
     panels = tuple(_with_theories(results, simulated, "U1", i, j) for i, j in ENTRIES)
     caption = f"Source of the mean correction, exactly 0 at t = 0, {_ensemble(results)} (paper: figure 4)."
@@ -129,7 +130,7 @@ def _points(simulated: StoredSample, quantity: str, i: int, j: int) -> Curve:
 def _theories(
     results: Results, theories: tuple[Theory, ...], quantity: str, i: int, j: int, epsilon: float = EPSILON
 ) -> list[Curve]:
-    """A line for each theory that is there and predicts the quantity."""
+    """A line for each theory that the study has computed and that predicts the quantity."""
     curves = []
     for theory in theories:
         predicted = _find(results, theory, epsilon)

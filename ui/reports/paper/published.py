@@ -1,6 +1,6 @@
-"""What Kawase & Ota (arXiv:2604.15742) published, as data: each printed number with its place and source.
+"""The numbers that Kawase & Ota (arXiv:2604.15742) published, as data, each with its place and source.
 
-The numbers live in published.toml and nowhere else.
+The numbers are in published.toml and nowhere else.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from eftcore.specs import InputKernel, Numerics, ResNet, Spec
 class PublishedValue(Spec):
     """One printed number.
 
-    ``value`` and ``standard_error`` keep the digits as printed; ``time`` is t = epsilon^2 * layer; ``by`` is whose
-    number it is: the paper's theory ("g_only", 32-node Gauss-Hermite) or its simulation.
+    ``value`` and ``standard_error`` keep the digits as printed; ``time`` is t = epsilon^2 * layer; ``by`` says whether
+    the number is from the paper's theory ("g_only", 32-node Gauss-Hermite) or from its simulation.
     """
 
     quantity: Literal["K0", "V4", "K1", "K1 from U1", "U1", "Sigma"]
@@ -36,16 +36,16 @@ class PublishedValue(Spec):
 
     @property
     def decimals(self) -> int:
-        """Printed digits after the point."""
+        """Number of printed digits after the decimal point."""
         return max(0, -int(Decimal(self.value).as_tuple().exponent))
 
     def printed(self, number: float) -> str:
-        """Another number with as many digits as this one was printed with."""
+        """Another number as text, with as many digits as the published one."""
         return f"{number:.{self.decimals}f}"
 
 
 class Published(Spec):
-    """The setting all values share, the values, and what their sources are."""
+    """The setting that all values share, the values, and descriptions of their sources."""
 
     setting: dict[str, Any]
     sources: dict[str, str]

@@ -1,4 +1,4 @@
-"""The paper's section 6.3: what is left when simulated V4 is put into the G-only equation, over depth, and why."""
+"""The paper's section 6.3: the residual of the G-only equation with simulated V4, over depth, and its parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from eftcore.verdicts.residuals import EquationResidual
 
 TIMES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
-"""The depths at which the paper checks the residual, and the start."""
+"""The times t at which the paper checks the residual, and t = 0."""
 
 COLUMNS = (
     "epsilon",
@@ -46,14 +46,14 @@ SQL = (
     "SELECT epsilon, width, layer, quantity, simulated, simulated_se FROM v_trajectories WHERE component = '00,00'"
     " AND quantity IN ('V4', 'Sigma') AND closure = 'g_only' AND nodes IS NULL ORDER BY epsilon, width, quantity, layer"
 )
-"""V4 and Sigma of every simulation, from which the rest follows."""
+"""Query for V4 and Sigma of every simulation, from which the residual is computed."""
 
 
 @dataclass(frozen=True)
 class Interval:
     """One interval of one simulation; numbers are per unit t.
 
-    ``error`` bounds the standard errors of residual and transport, ``source_error`` that of the source.
+    ``error`` bounds the standard errors of residual and transport, ``source_error`` the standard error of the source.
     """
 
     epsilon: float
@@ -71,7 +71,7 @@ class Interval:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """In the order of COLUMNS."""
+        """The texts of the row in the order of COLUMNS."""
         return (
             f"{self.epsilon:g}",
             str(self.width),
@@ -87,7 +87,7 @@ class Interval:
 
 
 def residual_findings(table: tuple[Interval, ...]) -> list[str]:
-    """What the table says of the last interval at the smallest epsilon."""
+    """Sentences about the last interval at the smallest epsilon."""
     smallest = min(row.epsilon for row in table)
     rows = [row for row in table if row.epsilon == smallest]
     last = [row for row in rows if row.end == max(each.end for each in rows)]
@@ -103,7 +103,7 @@ def residual_findings(table: tuple[Interval, ...]) -> list[str]:
 
 
 def residual_table(results: Results) -> tuple[Interval, ...]:
-    """Every simulation of the study that has Sigma, interval by interval."""
+    """The residual of every simulation of the study that has Sigma, interval by interval."""
     found = results.simulations
     widths = {
         epsilon: [int(width) for width in found["width"][found["epsilon"] == epsilon]] for epsilon in found["epsilon"]
@@ -112,7 +112,7 @@ def residual_table(results: Results) -> tuple[Interval, ...]:
 
 
 def _rows(results: Results, epsilon: float, widths: list[int]) -> Iterator[Interval]:
-    """Those of one epsilon, which share the exact leading order."""
+    """The rows of the table for one epsilon, whose simulations share the exact leading order."""
     theory = results.predicted(EXACT, epsilon)
     wanted = np.array(TIMES) / epsilon**2
     layers = sorted({int(theory.depth[np.abs(theory.depth - layer).argmin()]) for layer in wanted})

@@ -1,6 +1,6 @@
-"""What a database holds of the paper's study: numbers, each with a query that gives it, and the curves of the figures.
+"""Results of the paper's study in a database: numbers, each with the query that returns it, and curves of the figures.
 
-A view is built from four statements at most, however many numbers it shows.
+At most four statements are executed, however many numbers are shown.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from eftcore.words import theory_name
 from ui.reports.paper.published import published
 
 STUDIES = ("paper", "paper-quick")
-"""Bundled studies laid out as the audit needs them, the better one first."""
+"""Bundled studies with the results that the audit needs, the more precise one first."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A value, its standard error (0 for theory) and the SQL that asks the database for it.
+    """A value, its standard error (0 for theory) and the SQL query that returns it.
 
-    ``unsure`` is how far a theory's value may be off by its own account, absolute: numerics and Wick orders left out.
+    ``unsure`` is the estimated absolute error of a theory's value: numerical error and Wick orders left out.
     """
 
     value: float
@@ -42,10 +42,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Theory:
-    """Which prediction: closure, Wick order, nodes of the fixed rule (None: converged quadrature).
+    """Selects a prediction by closure, Wick order, and nodes of the fixed rule (None for converged quadrature).
 
-    ``above`` is for the highest Wick order there is, if it is above this one: how far order = "auto" went is not known
-    beforehand.
+    With ``above`` it selects the highest recorded Wick order that is above this number, since the order that
+    order = "auto" reached is not known in advance.
     """
 
     closure: str
@@ -55,7 +55,7 @@ class Theory:
 
     @property
     def condition(self) -> str:
-        """SQL that picks it out of a view."""
+        """SQL condition that selects the prediction in a view."""
         order = "" if self.order is None else f" AND closure_order = {self.order}"
         order += "" if self.above is None else f" AND closure_order > {self.above}"
         nodes = "IS NULL" if self.nodes is None else f"= {self.nodes}"
@@ -67,7 +67,7 @@ class Theory:
 
 EPSILON = published().model.epsilon
 WIDTH = 64
-"""The paper's main ensemble: figures 1, 3 and 4."""
+"""Width of the paper's main ensemble, in figures 1, 3 and 4."""
 
 PUBLISHED = Theory("g_only", nodes=published().numerics.nodes)
 CONVERGED = Theory("g_only")
@@ -79,12 +79,12 @@ THEORIES = (SOURCE_ONLY, CONVERGED, PUBLISHED, SIGMA, NORMAL_ORDERED, EXACT)
 
 
 def _one(theory: Theory | None) -> str:
-    """SQL that leaves one row, of the highest order where several answer."""
+    """SQL that keeps one row, the one of the highest order where there are several."""
     return (" ORDER BY closure_order DESC" if theory is not None and theory.above is not None else "") + " LIMIT 1"
 
 
 def _unsure(result: Prediction, quantity: str, row: int) -> float:
-    """How far the prediction may be off at one recorded depth (Frobenius norm): numerics and orders left out."""
+    """Estimated error of the prediction at one recorded depth (Frobenius norm): numerics and orders left out."""
     scales = error_scales(result)
     if quantity not in scales:
         return 0.0
@@ -94,15 +94,15 @@ def _unsure(result: Prediction, quantity: str, row: int) -> float:
 
 
 def recorded_studies(db: Database) -> list[str]:
-    """Those of STUDIES that the database has any run of, the better one first. One statement."""
+    """The studies of STUDIES of which the database has any run, in their order. One statement."""
     found = queries.studies(db)
     return [name for name in STUDIES if name in set(found.loc[found["runs"] > 0, "name"])]
 
 
 class Results:
-    """What a database holds of one study, at a width of the paper's epsilon. Two statements, two more for errors.
+    """Results of one study in a database, at one width and the paper's epsilon. Two statements, two more for errors.
 
-    Raises InputError where nothing of the study is there; asking for a part that is not there does too.
+    Raises InputError where the database has no results of the study; its methods do so for a missing result.
     """
 
     def __init__(self, db: Database, study: str = STUDIES[0], width: int = WIDTH) -> None:
@@ -114,7 +114,7 @@ class Results:
 
     @cached_property
     def simulations(self) -> pd.DataFrame:
-        """The study's largest simulation of each epsilon and width: epsilon, width, samples, run_id, depth."""
+        """The largest simulation for each epsilon and width: columns epsilon, width, samples, run_id, depth."""
         rows = (
             self._runs[self._runs["kind"] == "simulation"]
             .sort_values("samples")
@@ -141,14 +141,14 @@ class Results:
 
     @property
     def missing(self) -> list[str]:
-        """What the audit needs and the study has not got to yet, in words."""
+        """Texts that name the results which the audit needs and the study has not computed yet."""
         widths = sorted({WIDTH, *(value.width for value in published().value if value.width)})
         simulated = [f"the simulation of width {width}" for width in widths if width not in self.widths]
         predicted = [str(theory) for theory in THEORIES if self._predictions(theory, EPSILON).empty]
         return simulated + predicted
 
     def samples(self, epsilon: float, width: int) -> int:
-        """Networks of a simulation."""
+        """Number of networks of a simulation."""
         return int(self._simulation(epsilon, width)["samples"])
 
     def simulated(self, epsilon: float, width: int) -> StoredSample:
@@ -167,7 +167,7 @@ class Results:
         return prediction
 
     def number(self, quantity: str, component: str, layer: int, theory: Theory | None = None, width: int = 0) -> Number:
-        """One component at one layer, at the paper's epsilon: of a theory, or (None) simulated."""
+        """One component at one layer, at the paper's epsilon: predicted by a theory, or simulated if that is None."""
         width = width or self.width
         result = self.simulated(EPSILON, width) if theory is None else self.predicted(theory, EPSILON)
         columns = "simulated, simulated_se" if theory is None else "predicted, 0 AS se"
@@ -200,7 +200,7 @@ class Results:
         return Number(float(row["error"]), float(row["error_se"]), f"{sql}{_one(theory)}")
 
     def window(self, quantity: str, tolerance: float, theory: Theory) -> tuple[dict[str, Any], str]:
-        """A validity window (a row of v_windows), and its query."""
+        """A validity window (a row of v_windows), and the query that returns it."""
         row = self._row(self._windows, quantity, theory, self._windows["tolerance"] == tolerance)
         return row, self._query(
             "status, certified_until, refuted_from",
