@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -222,18 +223,11 @@ class MehlerExpectations(Expectations):
         return rule | ({"extra": self.extra} if self.extra else {})
 
     def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
-        stack = kernel.reshape(-1, *kernel.shape[-2:])
-        first, _ = pair_indices(kernel.shape[-1])
-        rows = max(1, _CHUNK // (len(first) * self.terms + 5 * kernel.shape[-1] * len(self.rule.nodes)))
+        pairs = len(pair_indices(kernel.shape[-1])[0])
+        rows = max(1, _CHUNK // (pairs * self.terms + 5 * kernel.shape[-1] * len(self.rule.nodes)))
         if any(self.activation.kinks):
             rows = min(rows, _BROKEN_ROWS)
-        parts = [self._moments(stack[start : start + rows], order) for start in range(0, len(stack), rows)]
-        shape = (*kernel.shape[:-2], len(first))
-        return PairMoments(
-            np.concatenate([part[0] for part in parts]).reshape(shape),
-            None if order < 1 else np.concatenate([part[1] for part in parts]).reshape(*shape, 3),
-            None if order < 2 else np.concatenate([part[2] for part in parts]).reshape(*shape, 3, 3),
-        )
+        return _in_parts(self._moments, kernel, order, rows)
 
     def _moments(self, kernel: np.ndarray, order: int) -> list[np.ndarray]:
         first, second = pair_indices(kernel.shape[-1])
@@ -260,6 +254,20 @@ class MehlerExpectations(Expectations):
             hessian[:, cross] = mixed
             results.append(hessian)
         return results
+
+
+def _in_parts(
+    moments: Callable[[np.ndarray, int], list[np.ndarray]], kernel: np.ndarray, order: int, rows: int
+) -> PairMoments:
+    """Moments of (..., N, N) kernels, found for at most ``rows`` kernels at a time to bound the memory."""
+    stack = kernel.reshape(-1, *kernel.shape[-2:])
+    parts = [moments(stack[start : start + rows], order) for start in range(0, len(stack), rows)]
+    shape = (*kernel.shape[:-2], parts[0][0].shape[-1])
+    return PairMoments(
+        np.concatenate([part[0] for part in parts]).reshape(shape),
+        None if order < 1 else np.concatenate([part[1] for part in parts]).reshape(*shape, 3),
+        None if order < 2 else np.concatenate([part[2] for part in parts]).reshape(*shape, 3, 3),
+    )
 
 
 def check_values(activation: Activation, x: np.ndarray, values: np.ndarray) -> None:
@@ -470,16 +478,9 @@ class TensorGaussHermite(Expectations):
         return {"rule": "tensor Gauss-Hermite", "nodes": self.nodes}
 
     def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
-        stack = kernel.reshape(-1, *kernel.shape[-2:])
-        first, _ = pair_indices(kernel.shape[-1])
-        rows = max(1, _CHUNK // (10 * len(first) * self.nodes**2 * (1 if order < 2 else 2)))
-        parts = [self._moments(stack[start : start + rows], order) for start in range(0, len(stack), rows)]
-        shape = (*kernel.shape[:-2], len(first))
-        return PairMoments(
-            np.concatenate([part[0] for part in parts]).reshape(shape),
-            None if order < 1 else np.concatenate([part[1] for part in parts]).reshape(*shape, 3),
-            None if order < 2 else np.concatenate([part[2] for part in parts]).reshape(*shape, 3, 3),
-        )
+        pairs = len(pair_indices(kernel.shape[-1])[0])
+        rows = max(1, _CHUNK // (10 * pairs * self.nodes**2 * (1 if order < 2 else 2)))
+        return _in_parts(self._moments, kernel, order, rows)
 
     def _moments(self, kernel: np.ndarray, order: int) -> list[np.ndarray]:
         assert self.activation.derivatives is not None
