@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from eftcore.specs import Numerics, PredictionSpec, usual_step
 
 _USUAL_RTOL = Numerics().rtol
@@ -100,10 +102,10 @@ def spec_name(spec: PredictionSpec) -> str:
         numerics.nodes,
         step=spec.step,
         continuous=spec.continuous,
-        rtol=None if numerics.nodes else numerics.rtol,
+        rtol=numerics.rtol,
     )
 
 
-def _given(value: object) -> bool:
-    """Whether a value of a row is present, that is neither None nor NaN."""
-    return value is not None and value == value
+def _given(value: Any) -> bool:
+    """Whether a value of a row is present: not None, NaN or pandas' NA."""
+    return not bool(pd.isna(value))

@@ -89,8 +89,8 @@ def _step(step: pd.Series[str], continuous: pd.Series[bool]) -> pd.Series[str]:
 
 
 def _reference(row: Mapping[Any, Any]) -> str:
-    closure, order = row["reference_closure"], row["reference_order"]
-    return "simulation" if pd.isna(closure) else theory_name(closure, None if pd.isna(order) else order)
+    closure = row["reference_closure"]
+    return "simulation" if pd.isna(closure) else theory_name(closure, row["reference_order"])
 
 
 def _predicted(row: Mapping[Any, Any]) -> str:

@@ -29,8 +29,7 @@ def name_theories(rows: pd.DataFrame) -> pd.DataFrame:
 
 def theory_names(theories: pd.DataFrame) -> list[str]:
     """theory_name of each row; the columns of ``theories`` are the arguments of theory_name in their order."""
-    known = theories.astype(object).where(theories.notna(), None)  # pandas' NA is neither true nor false
-    return [theory_name(*theory) for theory in known.itertuples(index=False, name=None)]
+    return [theory_name(*theory) for theory in theories.itertuples(index=False, name=None)]
 
 
 def name_configurations(rows: pd.DataFrame) -> pd.DataFrame:
