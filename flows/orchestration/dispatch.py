@@ -16,7 +16,7 @@ from prefect.task_runners import TaskRunner
 from eftcore.errors import EftError, EnvironmentProblem
 
 LOST_WORKERS = 5
-"""How many times a study goes on after a worker process was killed."""
+"""How many times a study goes on after a worker process ended."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -61,7 +61,7 @@ class Dispatcher:
         return _outcome(task(**inputs, return_state=True))
 
     def run(self, task: Task[..., Any], inputs: dict[str, Any]) -> Outcome:
-        """Run a task on the task runner, and once more if its worker was killed.
+        """Run a task on the task runner, and again if its worker process ended.
 
         Raises KeyboardInterrupt after Ctrl-C, EnvironmentProblem when the cluster's scheduler is lost.
         """
@@ -75,7 +75,7 @@ class Dispatcher:
                 ended = future.wrapped_future.result()
             except BrokenProcessPool:
                 if not self._replaced(generation):
-                    return Outcome("failed", f"worker processes were killed {LOST_WORKERS} times; is memory short?")
+                    return Outcome("failed", f"worker processes ended {LOST_WORKERS} times; is memory short?")
             except Exception as error:  # a cluster that gives up a task may raise anything
                 self._raise_if_scheduler_lost(error)
                 return Outcome("failed", _cause(error))

@@ -12,10 +12,11 @@ import multiprocessing.connection
 import os
 import secrets
 import shutil
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from prefect.events import related
 from prefect.settings import PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, temporary_settings
@@ -50,13 +51,36 @@ def dispatching(resources: Resources) -> Iterator[Dispatcher]:
         yield Dispatcher(runner, workers)
 
 
+class Processes(ProcessPoolTaskRunner):
+    """Prefect's worker processes, of which one ends when a task in it, or Prefect around the task, calls ``exit``.
+
+    Prefect hands the SystemExit on to this process but never takes it there, so that the run would wait for ever. A
+    worker process that ended is noticed, and the Dispatcher replaces it.
+    """
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        assert self._executor is not None
+        submit: Any = self._executor.submit
+        self._executor.submit = lambda call: submit(_result_or_end, call)  # type: ignore[method-assign, assignment]
+        return self
+
+
+def _result_or_end(call: Callable[[], bytes]) -> bytes:
+    """Called in a worker process: what the call returns; if the call exits, the process ends."""
+    try:
+        return call()
+    except SystemExit:
+        os._exit(1)
+
+
 def _task_runner(resources: Resources) -> tuple[TaskRunner[Any], int]:
     workers = resources.workers or processors()
     if resources.runner == "threads":
         return ThreadPoolTaskRunner(max_workers=workers), workers
     share = max(1, processors() // workers)
     if resources.runner == "processes":
-        return ProcessPoolTaskRunner(max_workers=workers, initializer=start_worker, initargs=(share,)), workers
+        return Processes(max_workers=workers, initializer=start_worker, initargs=(share,)), workers
     return _dask(resources, workers, share)
 
 
@@ -154,10 +178,12 @@ def _threads(share: int) -> dict[str, str]:
 def start_worker(share: int) -> None:
     """Prepare a worker process: set its share of the processors, and let it end when the flow's process ends.
 
-    Call it before anything imports numba or torch, which read the shares only once. The worker reports the outcome of
-    tasks to the flow's process; only that process talks to the Prefect server.
+    Ctrl-C reaches all processes of a terminal; what it means is decided by the flow's process alone. Call this before
+    anything imports numba or torch, which read the shares only once. The worker reports the outcome of tasks to the
+    flow's process; only that process talks to the Prefect server.
     """
     os.environ.update(_threads(share))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     related._get_and_cache_related_object = _nothing_related  # type: ignore[assignment]
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import prefect
 import psutil
 import pytest
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from db.reading import queries
 from db.session import Database
 from db.settings import default_url
 from eftcore.errors import EnvironmentProblem, InputError
+from flows.orchestration.runners import dispatching
 from flows.study.requests import Resources, StudyRequest, checked
 from tests.flows.conftest import FREE_PORT, TINY
 
@@ -81,33 +82,53 @@ def _assert_same(found: dict[str, dict[str, np.ndarray]], reference: dict[str, d
             np.testing.assert_array_equal(found[digest][name], values)
 
 
-def test_threads_and_processes_give_the_same_numbers_though_a_worker_is_killed(results: Path, reference, study: Path):
+@pytest.fixture
+def killer() -> Iterator[list[signal.Signals]]:
+    """Sends these signals, one to each worker process that begins to compute, until they are used up."""
+    signals: list[signal.Signals] = []
+    sent: set[int] = set()
+    stop = threading.Event()
+
+    def kill() -> None:
+        while not stop.wait(0.05):
+            for child in psutil.Process().children():  # Python's own child processes do not compute
+                with contextlib.suppress(psutil.Error):  # it has ended
+                    computing = "--multiprocessing-fork" in child.cmdline() and child.cpu_times().user > 2.5
+                    if signals and computing and child.pid not in sent:
+                        child.send_signal(signals.pop())
+                        sent.add(child.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield signals
+    stop.set()
+    thread.join()
+
+
+def test_threads_and_processes_give_the_same_numbers_though_workers_are_killed(
+    results: Path, reference, study: Path, killer: list[signal.Signals]
+):
     _run(study, workers=3)
     _assert_same(_arrays(results), reference[0])
     (results / "arrays").rename(results / "threads")
 
-    killed: list[int] = []
-    stop = threading.Event()
-
-    def kill_a_worker() -> None:
-        """The first process that begins to compute is killed; those of Python's own are left alone."""
-        while not killed and not stop.wait(0.05):
-            for child in psutil.Process().children():
-                computing = "--multiprocessing-fork" in child.cmdline() and child.cpu_times().user > 2.5
-                if computing and not killed:
-                    os.kill(child.pid, signal.SIGKILL)
-                    killed.append(child.pid)
-
-    killer = threading.Thread(target=kill_a_worker)
-    killer.start()
-    try:
-        _run(study, runner="processes", workers=2)
-    finally:
-        stop.set()
-        killer.join()
-    assert killed
+    killer += [signal.SIGKILL, signal.SIGINT]  # the last one comes first; Ctrl-C is for the run, not for its workers
+    _run(study, runner="processes", workers=2)
+    assert killer == []
     assert [child for child in psutil.Process().children(recursive=True) if "uvicorn" in child.cmdline()] == []
     _assert_same(_arrays(results), reference[0])
+
+
+@prefect.task
+def leave() -> None:
+    """A task that ends as Prefect's own code does where it cannot go on."""
+    sys.exit(1)
+
+
+def test_a_task_that_exits_is_tried_again_and_fails(results: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flows.orchestration.dispatch.LOST_WORKERS", 1)
+    with dispatching(Resources(runner="processes", workers=1)) as dispatcher:
+        assert dispatcher.run(leave, {}) == ("failed", "worker processes ended 1 times; is memory short?")
 
 
 @pytest.fixture
