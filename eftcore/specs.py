@@ -19,7 +19,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -316,10 +315,17 @@ class _Recorded(Spec):
     model: ResNet
     kernel: InputKernel
     depths: tuple[Whole, ...] | None = None
-    _version: int = PrivateAttr(default=0)
+    version: Whole = Field(
+        default=0, validate_default=True, ge=0, description="version of the algorithm; 0 stands for the present one"
+    )
 
-    def model_post_init(self, context: Any) -> None:
-        self._version = ALGORITHM_VERSION[self.algorithm]
+    @field_validator("version")
+    @classmethod
+    def _known_version(cls, version: int) -> int:
+        newest = ALGORITHM_VERSION[cls.algorithm]
+        if version > newest:
+            raise ValueError(f"this program knows 1 to {newest}; update the program")
+        return version or newest
 
     @model_validator(mode="after")
     def _depths_within(self) -> _Recorded:
@@ -341,13 +347,8 @@ class _Recorded(Spec):
         return self.model.epsilon**2 * np.array(self.depths, dtype=float)
 
     def identity(self) -> dict[str, Any]:
-        own = self.model_dump(mode="json", exclude={"model", "kernel"})
+        own = self.model_dump(mode="json", exclude={"model", "kernel", "version"})
         return {**own, "model": self.model.identity(), "kernel": self.kernel.identity()}
-
-    @property
-    def version(self) -> int:
-        """Version of the algorithm that makes the result; the present one unless ``of_version`` chose another."""
-        return self._version
 
     @property
     def superseded(self) -> bool:
@@ -363,9 +364,7 @@ class _Recorded(Spec):
         >>> older.superseded, older.digest == spec.digest, older.of_version(spec.version).digest == spec.digest
         (True, False, True)
         """
-        other = type(self)(**{name: getattr(self, name) for name in type(self).model_fields})
-        other._version = version
-        return other
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | {"version": version})
 
 
 def usual_step(closure: str) -> Literal["euler", "exact"]:

@@ -121,10 +121,9 @@ class Arriving:
         if row["status"] not in ("succeeded", "failed"):
             raise InputError(f"status = {row['status']!r}: only what is finished moves")
         newest = ALGORITHM_VERSION[row["kind"]]
-        if not 1 <= row["algorithm_version"] <= newest:
-            raise InputError(
-                f"algorithm_version = {row['algorithm_version']}: this program knows 1 to {newest}; update the program"
-            )
+        version = row["algorithm_version"]
+        if not 1 <= version <= newest:
+            raise InputError(f"algorithm_version = {version}: this program knows 1 to {newest}; update the program")
         self.runs[row["digest"]] = configuration, row["kind"], row["status"]
         known = self.models[configuration]
         if known is None:
@@ -132,12 +131,12 @@ class Arriving:
         model, kernel = known
         spec: PredictionSpec | EnsembleSpec
         if row["kind"] == "prediction":
-            spec = PredictionSpec(**row["spec"], model=model, kernel=kernel).of_version(row["algorithm_version"])
+            spec = PredictionSpec(**row["spec"], model=model, kernel=kernel, version=version)
             fields = prediction_fields(spec)
             if spec.order == "auto":  # the order that was reached is a result, not part of the spec
                 del fields["closure_order"]
         else:
-            spec = EnsembleSpec(**row["spec"], model=model, kernel=kernel).of_version(row["algorithm_version"])
+            spec = EnsembleSpec(**row["spec"], model=model, kernel=kernel, version=version)
             fields = simulation_fields(spec, row["digest"], row["samples"])
             if row["status"] == "succeeded":
                 shards = [_shard(shard) for shard in row["shards"] or ()]

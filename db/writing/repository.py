@@ -298,7 +298,7 @@ def _row(
     spec: PredictionSpec | EnsembleSpec, fields: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     row = {"status": "succeeded"} | provenance_fields(provenance) | dict(fields)
-    row["spec"] = spec.model_dump(mode="json", exclude={"model", "kernel"})
+    row["spec"] = spec.model_dump(mode="json", exclude={"model", "kernel", "version"})
     row["algorithm_version"] = spec.version
     return row
 

@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from eftcore.gaussian.roots import symmetric_root
 from eftcore.pairs import pair_indices, pair_table, to_pairs
 from eftcore.specs import EnsembleSpec, InputKernel, ResNet
 from eftcore.theory.mean_field import MeanField, mean_field
@@ -47,19 +48,6 @@ class TwinPath:
     second_moment: np.ndarray
     response: np.ndarray
     neighbours: np.ndarray
-
-
-def symmetric_root(matrix: np.ndarray) -> np.ndarray:
-    """Symmetric root of symmetric positive semi-definite matrices (..., N, N) (eq. 7.1).
-
-    Eigenvalues that are negative by rounding count as 0.
-
-    >>> symmetric_root(np.array([[4.0, 4.0], [4.0, 4.0]])).round(12).tolist()
-    [[1.414213562373, 1.414213562373], [1.414213562373, 1.414213562373]]
-    """
-    values, vectors = np.linalg.eigh(matrix)
-    root: np.ndarray = (vectors * np.sqrt(np.clip(values, 0.0, None))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
-    return root
 
 
 @lru_cache(maxsize=8)

@@ -7,10 +7,13 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from eftcore.activations import Parity
+from eftcore.activations import Activation, Parity
 from eftcore.gaussian.closed_forms import PROPORTIONAL, ClosedForm
+from eftcore.gaussian.pair_moments import Expectations, PairMoments
 from eftcore.gaussian.summed import Summed, correlation
 from eftcore.pairs import pair_indices
 
@@ -94,3 +97,28 @@ class ClosedMoments:
         self.value += ROUNDING * self.value_size * np.where(tied, _OWN[0], _VALUE)
         self.gradient += ROUNDING * self.gradient_size * np.where(tied[..., None], _OWN[1], _GRADIENT)
         self.hessian += ROUNDING * self.hessian_size * np.where(tied[..., None, None], _OWN[2], _HESSIAN)
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedFormExpectations(Expectations):
+    """Closed forms (eq. 6.8-6.12), whose only error is rounding.
+
+    ``disturbed``: with every entry moved by a bound of its rounding error. It stands for the coarser of two
+    resolutions, so that the difference of two solutions shows what rounding does to them (eq. 6.22).
+    """
+
+    activation: Activation
+    form: ClosedForm
+    disturbed: bool = False
+
+    def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+            found = ClosedMoments(self.form, self.activation.parity, kernel, self.disturbed)
+        return PairMoments(found.value, None if order < 1 else found.gradient, None if order < 2 else found.hessian)
+
+    def refined(self, *, nodes: bool, terms: bool) -> ClosedFormExpectations | None:
+        """Undisturbed."""
+        return replace(self, disturbed=False) if self.disturbed else None
+
+    def describe(self) -> dict[str, object]:
+        return {"rule": "closed form, disturbed" if self.disturbed else "closed form"}

@@ -12,8 +12,9 @@ from math import comb
 
 import numpy as np
 
-from eftcore.gaussian.expectations import MehlerExpectations, PairMoments
+from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.gaussian.pair_functions import PairFunctions
+from eftcore.gaussian.pair_moments import PairMoments
 from eftcore.gaussian.wick_algebra import largest_correlation
 from eftcore.gaussian.wick_series import Components, WickSeries, components, covariances, cross_correlations
 from eftcore.pairs import pair_indices, pair_table

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eftcore.gaussian.expectations import MehlerExpectations, check_growth, check_values, correlations
+from eftcore.gaussian.mehler import MehlerExpectations, by_parts, check_growth, check_values
+from eftcore.gaussian.pair_moments import correlations
 from eftcore.pairs import pair_indices
 
 
@@ -74,13 +75,7 @@ class PairFunctions:
         return found
 
     def _shift(self, values: np.ndarray, i: int) -> np.ndarray:
-        """Coefficients of the i-th derivative: <f^(i) h_k> = sqrt((k+1)..(k+i)) <f h_{k+i}> / K^(i/2) (eq. 6.2)."""
-        k = np.arange(self.terms)
-        ratio = np.sqrt(np.prod([k + r for r in range(1, i + 1)], axis=0))
-        shifted = values @ self.rule.table[:, i : i + self.terms] * ratio
-        power = self.deviation[:, None] ** i
-        found: np.ndarray = np.divide(shifted, power, out=np.zeros_like(shifted), where=power > 0)
-        return found
+        return by_parts(values, self.rule.table, i, self.terms, self.deviation)
 
     def coefficients(self, name: str) -> np.ndarray:
         """(U, terms) Hermite coefficients of the named function at every distinct variance."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eftcore.gaussian.expectations import PairMoments
 from eftcore.gaussian.pair_functions import PairFunctions
+from eftcore.gaussian.pair_moments import PairMoments
 from eftcore.pairs import pair_indices, product_covariance
 
 CUTOFF = 1e-10

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import gammaln
 
-from eftcore.gaussian.expectations import LineMoments, MehlerExpectations, correlations
 from eftcore.gaussian.hermite import high_coefficients
+from eftcore.gaussian.mehler import LineMoments, MehlerExpectations
+from eftcore.gaussian.pair_moments import correlations
 from eftcore.gaussian.wick_algebra import Substitution, Turn, largest_correlation, to_circular
 from eftcore.pairs import pair_indices
 

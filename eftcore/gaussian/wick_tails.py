@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eftcore.gaussian.expectations import MehlerExpectations
+from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.gaussian.wick_series import Components, WickSeries
 
 FLOOR = 1e-14

@@ -15,7 +15,9 @@ import numpy as np
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
-from eftcore.gaussian.expectations import Expectations, PairMoments, concentrated, expectations
+from eftcore.gaussian.expectations import expectations
+from eftcore.gaussian.mehler import concentrated
+from eftcore.gaussian.pair_moments import Expectations, PairMoments
 from eftcore.gaussian.summed import correlation
 from eftcore.pairs import pair_indices, to_matrix
 from eftcore.specs import InputKernel, Numerics, ResNet

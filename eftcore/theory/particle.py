@@ -16,6 +16,7 @@ from scipy.stats import qmc
 
 from eftcore.activations import Activation, get_activation
 from eftcore.errors import InputError
+from eftcore.gaussian.roots import symmetric_root
 from eftcore.pairs import pair_indices, to_pairs
 from eftcore.specs import PredictionSpec
 from eftcore.theory.closures.g_only import wishart
@@ -82,7 +83,7 @@ class _Walkers:
         """One randomisation: V4, K1, U1 at the recorded layers (eq. 4.2, 4.6)."""
         model, c_w, h = self.model, self.model.weight_variance, self.model.epsilon**2
         normals = self._normals(scrambling)
-        phi = normals[:, 0] @ _root(self.path.kernel[0]).T
+        phi = normals[:, 0] @ symmetric_root(self.path.kernel[0]).T
         u = np.zeros((len(phi), len(self.first)))
         correction = np.zeros(len(self.first))
         increment = None
@@ -105,7 +106,7 @@ class _Walkers:
             fluctuation = sigma[:, self.first] * sigma[:, self.second] - self.mean[layer]
             u = u + h * (self.response.respond(chi, u.T).T + c_w * fluctuation)
             correction = correction + h * c_w * source
-            increment = model.epsilon * normals[:, layer + 1] @ _root(self.path.increment[layer]).T
+            increment = model.epsilon * normals[:, layer + 1] @ symmetric_root(self.path.increment[layer]).T
             phi = phi + increment
         covariance, corrections, sources = (np.stack(values) for values in zip(*found, strict=True))
         return covariance, corrections, sources
@@ -158,10 +159,3 @@ class _Walkers:
                 weights += 0.5 * (score[:, 1] ** 2 - precision[1, 1]) * u[:, neighbours[p, 2]]
             result[p] = (even * weights).mean()
         return result
-
-
-def _root(matrix: np.ndarray) -> np.ndarray:
-    """(N, N) symmetric square root of a positive semi-definite matrix."""
-    values, vectors = np.linalg.eigh(matrix)
-    root: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    return root

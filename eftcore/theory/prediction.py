@@ -82,7 +82,9 @@ def _libraries() -> ThreadpoolController:
 
 
 def predict_spec(spec: PredictionSpec) -> Theory:
-    """The prediction that a spec describes; see ``predict``."""
+    """The prediction that a spec describes; see ``predict``. Raises InputError for an older version's spec too."""
+    if spec.superseded:
+        raise InputError(f"version = {spec.version}: this program has a newer algorithm only; leave version out")
     # there are many small matrix products; several threads inside each would only wait for one another
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
     with quiet, _libraries().limit(limits=1, user_api="blas"):

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from eftcore.errors import InputError
-from eftcore.gaussian.expectations import Expectations
+from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import to_matrix, to_pairs
 from eftcore.specs import ResNet
 from eftcore.theory.closures.base import Closure, Ingredients, Observed, State

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from eftcore.errors import InputError
-from eftcore.gaussian.expectations import Expectations, MehlerExpectations
+from eftcore.gaussian.mehler import MehlerExpectations
+from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import to_matrix
 from eftcore.quantities import COMPARED, QUANTITIES
 from eftcore.results import KernelTrajectories, Theory

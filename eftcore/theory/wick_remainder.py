@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eftcore.activations import get_activation
-from eftcore.gaussian.expectations import MehlerExpectations
+from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.gaussian.wick_algebra import largest_correlation
 from eftcore.gaussian.wick_series import Whitening, components
 from eftcore.gaussian.wick_tails import tails

@@ -15,9 +15,9 @@ import numpy as np
 from scipy.stats import chi2, kstest
 
 from eftcore.activations import get_activation
-from eftcore.ensemble.reference import symmetric_root
 from eftcore.ensemble.simulation import simulate
 from eftcore.errors import InputError
+from eftcore.gaussian.roots import symmetric_root
 from eftcore.pairs import pair_table, to_pairs
 from eftcore.results import Theory
 from eftcore.specs import Closure, EnsembleSpec, InputKernel, ResNet, check_depths

@@ -20,7 +20,6 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from eftcore.ensemble.engines import resolve_device
-from eftcore.errors import EnvironmentProblem
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.verdicts.checks import theorem_table
 from eftcore.verdicts.theorems import check_theorems
@@ -60,18 +59,15 @@ def known(task: Task[..., Any]) -> Task[..., Any]:
     return Task(fn=_found, name=task.name, **_unstored)
 
 
-def _unless_stored(digest: str, compute: Callable[[ResultStore], str]) -> None:
+def _unless_stored(digest: str, compute: Callable[[ResultStore], None]) -> None:
     """Compute a result unless it is stored, or wait for the process that is computing it now.
 
     A result that was stored just before a crash is not computed again, although Prefect did not record the task's end.
     """
     store = default_store()
     with store.computing(digest), _linked():
-        if not store.is_intact(digest) and compute(store) != digest:
-            raise EnvironmentProblem(
-                f"{store.path(digest)}: is missing or damaged, and only an older version of the algorithm could "
-                "compute it again; run the study with --renew"
-            )
+        if not store.is_intact(digest):
+            compute(store)
 
 
 def _linked() -> AbstractContextManager[None]:
@@ -95,9 +91,9 @@ def simulate(digest: str, spec: dict[str, Any], shard: int, samples: int, device
     """Simulate one shard of an ensemble."""
     options: dict[str, Any] = {"shard": shard, "samples": samples, "device": device}
 
-    def compute(store: ResultStore) -> str:
+    def compute(store: ResultStore) -> None:
         with gpu.alone(resolve_device(device)):
-            return computations.simulate(store, EnsembleSpec(**spec), **options)
+            computations.simulate(store, EnsembleSpec(**spec), **options)
 
     _unless_stored(digest, compute)
 

@@ -1,6 +1,6 @@
 """The computation of each task, as a function of specs, digests and a result store. Nothing here uses Prefect.
 
-Each function stores its result together with the provenance of the computation, and returns its digest.
+Each function stores its result, together with the provenance of the computation, under the digest of the result.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pandas as pd
 import eftcore as eft
 from eftcore.ensemble import Sample, reached, sample_digest
 from eftcore.ensemble.engines import resolve_device
+from eftcore.errors import EnvironmentProblem
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
 from eftcore.verdicts.windows import VERDICT_VERSION, Comparison
@@ -37,8 +38,9 @@ def comparison_digest(prediction: str, reference: str, tolerances: Sequence[floa
     return digest_of({**compared, "verdict": VERDICT_VERSION})
 
 
-def predict(store: ResultStore, spec: PredictionSpec) -> str:
+def predict(store: ResultStore, spec: PredictionSpec) -> None:
     """Compute a prediction and store it under its digest."""
+    _refuse_superseded(spec, store, spec.digest)
     with timed() as provenance:
         theory = eft.predict_spec(spec)
     meta = {
@@ -49,7 +51,6 @@ def predict(store: ResultStore, spec: PredictionSpec) -> str:
         "provenance": provenance,
     }
     store.save(spec.digest, Stored(arrays=theory.arrays(), meta=meta))
-    return spec.digest
 
 
 def load_theory(store: ResultStore, digest: str) -> tuple[Theory, dict[str, Any]]:
@@ -58,29 +59,37 @@ def load_theory(store: ResultStore, digest: str) -> tuple[Theory, dict[str, Any]
 
 
 def _theory(stored: Stored, digest: str) -> tuple[Theory, dict[str, Any]]:
-    spec = _made_by_its_version(PredictionSpec(**stored.meta["spec"]), lambda spec: spec.digest == digest)
+    spec = _spec(PredictionSpec, stored, lambda spec: spec.digest == digest)
     described = {name: stored.meta[name] for name in ("numerical_error", "converged", "details")}
     fields: dict[str, Any] = {**stored.arrays, **described}
     return Theory(spec=spec, **fields), as_now(stored.meta["provenance"])
 
 
-def simulate(store: ResultStore, spec: EnsembleSpec, *, shard: int, samples: int, device: str) -> str:
+def simulate(store: ResultStore, spec: EnsembleSpec, *, shard: int, samples: int, device: str) -> None:
     """Simulate one shard and store its sums."""
+    digest = shard_digest(spec.digest, shard, samples)
+    _refuse_superseded(spec, store, digest)
     here = step()
     with timed(device=resolve_device(device), seed=spec.seed) as provenance:
         sample = eft.simulate(
-            **{name: getattr(spec, name) for name in type(spec).model_fields},
+            **{name: getattr(spec, name) for name in type(spec).model_fields if name != "version"},
             samples=samples,
             shard=shard,
             device=device,
             progress=lambda done, total: here.advance(done / total),
         )
-    digest = shard_digest(spec.digest, shard, samples)
     _save_sample(store, digest, sample, provenance)
-    return digest
 
 
-def merge(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, int]]) -> str:
+def _refuse_superseded(spec: PredictionSpec | EnsembleSpec, store: ResultStore, digest: str) -> None:
+    if spec.superseded:
+        raise EnvironmentProblem(
+            f"{store.path(digest)}: is missing or damaged, and only an older version of the algorithm could compute it "
+            "again; run the study with --renew"
+        )
+
+
+def merge(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, int]]) -> None:
     """Add the stored shards of an ensemble."""
     parts = [load_sample(store, shard_digest(spec.digest, shard, samples)) for shard, samples in shards]
     total = parts[0][0]
@@ -89,7 +98,6 @@ def merge(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, in
     total = total.with_leading_order()
     digest = sample_digest(spec, shards)
     _save_sample(store, digest, total, of_parts([provenance for _, provenance in parts]))
-    return digest
 
 
 def precision_of(store: ResultStore, spec: EnsembleSpec, shards: Sequence[tuple[int, int]]) -> str:
@@ -121,21 +129,25 @@ def load_sample(store: ResultStore, digest: str) -> tuple[Sample, dict[str, Any]
 def _sample(stored: Stored, digest: str) -> tuple[Sample, dict[str, Any]]:
     shards = tuple((int(index), int(count)) for index, count in stored.meta["shards"])
     index, count = shards[0]
-    spec = _made_by_its_version(
-        EnsembleSpec(**stored.meta["spec"]),
+    spec = _spec(
+        EnsembleSpec,
+        stored,
         lambda spec: digest in (sample_digest(spec, shards), shard_digest(spec.digest, index, count)),
     )
     sample = Sample.from_arrays(spec, shards, stored.arrays, streams=stored.meta["streams"])
     return sample, as_now(stored.meta["provenance"], parts=len(shards))
 
 
-def _made_by_its_version(spec: AnySpec, matches: Callable[[AnySpec], bool]) -> AnySpec:
-    """The spec with the version of the algorithm for which it has the digest of the result."""
-    versions = (spec.of_version(version) for version in range(spec.version, 0, -1))
-    return next((spec for spec in versions if matches(spec)), spec)
+def _spec(kind: type[AnySpec], stored: Stored, matches: Callable[[AnySpec], bool]) -> AnySpec:
+    """The spec of a stored result. In older files it lacks the version of the algorithm, which the digest tells."""
+    present = kind(**stored.meta["spec"])
+    if "version" in stored.meta["spec"]:
+        return present
+    older = (present.of_version(version) for version in range(present.version, 0, -1))
+    return next((spec for spec in older if matches(spec)), present)
 
 
-def compare(store: ResultStore, prediction: str, reference: str, tolerances: Sequence[float]) -> str:
+def compare(store: ResultStore, prediction: str, reference: str, tolerances: Sequence[float]) -> None:
     """Compare a stored prediction with a stored sample, or with another prediction."""
     theory, _ = load_theory(store, prediction)
     stored = store.load(reference)
@@ -149,7 +161,6 @@ def compare(store: ResultStore, prediction: str, reference: str, tolerances: Seq
             arrays[f"{name}.{column}"] = values if values.dtype.kind in "bif" else values.astype(str)
     digest = comparison_digest(prediction, reference, tolerances)
     store.save(digest, Stored(arrays=arrays, meta={"prediction": prediction, "reference": reference}))
-    return digest
 
 
 def load_comparison(store: ResultStore, digest: str) -> Comparison:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from eftcore.gaussian.expectations import Expectations
+from eftcore.gaussian.pair_moments import Expectations
 from eftcore.specs import ResNet
 from eftcore.theory.linear_response import LinearResponse
 

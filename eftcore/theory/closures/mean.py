@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from eftcore.gaussian.expectations import Expectations
+from eftcore.gaussian.pair_moments import Expectations
 from eftcore.theory.closures.base import Closure, Ingredients, Observed, State
 
 

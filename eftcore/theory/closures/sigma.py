@@ -11,9 +11,10 @@ from typing import ClassVar
 import numpy as np
 
 from eftcore.errors import InputError
-from eftcore.gaussian.expectations import Expectations, MehlerExpectations
 from eftcore.gaussian.fourth_moments import sigma_covariance
+from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.gaussian.pair_functions import PairFunctions
+from eftcore.gaussian.pair_moments import Expectations
 from eftcore.gaussian.projection import project
 from eftcore.pairs import to_pairs
 from eftcore.theory.closures.base import Ingredients, Observed, State

@@ -15,7 +15,8 @@ import numpy as np
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
-from eftcore.gaussian.expectations import Expectations, MehlerExpectations
+from eftcore.gaussian.mehler import MehlerExpectations
+from eftcore.gaussian.pair_moments import Expectations
 from eftcore.gaussian.wick_algebra import shear
 from eftcore.gaussian.wick_series import Whitening, WickSeries, components, contract
 from eftcore.pairs import pair_indices

@@ -23,6 +23,7 @@ from eftcore.ensemble import reference
 from eftcore.ensemble.gpu import arithmetic
 from eftcore.ensemble.kinds import activation_kind
 from eftcore.ensemble.streams import stream_key
+from eftcore.gaussian.roots import symmetric_root
 from eftcore.pairs import pair_indices
 
 DUPLICATED = [[2.0, 2.0, 0.5], [2.0, 2.0, 0.5], [0.5, 0.5, 1.0]]
@@ -244,7 +245,7 @@ def replay(spec: eft.EnsembleSpec, samples: int) -> np.ndarray:
             break
         increment = model.bias_variance + model.weight_variance * moment
         z = normals(spec, samples, layer + 1)
-        root = reference.symmetric_root(increment) if paired else semidefinite_cholesky(increment)
+        root = symmetric_root(increment) if paired else semidefinite_cholesky(increment)
         state = state + model.epsilon * z @ np.swapaxes(root, 1, 2)
         if paired:
             twin = twin + model.epsilon * z @ path.twin.root[layer]

@@ -11,8 +11,8 @@ from eftcore.ensemble.cpu import vector_math
 from eftcore.ensemble.cpu.factor import cholesky, symmetrise
 from eftcore.ensemble.cpu.lanes import vector_code
 from eftcore.ensemble.cpu.tile_pass import fill_normals
-from eftcore.ensemble.reference import symmetric_root
 from eftcore.ensemble.sums import LANES
+from eftcore.gaussian.roots import symmetric_root
 
 X = np.concatenate([np.linspace(-15, 15, 200_001), np.logspace(-10, 0, 2000), -np.logspace(-10, 0, 2000), [0.0, 3e4]])
 X = X.astype(np.float32).astype(float)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 import eftcore as eft
 from eftcore.activations import get_activation, register_activation, unregister_activation
 from eftcore.gaussian.closed_forms import closed_form
-from eftcore.gaussian.expectations import ClosedFormExpectations, MehlerExpectations, TensorGaussHermite
+from eftcore.gaussian.closed_moments import ClosedFormExpectations
+from eftcore.gaussian.mehler import MehlerExpectations
+from eftcore.gaussian.tensor import TensorGaussHermite
 from eftcore.theory.closures import builder
 from eftcore.theory.solving import at_resolution, relative_change
 

@@ -9,13 +9,10 @@ import pytest
 
 from eftcore.activations import get_activation
 from eftcore.gaussian.closed_forms import closed_form
-from eftcore.gaussian.expectations import (
-    ClosedFormExpectations,
-    Expectations,
-    MehlerExpectations,
-    PairMoments,
-    TensorGaussHermite,
-)
+from eftcore.gaussian.closed_moments import ClosedFormExpectations
+from eftcore.gaussian.mehler import MehlerExpectations
+from eftcore.gaussian.pair_moments import Expectations, PairMoments
+from eftcore.gaussian.tensor import TensorGaussHermite
 from eftcore.pairs import pair_indices
 
 ERF, RELU = get_activation("erf"), get_activation("relu")

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import norm
 
 import eftcore as eft
-from eftcore.gaussian.expectations import MehlerExpectations
 from eftcore.gaussian.fourth_moments import sigma_covariance
+from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.gaussian.pair_functions import PairFunctions
 from eftcore.pairs import pair_indices, pair_table
 

@@ -7,7 +7,8 @@ import pytest
 
 import eftcore as eft
 from eftcore.errors import InputError
-from eftcore.gaussian.expectations import Expectations, MehlerExpectations, PairMoments
+from eftcore.gaussian.mehler import MehlerExpectations
+from eftcore.gaussian.pair_moments import Expectations, PairMoments
 from eftcore.specs import CLOSURES, PredictionSpec
 from eftcore.theory.closures import Closure, builder, closure_class
 from eftcore.theory.closures.base import Ingredients, Observed, State

@@ -151,7 +151,7 @@ def test_wick_orders_add_up() -> None:
     """Solving for orders 1..8 at once, and for 5..8 on top of 1..4, is the same."""
     from functools import partial
 
-    from eftcore.gaussian.expectations import MehlerExpectations
+    from eftcore.gaussian.mehler import MehlerExpectations
     from eftcore.theory.closures.wick import Wick
     from eftcore.theory.solving import at_resolution
 

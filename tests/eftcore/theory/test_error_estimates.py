@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 import eftcore as eft
-from eftcore.gaussian.expectations import MehlerExpectations
+from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.specs import CLOSURES
 from eftcore.theory.closures import builder
 from eftcore.theory.solving import Solution, at_resolution, relative_change

@@ -209,7 +209,7 @@ def test_many_gauss_hermite_nodes_agree_with_the_converged_rule() -> None:
 
 def test_published_noise_source() -> None:
     """The paper's Table 3, second row: Sigma(K0)[00,00] with its 32 nodes."""
-    from eftcore.gaussian.expectations import TensorGaussHermite
+    from eftcore.gaussian.tensor import TensorGaussHermite
     from eftcore.theory.closures.g_only import noise_source
     from eftcore.theory.mean_field import mean_path
 

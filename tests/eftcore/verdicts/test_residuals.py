@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import eftcore as eft
-from eftcore.gaussian.expectations import MehlerExpectations
+from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.verdicts.residuals import PARTS
 
 ALPHA = 1e-3
