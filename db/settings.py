@@ -1,4 +1,4 @@
-"""Settings from the environment variables EFT_*: the folder of results, the database, and others."""
+"""Settings from the environment variables EFT_* (the folder of results, the database, and others), and our files."""
 
 from __future__ import annotations
 
@@ -66,3 +66,11 @@ def default_url() -> str:
     import sqlalchemy as sa  # imported here, since small commands only need the folder
 
     return sa.URL.create("sqlite", database=str(found.home / "results.db")).render_as_string()
+
+
+def bundled_studies() -> dict[str, Path]:
+    """The study files that come with the project, by name: in ``studies``, which a wheel holds within ``flows``."""
+    root = Path(__file__).parents[1]
+    inside_wheel = root / "flows" / "_studies"
+    folder = inside_wheel if inside_wheel.is_dir() else root / "studies"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from db.settings import bundled_studies
 from eftcore.ensemble.sample import Shards, sample_digest
 from eftcore.ensemble.shards import first_round, shards_of
 from eftcore.errors import InputError
@@ -156,14 +157,6 @@ def _by_reference(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for prediction, reference in pairs:
         found.setdefault(reference, []).append(prediction)
     return found
-
-
-def bundled_studies() -> dict[str, Path]:
-    """The study files that come with the project, by name."""
-    here = Path(__file__).parents[1]
-    inside_wheel = here / "_studies"
-    folder = inside_wheel if inside_wheel.is_dir() else here.parent / "studies"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def find_study(name_or_path: str) -> Path:

@@ -18,7 +18,8 @@ import pandas as pd
 from db.reading import queries
 from db.reading.study_queries import study_progress
 from db.session import Database
-from ui.data.study_file import bundled_names, data_files, recorded_study_toml
+from db.settings import bundled_studies
+from ui.data.study_file import data_files, recorded_study_toml
 
 FRESH_SECONDS = 120
 """An incomplete study whose last result is younger than this may be running."""
@@ -105,7 +106,7 @@ def build_study_files(studies: pd.DataFrame) -> list[StudyFile]:
                 name=name,
                 toml=recorded_study_toml(row["spec"]),
                 command=f"eft run {name}",
-                bundled=f"eft run {row['name']}" if row["name"] in bundled_names() and not several else None,
+                bundled=f"eft run {row['name']}" if row["name"] in bundled_studies() and not several else None,
                 data=data_files(row["spec"]),
                 complete=row["done"] >= 1,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,12 +67,6 @@ def data_files(spec: Mapping[str, Any]) -> list[str]:
     """Paths of the files of real inputs that a recorded study reads; relative ones start at the study file's folder."""
     sections = spec.get("kernel") or []
     return [str(section["path"]) for section in sections if isinstance(section, Mapping) and "path" in section]
-
-
-def bundled_names() -> set[str]:
-    """Names of the bundled studies, which `eft run` accepts in place of a path."""
-    root = Path(__file__).parents[2]
-    return {path.stem for folder in ("studies", "flows/_studies") for path in (root / folder).glob("*.toml")}
 
 
 def _closure(spec: PredictionSpec) -> str | dict[str, Any]:

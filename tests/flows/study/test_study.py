@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from db.settings import bundled_studies
 from eftcore.ensemble.shards import shard_size
 from eftcore.errors import InputError
 from eftcore.specs import digest_of
-from flows.study.expansion import Simulation, bundled_studies, expand_study, find_study, load_study
+from flows.study.expansion import Simulation, expand_study, find_study, load_study
 from flows.study.file import layers_for
 from ui.data.studies import runs_asked
 

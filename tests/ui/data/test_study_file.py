@@ -11,10 +11,11 @@ import eftcore as eft
 from db.reading import queries
 from db.reading.stored_results import stored_specs
 from db.session import Database
+from db.settings import bundled_studies
 from eftcore.specs import EnsembleSpec, PredictionSpec
-from flows.study.expansion import bundled_studies, expand_study, load_study
+from flows.study.expansion import expand_study, load_study
 from ui.data.run import build_study_file
-from ui.data.study_file import bundled_names, data_files, recorded_study_toml, study_toml
+from ui.data.study_file import data_files, recorded_study_toml, study_toml
 
 MODEL = eft.ResNet(activation="softplus(beta=2)", weight_variance=1.5, bias_variance=0.1, epsilon=0.05, depth=80)
 KERNELS = {
@@ -78,7 +79,3 @@ def test_a_recorded_study_with_every_section_is_the_same_study(tmp_path: Path) -
     study = expand_study(content, folder=tmp_path)
     assert expand_study(tomllib.loads(recorded_study_toml(study.spec)), folder=tmp_path).record == study.record
     assert data_files(study.spec) == ["inputs.csv"]
-
-
-def test_bundled_studies_are_known_by_name() -> None:
-    assert bundled_names() == set(bundled_studies())
