@@ -22,7 +22,7 @@ from flows.study.requests import Resources
 from flows.work import computations, recording, superseded
 from flows.work.progress import current, stepping
 from flows.work.store import ResultStore
-from flows.work.walk import Item, Kind, Node, Walk, about_ensemble, work_of
+from flows.work.walk import Item, Kind, Listing, Node, Walk, about_ensemble
 
 SMALL_WORK = SHARD_WORK / 32
 """Neuron updates that a task without simulation counts as in the progress bar."""
@@ -87,12 +87,11 @@ class Execution(Walk):
 
     def execute(self) -> Summary:
         """Run every task whose result is missing; returns the summary, which lists failures."""
-        plan, simulations = self.plan, self.plan.simulations.values()
-        small = len(plan.predictions) + len(plan.comparisons) + 2 * len(simulations)
-        small += len(plan.theory_comparisons) + len(plan.references)
-        self._tasks_in_all = small + sum(len(item.first_round) for item in simulations)
-        work_in_all = sum(work_of(item.spec, item.first_round) for item in simulations)
-        current().start(self._tasks_in_all, small * SMALL_WORK + work_in_all)
+        plan = self.plan
+        known = Listing(plan, self.store)
+        known.go()
+        self._tasks_in_all = len(known.nodes)
+        current().start(self._tasks_in_all, sum(node.work or SMALL_WORK for node in known.nodes))
         if warning := sizes.warning(plan):
             current().note(lambda: warning)
         with recording.under_way(plan):

@@ -217,6 +217,30 @@ class Walk(ABC):
         return comparisons
 
 
+class Listing(Walk):
+    """Lists the nodes of a study without performing them: those that are known before anything runs."""
+
+    def __init__(self, plan: Study, store: ResultStore) -> None:
+        super().__init__(plan, store)
+        self.nodes: list[Node] = []
+
+    def perform(self, node: Node) -> bool:
+        self.nodes.append(node)
+        return True
+
+    def each(self, do: Callable[[Item], bool], items: Iterable[Item]) -> list[bool]:
+        return [do(item) for item in items]
+
+    def further(self, simulation: Simulation, shards: Shards) -> tuple[Shards, str]:
+        return (), ""
+
+    def extended(self, nodes: int, work: float) -> None:
+        pass  # ``perform`` lists them
+
+    def simulated(self, spec: EnsembleSpec, shards: Shards) -> None:
+        pass  # nothing is simulated
+
+
 @dataclass(frozen=True)
 class Planned:
     """One task of a dry run: its label, its work in neuron updates, and whether its result exists already.
@@ -230,8 +254,8 @@ class Planned:
     at_most: bool = False
 
 
-class DryRun(Walk):
-    """Goes through the nodes of a study without performing them; ``tasks`` lists the tasks of a run."""
+class DryRun(Listing):
+    """Lists what a run would do; ``tasks`` says of each task whether its result exists."""
 
     def __init__(self, plan: Study, store: ResultStore) -> None:
         super().__init__(plan, store)
@@ -239,16 +263,7 @@ class DryRun(Walk):
 
     def perform(self, node: Node) -> bool:
         self.tasks.append(Planned(node.label, node.work, self.is_done(node)))
-        return True
-
-    def each(self, do: Callable[[Item], bool], items: Iterable[Item]) -> list[bool]:
-        return [do(item) for item in items]
-
-    def extended(self, nodes: int, work: float) -> None:
-        pass  # ``perform`` adds them to the tasks
-
-    def simulated(self, spec: EnsembleSpec, shards: Shards) -> None:
-        pass  # a dry run simulates nothing
+        return super().perform(node)
 
     def further(self, simulation: Simulation, shards: Shards) -> tuple[Shards, str]:
         """The next round as in a run, as long as the sum of the present shards is stored.
@@ -257,7 +272,7 @@ class DryRun(Walk):
         """
         target, spec = simulation.precision, simulation.spec
         if target is None or self.store.is_intact(sample_digest(spec, shards)):
-            return super().further(simulation, shards)
+            return Walk.further(self, simulation, shards)
         rest = simulation.all_shards[len(shards) :]
         if rest:
             networks = sum(count for _, count in rest)
