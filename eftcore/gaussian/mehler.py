@@ -278,7 +278,7 @@ def by_parts(values: np.ndarray, table: np.ndarray, i: int, terms: int, deviatio
     They are <f^(i) h_k> = sqrt((k+1)..(k+i)) <f h_{k+i}> / K^(i/2), for values (U, J) of f on the nodes, the rule's
     table and standard deviations (U,).
     """
-    k = np.arange(terms)
+    k = np.arange(terms, dtype=float)
     ratio = np.sqrt(np.prod([k + r for r in range(1, i + 1)], axis=0))
     shifted = values @ table[:, i : i + terms] * ratio
     power = deviation[:, None] ** i
