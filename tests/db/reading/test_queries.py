@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from db.reading import queries
 from db.reading.window_queries import window_cells, window_counts, window_page
-from db.schema.models import Run
+from db.schema.models import AlgorithmVersion, Run
 from db.schema.views import v_errors, v_runs, v_trajectories, v_windows
 from db.writing.repository import mark_failed, record_simulation
 from eftcore import compare
@@ -210,23 +210,26 @@ def test_windows_are_counted_gathered_and_paged_for_either_reference(db, record_
 
 def test_superseded_against_either_reference(db, record_all, record_reference, read_only):
     """Whichever of the two runs is of an older version of its own algorithm."""
-    recorded = record_all(db)
+    record_all(db)
     reference = record_reference(db)
+    everything, now = {"mean", "source_only", "g_only"}, ALGORITHM_VERSION["prediction"]
 
     def superseded(kind: str) -> set[str]:
         frame = queries.windows(read_only, reference_kind=kind)
         return set(frame[frame.superseded].closure)
 
-    everything = {"mean", "source_only", "g_only"}
     assert superseded("theory") == superseded("simulation") == set()
-    for run_id, expected in ((reference, (everything, set())), (recorded.simulation, (everything, everything))):
-        with db.session() as session:
-            session.execute(sa.update(Run).where(Run.id == run_id).values(algorithm_version=0))
-        assert (superseded("theory"), superseded("simulation")) == expected
-    now = sa.case((Run.kind == "prediction", ALGORITHM_VERSION["prediction"]), else_=ALGORITHM_VERSION["simulation"])
     with db.session() as session:
-        session.execute(sa.update(Run).values(algorithm_version=sa.case((Run.closure == "mean", 0), else_=now)))
+        session.execute(sa.update(Run).where(Run.id == reference).values(algorithm_version=0))
+    assert (superseded("theory"), superseded("simulation")) == (everything, set())
+    mean_alone = sa.case((Run.closure == "mean", 0), else_=now)
+    with db.session() as session:
+        session.execute(sa.update(Run).where(Run.kind == "prediction").values(algorithm_version=mean_alone))
     assert superseded("theory") == superseded("simulation") == {"mean"}
+    newer = sa.update(AlgorithmVersion).where(AlgorithmVersion.algorithm == "simulation")
+    with db.session() as session:
+        session.execute(newer.values(version=AlgorithmVersion.version + 1))
+    assert (superseded("theory"), superseded("simulation")) == ({"mean"}, everything)
 
 
 def test_trajectories_put_theory_beside_simulation(db, record_all, read_only, make_theory, make_sample):
