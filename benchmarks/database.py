@@ -76,8 +76,8 @@ def questions(db: Database) -> dict[str, Callable[[], object]]:
     some = runs.iloc[:: len(runs) // COMPARED].iloc[:COMPARED].tolist()
 
     def compare() -> None:
-        queries.windows(db, simulation_run_id=some)
-        queries.errors(db, simulation_run_id=some)
+        queries.windows(db, reference_run_id=some)
+        queries.errors(db, reference_run_id=some)
         queries.trajectories(db, simulation_run_id=some, component=["00", "01", "00,00", "00,11"])
 
     return {

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from db.reading.queries import runs, theory_windows, windows
-from db.reading.window_queries import study_windows
+from db.reading.queries import runs, windows
 from db.session import Database
 from db.settings import data_home, default_url
 from flows import tables
@@ -103,7 +102,7 @@ def _expected_seconds(work: float) -> float | None:
 
 def report(summary: Summary, *, as_json: bool) -> None:
     """Print the validity windows of the study, the numbers of cached and failed tasks, and further commands."""
-    db = Database(default_url(), read_only=True)
+    found = windows(Database(default_url(), read_only=True), study=summary.study)
     if as_json:
         counts = {name: getattr(summary, name) for name in ("cached", "computed", "skipped")}
         failures = [{"task": failure.label, "cause": failure.cause} for failure in summary.failures]
@@ -114,12 +113,11 @@ def report(summary: Summary, *, as_json: bool) -> None:
                 "superseded": summary.superseded,
                 "failures": failures,
                 "precision": tables.records(tables.precision_table(summary.precision.values())),
-                "windows": tables.records(windows(db, study=summary.study)),
-                "theory_windows": tables.records(theory_windows(db, study=summary.study)),
+                "windows": tables.records(found),
             }
         )
         return
-    tables.print_windows(study_windows(db, summary.study))
+    tables.print_windows(found)
     if summary.precision:
         tables.print_precision(summary.precision.values())
     print(f"Study {summary.study}: {summary}.")

@@ -32,19 +32,13 @@ class StudyResult:
 
     @property
     def windows(self) -> pd.DataFrame:
-        """Validity windows against simulations: rows of v_windows."""
+        """Validity windows against simulations, and against the study's reference theory: rows of v_windows."""
         return self._frame(queries.windows, study=self.study)
 
     @property
-    def theory_windows(self) -> pd.DataFrame:
-        """Validity windows against the study's reference theory: rows of v_theory_windows."""
-        return self._frame(queries.theory_windows, study=self.study)
-
-    @property
     def errors(self) -> pd.DataFrame:
-        """Errors of each closure over depth: rows of v_errors."""
-        simulations = [int(run) for run in self.windows["simulation_run_id"].unique()]
-        return self._frame(queries.errors, simulation_run_id=simulations)
+        """Errors of each closure over depth, against the same references: rows of v_errors."""
+        return self._frame(queries.errors, study=self.study)
 
     @property
     def runs(self) -> pd.DataFrame:

@@ -46,30 +46,27 @@ LEGEND = (
 def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """A heading with the values that all rows share, and the table of the values that differ.
 
-    ``windows`` has the columns of the view v_windows, of v_theory_windows, or of both (db.reading.window_queries). The
-    reference of each row is shown unless all are simulations, and settings where rows differ only in them.
+    ``windows`` has the columns of the view v_windows. Settings are shown where rows differ only in them.
     """
-    if "reference_closure" in windows:
-        windows = windows.assign(reference=[_reference(row) for row in windows.to_dict("records")])
-        windows["reference_step"] = _step(windows["reference_step"], windows["reference_continuous"])
-    windows = windows.assign(step=_step(windows["step"], windows["continuous"]))
-    configuration = [name for name in _CONFIGURATION if name in windows]
-    order = [*configuration, "quantity", "prediction_run_id", "tolerance"]
     windows = windows.assign(
+        reference=[_reference(row) for row in windows.to_dict("records")],
+        reference_step=_step(windows["reference_step"], windows["reference_continuous"]),
+        step=_step(windows["step"], windows["continuous"]),
         quantity=pd.Categorical(windows["quantity"], list(QUANTITIES)),
         superseded=windows["superseded"].map({True: "yes", False: "no"}),
-    ).sort_values(order)
+    ).sort_values([*_CONFIGURATION, "quantity", "prediction_run_id", "tolerance"])
     windows = windows.astype(object).where(windows.notna(), None)
-    alike = [*configuration, "quantity", "tolerance", "closure", "closure_order"]
-    telling = distinguishing(windows, alike, [name for name in _SETTINGS if name in windows])
-    common = {name: windows[name].iloc[0] for name in configuration if windows[name].nunique() <= 1}
+    alike = [*_CONFIGURATION, "quantity", "tolerance", "closure", "closure_order"]
+    telling = distinguishing(windows, alike, list(_SETTINGS))
+    distinct = {name: windows[name].dropna().unique() for name in _CONFIGURATION}
+    common = {name: next(iter(values), None) for name, values in distinct.items() if len(values) <= 1}
     lines: dict[tuple[object, ...], dict[str, object]] = {}
     for row in windows.to_dict("records"):
-        key = (row["prediction_run_id"], row.get("simulation_run_id"), row.get("reference_run_id"), row["quantity"])
+        key = (row["prediction_run_id"], row["reference_run_id"], row["quantity"])
         line = lines.setdefault(
             key,
             {
-                **{_CONFIGURATION[name]: row[name] for name in configuration if name not in common},
+                **{_CONFIGURATION[name]: row[name] for name in _CONFIGURATION if name not in common},
                 "quantity": row["quantity"],
                 "closure": _predicted(row),
                 **{_SETTINGS[name]: row[name] for name in telling},
@@ -89,8 +86,9 @@ def _step(step: pd.Series[str], continuous: pd.Series[bool]) -> pd.Series[str]:
 
 
 def _reference(row: Mapping[Any, Any]) -> str:
-    closure = row["reference_closure"]
-    return "simulation" if pd.isna(closure) else theory_name(closure, row["reference_order"])
+    """A theory by its name and order, any other reference by its kind."""
+    kind = row["reference_kind"]
+    return theory_name(row["reference_closure"], row["reference_order"]) if kind == "theory" else str(kind)
 
 
 def _predicted(row: Mapping[Any, Any]) -> str:

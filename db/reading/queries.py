@@ -23,8 +23,6 @@ from db.schema.views import (
     v_errors,
     v_precision,
     v_runs,
-    v_theory_errors,
-    v_theory_windows,
     v_trajectories,
     v_windows,
 )
@@ -40,8 +38,6 @@ __all__ = [
     "runs",
     "select",
     "studies",
-    "theory_errors",
-    "theory_windows",
     "trajectories",
     "windows",
 ]
@@ -102,13 +98,15 @@ def windows(
     study: str | None = None,
     activation: OneOrMany[str] = None,
     closure: OneOrMany[str] = None,
+    reference_kind: OneOrMany[str] = None,
+    reference_closure: OneOrMany[str] = None,
     quantity: OneOrMany[str] = None,
     tolerance: OneOrMany[float] = None,
     width: OneOrMany[int] = None,
     status: OneOrMany[str] = None,
     configuration_id: OneOrMany[int] = None,
     prediction_run_id: OneOrMany[int] = None,
-    simulation_run_id: OneOrMany[int] = None,
+    reference_run_id: OneOrMany[int] = None,
     limit: int | None = None,
     offset: int = 0,
 ) -> pd.DataFrame:
@@ -116,104 +114,56 @@ def windows(
 
     Args:
         study: name or digest of a study; windows between runs of that study.
+        reference_kind: "simulation" or "theory", what the predictions are held against.
         limit, offset: page of the list.
     """
     query = _filtered(
         v_windows,
         activation=activation,
         closure=closure,
+        reference_kind=reference_kind,
+        reference_closure=reference_closure,
         quantity=quantity,
         tolerance=tolerance,
         width=width,
         status=status,
         configuration_id=configuration_id,
         prediction_run_id=prediction_run_id,
-        simulation_run_id=simulation_run_id,
+        reference_run_id=reference_run_id,
     )
-    query = _in_study(query, study, v_windows.c.prediction_run_id, v_windows.c.simulation_run_id)
-    return _frame(db, query.order_by(*_reading_order(v_windows)).limit(limit).offset(offset))
+    query = _in_study(query, study, v_windows.c.prediction_run_id, v_windows.c.reference_run_id)
+    return _frame(db, query.order_by(*_READING_ORDER).limit(limit).offset(offset))
 
 
 def errors(
     db: Database,
     *,
-    simulation_run_id: OneOrMany[int] = None,
-    prediction_run_id: OneOrMany[int] = None,
-    quantity: OneOrMany[str] = None,
-    closure: OneOrMany[str] = None,
-    configuration_id: OneOrMany[int] = None,
-) -> pd.DataFrame:
-    """Columns of the view v_errors (error over depth), ordered by run, quantity and layer."""
-    query = _filtered(
-        v_errors,
-        simulation_run_id=simulation_run_id,
-        prediction_run_id=prediction_run_id,
-        quantity=quantity,
-        closure=closure,
-        configuration_id=configuration_id,
-    )
-    order = ("simulation_run_id", "prediction_run_id", "quantity", "layer")
-    return _frame(db, query.order_by(*(v_errors.c[name] for name in order)))
-
-
-def theory_windows(
-    db: Database,
-    *,
     study: str | None = None,
-    activation: OneOrMany[str] = None,
-    closure: OneOrMany[str] = None,
-    reference_closure: OneOrMany[str] = None,
-    quantity: OneOrMany[str] = None,
-    tolerance: OneOrMany[float] = None,
-    status: OneOrMany[str] = None,
-    configuration_id: OneOrMany[int] = None,
-    prediction_run_id: OneOrMany[int] = None,
+    reference_kind: OneOrMany[str] = None,
     reference_run_id: OneOrMany[int] = None,
-    limit: int | None = None,
-    offset: int = 0,
+    prediction_run_id: OneOrMany[int] = None,
+    quantity: OneOrMany[str] = None,
+    closure: OneOrMany[str] = None,
+    configuration_id: OneOrMany[int] = None,
 ) -> pd.DataFrame:
-    """Columns of the view v_theory_windows: as windows(), with another prediction as the reference.
+    """Columns of the view v_errors (error over depth), ordered by run, quantity and layer.
 
     Args:
-        study: name or digest of a study; windows between predictions of that study.
-        limit, offset: page of the list.
+        study: name or digest of a study; errors between runs of that study.
+        reference_kind: "simulation" or "theory", what the predictions are held against.
     """
     query = _filtered(
-        v_theory_windows,
-        activation=activation,
-        closure=closure,
-        reference_closure=reference_closure,
-        quantity=quantity,
-        tolerance=tolerance,
-        status=status,
-        configuration_id=configuration_id,
-        prediction_run_id=prediction_run_id,
-        reference_run_id=reference_run_id,
-    )
-    query = _in_study(query, study, v_theory_windows.c.prediction_run_id, v_theory_windows.c.reference_run_id)
-    return _frame(db, query.order_by(*_reading_order(v_theory_windows)).limit(limit).offset(offset))
-
-
-def theory_errors(
-    db: Database,
-    *,
-    reference_run_id: OneOrMany[int] = None,
-    prediction_run_id: OneOrMany[int] = None,
-    quantity: OneOrMany[str] = None,
-    closure: OneOrMany[str] = None,
-    configuration_id: OneOrMany[int] = None,
-) -> pd.DataFrame:
-    """Columns of the view v_theory_errors: as errors(), with another prediction as the reference."""
-    query = _filtered(
-        v_theory_errors,
+        v_errors,
+        reference_kind=reference_kind,
         reference_run_id=reference_run_id,
         prediction_run_id=prediction_run_id,
         quantity=quantity,
         closure=closure,
         configuration_id=configuration_id,
     )
+    query = _in_study(query, study, v_errors.c.prediction_run_id, v_errors.c.reference_run_id)
     order = ("reference_run_id", "prediction_run_id", "quantity", "layer")
-    return _frame(db, query.order_by(*(v_theory_errors.c[name] for name in order)))
+    return _frame(db, query.order_by(*(v_errors.c[name] for name in order)))
 
 
 def trajectories(
@@ -331,13 +281,14 @@ def arrays(db: Database, run_id: int) -> dict[str, np.ndarray]:
     return found
 
 
-_READING = ("activation", "configuration_id", "width", "quantity", "closure", "tolerance")
-_RUNS = ("prediction_run_id", "simulation_run_id", "reference_run_id")
-
-
-def _reading_order(view: sa.TableClause) -> list[sa.ColumnElement[Any]]:
-    """The columns of this view by which windows are sorted for reading."""
-    return [view.c[name] for name in (*_READING, *_RUNS) if name in view.c]
+_READING_ORDER = [
+    v_windows.c[name]
+    for name in (
+        *("activation", "configuration_id", "reference_kind", "width", "quantity", "closure", "tolerance"),
+        *("prediction_run_id", "reference_run_id"),
+    )
+]
+"""The columns by which windows are sorted for reading."""
 
 
 def _filtered(view: sa.TableClause, **filters: Any) -> sa.Select[Any]:

@@ -8,6 +8,9 @@ import sqlalchemy as sa
 
 from db.schema.types import UTCDateTime
 
+REFERENCE_KINDS = ("simulation", "theory")
+"""Values of the column reference_kind: what a prediction is held against."""
+
 _TYPES: dict[str, sa.types.TypeEngine[Any]] = {
     "integer": sa.Integer(),
     "number": sa.Double(),
@@ -23,10 +26,11 @@ _CONFIGURATION = (
 _SIMULATED = "width:integer samples:integer seed:integer estimator:text sampler:text dtype:text"
 _PREDICTED = "closure:text closure_order:integer quadrature:text nodes:integer rtol:number step:text continuous:flag"
 _COMPARED = f"{_SIMULATED} {_PREDICTED}"
-_REFERENCE = (
+_REFERENCE_THEORY = (
     "reference_closure:text reference_order:integer reference_quadrature:text reference_nodes:integer"
     " reference_rtol:number reference_step:text reference_continuous:flag"
 )
+_REFERENCE = f"reference_kind:text {_REFERENCE_THEORY}"
 _SPENT = "worker_seconds:number elapsed_seconds:number"
 _ENDS = (
     "quantity:text tolerance:number resolved_from:number certified_until:number refuted_from:number status:text"
@@ -41,6 +45,7 @@ _ERRORS = (
 )
 _RUN_IDS = "prediction_run_id:integer simulation_run_id:integer"
 _THEORY_IDS = "prediction_run_id:integer reference_run_id:integer"
+_ALL_IDS = f"{_THEORY_IDS} simulation_run_id:integer"
 
 
 def _view(name: str, *parts: str) -> sa.TableClause:
@@ -61,13 +66,13 @@ v_runs = _view(
     "created_at:time updated_at:time heartbeat_at:time error_message:text",
 )
 
-v_windows = _view("v_windows", _CONFIGURATION, _COMPARED, _WINDOW, _RUN_IDS)
+v_windows = _view("v_windows", _CONFIGURATION, _COMPARED, _REFERENCE, _WINDOW, _ALL_IDS)
 
-v_errors = _view("v_errors", _CONFIGURATION, _COMPARED, _ERRORS, _RUN_IDS)
+v_errors = _view("v_errors", _CONFIGURATION, _COMPARED, _REFERENCE, _ERRORS, _ALL_IDS)
 
-v_theory_windows = _view("v_theory_windows", _CONFIGURATION, _PREDICTED, _REFERENCE, _WINDOW, _THEORY_IDS)
+v_theory_windows = _view("v_theory_windows", _CONFIGURATION, _PREDICTED, _REFERENCE_THEORY, _WINDOW, _THEORY_IDS)
 
-v_theory_errors = _view("v_theory_errors", _CONFIGURATION, _PREDICTED, _REFERENCE, _ERRORS, _THEORY_IDS)
+v_theory_errors = _view("v_theory_errors", _CONFIGURATION, _PREDICTED, _REFERENCE_THEORY, _ERRORS, _THEORY_IDS)
 
 v_trajectories = _view(
     "v_trajectories",

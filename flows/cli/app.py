@@ -192,31 +192,25 @@ def windows(
     tolerance: Annotated[float | None, typer.Option(help="Relative tolerance, such as 0.05.")] = None,
     width: Annotated[int | None, typer.Option(help="Only this width.")] = None,
     reference: Annotated[
-        str,
-        typer.Option(help="What closures are held against: simulation or theory."),
-    ] = "simulation",
+        str | None, typer.Option(help="Only windows against this kind of reference: simulation or theory.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """List validity windows: the times t = epsilon^2 * layer up to which a closure stays within a tolerance."""
     from db.reading import queries
-    from db.schema.views import v_theory_windows, v_windows
+    from db.schema.views import REFERENCE_KINDS, v_windows
     from flows import tables
 
-    if reference not in ("simulation", "theory"):
+    if reference is not None and reference not in REFERENCE_KINDS:
         raise InputError(f"--reference {reference}: must be simulation or theory")
     if reference == "theory" and width is not None:
         raise InputError(f"--width {width} goes with --reference simulation: a theory has no width; leave one out")
     chosen: dict[str, Any] = {"study": study, "activation": activation, "closure": closure}
-    chosen |= {"quantity": quantity, "tolerance": tolerance}
+    chosen |= {"quantity": quantity, "tolerance": tolerance, "width": width, "reference_kind": reference}
     database = _reading(db)
-    if reference == "theory":
-        view, frame = v_theory_windows, queries.theory_windows(database, **chosen)
-    else:
-        chosen["width"] = width
-        view, frame = v_windows, queries.windows(database, **chosen)
+    frame = queries.windows(database, **chosen)
     if frame.empty:
-        other = "reference_run_id" if reference == "theory" else "simulation_run_id"
-        _say_what_there_is(database, view, ("prediction_run_id", other), chosen)
+        _say_what_there_is(database, v_windows, ("prediction_run_id", "reference_run_id"), chosen)
     if json:
         tables.print_frame(frame, as_json=True)
     else:

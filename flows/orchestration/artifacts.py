@@ -11,7 +11,6 @@ import pandas as pd
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from db.reading import queries
-from db.reading.window_queries import study_windows
 from db.session import Database
 from db.settings import default_url, settings
 from flows.tables import records
@@ -44,8 +43,8 @@ def _recorded(study: str) -> tuple[pd.DataFrame, dict[int, str]]:
     """The windows of a study, and pictures of its first simulations by run id."""
     db = Database(default_url(), read_only=True)
     try:
-        frame = study_windows(db, study)
-        runs = frame.get("simulation_run_id", pd.Series(dtype="Int64")).dropna().unique()
+        frame = queries.windows(db, study=study)
+        runs = frame["simulation_run_id"].dropna().unique()
         return frame, {int(run): _picture_of(db, int(run)) for run in runs[:PICTURES]}
     finally:
         db.dispose()

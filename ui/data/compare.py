@@ -29,7 +29,7 @@ def build_theories(db: Database, simulation_run_ids: Sequence[int]) -> pd.DataFr
     One row per simulation and prediction, theories sorted from the crudest to the finest. One statement.
     """
     columns = ["simulation_run_id", "prediction_run_id", *THEORY]
-    rows = window_counts(db, columns, {"simulation_run_id": list(simulation_run_ids)})
+    rows = window_counts(db, columns, {"reference_run_id": list(simulation_run_ids)})
     names = theory_names(rows[list(THEORY)])
     rows = rows.assign(theory=names, rank=rows["closure"].map(CLOSURES.index))
     ordered = rows.sort_values(["rank", "closure_order", "prediction_run_id"])
@@ -56,7 +56,7 @@ def build_series_errors(db: Database, pairs: pd.DataFrame) -> pd.DataFrame:
     """Relative error over depth against the simulation: v_errors with the texts of build_series. One statement."""
     rows = queries.errors(
         db,
-        simulation_run_id=pairs["simulation_run_id"].unique().tolist(),
+        reference_run_id=pairs["simulation_run_id"].unique().tolist(),
         prediction_run_id=pairs["prediction_run_id"].unique().tolist(),
     )
     return _named(rows, pairs)

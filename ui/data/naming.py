@@ -15,7 +15,7 @@ from ui.notation import CONFIGURATION, SETTINGS, configuration_text
 
 def split_columns(rows: pd.DataFrame) -> tuple[str, list[str]]:
     """A text with the values that all rows share, and the names of the configuration columns in which rows differ."""
-    there = [column for column in (*CONFIGURATION, *SETTINGS) if column in rows]
+    there = [column for column in (*CONFIGURATION, *SETTINGS) if column in rows and rows[column].notna().any()]
     differing = [column for column in there if rows[column].nunique(dropna=False) > 1]
     same = [column for column in there if column in CONFIGURATION and column not in differing]
     return configuration_text(rows.iloc[0].to_dict(), same), differing
@@ -54,8 +54,8 @@ def in_reading_order(windows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reference_run(rows: pd.DataFrame) -> str:
-    """The column with the run id of the reference: a simulation, or a better theory."""
-    return "simulation_run_id" if "simulation_run_id" in rows else "reference_run_id"
+    """The column with the run id of what predictions stand beside: v_trajectories has simulations alone."""
+    return "reference_run_id" if "reference_run_id" in rows else "simulation_run_id"
 
 
 def _tell_apart(rows: pd.DataFrame, name: str, identity: str, within: str | None = None) -> pd.DataFrame:

@@ -82,7 +82,7 @@ def build_trajectories(db: Database, simulation_run_id: int, components: list[st
 
 def build_errors(db: Database, simulation_run_id: int) -> pd.DataFrame:
     """Error over depth of every theory, with the columns theory and series. One statement."""
-    return _one_configuration(queries.errors(db, simulation_run_id=simulation_run_id))
+    return _one_configuration(queries.errors(db, reference_run_id=simulation_run_id))
 
 
 def _one_configuration(rows: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +92,7 @@ def _one_configuration(rows: pd.DataFrame) -> pd.DataFrame:
 
 def build_run_windows(db: Database, simulation_run_id: int) -> pd.DataFrame:
     """Validity windows of every theory at every tolerance: v_windows with the column theory. One statement."""
-    rows = name_theories(queries.windows(db, simulation_run_id=simulation_run_id))
+    rows = name_theories(queries.windows(db, reference_run_id=simulation_run_id))
     return in_reading_order(rows.assign(configuration=""))
 
 
@@ -186,8 +186,10 @@ def build_study_file(db: Database, simulation_run_id: int, prediction_run_ids: l
 
 def build_download(db: Database, simulation_run_id: int, what: str, form: str) -> bytes:
     """All rows of v_trajectories or v_errors of one simulation as "csv" or "parquet". One statement."""
-    read = queries.trajectories if what == "trajectories" else queries.errors
-    frame = read(db, simulation_run_id=simulation_run_id)
+    if what == "trajectories":
+        frame = queries.trajectories(db, simulation_run_id=simulation_run_id)
+    else:
+        frame = queries.errors(db, reference_run_id=simulation_run_id)
     return frame.to_parquet(index=False) if form == "parquet" else csv_bytes(frame)
 
 

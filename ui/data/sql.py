@@ -10,12 +10,13 @@ EXAMPLES = {
     "windows at 5 %": """SELECT activation, weight_variance, width, closure, quantity,
        certified_until, refuted_from, status
 FROM v_windows
-WHERE tolerance = 0.05
+WHERE reference_kind = 'simulation' AND tolerance = 0.05
 ORDER BY activation, width, closure, quantity""",
     "where G-only fails first": """SELECT activation, epsilon, weight_variance, bias_variance, kernel_label, width,
        certified_until, refuted_from
 FROM v_windows
-WHERE closure = 'g_only' AND quantity = 'V4' AND tolerance = 0.05 AND status = 'bounded'
+WHERE reference_kind = 'simulation' AND closure = 'g_only' AND quantity = 'V4' AND tolerance = 0.05
+  AND status = 'bounded'
 ORDER BY refuted_from
 LIMIT 20""",
     "error of V4 over depth": """SELECT time, error, error_se, closure
@@ -44,11 +45,11 @@ MOST_CURVES = 20
 
 MEANING = {
     "v_runs": "one row per run: what was computed, how it went, where it came from",
-    "v_windows": "one row per theory, simulation, quantity and tolerance: the validity window t*",
-    "v_errors": "one row per theory, simulation, quantity and layer: relative and absolute error",
+    "v_windows": "one row per theory, reference, quantity and tolerance: the validity window t*",
+    "v_errors": "one row per theory, reference, quantity and layer: relative and absolute error",
     "v_trajectories": "one row per theory, simulation, component and layer: both values side by side",
-    "v_theory_windows": "one row per theory, better theory, quantity and tolerance: the validity window t*",
-    "v_theory_errors": "one row per theory, better theory, quantity and layer: relative and absolute error",
+    "v_theory_windows": "the rows of v_windows whose reference is a better theory",
+    "v_theory_errors": "the rows of v_errors whose reference is a better theory",
     "v_best_closures": "one row per simulation, quantity and tolerance: the closure that holds longest",
     "v_precision": "one row per simulation and quantity: how well it is known, and the precision it was run for",
 }

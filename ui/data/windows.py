@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pandas as pd
 
-from db.reading.window_queries import THEORY, Reference, window_cells, window_counts, window_page
+from db.reading.window_queries import THEORY, window_cells, window_counts, window_page
 from db.session import Database
 from eftcore.quantities import ORDER, QUANTITIES
 from eftcore.specs import CLOSURES
@@ -46,11 +46,8 @@ PARAMETERS = {
 }
 """Columns of v_windows that may be an axis or a filter, in the order in which the page lists them."""
 
-_OF_SIMULATIONS = ("width", "samples", *SETTINGS)
-"""The parameters that exist only where the reference is a simulation."""
-
 _REFERENCE = [f"reference_{name}" for name in ("closure", "order", "nodes", "converged", "step", "continuous", "rtol")]
-"""Columns that describe the reference theory as THEORY describes a prediction; v_theory_windows has some of them."""
+"""Columns that describe the reference theory as THEORY describes a prediction; v_windows has all but one of them."""
 
 SORT = {
     "configuration": None,
@@ -92,17 +89,18 @@ class WindowFilter:
 
     Attributes:
         tolerance: the tolerance tau.
+        reference_kind: what the predictions are compared with, "simulation" or "theory".
         allowed: allowed values by column of v_windows; an empty sequence restricts nothing.
-        reference: what the predictions are compared with.
     """
 
     tolerance: float
-    reference: Reference = "simulation"
+    reference_kind: str = "simulation"
     allowed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def lists(self) -> dict[str, Sequence[Any]]:
         """Allowed values by column of v_windows, for the columns that are restricted."""
-        return {"tolerance": (self.tolerance,), **{name: values for name, values in self.allowed.items() if values}}
+        chosen = {"tolerance": (self.tolerance,), "reference_kind": (self.reference_kind,)}
+        return {**chosen, **{name: values for name, values in self.allowed.items() if values}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +108,15 @@ class WindowOptions:
     """The values that occur in stored windows, and the number of windows for each combination of values.
 
     Attributes:
-        counts: a frame with columns quantity, tolerance, those of PARAMETERS that exist for the reference, and windows.
+        counts: a frame with columns reference_kind, quantity, tolerance, those of PARAMETERS, and windows.
     """
 
     counts: pd.DataFrame
 
     @property
     def parameters(self) -> list[str]:
-        """The columns of PARAMETERS that these windows have."""
-        return [name for name in PARAMETERS if name in self.counts]
+        """The columns of PARAMETERS that have a value in these windows: a theory as the reference has no width."""
+        return [name for name in PARAMETERS if self.counts[name].notna().any()]
 
     @property
     def closures(self) -> list[str]:
@@ -174,10 +172,10 @@ class WindowsView:
     table: pd.DataFrame
 
 
-def build_window_options(db: Database, reference: Reference = "simulation") -> WindowOptions:
+def build_window_options(db: Database, reference_kind: str = "simulation") -> WindowOptions:
     """The values for the filters of the windows page. One statement."""
-    parameters = [name for name in PARAMETERS if reference == "simulation" or name not in _OF_SIMULATIONS]
-    return WindowOptions(counts=window_counts(db, ["quantity", "tolerance", *parameters], reference=reference))
+    columns = ["reference_kind", "quantity", "tolerance", *PARAMETERS]
+    return WindowOptions(counts=window_counts(db, columns, {"reference_kind": (reference_kind,)}))
 
 
 def build_windows(
@@ -217,8 +215,9 @@ def build_cells(db: Database, chosen: WindowFilter, across: str, by: str) -> pd.
     """
     parameters = [name for name in dict.fromkeys((across, by)) if name != "closure"]
     columns = ["quantity", *parameters, *(THEORY if "closure" in (across, by) else ())]
-    found = window_cells(db, columns, chosen.lists(), reference=chosen.reference)
-    rows = _on_axes(found.assign(link=_run_links(found)), across, by)
+    found = window_cells(db, columns, chosen.lists())
+    links = [_run_link(run) for run in found["simulation_run_id"]]
+    rows = _on_axes(found.assign(link=links), across, by)
     cells = [_cell(group) for _, group in rows.groupby(["quantity", "across", "by"], sort=False)]
     return pd.DataFrame(cells)
 
@@ -240,18 +239,15 @@ def _cell(group: pd.DataFrame) -> dict[str, Any]:
 
 
 def _window_page(db: Database, chosen: WindowFilter, **place: Any) -> pd.DataFrame:
-    """One page of rows of v_windows or v_theory_windows, with the column link added."""
-    rows = window_page(db, chosen.lists(), reference=chosen.reference, **place)
-    if chosen.reference == "simulation":
-        return rows.assign(link=_run_links(rows))
-    return rows.assign(link=[_prediction_link(row) for row in rows.to_dict("records")])
+    """One page of rows of v_windows, with the column link added: to the simulation, else to the predict page."""
+    rows = window_page(db, chosen.lists(), **place)
+    links = [_run_link(row["simulation_run_id"]) or _prediction_link(row) for row in rows.to_dict("records")]
+    return rows.assign(link=links)
 
 
-def _run_links(rows: pd.DataFrame) -> list[str]:
-    """Links to the run pages of the simulations; empty where the reference is a theory."""
-    if "simulation_run_id" not in rows:
-        return [""] * len(rows)
-    return [f"run?simulation={run}" for run in rows["simulation_run_id"]]
+def _run_link(simulation_run_id: Any) -> str:
+    """Link to the run page of a simulation; empty where the reference is a theory."""
+    return "" if pd.isna(simulation_run_id) else f"run?simulation={simulation_run_id}"
 
 
 def _prediction_link(row: Mapping[Any, Any]) -> str:
@@ -297,9 +293,9 @@ def windows_table(windows: pd.DataFrame, differing: Sequence[str]) -> pd.DataFra
     table["refuted from"] = windows["refuted_from"]
     table["T"] = windows["total_time"]
     table["status"] = windows["status"]
-    if "M" not in table and "samples" in windows:
+    if "M" not in table and windows["samples"].notna().any():
         table["M"] = windows["samples"]
-    if "reference_closure" in windows:
+    if windows["reference_closure"].notna().any():
         table["reference"] = theory_names(windows.reindex(columns=_REFERENCE))
     table.insert(0, "run", windows["link"].where(windows["link"] != ""))
     return table

@@ -8,7 +8,6 @@ from urllib.parse import parse_qsl
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from db.reading.window_queries import Reference
 from ui.data.naming import split_columns
 from ui.data.windows import (
     MOST_INTERVALS,
@@ -31,7 +30,7 @@ VIEWS = ("map", "intervals", "bars")
 REFERENCES = {"simulation": "simulation", "exact leading order": "theory"}
 
 
-def _choose_filters(options: WindowOptions, reference: Reference, row: DeltaGenerator) -> WindowFilter:
+def _choose_filters(options: WindowOptions, reference_kind: str, row: DeltaGenerator) -> WindowFilter:
     """The filter that the user set with the widgets."""
     quantities = row.pills("quantity", options.quantities, selection_mode="multi", key="quantity", bind="query-params")
     labels = {f"{value:.12g}": value for value in options.tolerances}
@@ -52,7 +51,7 @@ def _choose_filters(options: WindowOptions, reference: Reference, row: DeltaGene
                 PARAMETERS[name], list(values), placeholder="all", key=name, bind="query-params", width=190
             )
             allowed[name] = [values[text] for text in chosen]
-    return WindowFilter(tolerance=labels[str(tolerance)], allowed=allowed, reference=reference)
+    return WindowFilter(tolerance=labels[str(tolerance)], allowed=allowed, reference_kind=reference_kind)
 
 
 def _choose_axes(options: WindowOptions) -> tuple[str, str, str]:
@@ -125,10 +124,9 @@ def _show_figure(view: str, across: str, by: str, chosen: WindowFilter, total: i
 
 
 db = open_database()
-asked = REFERENCES.get(st.query_params.get("reference", ""), "simulation")
-reference: Reference = "theory" if asked == "theory" else "simulation"
-options = build_window_options(db, reference)
-if options.counts.empty and reference == "simulation":
+reference_kind = REFERENCES.get(st.query_params.get("reference", ""), "simulation")
+options = build_window_options(db, reference_kind)
+if options.counts.empty and reference_kind == "simulation":
     nothing_recorded(db, "comparison of theory and simulation")
 
 st.title("Validity windows")
@@ -146,7 +144,7 @@ if options.counts.empty:
     st.info("No closure has been compared with a better theory yet: a study asks for it with `reference`, as in")
     st.code('reference = "wick"', language="toml")
     st.stop()
-chosen = _choose_filters(options, reference, row)
+chosen = _choose_filters(options, reference_kind, row)
 matching = options.matching(chosen)
 total = int(matching["windows"].sum())
 if total == 0:
@@ -195,7 +193,7 @@ event = st.dataframe(
         "M": st.column_config.NumberColumn(format="%d", help="networks in the simulation"),
         "n": st.column_config.NumberColumn(format="%d", help="width of the simulated networks"),
         "run": st.column_config.LinkColumn(
-            display_text=r"run\?simulation=([0-9]+)" if reference == "simulation" else "predict",
+            display_text=r"run\?simulation=([0-9]+)" if reference_kind == "simulation" else "predict",
             help="the simulation it was held against, or the configuration on the predict page; in a new tab",
         ),
     },
@@ -204,7 +202,8 @@ rows = event["selection"]["rows"]
 if rows and rows[0] < len(shown.windows) and shown.windows["link"].iloc[rows[0]]:
     _open(str(shown.windows["link"].iloc[rows[0]]))
 first = (int(page) - 1) * PAGE_ROWS + 1
+opened = "the run" if reference_kind == "simulation" else "the prediction"
 st.caption(
     f"Windows {first} to {first + len(shown.table) - 1} of {total}. "
-    f"Choose a row, or click in the figure, to open {'the run' if reference == 'simulation' else 'the prediction'}."
+    f"Choose a row, or click in the figure, to open {opened}."
 )

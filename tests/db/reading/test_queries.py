@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from db.reading import queries
 from db.reading.window_queries import window_cells, window_counts, window_page
-from db.schema.models import Run
-from db.schema.views import v_errors, v_runs, v_theory_errors, v_theory_windows, v_trajectories, v_windows
+from db.schema.models import AlgorithmVersion, Run
+from db.schema.views import v_errors, v_runs, v_trajectories, v_windows
 from db.writing.repository import mark_failed, record_simulation
 from eftcore import compare
 from eftcore.errors import InputError
@@ -28,8 +28,6 @@ def test_empty_database_gives_empty_frames_with_columns(read_only):
         (queries.runs(read_only), v_runs),
         (queries.windows(read_only), v_windows),
         (queries.errors(read_only), v_errors),
-        (queries.theory_windows(read_only), v_theory_windows),
-        (queries.theory_errors(read_only), v_theory_errors),
         (queries.trajectories(read_only, simulation_run_id=1), v_trajectories),
     ):
         assert frame.empty
@@ -90,7 +88,10 @@ def test_windows_by_every_filter(db, record_all, read_only):
     assert len(frame) == 1
     row = frame.iloc[0]
     assert (row.activation, row.n_inputs, row.kernel_variance, row.width, row.samples) == ("tanh", 2, 2.0, 16, 128)
-    assert (row.prediction_run_id, row.simulation_run_id) == (tanh.predictions["g_only"], tanh.simulation)
+    assert (row.prediction_run_id, row.reference_run_id) == (tanh.predictions["g_only"], tanh.simulation)
+    assert (row.reference_kind, row.simulation_run_id) == ("simulation", tanh.simulation)
+    assert pd.isna(row.reference_closure)
+    assert set(queries.windows(read_only, reference_run_id=tanh.simulation).activation) == {"tanh"}
     assert row.status in ("bounded", "beyond", "undecided", "too_noisy")
     assert set(queries.windows(read_only, activation="erf").width) == {32}
     assert set(queries.windows(read_only, width=16).activation) == {"tanh"}
@@ -122,7 +123,7 @@ def test_windows_of_a_study_need_both_runs_in_it(db, record_all, read_only, make
 
 def test_errors_by_filter(db, record_all, read_only):
     recorded = record_all(db)
-    frame = queries.errors(read_only, simulation_run_id=recorded.simulation, closure="g_only", quantity="K1")
+    frame = queries.errors(read_only, reference_run_id=recorded.simulation, closure="g_only", quantity="K1")
     assert frame.layer.tolist() == list(range(9))
     assert frame.time.tolist() == [0.0625 * layer for layer in range(9)]
     assert frame.defined.tolist()[0] is False
@@ -131,15 +132,26 @@ def test_errors_by_filter(db, record_all, read_only):
     assert set(queries.errors(read_only, prediction_run_id=recorded.predictions["mean"]).quantity) == {"K0"}
 
 
-def test_theory_references_have_views_of_their_own(db, record_all, record_reference, read_only, make_theory):
-    """And the views of simulations know nothing of them."""
+def test_references_of_either_kind(db, record_all, record_reference, read_only, make_theory):
+    """One view holds both; only simulations count for the best closure."""
     recorded = record_all(db)
-    before = {name: len(getattr(queries, name)(read_only)) for name in ("windows", "errors", "best_closures")}
+    simulated, best = queries.windows(read_only), queries.best_closures(read_only)
     reference = record_reference(db, recorded.study_id)
-    assert {name: len(getattr(queries, name)(read_only)) for name in before} == before
+    pd.testing.assert_frame_equal(queries.best_closures(read_only), best)
+    pd.testing.assert_frame_equal(queries.windows(read_only, reference_kind="simulation"), simulated)
+    for read in (queries.windows, queries.errors):
+        kinds = [read(read_only, study="first", reference_kind=kind) for kind in ("simulation", "theory")]
+        assert [set(frame.reference_run_id) for frame in kinds] == [{recorded.simulation}, {reference}]
+        assert len(read(read_only)) == len(read(read_only, study="first")) == sum(map(len, kinds))
+        assert len(read(read_only, reference_kind=["theory", "simulation"])) == sum(map(len, kinds))
+        assert [frame.width.isna().all() for frame in kinds] == [False, True]
+        assert [frame.simulation_run_id.isna().all() for frame in kinds] == [False, True]
+        assert [frame.reference_closure.isna().all() for frame in kinds] == [True, False]
 
     exact = make_theory("wick", order="auto")
-    frame = queries.theory_windows(read_only, study="first", closure="g_only", quantity="V4", tolerance=0.05)
+    frame = queries.windows(
+        read_only, study="first", reference_kind="theory", closure="g_only", quantity="V4", tolerance=0.05
+    )
     assert len(frame) == 1
     row = frame.iloc[0]
     assert (row.prediction_run_id, row.reference_run_id) == (recorded.predictions["g_only"], reference)
@@ -148,51 +160,76 @@ def test_theory_references_have_views_of_their_own(db, record_all, record_refere
     expected = compare(make_theory("g_only"), exact)
     window = expected.windows.query("quantity == 'V4' and tolerance == 0.05").iloc[0]
     assert (row.status, row.certified_until) == (window.status, window.certified_until)
-    assert queries.theory_windows(read_only, reference_closure="sigma").empty
-    assert set(queries.theory_windows(read_only, reference_run_id=reference, limit=4, offset=2).closure) <= {
+    assert queries.windows(read_only, reference_closure="sigma").empty
+    assert queries.windows(read_only, reference_closure="wick", reference_kind="simulation").empty
+    assert set(queries.windows(read_only, reference_run_id=reference, limit=4, offset=2).closure) <= {
         "mean",
         "source_only",
         "g_only",
     }
-    assert len(queries.theory_windows(read_only)) == 3 * (1 + 2 + 3)
+    assert len(queries.windows(read_only, reference_closure="wick")) == 3 * (1 + 2 + 3)
 
-    frame = queries.theory_errors(read_only, reference_run_id=reference, closure="g_only", quantity="K1")
+    frame = queries.errors(read_only, reference_run_id=reference, closure="g_only", quantity="K1")
     stored = expected.errors.query("quantity == 'K1'").reset_index(drop=True)
     for name in ("error", "error_se", "absolute_error", "absolute_error_se"):
         np.testing.assert_array_equal(frame[name], stored[name])
     assert frame.defined.tolist() == stored.defined.tolist()
 
 
+@pytest.mark.parametrize("name", ["windows", "errors"])
+@pytest.mark.parametrize("study", ["", "study_"])
+def test_the_views_of_theories_are_the_rows_of_that_kind(db, record_all, record_reference, read_only, name, study):
+    recorded = record_all(db)
+    reference = record_reference(db, recorded.study_id)
+    alias = queries.select(read_only, f"SELECT * FROM v_{study}theory_{name}")
+    assert set(alias.reference_run_id) == {reference}
+    columns = ", ".join(alias)
+    rows = queries.select(read_only, f"SELECT {columns} FROM v_{study}{name} WHERE reference_kind = 'theory'")
+    order = ["prediction_run_id", "quantity", "tolerance" if name == "windows" else "layer"]
+    ours, theirs = (frame.sort_values(order, ignore_index=True) for frame in (alias, rows))
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
 def test_windows_are_counted_gathered_and_paged_for_either_reference(db, record_all, record_reference, read_only):
     recorded = record_all(db)
     reference = record_reference(db)
-    chosen = {"quantity": ["V4"], "tolerance": [0.05]}
-    for kind, column, run in (
-        ("simulation", "simulation_run_id", recorded.simulation),
-        ("theory", "reference_run_id", reference),
+    for kind, run, simulation in (
+        ("simulation", recorded.simulation, recorded.simulation),
+        ("theory", reference, None),
     ):
-        counts = window_counts(read_only, ["closure"], chosen, reference=kind)
+        chosen = {"reference_kind": [kind], "quantity": ["V4"], "tolerance": [0.05]}
+        counts = window_counts(read_only, ["closure"], chosen)
         assert dict(zip(counts.closure, counts.windows, strict=True)) == {"g_only": 1, "source_only": 1}
-        cells = window_cells(read_only, ["closure"], chosen, reference=kind)
-        assert set(cells[column]) == {run}
-        page = window_page(read_only, chosen, reference=kind, order="closure", descending=True)
+        cells = window_cells(read_only, ["closure"], chosen)
+        assert [None if pd.isna(found) else found for found in cells.simulation_run_id] == [simulation] * 2
+        page = window_page(read_only, chosen, order="closure", descending=True)
         assert page.closure.tolist() == ["source_only", "g_only"]
-        assert set(page[column]) == {run}
-        assert len(window_page(read_only, {}, reference=kind, limit=5)) == 5
+        assert set(page.reference_run_id) == {run}
+        assert len(window_page(read_only, {"reference_kind": [kind]}, limit=5)) == 5
 
 
-def test_superseded_against_a_theory(db, record_reference, read_only, make_theory):
-    """Whichever of the two predictions is of an older version."""
+def test_superseded_against_either_reference(db, record_all, record_reference, read_only):
+    """Whichever of the two runs is of an older version of its own algorithm."""
+    record_all(db)
     reference = record_reference(db)
-    assert not queries.theory_windows(read_only).superseded.any()
+    everything, now = {"mean", "source_only", "g_only"}, ALGORITHM_VERSION["prediction"]
+
+    def superseded(kind: str) -> set[str]:
+        frame = queries.windows(read_only, reference_kind=kind)
+        return set(frame[frame.superseded].closure)
+
+    assert superseded("theory") == superseded("simulation") == set()
     with db.session() as session:
         session.execute(sa.update(Run).where(Run.id == reference).values(algorithm_version=0))
-    assert queries.theory_windows(read_only).superseded.all()
-    now = ALGORITHM_VERSION["prediction"]
+    assert (superseded("theory"), superseded("simulation")) == (everything, set())
+    mean_alone = sa.case((Run.closure == "mean", 0), else_=now)
     with db.session() as session:
-        session.execute(sa.update(Run).values(algorithm_version=sa.case((Run.closure == "mean", 0), else_=now)))
-    frame = queries.theory_windows(read_only)
-    assert set(frame[frame.superseded].closure) == {"mean"}
+        session.execute(sa.update(Run).where(Run.kind == "prediction").values(algorithm_version=mean_alone))
+    assert superseded("theory") == superseded("simulation") == {"mean"}
+    newer = sa.update(AlgorithmVersion).where(AlgorithmVersion.algorithm == "simulation")
+    with db.session() as session:
+        session.execute(newer.values(version=AlgorithmVersion.version + 1))
+    assert (superseded("theory"), superseded("simulation")) == ({"mean"}, everything)
 
 
 def test_trajectories_put_theory_beside_simulation(db, record_all, read_only, make_theory, make_sample):
@@ -260,8 +297,6 @@ def test_each_query_is_one_statement_whatever_the_number_of_rows(
         lambda: queries.runs(read_only, study="first"),
         lambda: queries.windows(read_only, study="first"),
         lambda: queries.errors(read_only),
-        lambda: queries.theory_windows(read_only, study="first"),
-        lambda: queries.theory_errors(read_only),
         lambda: queries.trajectories(read_only, simulation_run_id=recorded.simulation),
     )
     for call in calls:

@@ -14,6 +14,18 @@ QUERIES = {
     ),
     "windows of a simulation": ("SELECT * FROM v_windows WHERE simulation_run_id = 3", "comparisons validity_windows"),
     "errors of a simulation": ("SELECT * FROM v_errors WHERE simulation_run_id = 3", "comparisons error_metrics"),
+    "windows of two references": (
+        "SELECT * FROM v_windows WHERE reference_run_id IN (3, 4)",
+        "comparisons validity_windows",
+    ),
+    "errors of two references": (
+        "SELECT * FROM v_errors WHERE reference_run_id IN (3, 4)",
+        "comparisons error_metrics",
+    ),
+    "errors of the newest simulation": (
+        "SELECT * FROM v_errors WHERE simulation_run_id = (SELECT max(run_id) FROM v_runs WHERE kind = 'simulation')",
+        "comparisons error_metrics",
+    ),
     "windows against theories": (
         "SELECT * FROM v_theory_windows WHERE quantity = 'V4' AND tolerance = 0.1",
         "validity_windows",

@@ -33,7 +33,8 @@ ROOT = Path(__file__).resolve().parents[3]
 RELEASED = sorted((Path(__file__).parents[1] / "released").glob("*.db"))
 """A database as each released revision left it: one study, two simulations of real networks, a failed run; the later
 runs up to number 40 were deleted. From 0002 on also a top-up, a Wick prediction that chose its order, a pending run;
-from 0003 on a closure held against that prediction; from 0004 on windows that say from where they are resolved."""
+from 0003 on a closure held against that prediction; from 0004 on windows that say from where they are resolved; from
+0005 on elapsed times."""
 
 
 def _tables(engine: sa.Engine) -> dict[str, Any]:
@@ -250,15 +251,15 @@ def test_released_databases_are_upgraded_and_taken_back(empty_url, path):
     assert runs.status.value_counts().to_dict() == Counter(re.findall("'status', '(.*?)'", str(before["runs"])))
     wick = runs[runs.closure == "wick"]
     assert wick.closure_order.tolist() == [56] * len(wick), "the order that the numerics chose"
-    with_simulation = len(queries.windows(database, study="released"))
-    assert with_simulation + len(queries.theory_windows(database)) == len(before["validity_windows"])
-    assert len(queries.errors(database)) + len(queries.theory_errors(database)) == len(before["error_metrics"])
-    compared = queries.theory_windows(database)
+    compared = queries.windows(database, reference_kind="theory")
     assert len(compared) == (9 if path.stem >= "0003" else 0)
-    windows = pd.concat([queries.windows(database), compared])
+    with_simulation = queries.windows(database, study="released", reference_kind="simulation")
+    assert len(with_simulation) + len(compared) == len(before["validity_windows"])
+    assert len(queries.errors(database)) == len(before["error_metrics"])
+    windows = queries.windows(database)
     assert windows.confidence.isna().all() == (path.stem < "0004"), "judged by an older version"
     assert set(runs.worker_seconds.dropna()) == {1.25}
-    assert runs.elapsed_seconds.isna().all()
+    assert set(runs.elapsed_seconds.dropna()) == ({0.5} if path.stem >= "0005" else set())
     precise = queries.precision(database)
     assert set(precise.simulation_run_id) == set(runs.run_id[runs.kind == "simulation"])
     arrays = queries.arrays(database, int(precise.simulation_run_id.iloc[0]))
@@ -296,7 +297,7 @@ def test_rows_below_a_comparison_survive_its_rebuilding(url, record_all, make_th
     reference = record_prediction(database, better, provenance=provenance)
     pair = {"prediction_run_id": recorded.predictions["g_only"], "reference_run_id": reference}
     record_comparison(database, **pair, comparison=eft.compare(closure, better))
-    assert len(queries.theory_windows(database)) == 9
+    assert len(queries.windows(database, reference_kind="theory")) == 9
     database.dispose()
     migrate.downgrade(url, "0002_lifecycle")
     engine = sa.create_engine(url)

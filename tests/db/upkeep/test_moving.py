@@ -71,7 +71,7 @@ def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     there = queries.runs(other).set_index("digest").run_id[run.digest[0]]
     for name, array in queries.arrays(filled, run.run_id[0]).items():
         np.testing.assert_array_equal(queries.arrays(other, there)[name], array)
-    ours, theirs = (queries.theory_windows(database, study="first") for database in (filled, other))
+    ours, theirs = (queries.windows(database, study="first", reference_kind="theory") for database in (filled, other))
     numbers = [name for name in ours if not name.endswith("_id")]
     assert len(ours) == 3 * (1 + 2 + 3)
     pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
@@ -143,8 +143,9 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     counts = import_archive(db, path)
     assert (counts["runs"], counts["comparisons"]) == (8, 8 if path.stem.endswith("1") else 9)
     assert maintenance.check(db.url) == []
-    windows = pd.concat([queries.windows(db, study="released"), queries.theory_windows(db)])
-    errors = pd.concat([queries.errors(db), queries.theory_errors(db)])
+    simulated = queries.windows(db, study="released", reference_kind="simulation")
+    windows = pd.concat([simulated, queries.windows(db, reference_kind="theory")])
+    errors = queries.errors(db)
     assert (len(windows), len(errors)) == (counts["validity_windows"], counts["error_metrics"])
     assert set(windows.width.dropna()) == {16, 32}
     assert set(import_archive(db, path).values()) == {0}

@@ -79,7 +79,7 @@ def test_eight_processes_record_into_one_database(url, db, theory, count_rows, b
     assert (counts["studies"], counts["runs"], counts["study_runs"]) == (PROCESSES, PROCESSES + 2, 3 * PROCESSES)
     assert (counts["comparisons"], counts["input_kernels"], counts["model_configurations"]) == (PROCESSES + 1, 1, 1)
     assert counts["simulation_precision"] == 4 * (PROCESSES + 1)
-    alone = len(queries.windows(db, simulation_run_id=ids[0][1]))
+    alone = len(queries.windows(db, reference_run_id=ids[0][1]))
     assert counts["validity_windows"] == alone * (PROCESSES + 1)
 
 

@@ -220,7 +220,7 @@ def test_comparison_is_stored_as_computed(db, make_theory, make_sample, provenan
     record_comparison(db, prediction_run_id=prediction, reference_run_id=simulation, comparison=comparison)
 
     keys = ["quantity", "layer"]
-    stored = queries.errors(db, simulation_run_id=simulation).sort_values(keys, ignore_index=True)
+    stored = queries.errors(db, reference_run_id=simulation).sort_values(keys, ignore_index=True)
     expected = comparison.errors.rename(columns={"depth": "layer"}).sort_values(keys, ignore_index=True)
     assert not expected.defined.all(), "K1 starts at 0, where its relative error has no meaning"
     for name in ("error", "error_se", "absolute_error", "absolute_error_se"):
@@ -229,7 +229,7 @@ def test_comparison_is_stored_as_computed(db, make_theory, make_sample, provenan
     assert stored.defined.tolist() == expected.defined.tolist()
 
     keys = ["quantity", "tolerance"]
-    windows = queries.windows(db, simulation_run_id=simulation).sort_values(keys, ignore_index=True)
+    windows = queries.windows(db, reference_run_id=simulation).sort_values(keys, ignore_index=True)
     expected = comparison.windows.sort_values(keys, ignore_index=True)
     assert windows.status.tolist() == expected.status.tolist()
     np.testing.assert_array_equal(windows.certified_until, expected.certified_until)
@@ -264,7 +264,7 @@ def test_diverged_theory_is_compared_and_stored(db, make_theory, make_sample, pr
     record_comparison(
         db, prediction_run_id=prediction, reference_run_id=simulation, comparison=eft.compare(theory, sample)
     )
-    frame = queries.errors(db, simulation_run_id=simulation, quantity="V4")
+    frame = queries.errors(db, reference_run_id=simulation, quantity="V4")
     assert np.isposinf(frame.error.iloc[-1])
 
 

@@ -279,7 +279,7 @@ def test_filters_that_match_nothing_say_what_there_is(eft: Eft, home: Path, make
         (["windows", "--study", "nosuch"], ["study = 'nosuch'", "there are: first"]),
         (["windows", "--width", "7"], ["width = 7", "there are: 16"]),
         (["windows", "--tolerance", "0.3"], ["tolerance = 0.3", "there are: 0.01, 0.05, 0.1"]),
-        (["windows", "--reference", "theory"], ["nothing here yet"]),
+        (["windows", "--reference", "theory"], ["reference_kind = 'theory'", "there are: simulation"]),
         (["runs", "--activation", "leaky_relu(slope=.2)"], ["activation = 'leaky_relu(slope=.2)'", "there are: tanh"]),
         (["runs", "--kind", "nosuch", "--study", "first"], ["kind = 'nosuch'", "prediction, simulation"]),
         (["runs", "--kind", "simulation", "--status", "failed"], ["status = 'failed'", "there are: succeeded"]),

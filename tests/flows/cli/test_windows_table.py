@@ -39,29 +39,47 @@ def row(**changes: object) -> dict[str, object]:
         "status": "beyond",
         "converged": True,
         "prediction_run_id": 1,
-        "simulation_run_id": 2,
+        "reference_kind": "simulation",
+        "reference_run_id": 2,
         "superseded": False,
+        **dict.fromkeys(f"reference_{name}" for name in ("closure", "order", "nodes", "step", "continuous", "rtol")),
     }
     return {**base, **changes}
 
 
+WITHOUT_NETWORKS = dict.fromkeys(("width", "samples", "seed", "estimator", "sampler", "dtype"))
+AGAINST_WICK = {
+    **WITHOUT_NETWORKS,
+    "reference_kind": "theory",
+    "reference_run_id": 7,
+    "reference_closure": "wick",
+    "reference_order": 38,
+    "reference_step": "exact",
+    "reference_continuous": False,
+    "reference_rtol": 1e-9,
+}
+TYPES = {"closure_order": "Int64", "reference_order": "Int64", "width": "Int64", "samples": "Int64"}
+
+
 def test_theories_as_references_are_told_apart():
-    against = {"reference_closure": "wick", "reference_order": 38, "reference_run_id": 7, "reference_nodes": None}
-    against |= {"reference_step": "exact", "reference_continuous": False, "reference_rtol": 1e-9}
-    theory = {**row(closure="g_only", closure_order=None), **against}
-    for absent in ("width", "samples", "seed", "estimator", "sampler", "dtype", "simulation_run_id"):
-        del theory[absent]
+    theory = row(closure="g_only", closure_order=None, **AGAINST_WICK)
     simulated = row(closure="g_only", closure_order=None, status="bounded", certified_until=0.5, refuted_from=0.6)
-    types = {"closure_order": "Int64", "reference_order": "Int64"}
-    heading, table = windows_table(pd.DataFrame([simulated, theory]).astype(types))
+    heading, table = windows_table(pd.DataFrame([simulated, theory]).astype(TYPES))
     assert heading.endswith("inputs k, width 64, networks 1000")
     assert table.to_dict("records") == [
         {"held against": "simulation", "quantity": "V4", "closure": "g_only", "5 %": "0.5 - 0.6"},
         {"held against": "wick 38", "quantity": "V4", "closure": "g_only", "5 %": "> 2"},
     ]
-    heading, table = windows_table(pd.DataFrame([theory]).astype(types))
+    heading, table = windows_table(pd.DataFrame([theory]).astype(TYPES))
     assert heading.endswith("inputs k, held against wick 38")
     assert list(table) == ["quantity", "closure", "5 %"]
+
+
+def test_what_only_simulations_have_is_said_even_where_a_theory_comes_first():
+    theory = row(activation="erf", **AGAINST_WICK)
+    heading, table = windows_table(pd.DataFrame([row(), theory]).astype(TYPES))
+    assert heading.endswith("inputs k, width 64, networks 1000")
+    assert table["held against"].tolist() == ["wick 38", "simulation"]
 
 
 def test_what_is_common_is_said_once_and_tolerances_are_columns():
@@ -70,11 +88,12 @@ def test_what_is_common_is_said_once_and_tolerances_are_columns():
             row(),
             row(tolerance=0.01, status="bounded", certified_until=0.5, refuted_from=0.6),
             row(quantity="K0"),
-            row(width=256, simulation_run_id=3),
+            row(width=256, reference_run_id=3),
         ]
     ).astype({"closure_order": "Int64", "width": "Int64"})
     heading, table = windows_table(frame)
-    assert heading == "activation tanh, C_W 2, C_b 0, epsilon 0.1, T 2, inputs k, networks 1000"
+    said = "activation tanh, C_W 2, C_b 0, epsilon 0.1, T 2, inputs k, networks 1000, held against simulation"
+    assert heading == said
     assert list(table) == ["width", "quantity", "closure", "1 %", "5 %"]
     assert table.replace({np.nan: None}).to_dict("records") == [
         {"width": 64, "quantity": "K0", "closure": "wick 8", "5 %": "> 2", "1 %": None},
@@ -102,7 +121,7 @@ def test_settings_are_columns_where_rows_differ_in_nothing_else():
     _, table = windows_table(frame[1:])
     assert list(table) == ["quantity", "closure", "5 %"], "the closure tells them apart"
     limit = {**first, "step": None, "continuous": True, "prediction_run_id": 4}
-    paired = {**first, "estimator": "paired", "simulation_run_id": 5}
+    paired = {**first, "estimator": "paired", "reference_run_id": 5}
     heading, table = windows_table(pd.DataFrame([first, limit, paired]).astype({"closure_order": "Int64"}))
     assert "plain" not in heading
     assert table[["step", "estimator"]].to_numpy().tolist() == [

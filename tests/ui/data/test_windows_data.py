@@ -30,7 +30,7 @@ from ui.notation import CONFIGURATION
 
 def _page(db: Database, chosen: WindowFilter, **place: object) -> WindowsView:
     """One page, with the columns that differ."""
-    _, differing = split_columns(build_window_options(db).matching(chosen))
+    _, differing = split_columns(build_window_options(db, chosen.reference_kind).matching(chosen))
     return build_windows(db, chosen, differing, **place)
 
 
@@ -213,9 +213,9 @@ def referred(fresh: Database, put: Callable[..., int]) -> Database:
 def test_a_better_theory_as_reference(referred: Database) -> None:
     options = build_window_options(referred, "theory")
     assert options.closures == ["source_only", "g_only"]
-    assert not {"width", "samples"} & set(options.parameters)
-    chosen = WindowFilter(tolerance=0.05, reference="theory")
-    stored = queries.theory_windows(referred, tolerance=0.05)
+    assert not {"width", "samples", "seed"} & set(options.parameters)
+    chosen = WindowFilter(tolerance=0.05, reference_kind="theory")
+    stored = queries.windows(referred, tolerance=0.05, reference_kind="theory")
     shown = _page(referred, chosen).windows
     assert len(shown) == len(stored) == 5
     pairs = {(row["closure"], row["quantity"]): row for row in stored.to_dict("records")}
@@ -240,7 +240,15 @@ def test_page_against_a_better_theory(open_page: Callable[..., AppTest], referre
     assert set(table["reference"]) == {"wick 8"}
     assert "M" not in table
     assert len(app.get("plotly_chart")) == 1
+    assert not [text.value for text in app.text if "n = " in text.value or "M = " in text.value]
     assert len(open_page(referred.url).dataframe[0].value) == 6
+
+
+def test_page_against_a_better_theory_by_what_it_has_not(open_page: Callable[..., AppTest], referred: Database) -> None:
+    """An address in which only the reference was changed still sorts by the width."""
+    app = open_page(referred.url, reference="exact leading order", tolerance="0.05", sort="n", across="width")
+    assert not app.exception
+    assert len(app.dataframe[0].value) == 5
 
 
 def test_page_without_a_better_theory_says_how_to_get_one(open_page: Callable[..., AppTest], results: Database) -> None:

@@ -112,6 +112,17 @@ def test_every_table_is_what_its_query_gives(atlas: tuple[str, Database, Path]) 
     assert (folder / "images" / "atlas-windows.svg").read_text().lstrip().startswith("<?xml")
 
 
+def test_windows_by_width_are_those_against_simulations(atlas: tuple[str, Database, Path]) -> None:
+    """The study holds the same theories against a better theory, too, whose windows have no width."""
+    section = atlas[0].split("## How windows move with n\n", 1)[1].split("\n## ", 1)[0]
+    heading, _, *lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    rows = [dict(zip(heading, line, strict=True)) for line in lines]
+    assert {(row["activation"], row["width"]) for row in rows} == {
+        (activation, width) for activation in ("tanh", "relu") for width in ("8", "16")
+    }
+    assert {row["configurations"] for row in rows} == {"1"}
+
+
 def test_an_error_on_the_page_is_that_of_the_theories(atlas: tuple[str, Database, Path]) -> None:
     page = atlas[0]
     errors = []

@@ -156,7 +156,7 @@ _WIDTHS = (
     "    COUNT(*) AS configurations, SUM(CASE WHEN status = 'beyond' THEN 1 ELSE 0 END) AS to_the_end,\n"
     "    SUM(CASE WHEN status = 'bounded' THEN 1 ELSE 0 END) AS refuted,\n"
     "    AVG(COALESCE(certified_until, 0)) AS average\n"
-    f"FROM v_windows\nWHERE quantity = 'V4' AND tolerance = {SIMULATED_TOLERANCE}"
+    f"FROM v_windows\nWHERE reference_kind = 'simulation' AND quantity = 'V4' AND tolerance = {SIMULATED_TOLERANCE}"
     f" AND (closure IN ('g_only', 'sigma') OR {EXACT})\n"
     f"    AND {IN_STUDY}\n"
     "GROUP BY activation, theory, width\nORDER BY activation, theory, width"

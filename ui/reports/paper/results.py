@@ -218,11 +218,11 @@ class Results:
 
     @cached_property
     def _errors(self) -> pd.DataFrame:
-        return queries.errors(self._db, simulation_run_id=self._run_id(self.width), quantity=["K0"])
+        return queries.errors(self._db, reference_run_id=self._run_id(self.width), quantity=["K0"])
 
     @cached_property
     def _windows(self) -> pd.DataFrame:
-        return queries.windows(self._db, simulation_run_id=self._run_id(self.width), quantity=["K0"])
+        return queries.windows(self._db, reference_run_id=self._run_id(self.width), quantity=["K0"])
 
     def _run_id(self, width: int) -> int:
         return int(self._simulation(EPSILON, width)["run_id"])
