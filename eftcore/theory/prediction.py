@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from eftcore.errors import InputError, NumericsWarning, StepWarning, TruncationWarning
+from eftcore.errors import NumericsWarning, StepWarning, TruncationWarning
 from eftcore.quantities import COMPARED
 from eftcore.results import Theory
 from eftcore.specs import Closure, InputKernel, Numerics, PredictionSpec, ResNet
@@ -155,4 +155,4 @@ def _check_finite(spec: PredictionSpec, solution: Solution) -> None:
         values = quantity.of(solution)
         if values is not None and not np.isfinite(values).all():
             bad = int(np.argmin(np.isfinite(values).all((1, 2))))
-            raise InputError(out_of_range(spec.model, quantity.name, spec.depths[bad]))
+            raise out_of_range(spec.model, quantity.name, spec.depths[bad])

@@ -205,7 +205,9 @@ def windows(
     if reference not in ("simulation", "theory"):
         raise InputError(f"--reference {reference}: must be simulation or theory")
     if reference == "theory" and width is not None:
-        raise InputError(f"--width {width} goes with --reference simulation: a theory has no width; leave one out")
+        raise InputError(
+            f"--width {width} goes with --reference simulation: a theory has no width", remedy="leave one out"
+        )
     chosen: dict[str, Any] = {"study": study, "activation": activation, "closure": closure}
     chosen |= {"quantity": quantity, "tolerance": tolerance}
     database = _reading(db)
@@ -258,7 +260,7 @@ def export_(
 
         names = ", ".join(sorted(known.name for known in VIEWS))
         raise InputError(
-            f"export to {path}: say which view with --view, one of {names}; an archive of everything is a .zip"
+            f"export to {path}: say which view with --view, one of {names}", remedy="an archive of everything is a .zip"
         )
     if view is None:
         from db.upkeep.exporting import export_archive
@@ -270,7 +272,7 @@ def export_(
     from db.reading.files import export_view
 
     if study is not None or run:
-        raise InputError("--view writes the whole view; leave out --study and --run, or filter with `eft sql`")
+        raise InputError("--view writes the whole view", remedy="leave out --study and --run, or filter with `eft sql`")
     print(f"{export_view(database, path, view, formulas=keep_formulas)} rows")
 
 

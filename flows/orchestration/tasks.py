@@ -69,8 +69,9 @@ def _unless_stored(digest: str, compute: Callable[[ResultStore], str]) -> None:
     with store.computing(digest), _linked():
         if not store.is_intact(digest) and compute(store) != digest:
             raise EnvironmentProblem(
-                f"{store.path(digest)}: is missing or damaged, and only an older version of the algorithm could "
-                "compute it again; run the study with --renew"
+                "is missing or damaged, and only an older version of the algorithm could compute it again",
+                place=store.path(digest),
+                remedy="run the study with --renew",
             )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def kernel_from_upload(name: str, content: bytes, *, gram: bool) -> eft.InputKer
     """
     if len(content) > MOST_BYTES:
         raise InputError(f"{name}: larger than {MOST_BYTES // 1_000_000} MB; upload at most {MOST_INPUTS} inputs")
-    table = parse_table(content, name=name, suffix=f".{name.rsplit('.', 1)[-1]}")
+    table = parse_table(content, PurePath(name))
     if len(table) > MOST_INPUTS:
         raise InputError(f"{name}: shape {table.shape}; give a table of 1 to {MOST_INPUTS} rows, one input each")
     label = name.rsplit(".", 1)[0]

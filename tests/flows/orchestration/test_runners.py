@@ -22,7 +22,7 @@ from db.reading import queries
 from db.session import Database
 from db.settings import default_url
 from eftcore.errors import EnvironmentProblem, InputError
-from flows.study.requests import Resources, StudyRequest, checked
+from flows.study.requests import Resources, StudyRequest
 from tests.flows.conftest import FREE_PORT, TINY
 
 STUDY = TINY.replace("samples = 4096", "samples = 150_000")
@@ -196,4 +196,4 @@ def test_a_scheduler_that_is_lost_is_told_once_and_fails_no_task(
 )
 def test_resources_that_do_not_go_together_are_refused(given: dict[str, object], said: str):
     with pytest.raises(InputError, match=said):
-        checked(Resources, **given)
+        Resources(**given)
