@@ -141,7 +141,7 @@ def _resolve(text: str) -> Activation:
     match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", text)
     family = _FAMILIES.get(match.group(1)) if match else None
     if match is None or family is None:
-        raise InputError("unknown activation", value=text, remedy=f"known: {', '.join(activation_names())}")
+        raise InputError("unknown", value=text, remedy=f"known: {', '.join(activation_names())}")
     parameters, given = dict(family.defaults), set[str]()
     for part in filter(None, (piece.strip() for piece in (match.group(2) or "").split(","))):
         key, _, value = (piece.strip() for piece in part.partition("="))
@@ -154,9 +154,9 @@ def _resolve(text: str) -> Activation:
         try:
             parameters[key] = float(value)
         except ValueError:
-            raise InputError(f"{key} = {value!r} is not a number", value=text) from None
+            raise InputError(f"{key} is not a number, but {value!r}", value=text) from None
         if not math.isfinite(parameters[key]):
-            raise InputError(f"{key} = {value!r} must be finite", value=text)
+            raise InputError(f"{key} must be finite, and is {value!r}", value=text)
     canonical = _named(match.group(1), parameters, _shortest)
     return Activation(name=canonical, family=match.group(1), parameters=parameters, **family.build(**parameters))
 
@@ -315,7 +315,7 @@ def _tanh() -> dict[str, Any]:
 @_family("erf")
 def _erf(scale: float = 1.0) -> dict[str, Any]:
     if scale <= 0:
-        raise InputError(f"scale = {scale:g} must be positive")
+        raise InputError("its scale must be positive")
 
     def derivatives(x: np.ndarray) -> np.ndarray:
         y = scale * x
@@ -408,7 +408,7 @@ _family("swish")(_silu)
 @_family("softplus")
 def _softplus(beta: float = 1.0) -> dict[str, Any]:
     if beta <= 0:
-        raise InputError(f"beta = {beta:g} must be positive")
+        raise InputError("its beta must be positive")
 
     def function(x: np.ndarray) -> np.ndarray:
         # equals ReLU to the last bit far from 0: the integrals over saturated inputs need their difference alone

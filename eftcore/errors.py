@@ -186,8 +186,12 @@ def input_error(error: ValidationError, given: Any) -> InputError:
                     alternative.reason += also
     # a list also counts as too short where its wrong entries were dropped
     inside = {place[:length] for place in found for length in range(len(place))} - {()}
-    first, *others = [each for place, each in found.items() if place not in inside]
-    first.others = tuple(others)
+    return together(*(each for place, each in found.items() if place not in inside))
+
+
+def together(first: InputError, *others: InputError) -> InputError:
+    """One error for several, found at the same time."""
+    first.others = others
     return first
 
 

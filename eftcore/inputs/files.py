@@ -95,7 +95,7 @@ def _npy(content: bytes) -> np.ndarray:
     if dtype.hasobject:
         raise InputError("holds Python objects (pickled), which are not read", remedy="save an array of numbers")
     if any(length < 1 for length in shape):
-        raise InputError(f"has shape {shape}: must be a non-empty table", remedy="save rows of numbers")
+        raise InputError(f"has shape {shape} and must be a non-empty table", remedy="save rows of numbers")
     held, wanted = len(content) - file.tell(), math.prod(shape) * dtype.itemsize
     if held != wanted:
         problem = "is cut short" if held < wanted else "holds more than one array"

@@ -58,7 +58,7 @@ def real_table(value: Any) -> np.ndarray:
         what, remedy = _NOT_REAL[array.dtype.kind]
         raise InputError(f"is {what}", value=value, remedy=remedy)
     if array.ndim != 2 or array.size == 0:
-        raise InputError(f"has shape {array.shape}: must be a non-empty table of two dimensions, rows of numbers")
+        raise InputError(f"has shape {array.shape} and must be a non-empty table of two dimensions, rows of numbers")
     with np.errstate(over="ignore"):
         real = _from_objects(array) if array.dtype.kind == "O" else np.array(array, dtype=np.float64)
     if not np.isfinite(real).all():

@@ -75,7 +75,7 @@ def test_empty_database_says_how_to_fill_it(open_page: OpenPage, empty_file: Pat
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("sqlite:///{folder}/text.db", "cannot use database"), ("mysql://host/name", "use sqlite or postgresql")],
+    [("sqlite:///{folder}/text.db", "cannot be used"), ("mysql://host/name", "use sqlite or postgresql")],
 )
 def test_what_is_no_results_database_is_said_so(open_page: OpenPage, tmp_path: Path, url: str, words: str) -> None:
     (tmp_path / "text.db").write_text("not a database, but longer than the header of one would be\n" * 20)
