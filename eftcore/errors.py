@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Part = str | int | PurePath
 """A step of a place: the name of a field, option or variable; a position, counted from 0; a file."""
 
-LONGEST_VALUE = 150
+LONGEST_VALUE = 200
 """Most characters of a value in a message."""
 
 
@@ -42,10 +42,10 @@ class EftError(Exception):
         super().__init__(reason)
         self.place = place if isinstance(place, tuple) else (place,)
         self.value, self.reason, self.remedy = value, reason, remedy
-        self.others: tuple[EftError, ...] = ()
+        self.others: tuple[Self, ...] = ()
 
     @property
-    def each(self) -> tuple[EftError, ...]:
+    def each(self) -> tuple[Self, ...]:
         """This error and the others."""
         return (self, *self.others)
 
@@ -113,16 +113,15 @@ def place_text(place: Iterable[Part]) -> str:
     >>> place_text([PurePath("my.toml"), "kernel", 1, "path", PurePath("data.csv"), "row 2"])
     'my.toml: kernel[1].path: data.csv: row 2'
     """
-    text = ""
-    after_file = True
+    text, before = "", None
     for part in place:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif isinstance(part, PurePath) or after_file:
-            text += f": {part}" if text else str(part)
+        elif before is None:
+            text += str(part)
         else:
-            text += f".{part}"
-        after_file = isinstance(part, PurePath)
+            text += f": {part}" if isinstance(part, PurePath) or isinstance(before, PurePath) else f".{part}"
+        before = part
     return text
 
 
@@ -176,7 +175,6 @@ def input_error(error: ValidationError, given: Any) -> InputError:
             wanted = item["msg"].removesuffix(f" or instance of {item.get('ctx', {}).get('class_name')}")
             told = [InputError(_in_our_words(wanted), place=place, value=item["input"])]
         for each in told:
-            assert isinstance(each, InputError)
             alternative = found.setdefault(each.place, each)
             if alternative is not each:
                 also = f", or {each.reason.removeprefix('must be ')}"

@@ -34,7 +34,7 @@ class StudyFailed(EftError):
     """Some tasks of a study failed; the others are finished and recorded."""
 
     def __init__(self, summary: Summary) -> None:
-        super().__init__(f"study {summary.study!r}: {summary}")
+        super().__init__(str(summary), place="study", value=summary.study)
         self.summary = summary
 
 
@@ -74,7 +74,7 @@ def verify_theorems(request: Annotated[TheoremRequest, Checked]) -> list[dict[st
     artifacts.publish_checks(request.title, checks)
     broken = [check["name"] for check in checks if not check["passed"]]
     if broken:
-        raise TheoremViolated(f"{request.title}: does not hold: {', '.join(broken)}")
+        raise TheoremViolated(f"does not hold: {', '.join(broken)}", place=request.title)
     return checks
 
 

@@ -312,7 +312,7 @@ BAD_PREDICTIONS = {
     "depth 0": (["--depth", "0"], ["depth", "0", "greater than or equal to 1"]),
     "NaN": (["--variance", "nan"], ["variance", "nan", "finite"]),
     "impossible correlation": (["--correlation", "-1.5"], ["correlation", "-1.5", "between -1 and 1"]),
-    "both lengths": (["--depth", "4", "--total-time", "1"], ["--depth 4", "--total-time 1.0", "only one"]),
+    "both lengths": (["--depth", "4", "--total-time", "1"], ["--depth = 4", "--total-time 1.0", "only one"]),
     "missing file": (["--data", "no.npy"], ["no.npy", "no such file"]),
 }
 

@@ -30,7 +30,7 @@ RUNNING = (
     r"results are being computed for this database \(study tiny by \S+:{pid}:\w+ since \d{{4}}-.* UTC\); try again"
 )
 
-LOST = r"\neft: study 'tiny': \d of 2 records were deleted from the database while it ran \(record: .*\); .* again\n$"
+LOST = r"\neft: study = 'tiny': \d of 2 records were deleted from the database while it ran \(record: .*\); .* again\n$"
 
 
 @dataclass
