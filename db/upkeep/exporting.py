@@ -72,7 +72,7 @@ def _chosen(session: Session, study: str | None, run_ids: Sequence[int] | None) 
         wanted = {int(run_id) for run_id in run_ids}
         missing = wanted - set(session.scalars(runs.where(Run.id.in_(wanted))))
         if missing:
-            raise InputError("no such finished run", place="run_id", value=", ".join(map(str, sorted(missing))))
+            raise InputError("no such finished run", place="run_id", value=sorted(missing))
         runs = runs.where(Run.id.in_(wanted))
         studies = studies.where(Study.id.in_(sa.select(StudyRun.study_id).where(StudyRun.run_id.in_(runs))))
     configurations = sa.select(Run.configuration_id).where(Run.id.in_(runs))

@@ -46,7 +46,7 @@ def delete_runs(db: Database, run_ids: Sequence[int], *, dry_run: bool = False) 
     with _removing(db, dry_run) as (session, gone):
         missing = wanted - set(session.scalars(sa.select(Run.id).where(Run.id.in_(wanted))))
         if missing:
-            raise InputError("there is no such run", place="run_id", value=", ".join(map(str, sorted(missing))))
+            raise InputError("there is no such run", place="run_id", value=sorted(missing))
         session.execute(sa.delete(Run).where(Run.id.in_(wanted)))
     return gone
 
