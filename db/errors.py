@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy import exc
 
@@ -38,24 +40,23 @@ def problem_from(error: exc.DBAPIError, url: sa.URL) -> EnvironmentProblem:
     """Translate the driver's message into one sentence that names the database and the remedy."""
     lines = redacted(str(error.orig), url).strip().splitlines()
     said = lines[0] if lines else type(error.orig).__name__
-    low, where = f"{said} {type(error.orig).__name__}".lower(), shown(url)
+    low = f"{said} {type(error.orig).__name__}".lower()
+    at: dict[str, Any] = {"place": "database", "value": shown(url)}
     if any(words in low for words in _NO_TABLE):
-        return SchemaOutdated(f"database {where} lacks a table of this version ({said}); {UPGRADE_HINT}")
+        return SchemaOutdated(f"lacks a table of this version ({said})", **at, remedy=UPGRADE_HINT)
     if _FORBIDDEN in low:
         return DatabaseUnreachable(
-            f"database {where}: this account lacks a right ({said}); ask the database's owner for it, such as"
-            " GRANT CREATE ON SCHEMA public for `eft db upgrade`, or `eft db grant-reader` for reading"
+            f"this account lacks a right ({said})",
+            **at,
+            remedy="ask the database's owner for it, such as GRANT CREATE ON SCHEMA public for `eft db upgrade`, or"
+            " `eft db grant-reader` for reading",
         )
     if any(words in low for words in _READ_ONLY):
-        return DatabaseReadOnly(
-            f"database {where} is read-only; make it writable or set EFT_DATABASE_URL to another one"
-        )
+        return DatabaseReadOnly("is read-only", **at, remedy="make it writable or set EFT_DATABASE_URL to another one")
     if any(words in low for words in _FULL):
-        return EnvironmentProblem(f"database {where}: {said}; free some disk space, nothing was half-written")
+        return EnvironmentProblem(said, **at, remedy="free some disk space, nothing was half-written")
     if any(words in low for words in _BUSY):
-        return EnvironmentProblem(
-            f"database {where} stayed busy with another writer ({said}); try again when it is done"
-        )
+        return EnvironmentProblem(f"stayed busy with another writer ({said})", **at, remedy="try again when it is done")
     on_disk = url.get_backend_name() == "sqlite"
     check = "the file and its disk" if on_disk else "EFT_DATABASE_URL and that the server runs"
-    return DatabaseUnreachable(f"cannot use database {where}: {said}; check {check}")
+    return DatabaseUnreachable(f"cannot be used: {said}", **at, remedy=f"check {check}")

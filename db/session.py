@@ -38,26 +38,44 @@ def parse_url(url: str | sa.URL) -> sa.URL:
         parsed = sa.make_url(url)
     except exc.ArgumentError:
         raise InputError(
-            f"database url {shown(url)!r}: not an address; use sqlite:///results.db or postgresql://user@host/name"
+            "is no address",
+            place="database url",
+            value=shown(url),
+            remedy="use sqlite:///results.db or postgresql://user@host/name",
         ) from None
     except ValueError:
-        raise InputError(f"database url {shown(url)!r}: its port is no number; write it as host:5432") from None
+        raise InputError(
+            "its port is no number", place="database url", value=shown(url), remedy="write it as host:5432"
+        ) from None
     backend, _, driver = parsed.drivername.partition("+")
     if backend not in _DRIVERS:
-        raise InputError(f"database url {shown(parsed)}: {backend!r} is not supported; use sqlite or postgresql")
+        raise InputError(
+            f"{backend!r} is not supported",
+            place="database url",
+            value=shown(parsed),
+            remedy="use sqlite or postgresql",
+        )
     if driver not in ("", _DRIVERS[backend]):
         raise InputError(
-            f"database url {shown(parsed)}: the driver {driver!r} is not used here; write {backend}:// alone, "
-            f"which is {_DRIVERS[backend]}"
+            f"the driver {driver!r} is not used here",
+            place="database url",
+            value=shown(parsed),
+            remedy=f"write {backend}:// alone, which is {_DRIVERS[backend]}",
         )
     if parsed.port is not None and not 1 <= parsed.port <= 65535:
-        raise InputError(f"database url {shown(parsed)}: port {parsed.port} is none; ports are 1 to 65535")
+        raise InputError(
+            f"port {parsed.port} is none", place="database url", value=shown(parsed), remedy="ports are 1 to 65535"
+        )
     if backend == "sqlite" and (parsed.database in (None, "", ":memory:") or parsed.query):
-        raise InputError(f"database url {shown(parsed)}: name a file and nothing more, as in sqlite:///results.db")
+        raise InputError(
+            "must name a file and nothing more, as in sqlite:///results.db", place="database url", value=shown(parsed)
+        )
     if not is_host(parsed.host) or (isinstance(url, str) and is_ambiguous(url)):
         raise InputError(
-            f"database url {shown(url)}: it is not clear where the host begins; write an @ of the password as %40, "
-            "a space as %20, and / ? # as %2F %3F %23"
+            "it is not clear where the host begins",
+            place="database url",
+            value=shown(url),
+            remedy="write an @ of the password as %40, a space as %20, and / ? # as %2F %3F %23",
         )
     return parsed
 
@@ -127,8 +145,10 @@ def _postgresql_engine(url: sa.URL, mode: Mode, options: dict[str, Any]) -> sa.E
         engine = sa.create_engine(url, connect_args=connect_args, pool_pre_ping=True, **options)
     except ImportError as missing:  # the driver is not installed, or the library that it needs is missing
         raise EnvironmentProblem(
-            f"database {shown(url)} needs the Python package psycopg ({str(missing).splitlines()[0]}); "
-            "pip install 'resnet-eft[postgres]'"
+            f"needs the Python package psycopg ({str(missing).splitlines()[0]})",
+            place="database",
+            value=shown(url),
+            remedy="pip install 'resnet-eft[postgres]'",
         ) from None
     if mode == "ro":
         event.listen(engine, "begin", _lay_down_rights)
@@ -191,12 +211,17 @@ class Database:
             raise  # a violated constraint of the schema is a bug of this program, not a problem of the environment
         except exc.DataError as error:
             said = redacted(str(error.orig), self.url).strip().splitlines()[0]
-            raise InputError(f"a text or number is none that the database can hold ({said}); change it") from error
+            raise InputError(
+                f"a text or number is none that the database can hold ({said})",
+                place="database",
+                value=shown(self.url),
+                remedy="change it",
+            ) from error
         except exc.DBAPIError as error:
             raise self._problem(error) from error
 
     def _problem(self, error: exc.DBAPIError) -> EnvironmentProblem:
         path = sqlite_path(self.url)
         if path is not None and not path.exists():
-            return DatabaseMissing(f"there is no database at {path}; {UPGRADE_HINT} to create it")
+            return DatabaseMissing("there is no database yet", place=path, remedy=f"{UPGRADE_HINT} to create it")
         return problem_from(error, self.url)

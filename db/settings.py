@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from eftcore.errors import InputError
+from eftcore.errors import InputError, together
 
 
 class Settings(BaseSettings):
@@ -37,8 +38,8 @@ class Settings(BaseSettings):
             raise ValueError from error
 
 
-_REMEDIES = {
-    "home": "the ~ stands for no known user; write the folder in full",
+_MUST = {
+    "home": "must be a folder written in full, since the ~ stands for no known user",
     "patience": "must be a number of seconds, such as 300",
 }
 
@@ -48,9 +49,12 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        name = str(wrong["loc"][0])
-        raise InputError(f"EFT_{name.upper()} = {str(wrong['input'])!r}: {_REMEDIES.get(name, wrong['msg'])}") from None
+        raise together(*map(_wrong, error.errors(include_url=False))) from None
+
+
+def _wrong(item: ErrorDetails) -> InputError:
+    name = str(item["loc"][0])
+    return InputError(_MUST.get(name, item["msg"]), place=f"EFT_{name.upper()}", value=str(item["input"]))
 
 
 def data_home() -> Path:

@@ -130,7 +130,7 @@ def get_activation(name: str) -> Activation:
     'leaky_relu(slope=0.2)'
     """
     if not isinstance(name, str):
-        raise InputError(f"activation = {name!r}: must be text; known: {', '.join(activation_names())}")
+        raise InputError("must be text", value=name, remedy=f"known: {', '.join(activation_names())}")
     return _resolve(name.strip())
 
 
@@ -141,22 +141,22 @@ def _resolve(text: str) -> Activation:
     match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", text)
     family = _FAMILIES.get(match.group(1)) if match else None
     if match is None or family is None:
-        raise InputError(f"activation = {text!r}: unknown; known: {', '.join(activation_names())}")
+        raise InputError("unknown", value=text, remedy=f"known: {', '.join(activation_names())}")
     parameters, given = dict(family.defaults), set[str]()
     for part in filter(None, (piece.strip() for piece in (match.group(2) or "").split(","))):
         key, _, value = (piece.strip() for piece in part.partition("="))
         if key not in parameters:
             known = ", ".join(parameters) or "none"
-            raise InputError(f"activation = {text!r}: unknown parameter {key!r}; {match.group(1)} takes: {known}")
+            raise InputError(f"unknown parameter {key!r}", value=text, remedy=f"{match.group(1)} takes: {known}")
         if key in given:
-            raise InputError(f"activation = {text!r}: {key} is given twice; leave one out")
+            raise InputError(f"{key} is given twice", value=text, remedy="leave one out")
         given.add(key)
         try:
             parameters[key] = float(value)
         except ValueError:
-            raise InputError(f"activation = {text!r}: {key} = {value!r} is not a number") from None
+            raise InputError(f"{key} is not a number, but {value!r}", value=text) from None
         if not math.isfinite(parameters[key]):
-            raise InputError(f"activation = {text!r}: {key} = {value!r} must be finite")
+            raise InputError(f"{key} must be finite, and is {value!r}", value=text)
     canonical = _named(match.group(1), parameters, _shortest)
     return Activation(name=canonical, family=match.group(1), parameters=parameters, **family.build(**parameters))
 
@@ -212,17 +212,17 @@ def register_activation(
     >>> unregister_activation("hardtanh")
     """
     if not isinstance(name, str) or not name.isidentifier():
-        raise InputError(f"register_activation: name = {name!r}: must be an identifier such as 'my_sigma'")
+        raise InputError("must be an identifier such as 'my_sigma'", place="name", value=name)
     if name in _FAMILIES or name in _REGISTERED:
-        raise InputError(f"register_activation: name = {name!r} is taken; choose another")
+        raise InputError("is taken", place="name", value=name, remedy="choose another")
     values = np.asarray(function(_PROBES), dtype=float)
     if values.shape != _PROBES.shape or not np.isfinite(values).all():
-        raise InputError(f"register_activation: {name}: sigma must map an array to finite numbers of the same shape")
+        raise InputError("sigma must map an array to finite numbers of the same shape", place="function")
     if parity is not None:
         mirrored = np.asarray(function(-_PROBES), dtype=float) * (1 if parity == "even" else -1)
         if not np.allclose(values, mirrored, rtol=1e-9, atol=1e-12):
-            raise InputError(f"register_activation: {name}: sigma is not {parity}; leave parity out")
-    kinks = tuple(sorted({float(k) for k in kinks} | _undeclared_kinks(name, function, kinks)))
+            raise InputError(f"sigma is not {parity}", place="parity", value=parity, remedy="leave parity out")
+    kinks = tuple(sorted({float(k) for k in kinks} | _undeclared_kinks(function, kinks)))
     activation = Activation(
         name=name,
         family=name,
@@ -238,14 +238,13 @@ def register_activation(
     return activation
 
 
-def _undeclared_kinks(
-    name: str, function: Callable[[np.ndarray], np.ndarray], declared: tuple[float, ...]
-) -> set[float]:
+def _undeclared_kinks(function: Callable[[np.ndarray], np.ndarray], declared: tuple[float, ...]) -> set[float]:
     found = [kink for kink in find_kinks(function) if all(abs(kink - known) > 1e-3 for known in declared)]
     if len(found) > MANY_KINKS:
         raise InputError(
-            f"register_activation: {name}: sigma jumps or bends at {len(found)} places at least; compute it in double"
-            f" precision, or take one with at most {MANY_KINKS} kinks"
+            f"sigma jumps or bends at {len(found)} places at least",
+            place="function",
+            remedy=f"compute it in double precision, or take one with at most {MANY_KINKS} kinks",
         )
     return set(found)
 
@@ -253,7 +252,7 @@ def _undeclared_kinks(
 def unregister_activation(name: str) -> None:
     """Forget a registered activation. Raises InputError if there is none of that name."""
     if _REGISTERED.pop(name, None) is None:
-        raise InputError(f"unregister_activation: name = {name!r}: no registered activation has it")
+        raise InputError("no registered activation has it", place="name", value=name)
     _resolve.cache_clear()
 
 
@@ -316,7 +315,7 @@ def _tanh() -> dict[str, Any]:
 @_family("erf")
 def _erf(scale: float = 1.0) -> dict[str, Any]:
     if scale <= 0:
-        raise InputError(f"activation: erf(scale={scale:g}): scale must be positive")
+        raise InputError("its scale must be positive")
 
     def derivatives(x: np.ndarray) -> np.ndarray:
         y = scale * x
@@ -409,7 +408,7 @@ _family("swish")(_silu)
 @_family("softplus")
 def _softplus(beta: float = 1.0) -> dict[str, Any]:
     if beta <= 0:
-        raise InputError(f"activation: softplus(beta={beta:g}): beta must be positive")
+        raise InputError("its beta must be positive")
 
     def function(x: np.ndarray) -> np.ndarray:
         # equals ReLU to the last bit far from 0: the integrals over saturated inputs need their difference alone

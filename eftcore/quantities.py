@@ -51,7 +51,7 @@ class Quantity:
         """(value, standard error) of the quantity. Raises InputError where the result lacks either."""
         value, error = self.of(result), self.standard_error_of(result)
         if value is None or error is None:
-            raise InputError(f"{self.name}: this result has no estimate of it with a standard error")
+            raise InputError("this result has no estimate of it with a standard error", place=self.name)
         return value, error
 
     def norms(self, values: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from eftcore.activations import get_activation
-from eftcore.errors import InputError
+from eftcore.errors import InputError, input_error, within
 from eftcore.inputs.fields import Finite, Label, Whole
 from eftcore.inputs.sizes import DEEPEST, MOST_INPUTS, check_epsilon, check_inputs, check_result
 from eftcore.inputs.tables import real_table
@@ -81,35 +81,11 @@ class Spec(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise InputError(describe_validation_error(type(self).__name__, error)) from None
+            raise input_error(error, fields) from None
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the numbers, JSON-able."""
         return self.model_dump(mode="json")
-
-
-def describe_validation_error(owner: str, error: ValidationError) -> str:
-    """One line per wrong field: owner.field = value: what is wrong and what is allowed."""
-    lines = []
-    items = error.errors(include_url=False)
-    places = [tuple(item["loc"]) for item in items]
-    for item, place in zip(items, places, strict=True):
-        if item["type"] == "too_short" and any(len(p) > len(place) and p[: len(place)] == place for p in places):
-            continue  # a list counts as too short because its wrong entries were dropped
-        field = ".".join(str(part) for part in place) or owner
-        shown = repr(item.get("input"))
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown field; remove it or check its spelling"
-            lines.append(f"{owner}: {field}: {message}")
-        elif item["type"] == "missing":
-            lines.append(f"{owner}: {field}: required field is missing; add it")
-        elif not place:
-            lines.append(f"{owner}: {message}")
-        else:
-            lines.append(f"{owner}: {field} = {shown}: {message.removeprefix(f'{field} = {shown}: ')}")
-    return "\n".join(lines)
 
 
 class ResNet(Spec):
@@ -156,27 +132,36 @@ class InputKernel(Spec):
     matrix: tuple[tuple[Finite, ...], ...]
     label: Label = Field(default="", description="shown to people; not part of the identity")
 
-    @model_validator(mode="after")
-    def _symmetric_psd(self) -> InputKernel:
-        rows = self.matrix
-        if not rows or any(len(row) != len(rows) for row in rows):
-            raise ValueError("matrix must be square with at least one row; give N rows of N numbers")
+    @field_validator("matrix")
+    @classmethod
+    def _symmetric_psd(cls, rows: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+        if not rows:
+            raise InputError("has no rows", remedy="give N rows of N numbers")
+        for number, row in enumerate(rows):
+            if len(row) != len(rows):
+                raise InputError(
+                    f"has {len(row)} numbers, where a square matrix of {len(rows)} rows has {len(rows)}",
+                    place=number,
+                    value=list(row),
+                    remedy="give N rows of N numbers",
+                )
         check_inputs(len(rows))
         k = np.array(rows)
         scale = float(np.abs(k).max())
         if scale > _LARGEST:
-            raise ValueError(f"matrix has entries up to {scale:.3g}; rescale the inputs so that they stay below 1e150")
+            raise InputError(
+                f"has entries up to {scale:.3g}", remedy="rescale the inputs so that they stay below 1e150"
+            )
         skew = float(np.abs(k - k.T).max())
         if skew > SYMMETRY_RTOL * scale:
-            raise ValueError(f"matrix is not symmetric (largest |K - K^T| is {skew:.3g}); give (K + K^T) / 2")
+            raise InputError(f"is not symmetric (largest |K - K^T| is {skew:.3g})", remedy="give (K + K^T) / 2")
         lowest = float(np.linalg.eigvalsh((k + k.T) / 2)[0])
         if lowest < -PSD_RTOL * scale * len(rows):
-            raise ValueError(
-                f"matrix is not positive semi-definite (lowest eigenvalue {lowest:.6g});"
-                " a kernel is X X^T of some data X"
+            raise InputError(
+                f"is not positive semi-definite (lowest eigenvalue {lowest:.6g})",
+                remedy="take X X^T of some data X",
             )
-        object.__setattr__(self, "matrix", tuple(tuple(row) for row in ((k + k.T) / 2).tolist()))
-        return self
+        return tuple(tuple(row) for row in ((k + k.T) / 2).tolist())
 
     @classmethod
     def equicorrelated(cls, *, n_inputs: int, variance: float, correlation: float) -> InputKernel:
@@ -186,14 +171,14 @@ class InputKernel(Spec):
         ((2.0, 0.6), (0.6, 2.0))
         """
         if not _is_real(n_inputs) or not 1 <= n_inputs <= MOST_INPUTS or int(n_inputs) != n_inputs:
-            raise InputError(f"InputKernel: n_inputs = {n_inputs!r}: must be a whole number from 1 to {MOST_INPUTS}")
+            raise InputError(f"must be a whole number from 1 to {MOST_INPUTS}", place="n_inputs", value=n_inputs)
         n_inputs = int(n_inputs)
         if not (_is_real(variance) and variance >= 0):
-            raise InputError(f"InputKernel: variance = {variance!r}: must be a finite number >= 0")
+            raise InputError("must be a finite number >= 0", place="variance", value=variance)
         lowest = -1.0 / (n_inputs - 1) if n_inputs > 1 else -1.0
         if not (_is_real(correlation) and lowest - 1e-12 <= correlation <= 1.0):
             raise InputError(
-                f"InputKernel: correlation = {correlation!r}: must lie between {lowest:.6g} and 1 for {n_inputs} inputs"
+                f"must lie between {lowest:.6g} and 1 for {n_inputs} inputs", place="correlation", value=correlation
             )
         k = variance * ((1 - correlation) * np.eye(n_inputs) + correlation * np.ones((n_inputs, n_inputs)))
         np.fill_diagonal(k, variance)
@@ -202,7 +187,9 @@ class InputKernel(Spec):
     @classmethod
     def explicit(cls, matrix: Any, *, label: str = "explicit") -> InputKernel:
         """Any symmetric positive semi-definite N x N matrix."""
-        return cls(matrix=real_table(matrix, "matrix").tolist(), label=label)
+        with within("matrix"):
+            table = real_table(matrix)
+        return cls(matrix=table.tolist(), label=label)
 
     @classmethod
     def from_data(cls, data: Any, *, label: str = "data") -> InputKernel:
@@ -214,10 +201,13 @@ class InputKernel(Spec):
         >>> InputKernel.from_data([[1.0, 1.0], [1.0, -1.0]]).matrix
         ((1.0, 0.0), (0.0, 1.0))
         """
-        x = real_table(data, "data")
-        if len(x) > MOST_INPUTS:
-            raise InputError(f"data has {len(x)} rows: a kernel may have {MOST_INPUTS} inputs; choose fewer rows")
-        check_squares(x, "data")
+        with within("data"):
+            x = real_table(data)
+            if len(x) > MOST_INPUTS:
+                raise InputError(
+                    f"has {len(x)} rows: a kernel may have {MOST_INPUTS} inputs", remedy="choose fewer rows"
+                )
+            check_squares(x)
         return cls(matrix=(x @ x.T / x.shape[1]).tolist(), label=label)
 
     @property
@@ -254,7 +244,7 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_squares(x: np.ndarray, field: str) -> None:
+def check_squares(x: np.ndarray) -> None:
     """Raises InputError unless the mean square of every row of x (N, features) is zero, or within 1e-300 .. 1e150.
 
     A kernel made of squares that overflow or underflow would be infinite or zero, and scaling it would hide that.
@@ -267,8 +257,9 @@ def check_squares(x: np.ndarray, field: str) -> None:
         row = int(wrong[0])
         what = "overflow" if largest[row] > 1 else "vanish"
         raise InputError(
-            f"{field}: row {row} (from 0) has values up to {largest[row]:.3g}, whose squares {what}"
-            " in double precision; rescale the data, for example to values of order 1"
+            f"has values up to {largest[row]:.3g}, whose squares {what} in double precision",
+            place=row,
+            remedy="rescale the data, for example to values of order 1",
         )
 
 
@@ -286,7 +277,12 @@ class Numerics(Spec):
     @model_validator(mode="after")
     def _nodes_go_with_gauss_hermite(self) -> Numerics:
         if (self.quadrature == "gauss_hermite") != (self.nodes is not None):
-            raise ValueError("nodes goes with quadrature = 'gauss_hermite', and only with it; for example nodes = 32")
+            raise InputError(
+                "goes with quadrature = 'gauss_hermite', and only with it",
+                place="nodes",
+                value=self.nodes,
+                remedy="for example nodes = 32",
+            )
         return self
 
 
@@ -300,12 +296,15 @@ def default_depths(depth: int, count: int = 100) -> tuple[int, ...]:
 
 
 def check_depths(depths: Iterable[int] | None, depth: int) -> tuple[int, ...]:
-    """Recorded layers, sorted and unique; default_depths when None. Raises InputError for one outside 0 .. depth."""
+    """Recorded layers, sorted and unique; default_depths when None. Raises InputError for one outside 0 .. depth.
+
+    The error has no place: the caller knows how the layers are called.
+    """
     if depths is None:
         return default_depths(depth)
     chosen = sorted(set(depths))
     if not chosen or any(isinstance(x, bool) or int(x) != x or not 0 <= x <= depth for x in chosen):
-        raise InputError(f"depths = {list(depths)!r}: must be whole layer numbers between 0 and depth = {depth}")
+        raise InputError(f"must be whole layer numbers between 0 and depth = {depth}", value=list(depths))
     return tuple(int(layer) for layer in chosen)
 
 
@@ -329,7 +328,8 @@ class _Recorded(Spec):
 
     @model_validator(mode="after")
     def _depths_within(self) -> _Recorded:
-        depths = check_depths(self.depths, self.model.depth)
+        with within("depths"):
+            depths = check_depths(self.depths, self.model.depth)
         shape = {"depth": self.model.depth, "recorded": len(depths), "n_inputs": self.kernel.n_inputs}
         check_result(**shape, covariance=self.has_covariance)
         object.__setattr__(self, "depths", depths)
@@ -395,17 +395,29 @@ class PredictionSpec(_Recorded):
         if self.closure == "wick" and self.order is None:
             object.__setattr__(self, "order", 24)
         if self.closure != "wick" and self.order is not None:
-            raise ValueError(f"order = {self.order!r} belongs to closure = 'wick'; leave it out for {self.closure!r}")
+            raise InputError(
+                "belongs to closure = 'wick'",
+                place="order",
+                value=self.order,
+                remedy=f"leave it out for {self.closure!r}",
+            )
         if isinstance(self.order, int) and not 2 <= self.order <= 120:
-            raise ValueError(f"order = {self.order}: must lie between 2 and 120, or be 'auto'")
+            raise InputError("must lie between 2 and 120, or be 'auto'", place="order", value=self.order)
         if self.truncation is not None and self.order != "auto":
-            raise ValueError("truncation goes with order = 'auto'; leave it out otherwise")
+            raise InputError(
+                "goes with order = 'auto'", place="truncation", value=self.truncation, remedy="leave it out otherwise"
+            )
         if self.order == "auto" and self.truncation is None:
             object.__setattr__(self, "truncation", 1e-3)
         if self.closure == "particle" and (self.continuous or self.step == "euler"):
-            raise ValueError("closure = 'particle' follows the network layer by layer: leave out continuous and step")
+            raise InputError(
+                "follows the network layer by layer",
+                place="closure",
+                value=self.closure,
+                remedy="leave out continuous and step",
+            )
         if self.continuous and self.step is not None:
-            raise ValueError(f"step = {self.step!r} does not go with continuous = true; leave it out")
+            raise InputError("does not go with continuous = true", place="step", value=self.step, remedy="leave it out")
         if not self.continuous and self.step is None:
             object.__setattr__(self, "step", usual_step(self.closure))
         return self
@@ -457,7 +469,11 @@ class Precision(Spec):
     @model_validator(mode="after")
     def _one_bound(self) -> Precision:
         if (self.relative is None) == (self.absolute is None):
-            raise ValueError("give either relative (such as 0.01) or absolute, and not both")
+            raise InputError(
+                "one of two is needed",
+                place="relative",
+                remedy="give either relative (such as 0.01) or absolute, and not both",
+            )
         return self
 
     @property

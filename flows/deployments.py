@@ -61,5 +61,7 @@ def _require_own_packages() -> None:
         for beside in (Path.cwd() / name, Path.cwd() / f"{name}.py"):
             if beside.exists() and not beside.samefile(ours / name):
                 raise EnvironmentProblem(
-                    f"{beside}: Prefect would import it in place of ours; start `eft serve` in another folder"
+                    "Prefect would import it in place of ours",
+                    place=beside,
+                    remedy="start `eft serve` in another folder",
                 )

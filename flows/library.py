@@ -16,7 +16,7 @@ from db.session import Database
 from db.settings import default_url
 from db.upkeep import migrate
 from flows import launch
-from flows.study.requests import Resources, StudyRequest, checked
+from flows.study.requests import Resources, StudyRequest
 
 if TYPE_CHECKING:
     from flows.orchestration.execution import Summary
@@ -70,8 +70,8 @@ def run_study(
     Raises InputError for a wrong study or resource, EnvironmentProblem for a database, server or cluster that cannot
     be used. Tasks that failed are in ``summary.failures`` of the result.
     """
-    wanted = checked(Resources, **resources)
-    request = checked(StudyRequest, study=os.fspath(study), renew=renew)
+    wanted = Resources(**resources)
+    request = StudyRequest(study=os.fspath(study), renew=renew)
     with _database(db) as url:
         try:
             migrate.require_current(url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, runtime
 from prefect.context import TagsContext
@@ -15,6 +15,7 @@ from flows.orchestration.runners import dispatching
 from flows.study.expansion import Study
 from flows.study.requests import (
     DEFAULT,
+    Checked,
     ConfigurationRequest,
     Resources,
     StudyRequest,
@@ -33,7 +34,7 @@ class StudyFailed(EftError):
     """Some tasks of a study failed; the others are finished and recorded."""
 
     def __init__(self, summary: Summary) -> None:
-        super().__init__(f"study {summary.study!r}: {summary}")
+        super().__init__(str(summary), place="study", value=summary.study)
         self.summary = summary
 
 
@@ -42,7 +43,7 @@ class TheoremViolated(EftError):
 
 
 @flow(name="run-study", flow_run_name="{request.title}", persist_result=False)
-def run_study(request: StudyRequest, resources: Resources = DEFAULT) -> Summary:
+def run_study(request: Annotated[StudyRequest, Checked], resources: Annotated[Resources, Checked] = DEFAULT) -> Summary:
     """Run a whole study into the database that EFT_DATABASE_URL names.
 
     Raises:
@@ -53,25 +54,27 @@ def run_study(request: StudyRequest, resources: Resources = DEFAULT) -> Summary:
 
 
 @flow(name="run-configuration", flow_run_name="{request.title}", persist_result=False)
-def run_configuration(request: ConfigurationRequest, resources: Resources = DEFAULT) -> Summary:
+def run_configuration(
+    request: Annotated[ConfigurationRequest, Checked], resources: Annotated[Resources, Checked] = DEFAULT
+) -> Summary:
     """Predict, simulate and compare one configuration. As run_study."""
     return carry_out(request, resources)
 
 
 @flow(name="top-up", flow_run_name="{request.title}", persist_result=False)
-def top_up(request: TopUpRequest, resources: Resources = DEFAULT) -> Summary:
+def top_up(request: Annotated[TopUpRequest, Checked], resources: Annotated[Resources, Checked] = DEFAULT) -> Summary:
     """Make the simulations of a study larger; their finished shards are kept. As run_study."""
     return carry_out(request, resources)
 
 
 @flow(name="verify-theorems", flow_run_name="{request.title}", persist_result=False)
-def verify_theorems(request: TheoremRequest) -> list[dict[str, Any]]:
+def verify_theorems(request: Annotated[TheoremRequest, Checked]) -> list[dict[str, Any]]:
     """Check the exact statements of the theory on one network; a record for each. Raises TheoremViolated."""
     checks = tasks.verify(request.model_dump(mode="json"))
     artifacts.publish_checks(request.title, checks)
     broken = [check["name"] for check in checks if not check["passed"]]
     if broken:
-        raise TheoremViolated(f"{request.title}: does not hold: {', '.join(broken)}")
+        raise TheoremViolated(f"does not hold: {', '.join(broken)}", place=request.title)
     return checks
 
 

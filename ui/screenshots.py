@@ -85,7 +85,7 @@ def _wait_until_up(server: subprocess.Popen[str], health: str) -> None:
         except (urllib.error.URLError, TimeoutError):
             time.sleep(0.1)
     server.terminate()
-    raise EnvironmentProblem(f"the explorer did not start: {server.communicate()[0]}")
+    raise EnvironmentProblem(f"did not start ({server.communicate()[0]})", place="explorer")
 
 
 @contextmanager
@@ -95,7 +95,9 @@ def chromium() -> Iterator[Browser]:
 
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
-        raise EnvironmentProblem("no Chromium on this machine; on Debian: apt-get install chromium")
+        raise EnvironmentProblem(
+            "is not on this machine", place="Chromium", remedy="on Debian: apt-get install chromium"
+        )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser

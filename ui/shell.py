@@ -12,6 +12,7 @@ from db.session import Database, parse_url, sqlite_path
 from db.settings import default_url
 from db.upkeep.migrate import require_current
 from eftcore.errors import EftError
+from ui.notation import markdown_text
 
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 """Plotly settings of every interactive figure."""
@@ -59,6 +60,12 @@ def _database(url: str) -> Database:
     return _connected(url, path.stat().st_ino if path else 0)
 
 
+def tell(problem: EftError) -> None:
+    """Show what an error says. It may contain a path or a driver's message, which are not Markdown."""
+    for each in problem.each:
+        st.error(markdown_text(each.line))
+
+
 def open_database() -> Database:
     """The results database, read-only; on a problem the page says what to do and its script stops."""
     try:
@@ -67,8 +74,7 @@ def open_database() -> Database:
         return _database(url)
     except EftError as problem:
         st.title(_PROBLEM_TITLES.get(type(problem), "The results database cannot be used"))
-        # st.text, because a message may contain a path or a driver's message, which are not Markdown
-        st.text(str(problem))
+        tell(problem)
         st.caption("Nothing is created or changed by looking. Reload this page afterwards.")
         st.stop()
 

@@ -35,11 +35,11 @@ def export_view(db: Database, path: Path, view: str, *, formulas: bool = False) 
     """
     known = {item.name: item for item in VIEWS}
     if view not in known:
-        raise InputError(f"view = {view!r}: there is no such view; use one of {', '.join(known)}")
+        raise InputError("there is no such view", place="view", value=view, remedy=f"use one of {', '.join(known)}")
     if path.suffix not in _WRITERS:
-        raise InputError(f"export to {path}: a view is written as .csv or .parquet")
+        raise InputError("must end in .csv or .parquet, as which a view is written", place=path)
     if path.exists():
-        raise InputError(f"export to {path}: it is there already; choose another name")
+        raise InputError("is there already", place=path, remedy="choose another name")
     query = sa.select(known[view])
     schema = pa.schema([(column.name, _arrow_type(column.type)) for column in query.selected_columns])
     as_it_is = formulas or path.suffix != ".csv"
@@ -56,7 +56,9 @@ def export_view(db: Database, path: Path, view: str, *, formulas: bool = False) 
         part.replace(path)
     except OSError as error:
         said = error.strerror or error
-        raise EnvironmentProblem(f"export to {path}: {said}; choose a folder that can be written") from error
+        raise EnvironmentProblem(
+            f"cannot be written ({said})", place=path, remedy="choose a folder that can be written"
+        ) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

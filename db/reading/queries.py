@@ -268,7 +268,7 @@ def arrays(db: Database, run_id: int) -> dict[str, np.ndarray]:
     with db.reading() as session:
         run = session.get(Run, run_id)
         if run is None:
-            raise InputError(f"run_id = {run_id}: there is no such run")
+            raise InputError("there is no such run", place="run_id", value=run_id)
         epsilon = session.scalar(sa.select(v_runs.c.epsilon).where(v_runs.c.run_id == run_id))
         stored = session.scalars(sa.select(KernelTrajectory).where(KernelTrajectory.run_id == run_id)).all()
     depth = np.array(run.spec["depths"])

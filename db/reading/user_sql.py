@@ -55,11 +55,13 @@ def select(
     """
     if not _READS.match(sql):
         shown = sql.strip()[:40] or "nothing"
-        raise InputError(f"sql: only one SELECT or WITH ... SELECT is allowed, not: {shown}")
+        raise InputError(f"only one SELECT or WITH ... SELECT is allowed, not: {shown}", place="sql")
     if "\0" in sql:
-        raise InputError("sql: contains a NUL character, where PostgreSQL would stop reading; remove it")
+        raise InputError(
+            "contains a NUL character, where PostgreSQL would stop reading", place="sql", remedy="remove it"
+        )
     if max_rows is not None and max_rows < 1:
-        raise InputError(f"max_rows = {max_rows}: must be at least 1, or None for all")
+        raise InputError("must be at least 1, or None for all", place="max_rows", value=max_rows)
     reader = db if db.read_only else Database(db.url, read_only=True)
     try:
         return _run(reader, sql, params, max_rows, timeout_seconds)
@@ -92,9 +94,11 @@ def _run(
         except exc.DBAPIError as error:
             raise _refusal(error, timeout_seconds) from None
         except exc.ResourceClosedError:
-            raise InputError("sql: the statement returns no rows; only one that reads is allowed here") from None
+            raise InputError(
+                "the statement returns no rows", place="sql", remedy="only one that reads is allowed here"
+            ) from None
         except exc.StatementError as error:
-            raise InputError(f"sql: {error.orig or error}") from None
+            raise InputError(str(error.orig or error), place="sql") from None
         finally:
             if isinstance(driver, sqlite3.Connection):
                 driver.set_progress_handler(None, 0)
@@ -114,7 +118,9 @@ def _fetched(result: sa.CursorResult[Any], most: int | None) -> list[sa.Row[Any]
             raise _too_large()
         if size > LARGEST_ANSWER:
             raise InputError(
-                f"sql: the texts and blobs of the answer are more than {LARGEST_ANSWER / 1e6:g} MB; select fewer"
+                f"the texts and blobs of the answer are more than {LARGEST_ANSWER / 1e6:g} MB",
+                place="sql",
+                remedy="select fewer",
             )
         rows.append(row)
     return rows
@@ -136,10 +142,14 @@ def _refuse_more_than_results(driver: Any, sql: str, params: Mapping[str, Any] |
     account = f"{driver.info.user} has {rights[0]} on this server"
     remedy = "leave it out, or connect as an account that only reads the results (`eft db grant-reader`)"
     if found.side_effects:
-        raise InputError(f"sql: {', '.join(found.side_effects)} may have side effects, and {account}; {remedy}")
+        raise InputError(
+            f"{', '.join(found.side_effects)} may have side effects, and {account}", place="sql", remedy=remedy
+        )
     if found.secrets:
         raise InputError(
-            f"sql: {', '.join(found.secrets)} may tell what is no result but the server's own, and {account}; {remedy}"
+            f"{', '.join(found.secrets)} may tell what is no result but the server's own, and {account}",
+            place="sql",
+            remedy=remedy,
         )
 
 
@@ -150,19 +160,25 @@ def _refusal(error: exc.DBAPIError, timeout_seconds: float) -> Exception:
     said = str(error.orig).strip() or type(error.orig).__name__
     low = said.lower()
     if "interrupted" in low or "statement timeout" in low:
-        return InputError(f"sql: took longer than {timeout_seconds:g} s and was stopped; add a filter or a LIMIT")
+        return InputError(
+            f"took longer than {timeout_seconds:g} s and was stopped", place="sql", remedy="add a filter or a LIMIT"
+        )
     return _statement_error(said)
 
 
 def _too_large() -> InputError:
-    return InputError(f"sql: a value has more than {LARGEST_VALUE / 1e6:g} MB; select a part of it, as substr does")
+    return InputError(
+        f"a value has more than {LARGEST_VALUE / 1e6:g} MB",
+        place="sql",
+        remedy="select a part of it, as substr does",
+    )
 
 
 def _statement_error(said: str) -> InputError:
     said = said.strip().splitlines()[0]
     low = said.lower()
     if "not authorized" in low or "one statement" in low or "multiple commands" in low or "read-only" in low:
-        return InputError(f"sql: only one statement that reads is allowed here ({said})")
+        return InputError(f"only one statement that reads is allowed here ({said})", place="sql")
     if "too big" in low:
         return _too_large()
-    return InputError(f"sql: {said}")
+    return InputError(said, place="sql")

@@ -35,14 +35,21 @@ def canonical_component(name: str) -> str:
     """
     pairs = [_parse_pair(part.strip(), name) for part in name.split(",")]
     if len(pairs) > 2:
-        raise InputError(f"component = {name!r}: at most two pairs of inputs, as in '00,11'")
+        raise InputError(
+            "has more than two pairs of inputs", remedy="write one of V4 as '00,11'", place="component", value=name
+        )
     return ",".join(pair_name(*pair) for pair in sorted(pairs))
 
 
 def _parse_pair(text: str, whole: str) -> tuple[int, int]:
     match = _PAIR.fullmatch(text)
     if match is None:
-        raise InputError(f"component = {whole!r}: write a pair of inputs as '01' (or '3-12'), and one of V4 as '00,11'")
+        raise InputError(
+            "is no component",
+            place="component",
+            value=whole,
+            remedy="write a pair of inputs as '01' (or '3-12'), and one of V4 as '00,11'",
+        )
     a, b = sorted(int(group) for group in match.groups() if group is not None)
     return a, b
 

@@ -87,16 +87,20 @@ def provenance_fields(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """
     unknown = sorted(set(provenance) - set(PROVENANCE_KEYS))
     if unknown:
-        raise InputError(f"provenance: unknown keys {unknown}; use {', '.join(PROVENANCE_KEYS)}")
+        raise InputError(f"has unknown keys {unknown}", place="provenance", remedy=f"use {', '.join(PROVENANCE_KEYS)}")
     fields = {key: provenance.get(key) for key in PROVENANCE_KEYS}
     started = fields["started_at"]
     if isinstance(started, str):
         try:
             fields["started_at"] = datetime.fromisoformat(started)
         except ValueError:
-            raise InputError(f"provenance: started_at = {started!r}: must be an ISO time with its zone") from None
+            raise InputError(
+                "must be an ISO time with its zone", place=("provenance", "started_at"), value=started
+            ) from None
     if fields["started_at"] is not None and fields["started_at"].tzinfo is None:
-        raise InputError(f"provenance: started_at = {started!r} has no time zone; use datetime.now(UTC)")
+        raise InputError(
+            "has no time zone", place=("provenance", "started_at"), value=started, remedy="use datetime.now(UTC)"
+        )
     return fields
 
 

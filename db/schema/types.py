@@ -28,7 +28,7 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise InputError(f"time {value.isoformat()} has no time zone; use datetime.now(UTC)")
+            raise InputError("has no time zone", place="time", value=value.isoformat(), remedy="use datetime.now(UTC)")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 

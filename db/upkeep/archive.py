@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -65,6 +66,11 @@ class Moved:
     @property
     def name(self) -> str:
         return table_of(self.model).name
+
+    @property
+    def file(self) -> PurePath:
+        """The name of its file in the archive."""
+        return PurePath(f"{self.name}.parquet")
 
     @property
     def columns(self) -> list[sa.Column[Any]]:
@@ -159,13 +165,13 @@ def read_rows(archive: zipfile.ZipFile, moved: Moved, manifest: Manifest) -> Ite
     """
     format_, rows = manifest.format, manifest.rows[moved.name]
     with tempfile.TemporaryFile() as copy:  # Parquet is read from its end
-        with archive.open(f"{moved.name}.parquet") as file:
+        with archive.open(str(moved.file)) as file:
             while block := file.read(1 << 20):
                 copy.write(block)
         stored = pq.ParquetFile(copy)
         names = _todays_names(moved, stored.schema_arrow, RENAMED.get(format_, {}))
         if stored.metadata.num_rows != rows:
-            raise InputError(f"{moved.name}.parquet has {stored.metadata.num_rows} rows, its manifest says {rows}")
+            raise InputError(f"has {stored.metadata.num_rows} rows, its manifest says {rows}", place=moved.file)
         as_json = _json_columns(moved)
         for batch in stored.iter_batches(ROWS_AT_ONCE):
             found = batch.rename_columns(names).to_pylist()
@@ -183,17 +189,18 @@ def _todays_names(moved: Moved, schema: pa.Schema, renamed: Mapping[str, str]) -
     unknown = sorted(set(names) - set(types))
     if unknown:
         raise InputError(
-            f"{moved.name}.parquet has columns that this version of the program does not know"
-            f" ({', '.join(unknown)[:200]}); update the program"
+            f"has columns that this version of the program does not know ({', '.join(unknown)[:200]})",
+            place=moved.file,
+            remedy="update the program",
         )
     if len(set(names)) < len(names):
-        raise InputError(f"{moved.name}.parquet has a column twice")
+        raise InputError("has a column twice", place=moved.file)
     needed = {column.name for column in moved.columns if not column.nullable and column.server_default is None}
     if missing := sorted(needed - set(names)):
-        raise InputError(f"{moved.name}.parquet lacks {', '.join(missing)}")
+        raise InputError(f"lacks {', '.join(missing)}", place=moved.file)
     for name, kind in zip(names, schema.types, strict=True):
         if kind != types[name]:
-            raise InputError(f"{moved.name}.parquet: {name} is of type {str(kind)[:100]}, not {types[name]}")
+            raise InputError(f"is of type {str(kind)[:100]}, not {types[name]}", place=(moved.file, name))
     return names
 
 
@@ -206,22 +213,23 @@ def verified_manifest(archive: zipfile.ZipFile, size: int) -> Manifest:
     with archive.open(MANIFEST) as file:
         read = json.loads(file.read(MANIFEST_LIMIT).decode())
     if not isinstance(read, dict) or type(read.get("format")) is not int:
-        raise InputError("not an archive of `eft export`, its manifest names no format")
+        raise InputError("is not an archive of `eft export`, its manifest names no format")
     if read["format"] > FORMAT:
         raise InputError(
-            f"it has archive format {read['format']}, newer than this program's ({FORMAT}); update the program"
+            f"has archive format {read['format']}, newer than this program's ({FORMAT})", remedy="update the program"
         )
     if read["format"] not in (*RENAMED, FORMAT):
-        raise InputError(f"not an archive of `eft export`, there is no archive format {read['format']}")
+        raise InputError(f"is not an archive of `eft export`, there is no archive format {read['format']}")
     rows, sums = read.get("rows"), read.get("sha256")
     tables = [moved.name for moved in TABLES]
     if not (isinstance(rows, dict) and isinstance(sums, dict)) or not set(rows) == set(sums) == set(tables):
-        raise InputError("not an archive of `eft export`, its manifest does not list our tables")
-    for name in tables:
+        raise InputError("is not an archive of `eft export`, its manifest does not list our tables")
+    for moved in TABLES:
+        name = moved.name
         if type(rows[name]) is not int or not 0 <= rows[name] <= ROWS_LIMIT:
             raise InputError(f"its manifest says that {name} has {str(rows[name])[:50]} rows")
-        if sha256(archive, f"{name}.parquet") != sums[name]:
-            raise InputError(f"{name}.parquet is damaged (its checksum differs); copy the archive again")
+        if sha256(archive, str(moved.file)) != sums[name]:
+            raise InputError("is damaged (its checksum differs)", place=moved.file, remedy="copy the archive again")
     return Manifest(read["format"], rows)
 
 
@@ -229,17 +237,19 @@ def _check_members(archive: zipfile.ZipFile, size: int) -> None:
     """Raises InputError unless, by its directory, the zip holds exactly the expected files, once each, uncompressed."""
     members = archive.infolist()
     names = [member.filename for member in members]
-    wanted = {MANIFEST, *(f"{moved.name}.parquet" for moved in TABLES)}
+    wanted = {MANIFEST, *(str(moved.file) for moved in TABLES)}
     if missing := sorted(wanted - set(names)):
-        raise InputError(f"not an archive of `eft export`, or damaged: {missing[0]} is missing")
+        raise InputError(f"is not an archive of `eft export`, or damaged: {missing[0]} is missing")
     if len(names) > len(wanted):
         extra = next((name for name in names if name not in wanted), "a name twice")
-        raise InputError(f"not an archive of `eft export`: it holds {extra[:100]!r}")
+        raise InputError(f"is not an archive of `eft export`: it holds {extra[:100]!r}")
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise InputError(f"{member.filename} is compressed or encrypted, which `eft export` never does")
+            raise InputError(
+                "is compressed or encrypted, which `eft export` never does", place=PurePath(member.filename)
+            )
         if member.file_size != member.compress_size:
-            raise InputError(f"{member.filename} is damaged: it does not have the size that it should")
+            raise InputError("is damaged: it does not have the size that it should", place=PurePath(member.filename))
     if sum(member.file_size for member in members) > size:
         raise InputError("its files are larger than itself")
     if archive.getinfo(MANIFEST).file_size > MANIFEST_LIMIT:

@@ -85,17 +85,19 @@ class Arriving:
                 self._once(moved.model, row["digest"])
         except InputError as error:
             named = f" {row['digest'][:12]}" if isinstance(row.get("digest"), str) else ""
-            raise InputError(f"{moved.name}{named}: {str(error).splitlines()[0]}") from None
+            first = error.within(f"{moved.name}{named}")
+            first.others = ()
+            raise first from None
 
     def _once(self, model: type[Base], digest: str) -> None:
         seen = self.seen.setdefault(model, set())
         if digest in seen:
-            raise InputError("digest: is there twice")
+            raise InputError("is there twice", place="digest")
         seen.add(digest)
 
     def _study(self, row: Row) -> None:
         if not re.fullmatch(STUDY_NAME, row["name"]) or len(row["name"]) > 80:
-            raise InputError(f"name = {row['name'][:100]!r}: no study file may have such a name")
+            raise InputError("no study file may have such a name", place="name", value=row["name"])
 
     def _kernel(self, row: Row) -> None:
         kernel = InputKernel(matrix=row["matrix"], label=row["label"])
@@ -107,7 +109,7 @@ class Arriving:
         kernel = self.kernels[_known(row, "kernel_id", self.kernels)]
         if row["activation"].partition("(")[0] not in activation_names():  # registered by a user, and not known here
             if not re.fullmatch(r"\w{1,100}", row["activation"]):
-                raise InputError(f"activation = {row['activation'][:100]!r}: is no name of one")
+                raise InputError("is no name of one", place="activation", value=row["activation"])
             self.models[row["digest"]] = None
             return
         names = ("activation", "weight_variance", "bias_variance", "epsilon", "depth")
@@ -119,11 +121,16 @@ class Arriving:
     def _run(self, row: Row) -> None:
         configuration = _known(row, "configuration_id", self.models)
         if row["status"] not in ("succeeded", "failed"):
-            raise InputError(f"status = {row['status']!r}: only what is finished moves")
+            raise InputError("only what is finished moves", place="status", value=row["status"])
         newest = ALGORITHM_VERSION[row["kind"]]
         version = row["algorithm_version"]
         if not 1 <= version <= newest:
-            raise InputError(f"algorithm_version = {version}: this program knows 1 to {newest}; update the program")
+            raise InputError(
+                f"this program knows 1 to {newest}",
+                place="algorithm_version",
+                value=version,
+                remedy="update the program",
+            )
         self.runs[row["digest"]] = configuration, row["kind"], row["status"]
         known = self.models[configuration]
         if known is None:
@@ -141,7 +148,7 @@ class Arriving:
             if row["status"] == "succeeded":
                 shards = [_shard(shard) for shard in row["shards"] or ()]
                 if len(dict(shards)) < len(shards) or not shards:
-                    raise InputError("shards: must name each shard of the sample once")
+                    raise InputError("must name each shard of the sample once", place="shards")
                 _same(row, digest=sample_digest(spec, shards), samples=sum(count for _, count in shards))
         _same(row, **fields)
         assert spec.depths is not None
@@ -151,7 +158,7 @@ class Arriving:
         run = _known(row, "run_id", self.runs)
         _, _, status = self.runs[run]
         if status != "succeeded":
-            raise InputError(f"run_id = {run[:12]}: a run that failed has no trajectory")
+            raise InputError("a run that failed has no trajectory", place="run_id", value=run[:12])
         layers, entries = row["n_layers"], row["n_entries"]
         if run in self.shapes:
             layers, inputs = self.shapes[run]
@@ -159,51 +166,53 @@ class Arriving:
             _same(row, n_layers=layers, n_entries=entries)
         for name in ("data", "se"):
             if row[name] is not None and len(row[name]) != 8 * layers * entries**2:
-                raise InputError(f"{name}: has {len(row[name])} bytes, not those of {layers} x {entries} x {entries}")
+                raise InputError(
+                    f"has {len(row[name])} bytes, not those of {layers} x {entries} x {entries}", place=name
+                )
 
     def _value(self, row: Row) -> None:
         _known(row, "run_id", self.runs)
         _natural(row, "layer")
         if canonical_component(row["component"]) != row["component"]:
-            raise InputError(f"component = {row['component']!r}: is not how a component is written")
+            raise InputError("is not how a component is written", place="component", value=row["component"])
 
     def _comparison(self, row: Row) -> None:
         prediction, reference = (
             self.runs[_known(row, f"{end}_run_id", self.runs)] for end in ("prediction", "reference")
         )
         if prediction[0] != reference[0] or prediction[1] != "prediction":
-            raise InputError("it compares runs of different configurations, or no prediction")
+            raise InputError("compares runs of different configurations, or no prediction")
         if {prediction[2], reference[2]} != {"succeeded"}:
-            raise InputError("it compares a run that failed")
+            raise InputError("compares a run that failed")
 
     def _error(self, row: Row) -> None:
         _natural(row, "layer")
 
     def _window(self, row: Row) -> None:
         if not 0 < row["tolerance"] < 1:
-            raise InputError(f"tolerance = {row['tolerance']}: must lie between 0 and 1")
+            raise InputError("must lie between 0 and 1", place="tolerance", value=row["tolerance"])
         ends = [row[name] for name in ("certified_until", "refuted_from") if row[name] is not None]
         if any(end < 0 for end in ends) or ends != sorted(ends):
-            raise InputError(f"its ends {ends} are no interval of time")
+            raise InputError(f"{ends} is no interval of time", place="refuted_from")
 
 
 def _known(row: Row, name: str, there: Mapping[str, Any]) -> str:
     if row[name] not in there:
-        raise InputError(f"{name} = {row[name][:12]}: the archive has no such row")
+        raise InputError("the archive has no such row", place=name, value=row[name][:12])
     return str(row[name])
 
 
 def _natural(row: Row, name: str) -> None:
     if row[name] < 0:
-        raise InputError(f"{name} = {row[name]}: must be at least 0")
+        raise InputError("must be at least 0", place=name, value=row[name])
 
 
 def _shard(shard: Any) -> tuple[int, int]:
     if not (isinstance(shard, list) and len(shard) == 2 and all(type(part) is int for part in shard)):
-        raise InputError(f"shards: {str(shard)[:100]}: must be [index, networks]")
+        raise InputError("must be [index, networks]", place="shards", value=shard)
     index, count = shard
     if index < 0 or count < 1:
-        raise InputError(f"shards: {shard}: must be an index of at least 0 and at least one network")
+        raise InputError("must be an index of at least 0 and at least one network", place="shards", value=shard)
     return index, count
 
 
@@ -214,7 +223,7 @@ def _same(row: Row, **expected: Any) -> None:
         if isinstance(value, float) and isinstance(found, float) and math.isclose(found, value, rel_tol=1e-9):
             continue
         if found != value:
-            raise InputError(f"{name} = {str(found)[:100]}: does not follow from its spec ({str(value)[:100]})")
+            raise InputError(f"does not follow from its spec ({str(value)[:100]})", place=name, value=found)
 
 
 def _check_value(column: sa.Column[Any], value: Any, *, reference: bool) -> None:
@@ -222,37 +231,36 @@ def _check_value(column: sa.Column[Any], value: Any, *, reference: bool) -> None
     name, kind = column.name, column.type
     if value is None:
         if not column.nullable and column.server_default is None:
-            raise InputError(f"{name}: is missing")
+            raise InputError("is missing", place=name)
         return
-    shown = str(value)[:100]
     if reference:
         parts = value.split(" ") if name == "comparison_id" else [value]
         if not all(_DIGEST.fullmatch(part) for part in parts):
-            raise InputError(f"{name} = {shown!r}: is no digest")
+            raise InputError("is no digest", place=name, value=value)
     elif isinstance(kind, sa.Enum):
         if value not in kind.enums:
-            raise InputError(f"{name} = {shown!r}: must be one of {', '.join(map(str, kind.enums))}")
+            raise InputError(f"must be one of {', '.join(map(str, kind.enums))}", place=name, value=value)
     elif isinstance(kind, sa.String):
         if (name == "digest" or name.endswith("_digest")) and not _DIGEST.fullmatch(value):
-            raise InputError(f"{name} = {shown!r}: is no digest")
+            raise InputError("is no digest", place=name, value=value)
         if len(value) > (kind.length or TEXT_LIMIT) or _CONTROL.search(value):
-            raise InputError(f"{name} = {shown!r}: is too long, or holds characters that are no text")
+            raise InputError("is too long, or holds characters that are no text", place=name, value=value)
     elif isinstance(kind, sa.BigInteger | sa.Integer) and not isinstance(kind, sa.Boolean):
         bits = 63 if isinstance(kind, sa.BigInteger) else 31
         if not -(2**bits) <= value < 2**bits:
-            raise InputError(f"{name} = {shown}: is out of range")
+            raise InputError("is out of range", place=name, value=value)
     elif isinstance(kind, sa.Double):
         if not math.isfinite(value):
-            raise InputError(f"{name} = {shown}: must be finite")
+            raise InputError("must be finite", place=name, value=value)
     elif isinstance(kind, sa.JSON):
         _check_json(name, value)
     elif isinstance(kind, UTCDateTime) and not 1970 <= value.year <= 9000:
-        raise InputError(f"{name} = {shown}: is no time at which anything ran")
+        raise InputError("is no time at which anything ran", place=name, value=value)
 
 
 def _check_json(name: str, value: Any) -> None:
     if not isinstance(value, list if name in ("matrix", "shards") else dict):
-        raise InputError(f"{name} = {str(value)[:100]}: is of another kind")
+        raise InputError("is of another kind", place=name, value=value)
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -261,8 +269,8 @@ def _check_json(name: str, value: Any) -> None:
         elif isinstance(item, list):
             waiting += item
         elif isinstance(item, float) and not math.isfinite(item):
-            raise InputError(f"{name}: holds a number that is not finite")
+            raise InputError("holds a number that is not finite", place=name)
         elif isinstance(item, int) and abs(item) >= 2**63:
-            raise InputError(f"{name}: holds a number that is out of range")
+            raise InputError("holds a number that is out of range", place=name)
         elif isinstance(item, str) and _CONTROL.search(item):
-            raise InputError(f"{name}: holds characters that are no text")
+            raise InputError("holds characters that are no text", place=name)

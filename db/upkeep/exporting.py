@@ -34,7 +34,7 @@ def export_archive(
         EnvironmentProblem: the file cannot be written.
     """
     if path.exists():
-        raise InputError(f"export to {path}: it is there already; choose another name")
+        raise InputError("is there already", place=path, remedy="choose another name")
     part = path.with_name(f"{path.name}.part")
     try:
         with db.reading() as session, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
@@ -42,16 +42,17 @@ def export_archive(
             digests = _digests(session)
             counts, sums = {}, {}
             for moved in TABLES:
-                name = f"{moved.name}.parquet"
-                with archive.open(zipfile.ZipInfo(name, ZIP_DATE), "w", force_zip64=True) as file:
+                with archive.open(zipfile.ZipInfo(str(moved.file), ZIP_DATE), "w", force_zip64=True) as file:
                     counts[moved.name] = write_rows(file, moved, _rows(session, moved, chosen, digests))
             for moved in TABLES:
-                sums[moved.name] = sha256(archive, f"{moved.name}.parquet")
+                sums[moved.name] = sha256(archive, str(moved.file))
             manifest = {"format": FORMAT, "rows": counts, "sha256": sums}
             archive.writestr(zipfile.ZipInfo(MANIFEST, ZIP_DATE), json.dumps(manifest, indent=2))
         part.replace(path)
     except OSError as error:
-        raise EnvironmentProblem(f"export to {path}: {error.strerror}; choose a folder that can be written") from error
+        raise EnvironmentProblem(
+            f"cannot be written ({error.strerror})", place=path, remedy="choose a folder that can be written"
+        ) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -65,13 +66,13 @@ def _chosen(session: Session, study: str | None, run_ids: Sequence[int] | None) 
     if study is not None:
         studies = studies.where(sa.or_(Study.name == study, Study.digest == study))
         if session.scalar(studies.limit(1)) is None:
-            raise InputError(f"study = {study!r}: there is no such study in the database")
+            raise InputError("there is no such study in the database", place="study", value=study)
         runs = runs.where(Run.id.in_(sa.select(StudyRun.run_id).where(StudyRun.study_id.in_(studies))))
     if run_ids is not None:
         wanted = {int(run_id) for run_id in run_ids}
         missing = wanted - set(session.scalars(runs.where(Run.id.in_(wanted))))
         if missing:
-            raise InputError(f"run_id = {', '.join(map(str, sorted(missing)))}: no such finished run")
+            raise InputError("no such finished run", place="run_id", value=sorted(missing))
         runs = runs.where(Run.id.in_(wanted))
         studies = studies.where(Study.id.in_(sa.select(StudyRun.study_id).where(StudyRun.run_id.in_(runs))))
     configurations = sa.select(Run.configuration_id).where(Run.id.in_(runs))

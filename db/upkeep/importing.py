@@ -40,7 +40,7 @@ def import_archive(db: Database, path: Path, *, sha256: str | None = None) -> di
     """
     try:
         if not path.is_file():
-            raise InputError("there is no such file; give an archive of `eft export`")
+            raise InputError("there is no such file", remedy="give an archive of `eft export`")
         with path.open("rb") as file:
             if sha256 is not None:
                 _require_digest(file, sha256)
@@ -49,25 +49,25 @@ def import_archive(db: Database, path: Path, *, sha256: str | None = None) -> di
                 with db.session() as session:
                     return _Import(session, archive, manifest).run()
     except InputError as error:
-        raise InputError(f"import of {path}: {error}") from None
+        raise error.within(path) from None
     except EnvironmentProblem:
         raise
     except OSError as error:
-        raise InputError(f"import of {path}: {error.strerror or error}; give an archive of `eft export`") from None
+        raise InputError(error.strerror or str(error), place=path, remedy="give an archive of `eft export`") from None
     except exc.DBAPIError as error:
         said = str(error.orig).strip().splitlines() or ["refused"]
-        raise InputError(f"import of {path}: the database does not take its rows ({said[0][:200]})") from None
+        raise InputError(f"the database does not take its rows ({said[0][:200]})", place=path) from None
     except Exception as error:  # readers of zip, Parquet and JSON may raise anything for bytes that somebody chose
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"import of {path}: not an archive of `eft export`, or damaged ({said[0][:200]}); copy it again"
+            f"is not an archive of `eft export`, or damaged ({said[0][:200]})", place=path, remedy="copy it again"
         ) from None
 
 
 def _require_digest(file: BufferedReader, expected: str) -> None:
     found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.strip().lower():
-        raise InputError(f"its sha256 is {found}, not {expected[:100]}; nothing was read")
+        raise InputError(f"its sha256 is {found}, not {expected[:100]}", remedy="nothing was read")
 
 
 class _Import:
@@ -143,7 +143,9 @@ class _Import:
                 ids[row["digest"]] = row_id
         for digest, base in extended.items():
             if base is not None and base not in ids:
-                raise InputError(f"runs {digest[:12]}: extends_run_id = {base[:12]}: the archive has no such row")
+                raise InputError(
+                    "the archive has no such row", place=(f"runs {digest[:12]}", "extends_run_id"), value=base[:12]
+                )
             if base is not None and ids[digest] in new:
                 link = sa.update(Run).where(Run.id == ids[digest]).values(extends_run_id=ids[base])
                 self.session.execute(link)

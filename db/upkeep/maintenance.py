@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import exc
 
-from db.addresses import redacted
+from db.addresses import redacted, shown
 from db.errors import DatabaseMissing, problem_from
 from db.schema.models import Base
 from db.schema.views import VIEWS, by_study
@@ -106,10 +106,10 @@ def backup(path: Path, url: str | sa.URL | None = None) -> Path:
     """
     parsed = parse_url(url or default_url())
     if path.exists():
-        raise InputError(f"backup to {path}: it is there already; choose another name")
+        raise InputError("is there already", place=path, remedy="choose another name")
     source = sqlite_path(parsed)
     if source is not None and not source.exists():
-        raise DatabaseMissing(f"there is no database at {source}; nothing to back up")
+        raise DatabaseMissing("there is no database, and nothing to back up", place=source)
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,9 @@ def backup(path: Path, url: str | sa.URL | None = None) -> Path:
         part.replace(path)
     except (OSError, sqlite3.Error) as error:
         said = getattr(error, "strerror", None) or error
-        raise EnvironmentProblem(f"backup to {path}: {said}; free some space, or choose another folder") from error
+        raise EnvironmentProblem(
+            f"cannot be written ({said})", place=path, remedy="free some space, or choose another folder"
+        ) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -136,15 +138,17 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         copy.execute("PRAGMA journal_mode = DELETE")  # no write-ahead log beside the file
         found = copy.execute("PRAGMA quick_check").fetchone()[0]
     if found != "ok":
-        raise EnvironmentProblem(f"backup of {source}: the copy is not sound ({found}); run `eft db check`")
+        raise EnvironmentProblem(f"its copy is not sound ({found})", place=source, remedy="run `eft db check`")
 
 
 def _dump_postgresql(url: sa.URL, target: Path) -> None:
     program = shutil.which("pg_dump")
     if program is None:
         raise EnvironmentProblem(
-            "backup of a PostgreSQL database needs pg_dump of the server's version; install PostgreSQL's client"
-            " programs, or use `eft export`"
+            "a backup of PostgreSQL needs pg_dump of the server's version",
+            place="database",
+            value=shown(url),
+            remedy="install PostgreSQL's client programs, or use `eft export`",
         )
     password = url.query.get("password") or url.password
     without = url.set(drivername="postgresql", password=None).difference_update_query(["password"])
@@ -153,5 +157,5 @@ def _dump_postgresql(url: sa.URL, target: Path) -> None:
     arguments = [program, "--format=custom", "--no-owner", f"--file={target}", f"--dbname={address}"]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     if done.returncode:
-        said = redacted(done.stderr, url).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise EnvironmentProblem(f"backup: {'; '.join(said)}")
+        said = "; ".join(redacted(done.stderr, url).strip().splitlines()) or f"exit code {done.returncode}"
+        raise EnvironmentProblem(f"pg_dump could not copy it ({said})", place="database", value=shown(url))

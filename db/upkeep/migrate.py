@@ -82,7 +82,9 @@ def locked_connection(url: sa.URL) -> Iterator[sa.Connection]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DatabaseUnreachable(f"cannot create the folder of database {path}: {error.strerror}") from None
+            raise DatabaseUnreachable(
+                f"its folder cannot be created ({error.strerror})", place=path, remedy="choose another folder"
+            ) from None
         with suppress(OSError):  # SQLite's own error message is clearer
             path.touch(exist_ok=False)  # the umask says who may write it; SQLite would let its owner alone
     engine = make_engine(url, "rwc", foreign_keys=False)
@@ -199,7 +201,9 @@ def _known(url: str | sa.URL, revision: str) -> sa.URL:
     parsed = parse_url(url)
     known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
     if revision not in (*known, "base"):
-        raise InputError(f"revision = {revision!r}: no such revision; use {', '.join(reversed(known))} or base")
+        raise InputError(
+            "no such revision", place="revision", value=revision, remedy=f"use {', '.join(reversed(known))} or base"
+        )
     _refuse_unknown(parsed, current(parsed))
     return parsed
 
@@ -226,7 +230,7 @@ def current(url: str | sa.URL | None = None) -> str | None:
 def _peek(url: sa.URL) -> Iterator[sa.Connection]:
     path = sqlite_path(url)
     if path is not None and not path.exists():
-        raise DatabaseMissing(f"there is no database at {path}; {UPGRADE_HINT} to create it")
+        raise DatabaseMissing("there is no database yet", place=path, remedy=f"{UPGRADE_HINT} to create it")
     engine = make_engine(url, "ro")
     try:
         with engine.connect() as connection:
@@ -257,10 +261,13 @@ def require_current(url: str | sa.URL | None = None) -> None:
     found = current(parsed)
     _refuse_unknown(parsed, found)
     if found is None:
-        raise SchemaOutdated(f"database {shown(parsed)} has no tables yet; {UPGRADE_HINT}")
+        raise SchemaOutdated("has no tables yet", place="database", value=shown(parsed), remedy=UPGRADE_HINT)
     if found != head():
         raise SchemaOutdated(
-            f"database {shown(parsed)} is at revision {found}, this version needs {head()}; {UPGRADE_HINT}"
+            f"is at revision {found}, this version needs {head()}",
+            place="database",
+            value=shown(parsed),
+            remedy=UPGRADE_HINT,
         )
 
 
@@ -268,7 +275,10 @@ def _refuse_unknown(url: sa.URL, found: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if found is not None and found not in known:
         raise SchemaOutdated(
-            f"database {shown(url)} is at revision {found}, made by a newer version of this program; update the program"
+            f"is at revision {found}, made by a newer version of this program",
+            place="database",
+            value=shown(url),
+            remedy="update the program",
         )
 
 

@@ -38,15 +38,19 @@ def grant_reader(url: str | sa.URL, name: str) -> list[str]:
     """
     parsed = parse_url(url)
     if sqlite_path(parsed) is not None:
-        raise InputError(f"role = {name!r}: SQLite has no accounts; the permissions of the file say who reads it")
+        raise InputError(
+            "SQLite has no accounts", place="role", value=name, remedy="the permissions of the file say who reads it"
+        )
     engine = make_engine(parsed, "rw")
     try:
         with engine.begin() as connection:
             known = sa.text("SELECT count(*) FROM pg_catalog.pg_roles WHERE rolname = :name")
             if "\0" in name or not connection.scalar(known, {"name": name}):
                 raise InputError(
-                    f"role = {name!r}: there is no such role on this server; make it there first, as in"
-                    " CREATE ROLE reader LOGIN PASSWORD '...'"
+                    "there is no such role on this server",
+                    place="role",
+                    value=name,
+                    remedy="make it there first, as in CREATE ROLE reader LOGIN PASSWORD '...'",
                 )
             grant(connection, [name])
             powers = connection.scalars(_POWERS, {"name": name}).all()

@@ -29,7 +29,7 @@ def delete_study(db: Database, study: str, *, dry_run: bool = False) -> dict[str
     with _removing(db, dry_run) as (session, gone):
         studies = session.scalars(chosen).all()
         if not studies:
-            raise InputError(f"study = {study!r}: there is no such study in the database")
+            raise InputError("there is no such study in the database", place="study", value=study)
         theirs = sa.select(StudyRun.run_id).where(StudyRun.study_id.in_(studies))
         shared = sa.select(StudyRun.run_id).where(StudyRun.study_id.not_in(studies))
         session.execute(sa.delete(Run).where(Run.id.in_(theirs), Run.id.not_in(shared)))
@@ -46,7 +46,7 @@ def delete_runs(db: Database, run_ids: Sequence[int], *, dry_run: bool = False) 
     with _removing(db, dry_run) as (session, gone):
         missing = wanted - set(session.scalars(sa.select(Run.id).where(Run.id.in_(wanted))))
         if missing:
-            raise InputError(f"run_id = {', '.join(map(str, sorted(missing)))}: there is no such run")
+            raise InputError("there is no such run", place="run_id", value=sorted(missing))
         session.execute(sa.delete(Run).where(Run.id.in_(wanted)))
     return gone
 

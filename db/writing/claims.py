@@ -136,8 +136,9 @@ def refuse_while_at_work(session: Session) -> None:
             f"{claim.task} by {claim.holder} since {claim.claimed_at:%Y-%m-%d %H:%M:%S} UTC" for claim in first.values()
         )
         raise EnvironmentProblem(
-            f"results are being computed for this database ({who}); try again when that has ended, or, if its process"
-            f" was killed, {LEASE_SECONDS:.0f} seconds later"
+            f"results are being computed for it ({who})",
+            place="database",
+            remedy=f"try again when that has ended, or, if its process was killed, {LEASE_SECONDS:.0f} seconds later",
         )
 
 

@@ -46,7 +46,7 @@ def enter(
     The claim of a run that ended is removed first; claims are written before runs everywhere, to avoid deadlocks.
     """
     if study_id is not None and session.get(Study, study_id) is None:
-        raise InputError(f"study_id = {study_id}: there is no such study; record_study gives its id")
+        raise InputError("there is no such study", place="study_id", value=study_id, remedy="record_study gives its id")
     row["configuration_id"] = _configuration_id(session, spec.model, spec.kernel)
     register_version(session, row["kind"], row["algorithm_version"])
     if row["status"] in ("succeeded", "failed"):

@@ -127,10 +127,10 @@ def record_simulation(
     if details is not None:
         fields["details"] = plain_json(dict(details))
     if stopped_because is not None and stopped_because not in STOP_REASONS:
-        raise InputError(f"stopped_because = {stopped_because!r}: must be one of {', '.join(STOP_REASONS)}")
+        raise InputError(f"must be one of {', '.join(STOP_REASONS)}", place="stopped_because", value=stopped_because)
     named = [target.quantity for target in targets]
     if len(set(named)) < len(named) or not set(named) <= set(AIMED_AT):
-        raise InputError(f"targets for {', '.join(named)}: at most one for each of {', '.join(AIMED_AT)}")
+        raise InputError(f"must be at most one for each of {', '.join(AIMED_AT)}", place="targets", value=named)
     row = _row(sample.spec, fields, provenance)
     blobs = _blobs_and_values(sample)
     precision = [precision_row(QUANTITIES[name], sample) for name in AIMED_AT]
@@ -290,7 +290,11 @@ def _wanted_fields(spec: PredictionSpec | EnsembleSpec, digest: str | None, samp
     if isinstance(spec, PredictionSpec):
         return prediction_fields(spec)
     if digest is None or samples is None:
-        raise InputError("a simulation without results needs digest (Sample.digest of what is wanted) and samples")
+        raise InputError(
+            "a simulation without results needs digest and samples",
+            place="digest" if digest is None else "samples",
+            remedy="give Sample.digest of what is wanted, and its number of networks",
+        )
     return simulation_fields(spec, digest, samples)
 
 
@@ -321,7 +325,12 @@ def _insert_trajectories(session: Session, run_id: int, blobs: Rows, values: Row
 
 def _check_pair(session: Session, prediction_run_id: int, reference_run_id: int) -> None:
     if prediction_run_id == reference_run_id:
-        raise InputError(f"reference_run_id = {reference_run_id}: the prediction itself; compare it with another run")
+        raise InputError(
+            "is the prediction itself",
+            place="reference_run_id",
+            value=reference_run_id,
+            remedy="compare it with another run",
+        )
     wanted = {
         "prediction_run_id": (prediction_run_id, ("prediction",)),
         "reference_run_id": (reference_run_id, ("simulation", "prediction")),
@@ -331,10 +340,12 @@ def _check_pair(session: Session, prediction_run_id: int, reference_run_id: int)
         run = session.get(Run, run_id)
         if run is None or run.kind not in kinds or run.status != "succeeded":
             found = "no such run" if run is None else f"a {run.kind} with status {run.status}"
-            raise InputError(f"{name} = {run_id}: must be a {' or '.join(kinds)} that succeeded; this is {found}")
+            raise InputError(f"must be a {' or '.join(kinds)} that succeeded, and is {found}", place=name, value=run_id)
         configurations.add(run.configuration_id)
     if len(configurations) > 1:
         raise InputError(
-            f"runs {prediction_run_id} and {reference_run_id} belong to different configurations;"
-            " compare like with like"
+            f"belongs to another configuration than run {prediction_run_id}",
+            place="reference_run_id",
+            value=reference_run_id,
+            remedy="compare like with like",
         )

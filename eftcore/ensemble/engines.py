@@ -71,7 +71,7 @@ def has_triton() -> bool:
 def resolve_device(device: str) -> str:
     """The torch device "cpu" or "cuda". Raises InputError for another name, EnvironmentProblem without CUDA."""
     if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device = {device!r}: must be 'auto', 'cpu' or 'cuda'")
+        raise InputError("must be 'auto', 'cpu' or 'cuda'", place="device", value=device)
     if device == "cpu":
         return "cpu"
     import torch
@@ -79,5 +79,7 @@ def resolve_device(device: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if device == "cuda":
-        raise EnvironmentProblem("device = 'cuda': torch finds no CUDA device here; use device = 'auto' or 'cpu'")
+        raise EnvironmentProblem(
+            "torch finds no CUDA device here", place="device", value=device, remedy="use device = 'auto' or 'cpu'"
+        )
     return "cpu"

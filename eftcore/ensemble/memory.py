@@ -59,8 +59,10 @@ def explained(device: str, do: Callable[[], Made]) -> Made:
         said = str(error).splitlines()[0]
     remedy = "" if device == "cpu" else ", or device = 'cpu'"
     raise OutOfMemory(
-        f"simulate: too little memory on {device} for the fewest networks at a time ({said}); free some, or take a "
-        f"smaller width, fewer inputs, fewer recorded depths{remedy}"
+        f"too little memory for the fewest networks at a time ({said})",
+        place="device",
+        value=device,
+        remedy=f"free some, or take a smaller width, fewer inputs, fewer recorded depths{remedy}",
     )
 
 

@@ -228,11 +228,15 @@ class Sample:
             return NotImplemented
         if self.spec.digest != other.spec.digest:
             raise InputError(
-                "merge: the samples belong to different ensembles; only shards of the same ensemble add up"
+                "the samples belong to different ensembles",
+                place="samples",
+                remedy="only shards of the same ensemble add up",
             )
         common = sorted({index for index, _ in self.shards} & {index for index, _ in other.shards})
         if common:
-            raise InputError(f"merge: both samples contain shards {common}; add samples of different shards")
+            raise InputError(
+                f"both samples contain shards {common}", place="samples", remedy="add samples of different shards"
+            )
         first = self if self.shards[0] <= other.shards[0] else other
         return Sample(
             spec=first.spec,
@@ -274,7 +278,9 @@ class Sample:
             shapes |= groups
         wrong = [name for name, shape in shapes.items() if name not in arrays or arrays[name].shape != shape]
         if wrong:
-            raise InputError(f"stored sample: arrays {wrong} are missing or have another shape; simulate it again")
+            raise InputError(
+                f"arrays {wrong} are missing or have another shape", place="stored sample", remedy="simulate it again"
+            )
         leading = None
         if _LEADING + "covariance" in arrays:
             leading = LeadingOrder(arrays[_LEADING + "covariance"], arrays[_LEADING + "error"])

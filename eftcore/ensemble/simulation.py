@@ -87,9 +87,12 @@ def simulate(
         assert samples is not None
         return _simulate_shard(spec, shard, samples, place, report)
     if samples is not None or shard != 0:
+        name, value = ("shard", shard) if samples is None else ("samples", samples)
         raise InputError(
-            f"simulate: samples = {samples!r}, shard = {shard!r} do not go with precision, which chooses them; leave"
-            " them out (precision.max_samples is the cap)"
+            "does not go with precision, which chooses it",
+            place=name,
+            value=value,
+            remedy="leave it out (precision.max_samples is the cap)",
         )
     return _simulate_to(spec, precision, place, report)
 
@@ -141,7 +144,9 @@ def _add_up(spec: EnsembleSpec, shard: int, samples: int, device: str, report: C
         report(done, samples)
     if not all(np.isfinite(total).all() for total in moments.sums.values()):
         raise InputError(
-            f"simulate: a network left the range of {spec.dtype}; reduce the depth or epsilon, or use float64"
+            f"a network left the range of {spec.dtype}",
+            place="model",
+            remedy="reduce the depth or epsilon, or use float64",
         )
     return Sample(
         spec=spec,
@@ -158,4 +163,4 @@ def _no_report(done: int, total: int) -> None:
 
 def _check_count(name: str, value: int | None, lowest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
-        raise InputError(f"simulate: {name} = {value!r}: must be a whole number of at least {lowest}")
+        raise InputError(f"must be a whole number of at least {lowest}", place=name, value=value)

@@ -151,9 +151,11 @@ def check_values(activation: Activation, x: np.ndarray, values: np.ndarray) -> N
     if bad.any():
         where = float(x[np.argwhere(bad)[0][-2:][0], np.argwhere(bad)[0][-1]])
         raise InputError(
-            f"activation = {activation.name!r}: sigma or a derivative is not finite at x = {where:.6g}, within the"
-            f" {REACH:g} standard deviations that the integrals cover; define it there, or take a smaller kernel or"
-            " depth"
+            f"sigma or a derivative is not finite at x = {where:.6g}, within the {REACH:g} standard deviations that the"
+            " integrals cover",
+            place="activation",
+            value=activation.name,
+            remedy="define it there, or take a smaller kernel or depth",
         )
 
 
@@ -171,9 +173,11 @@ def check_growth(
     if lost.any():
         worst = float(deviation[lost][0]) ** 2
         raise InputError(
-            f"activation = {activation.name!r}: sigma grows so fast that the Gaussian mean of sigma^{power} at variance"
-            f" {worst:.6g} does not exist or lies beyond {REACH:g} standard deviations; take a smaller kernel, weight"
-            " variance or depth, or a sigma that grows more slowly"
+            f"sigma grows so fast that the Gaussian mean of sigma^{power} at variance {worst:.6g} does not exist or"
+            f" lies beyond {REACH:g} standard deviations",
+            place="activation",
+            value=activation.name,
+            remedy="take a smaller kernel, weight variance or depth, or a sigma that grows more slowly",
         )
 
 

@@ -24,8 +24,10 @@ class TensorGaussHermite(Expectations):
     def __post_init__(self) -> None:
         if self.activation.derivatives is None:
             raise InputError(
-                f"numerics.quadrature = 'gauss_hermite': needs a differentiable activation, not"
-                f" {self.activation.name!r}; use quadrature = 'auto'"
+                f"needs a differentiable activation, not {self.activation.name!r}",
+                place=("numerics", "quadrature"),
+                value="gauss_hermite",
+                remedy="use quadrature = 'auto'",
             )
 
     def refined(self, *, nodes: bool, terms: bool) -> None:

@@ -7,22 +7,26 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from eftcore.errors import InputError
+
 LONGEST_LABEL = 1000
 """Most characters of a label; the names of tasks contain the label."""
 
 
 def _real(value: Any) -> Any:
-    """The value. Raises ValueError for complex numbers, whose imaginary part numpy would drop, and for booleans."""
+    """The value. Raises InputError for complex numbers, whose imaginary part numpy would drop, and for booleans."""
     if isinstance(value, complex | bool | np.bool_):
-        raise ValueError(f"is {'complex' if isinstance(value, complex) else 'true or false'}; give a real number")
+        raise InputError(
+            f"is {'complex' if isinstance(value, complex) else 'true or false'}", remedy="give a real number"
+        )
     return value
 
 
 def printable(text: str) -> str:
-    """The text. Raises ValueError where it contains control characters other than tabs and ends of lines."""
+    """The text. Raises InputError where it contains control characters other than tabs and ends of lines."""
     for place, character in enumerate(text, start=1):
         if (character < " " and character not in "\t\n\r") or character == "\x7f":
-            raise ValueError(f"character {place} is the control character {character!r}; leave it out")
+            raise InputError(f"character {place} is the control character {character!r}", remedy="leave it out")
     return text
 
 

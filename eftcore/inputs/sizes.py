@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from eftcore.errors import InputError
+
 EPSILON = (1e-150, 1e150)
 """Smallest and largest epsilon, the size of the residual branch: epsilon^2, the step in t, must fit into float64."""
 
@@ -22,20 +24,22 @@ LARGEST_PATH = 8 * 10**9
 
 
 def check_epsilon(epsilon: float) -> float:
-    """epsilon, the size of the residual branch. Raises ValueError where epsilon^2 leaves the range of float64."""
+    """epsilon, the size of the residual branch. Raises InputError where epsilon^2 leaves the range of float64."""
     if not EPSILON[0] <= epsilon <= EPSILON[1]:
-        raise ValueError(f"epsilon = {epsilon}: must lie between {EPSILON[0]:g} and {EPSILON[1]:g}")
+        raise InputError(f"must lie between {EPSILON[0]:g} and {EPSILON[1]:g}", value=epsilon)
     return epsilon
 
 
 def check_inputs(n_inputs: int) -> None:
-    """Raises ValueError where there are more than MOST_INPUTS inputs."""
+    """Raises InputError where there are more than MOST_INPUTS inputs."""
     if n_inputs > MOST_INPUTS:
-        raise ValueError(f"{n_inputs} inputs are more than the {MOST_INPUTS} that a kernel may have; give fewer")
+        raise InputError(
+            f"{n_inputs} inputs are more than the {MOST_INPUTS} that a kernel may have", remedy="give fewer"
+        )
 
 
 def check_result(*, depth: int, recorded: int, n_inputs: int, covariance: bool) -> None:
-    """Raises ValueError where a result is too large for the memory or for the database.
+    """Raises InputError where a result is too large for the memory or for the database.
 
     Args:
         covariance: whether the result contains V4, by far the largest array.
@@ -43,23 +47,26 @@ def check_result(*, depth: int, recorded: int, n_inputs: int, covariance: bool) 
     >>> check_result(depth=1000, recorded=101, n_inputs=100, covariance=True)
     Traceback (most recent call last):
     ...
-    ValueError: V4 of 100 inputs at 101 recorded layers takes 20.6 GB, more than the 1 GB that ...
+    eftcore.errors.InputError: V4 of 100 inputs at 101 recorded layers takes 20.6 GB, more than the 1 GB that ...
     """
     if recorded > MOST_RECORDED:
-        raise ValueError(f"{recorded} recorded layers are more than the {MOST_RECORDED} of one result; record fewer")
+        raise InputError(
+            f"{recorded} recorded layers are more than the {MOST_RECORDED} of one result", remedy="record fewer"
+        )
     entries = n_inputs * (n_inputs + 1) // 2 if covariance else n_inputs
     size = 8 * recorded * entries**2
     if size > LARGEST_ARRAY:
-        raise ValueError(
+        raise InputError(
             f"{'V4' if covariance else 'K0'} of {n_inputs} inputs at {recorded} recorded layers takes"
-            f" {_gigabytes(size)} GB, more than the {_gigabytes(LARGEST_ARRAY)} GB that a database keeps in one value; "
-            "give fewer inputs or recorded depths"
+            f" {_gigabytes(size)} GB, more than the {_gigabytes(LARGEST_ARRAY)} GB that a database keeps in one value",
+            remedy="give fewer inputs or recorded depths",
         )
     path = 8 * (depth + 1) * n_inputs**2
     if path > LARGEST_PATH:
-        raise ValueError(
+        raise InputError(
             f"K0 of {n_inputs} inputs at {depth} layers takes {_gigabytes(path)} GB, more than the"
-            f" {_gigabytes(LARGEST_PATH)} GB that are held in memory; give fewer inputs or layers"
+            f" {_gigabytes(LARGEST_PATH)} GB that are held in memory",
+            remedy="give fewer inputs or layers",
         )
 
 

@@ -26,49 +26,50 @@ _NOT_REAL = {
 """Kinds of numpy's dtypes that are not real numbers: the name of each in a message, and the remedy."""
 
 
-def real_table(value: Any, field: str) -> np.ndarray:
+def real_table(value: Any) -> np.ndarray:
     """A non-empty two-dimensional float64 array, every entry finite, of integers, floats or booleans (0 and 1).
 
     Numbers with more digits than float64 has are rounded to the nearest one; integers above 2^53 are among these.
 
     Args:
         value: an array or nested lists; objects in them may be fractions, decimals or long integers.
-        field: what the message calls the value.
 
     Raises:
         InputError: complex numbers, dates, time spans, records, text or other objects; a masked array; not two
             dimensions; no entries; NaN, infinity, or a number beyond float64.
 
-    >>> real_table([[1, 2.5]], "data")
+    >>> real_table([[1, 2.5]])
     array([[1. , 2.5]])
-    >>> real_table([[1 + 2j]], "data")
+    >>> real_table([[1 + 2j]])
     Traceback (most recent call last):
     ...
-    eftcore.errors.InputError: data = [[(1+2j)]]: is complex; give real numbers, for example the real and ...
+    eftcore.errors.InputError: [[(1+2j)]]: is complex; give real numbers, for example the real and ...
     """
     if _is_masked(value):
         raise InputError(
-            f"{field}: is a masked array, whose masked entries have no value; fill them (array.filled(...)) or choose"
-            " rows without any"
+            "is a masked array, whose masked entries have no value",
+            remedy="fill them (array.filled(...)) or choose rows without any",
         )
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{field} = {_shown(value)}: is not a table of numbers ({error}); give equal rows") from None
+        raise InputError(f"is not a table of numbers ({error})", value=value, remedy="give equal rows") from None
     if array.dtype.kind in _NOT_REAL:
         what, remedy = _NOT_REAL[array.dtype.kind]
-        raise InputError(f"{field} = {_shown(value)}: is {what}; {remedy}")
+        raise InputError(f"is {what}", value=value, remedy=remedy)
     if array.ndim != 2 or array.size == 0:
-        raise InputError(
-            f"{field} has shape {array.shape}: must be a non-empty table of two dimensions, rows of numbers"
-        )
+        raise InputError(f"has shape {array.shape} and must be a non-empty table of two dimensions, rows of numbers")
     with np.errstate(over="ignore"):
-        real = _from_objects(array, field) if array.dtype.kind == "O" else np.array(array, dtype=np.float64)
+        real = _from_objects(array) if array.dtype.kind == "O" else np.array(array, dtype=np.float64)
     if not np.isfinite(real).all():
         row, column = np.argwhere(~np.isfinite(real))[0]
-        what = "is beyond double precision" if _is_finite(array[row, column]) else "is NaN or infinity"
+        entry = array[row, column]
+        what = "is beyond double precision" if _is_finite(entry) else "is NaN or infinity"
         raise InputError(
-            f"{field}: row {row}, column {column} (from 0) = {_shown(array[row, column])}: {what}; remove or replace it"
+            what,
+            place=(int(row), int(column)),
+            value=entry.item() if isinstance(entry, np.generic) else entry,
+            remedy="remove or replace it",
         )
     return real
 
@@ -79,12 +80,11 @@ def _is_masked(value: Any) -> bool:
     return isinstance(value, np.ma.MaskedArray)
 
 
-def _from_objects(array: np.ndarray, field: str) -> np.ndarray:
+def _from_objects(array: np.ndarray) -> np.ndarray:
     real = np.empty(array.shape)
     for place, item in np.ndenumerate(array):
         if not isinstance(item, numbers.Real | Decimal | np.bool_):
-            where = f"row {place[0]}, column {place[1]} (from 0)"
-            raise InputError(f"{field}: {where} = {_shown(item)}: is a {type(item).__name__}; give a real number")
+            raise InputError(f"is a {type(item).__name__}", place=place, value=item, remedy="give a real number")
         try:
             real[place] = float(item)
         except OverflowError:
@@ -97,9 +97,3 @@ def _is_finite(item: Any) -> bool:
     if isinstance(item, Decimal):
         return item.is_finite()
     return isinstance(item, numbers.Rational) or bool(np.isfinite(item))
-
-
-def _shown(value: Any) -> str:
-    """A value in few characters, on one line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."

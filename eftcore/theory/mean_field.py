@@ -82,16 +82,17 @@ def mean_path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanFi
     path = _path(model, kernel, engine)
     finite = np.isfinite(path.kernel).all((1, 2)) & np.isfinite(path.second_moment).all((1, 2))
     if not finite.all():
-        raise InputError(out_of_range(model, "K0", int(np.argmin(finite))))
+        raise out_of_range(model, "K0", int(np.argmin(finite)))
     return path
 
 
-def out_of_range(model: ResNet, quantity: str, layer: int) -> str:
-    """The message for a quantity that overflows at a layer."""
-    return (
-        f"model: {quantity} leaves the range of floating-point numbers by layer {layer}"
-        f" (weight_variance = {model.weight_variance:g}, epsilon = {model.epsilon:g});"
-        " take a smaller depth or weight variance"
+def out_of_range(model: ResNet, quantity: str, layer: int) -> InputError:
+    """The error for a quantity that overflows at a layer."""
+    return InputError(
+        f"{quantity} leaves the range of floating-point numbers by layer {layer}"
+        f" (weight_variance = {model.weight_variance:g}, epsilon = {model.epsilon:g})",
+        place="model",
+        remedy="take a smaller depth or weight variance",
     )
 
 
@@ -162,7 +163,7 @@ def choose_engine(
     layers = np.unique(np.linspace(0, strides, PROBES).astype(int))
     probes = path.kernel[layers[np.isfinite(path.second_moment[layers]).all((1, 2))]]
     if not len(probes):
-        raise InputError(out_of_range(model, "K0", 0))
+        raise out_of_range(model, "K0", 0)
     engine = concentrated(engine, float(probes.max()))
     while True:
         here = engine.moments(probes, order)

@@ -53,7 +53,10 @@ def sample_paths(spec: PredictionSpec, path: MeanField) -> ParticleEstimate:
     dimensions = (spec.model.depth + 1) * spec.kernel.n_inputs
     if dimensions > MAX_DIMENSIONS:
         raise InputError(
-            f"closure = 'particle': (depth + 1) * inputs = {dimensions} exceeds {MAX_DIMENSIONS}; use 'wick' instead"
+            f"(depth + 1) * inputs = {dimensions} exceeds {MAX_DIMENSIONS}",
+            place="closure",
+            value="particle",
+            remedy="use 'wick' instead",
         )
     walkers = _Walkers(spec, path)
     parts = [walkers.run(scrambling) for scrambling in range(SCRAMBLINGS)]

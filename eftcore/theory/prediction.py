@@ -84,7 +84,9 @@ def _libraries() -> ThreadpoolController:
 def predict_spec(spec: PredictionSpec) -> Theory:
     """The prediction that a spec describes; see ``predict``. Raises InputError for an older version's spec too."""
     if spec.superseded:
-        raise InputError(f"version = {spec.version}: this program has a newer algorithm only; leave version out")
+        raise InputError(
+            "this program has a newer algorithm only", place="version", value=spec.version, remedy="leave version out"
+        )
     # there are many small matrix products; several threads inside each would only wait for one another
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
     with quiet, _libraries().limit(limits=1, user_api="blas"):
@@ -157,4 +159,4 @@ def _check_finite(spec: PredictionSpec, solution: Solution) -> None:
         values = quantity.of(solution)
         if values is not None and not np.isfinite(values).all():
             bad = int(np.argmin(np.isfinite(values).all((1, 2))))
-            raise InputError(out_of_range(spec.model, quantity.name, spec.depths[bad]))
+            raise out_of_range(spec.model, quantity.name, spec.depths[bad])

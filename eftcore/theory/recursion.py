@@ -185,13 +185,15 @@ def _integrate(slope: Any, end: float, start: np.ndarray, rtol: float, atol: Any
             continue
         if not solution.success or not np.isfinite(solution.y).all():
             raise InputError(
-                f"model: the continuous equations could not be solved up to t = {end:g} ({solution.message});"
-                " take a smaller depth"
+                f"the continuous equations could not be solved up to t = {end:g} ({solution.message})",
+                place="model",
+                remedy="take a smaller depth",
             )
         return solution
     raise InputError(
-        f"model: the continuous equations up to t = {end:g} are too stiff to be solved; leave out continuous = true, or"
-        " take a smaller depth or a larger numerics.rtol"
+        f"the continuous equations up to t = {end:g} are too stiff to be solved",
+        place="model",
+        remedy="leave out continuous = true, or take a smaller depth or a larger numerics.rtol",
     )
 
 

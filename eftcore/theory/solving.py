@@ -106,9 +106,10 @@ def solve(spec: PredictionSpec) -> Solution:
         return _refined(spec)
     except np.linalg.LinAlgError:
         raise InputError(
-            f"model: integrals of {spec.model.activation!r} leave the range of floating-point numbers"
-            f" (weight_variance = {spec.model.weight_variance:g}, epsilon = {spec.model.epsilon:g}); take a smaller"
-            " kernel, depth or weight variance"
+            f"integrals of {spec.model.activation!r} leave the range of floating-point numbers"
+            f" (weight_variance = {spec.model.weight_variance:g}, epsilon = {spec.model.epsilon:g})",
+            place="model",
+            remedy="take a smaller kernel, depth or weight variance",
         ) from None
 
 
@@ -156,8 +157,9 @@ def _check_range(spec: PredictionSpec) -> None:
     variance = float(np.abs(spec.kernel.array).max())
     if spec.closure != "mean" and 0 < variance < SMALLEST:
         raise InputError(
-            f"kernel: largest variance = {variance:g}: V4, of size K^2, underflows below K = {SMALLEST:g};"
-            " rescale the inputs"
+            f"V4, of size K^2, underflows for its largest variance, {variance:g}, which is below {SMALLEST:g}",
+            place="kernel",
+            remedy="rescale the inputs",
         )
 
 

@@ -82,7 +82,7 @@ def same_law(one: Sample, other: Sample, *, level: float = LEVEL) -> TheoremChec
     True
     """
     if (one.spec.depths, one.spec.kernel.n_inputs) != (other.spec.depths, other.spec.kernel.n_inputs):
-        raise InputError("same_law: the samples record different layers or numbers of inputs")
+        raise InputError("the samples record different layers or numbers of inputs", place="other")
     scores = []
     for quantity, name in _COMPARED.items():
         (a, a_error), (b, b_error) = (_distinct(x, quantity, name) for x in (one, other))

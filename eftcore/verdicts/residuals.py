@@ -132,9 +132,11 @@ def equation_residual(
     shards = list(reference) if isinstance(reference, Sequence) else [reference]
     first = shards[0]
     if any(shard.covariance is None for shard in shards):
-        raise InputError("equation_residual: the reference has no covariance V4; use another closure")
+        raise InputError("has no covariance V4", place="reference", remedy="use another closure")
     if any(shard.spec.digest != first.spec.digest for shard in shards):
-        raise InputError("equation_residual: the shards belong to different ensembles; give shards of one ensemble")
+        raise InputError(
+            "its shards belong to different ensembles", place="reference", remedy="give shards of one ensemble"
+        )
     equation = _Equation(first, numerics, between)
     parts = [equation.parts(shard) for shard in shards]
     weights = np.array([getattr(shard, "samples", 1) for shard in shards], dtype=float)
@@ -177,7 +179,9 @@ class _Equation:
         gaps = bool((self.layers > 1).any())
         if len(self.depth) < 2 or (gaps and len(self.depth) < 3):
             raise InputError(
-                "equation_residual: record at least two consecutive layers, or three, such as depths = range(0, 81, 8)"
+                "has too few recorded layers",
+                place="reference",
+                remedy="record at least two consecutive layers, or three, such as depths = range(0, 81, 8)",
             )
         self.ends = _positions(self.depth, between)
         self.first_layers = self.depth[self.ends[:-1]]
@@ -259,7 +263,7 @@ def _positions(depth: np.ndarray, between: Sequence[int] | None) -> np.ndarray:
         return np.arange(len(depth))
     found = np.searchsorted(depth, between)
     if len(between) < 2 or (np.diff(between) <= 0).any() or not np.isin(between, depth).all():
-        raise InputError(f"between = {list(between)}: must be two or more recorded layers, ascending")
+        raise InputError("must be two or more recorded layers, ascending", place="between", value=list(between))
     return found
 
 

@@ -39,16 +39,16 @@ def compare_sources(theories: Iterable[Theory], reference: Theory | Sample) -> p
     (-0.171, 0.0)
     """
     if reference.source is None:
-        raise InputError("compare_sources: the reference has no source U1; use a sample or another closure")
+        raise InputError("has no source U1", place="reference", remedy="use a sample or another closure")
     frames = []
-    for theory in theories:
+    for number, theory in enumerate(theories):
         if (theory.spec.model, theory.spec.kernel.matrix) != (reference.spec.model, reference.spec.kernel.matrix):
-            raise InputError("compare_sources: a theory and the reference describe different networks or input kernels")
+            raise InputError("describes another network or input kernel than the reference", place=("theories", number))
         if theory.source is None:
             continue
         depth, ours, theirs = np.intersect1d(theory.depth, reference.depth, return_indices=True)
         if not len(depth):
-            raise InputError("compare_sources: a theory and the reference have no recorded layer in common")
+            raise InputError("has no recorded layer in common with the reference", place=("theories", number))
         noise = np.zeros_like(reference.source) if reference.source_se is None else reference.source_se
         model, exact = to_pairs(theory.source[ours]), to_pairs(reference.source[theirs])
         columns = {
@@ -62,7 +62,11 @@ def compare_sources(theories: Iterable[Theory], reference: Theory | Sample) -> p
         frame.insert(1, "order", pd.Series(theory.details.get("wick_order", theory.spec.order), frame.index))
         frames.append(frame)
     if not frames:
-        raise InputError("compare_sources: no theory has a source U1; the mean and source_only closures have none")
+        raise InputError(
+            "none of them has a source U1",
+            place="theories",
+            remedy="give another closure than mean and source_only",
+        )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -84,7 +88,7 @@ def sources_on(reference: Theory | Sample, *, numerics: Numerics | None = None) 
     """
     v4, k1, u1 = reference.covariance, reference.correction, reference.source
     if v4 is None or k1 is None or u1 is None:
-        raise InputError("sources_on: the reference lacks V4, K1 or U1; use a sample or another closure")
+        raise InputError("lacks V4, K1 or U1", place="reference", remedy="use a sample or another closure")
     c_w = reference.spec.model.weight_variance
     closure, at, kernel = equations_along(reference, numerics)
     linear = [closure.respond(g, k) / c_w for g, k in zip(at["chi"], to_pairs(k1), strict=True)]

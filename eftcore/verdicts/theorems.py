@@ -16,7 +16,7 @@ from scipy.stats import chi2, kstest
 
 from eftcore.activations import get_activation
 from eftcore.ensemble.simulation import simulate
-from eftcore.errors import InputError
+from eftcore.errors import InputError, within
 from eftcore.gaussian.roots import symmetric_root
 from eftcore.pairs import pair_table, to_pairs
 from eftcore.results import Theory
@@ -80,7 +80,8 @@ def block_law(
     >>> block_law(model, InputKernel.explicit([[1.0]]), width=4, samples=400).passed
     True
     """
-    depths = check_depths([1, min(_LAYERS, model.depth) if layer is None else layer], model.depth)
+    with within("layer"):
+        depths = check_depths([1, min(_LAYERS, model.depth) if layer is None else layer], model.depth)
     short = model.model_copy(update={"depth": depths[-1]})
     options: dict[str, Any] = {"width": width, "samples": samples, "seed": seed, "depths": depths}
     weights, block = (
@@ -116,7 +117,8 @@ def stochastic_recursion(
     True
     """
     spec = EnsembleSpec(model=model, kernel=_few(kernel), width=width, seed=seed)
-    stop = min(_LAYERS, model.depth - 1) if layer is None else check_depths([layer], model.depth - 1)[0]
+    with within("layer"):
+        stop = min(_LAYERS, model.depth - 1) if layer is None else check_depths([layer], model.depth - 1)[0]
     h = model.epsilon**2
     found = MeanZero()
     for phi, rng in _networks(spec, samples, stop):
@@ -151,11 +153,12 @@ def ghost_free(
     import torch
 
     EnsembleSpec(model=model, kernel=kernel, width=width)
-    count = min(4, model.depth) if layers is None else check_depths([layers], model.depth)[0]
+    with within("layers"):
+        count = min(4, model.depth) if layers is None else check_depths([layers], model.depth)[0]
     activation = get_activation(model.activation)
     if not activation.torch(torch.ones(1, dtype=torch.float64, requires_grad=True)).requires_grad:
         raise InputError(
-            f"ghost_free: torch cannot differentiate {model.activation!r}; register it with torch_function"
+            f"torch cannot differentiate {model.activation!r}", place="model", remedy="register it with torch_function"
         )
     rng = np.random.default_rng([seed, count])
     start = torch.tensor(rng.standard_normal((width, kernel.n_inputs)) @ symmetric_root(kernel.array))
@@ -241,11 +244,11 @@ def marginal_consistency(
     True
     """
     if closure == "particle":
-        raise InputError("marginal_consistency: closure = 'particle' has a sampling error; take 'wick' instead")
+        raise InputError("has a sampling error", place="closure", value=closure, remedy="take 'wick' instead")
     full = kernel.array if kernel.n_inputs > 1 else np.full((2, 2), kernel.array[0, 0])
     chosen = list(range(len(full) - 1)) if inputs is None else list(inputs)
     if not chosen or len(set(chosen)) < len(chosen) or any(not 0 <= a < kernel.n_inputs for a in chosen):
-        raise InputError(f"inputs = {chosen!r}: must be different numbers between 0 and {kernel.n_inputs - 1}")
+        raise InputError(f"must be different numbers between 0 and {kernel.n_inputs - 1}", place="inputs", value=chosen)
     part = predict(model, InputKernel.explicit(full[np.ix_(chosen, chosen)]), closure, **options)
     whole = predict(model, InputKernel.explicit(full), closure, **options)
     change = relative_change(_substituted(whole, part, chosen), _substituted(whole, whole, list(range(len(full)))))
@@ -292,7 +295,7 @@ def _few(kernel: InputKernel) -> InputKernel:
 def _networks(spec: EnsembleSpec, samples: int, stream: int) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
     """Batches of phi^0 (M, n, N), ``samples`` networks in all, each with the generator for its later layers."""
     if isinstance(samples, bool) or int(samples) != samples or samples < 2:
-        raise InputError(f"samples = {samples!r}: must be a whole number of at least 2")
+        raise InputError("must be a whole number of at least 2", place="samples", value=samples)
     width, n_inputs = spec.width, spec.kernel.n_inputs
     root = symmetric_root(spec.kernel.array)
     rng = np.random.default_rng([spec.seed, stream])

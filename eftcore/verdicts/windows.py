@@ -134,7 +134,7 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
         own = {"numerical_error": theory.numerical_error.get(quantity.name, np.nan), "confidence": CONFIDENCE}
         windows.extend({"quantity": quantity.name, **own, **validity_window(frame, tau)} for tau in tolerances)
     if not errors:
-        raise InputError("compare: the theory and the reference have no quantity in common")
+        raise InputError("has no quantity in common with the theory", place="reference")
     return Comparison(pd.concat(errors, ignore_index=True), pd.DataFrame(windows, columns=_WINDOW_COLUMNS))
 
 
@@ -254,9 +254,9 @@ def _errors(
 
 def _check_same(theory: Theory, reference: Reference, tolerances: Sequence[float]) -> None:
     if any(not 0 < tolerance < 1 for tolerance in tolerances):
-        raise InputError(f"tolerances = {list(tolerances)!r}: each must lie between 0 and 1, such as 0.05")
+        raise InputError("each must lie between 0 and 1, such as 0.05", place="tolerances", value=list(tolerances))
     other = reference.spec
     if (other.model, other.kernel.matrix) != (theory.spec.model, theory.spec.kernel.matrix):
-        raise InputError("compare: the theory and the reference describe different networks or input kernels")
+        raise InputError("describes another network or input kernel than the theory", place="reference")
     if not np.intersect1d(theory.depth, reference.depth).size:
-        raise InputError("compare: the theory and the reference have no recorded layer in common")
+        raise InputError("has no recorded layer in common with the theory", place="reference")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eftcore.errors import EftError, InputError
+from eftcore.errors import EftError, InputError, within
 from flows.cli import terminal
 from flows.cli.db_commands import db_app
 from flows.cli.options import DatabaseOption, JsonOption, YesOption, use_database
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments)
     except EftError as error:
-        print(f"eft: {error}", file=sys.stderr)
+        for each in error.each:
+            print(f"eft: {each.line}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except UnicodeEncodeError as error:
         text = error.object[max(0, error.start - 20) : error.end]
@@ -123,7 +124,9 @@ def predict(
     from flows.study.file import layers_for
 
     if depth is not None and total_time is not None:
-        raise InputError(f"--depth {depth}, --total-time {total_time}: give only one of them")
+        raise InputError(
+            f"does not go with --total-time {total_time}", place="--depth", value=depth, remedy="give only one of them"
+        )
     if depth is None:
         depth = layers_for(2.0 if total_time is None else total_time, epsilon)
     model = eft.ResNet(
@@ -136,7 +139,9 @@ def predict(
     if data is None:
         kernel = eft.InputKernel.equicorrelated(n_inputs=inputs, variance=variance, correlation=correlation)
     else:
-        kernel = eft.InputKernel.from_data(read_table(data), label=data.stem)
+        with within("--data"):
+            table = read_table(data)
+        kernel = eft.InputKernel.from_data(table, label=data.stem)
     rule: dict[str, Any] = {} if nodes is None else {"quadrature": "gauss_hermite", "nodes": nodes}
     theory = eft.predict_spec(
         eft.PredictionSpec(
@@ -202,9 +207,14 @@ def windows(
     from flows import tables
 
     if reference is not None and reference not in REFERENCE_KINDS:
-        raise InputError(f"--reference {reference}: must be simulation or theory")
+        raise InputError("must be simulation or theory", place="--reference", value=reference)
     if reference == "theory" and width is not None:
-        raise InputError(f"--width {width} goes with --reference simulation: a theory has no width; leave one out")
+        raise InputError(
+            "goes with --reference simulation, since a theory has no width",
+            place="--width",
+            value=width,
+            remedy="leave one out",
+        )
     chosen: dict[str, Any] = {"study": study, "activation": activation, "closure": closure}
     chosen |= {"quantity": quantity, "tolerance": tolerance, "width": width, "reference_kind": reference}
     database = _reading(db)
@@ -252,7 +262,9 @@ def export_(
 
         names = ", ".join(sorted(known.name for known in VIEWS))
         raise InputError(
-            f"export to {path}: say which view with --view, one of {names}; an archive of everything is a .zip"
+            "may hold any view",
+            place=path,
+            remedy=f"say which view with --view, one of {names}, or name a .zip for an archive of everything",
         )
     if view is None:
         from db.upkeep.exporting import export_archive
@@ -264,7 +276,12 @@ def export_(
     from db.reading.files import export_view
 
     if study is not None or run:
-        raise InputError("--view writes the whole view; leave out --study and --run, or filter with `eft sql`")
+        raise InputError(
+            "writes the whole view",
+            place="--view",
+            value=view,
+            remedy="leave out --study and --run, or filter with `eft sql`",
+        )
     print(f"{export_view(database, path, view, formulas=keep_formulas)} rows")
 
 
@@ -294,7 +311,7 @@ def delete(
     from db.upkeep import removal
 
     if (study is None) == (not run):
-        raise InputError("give either --study NAME or --run ID")
+        raise InputError("one of two is needed", place="--study", remedy="give either --study NAME or --run ID")
     database = _writing(db)
 
     def remove(dry_run: bool) -> dict[str, int]:

@@ -48,11 +48,11 @@ def run(
     """Run a study: predict, simulate, compare, record. What was computed before is not computed again."""
     from db.upkeep import migrate
     from flows import launch
-    from flows.study.requests import Resources, StudyRequest, checked
+    from flows.study.requests import Resources, StudyRequest
 
     given = {"device": device, "runner": runner, "workers": workers, "task_timeout": task_timeout}
-    resources = checked(Resources, **given, dask_address=dask_address)
-    request = checked(StudyRequest, study=study, renew=renew)
+    resources = Resources(**given, dask_address=dask_address)
+    request = StudyRequest(study=study, renew=renew)
     migrate.require_current(use_database(db))
     if dry_run:
         launch.dry_run(request, as_json=json)
@@ -79,15 +79,15 @@ def top_up(
     """Make the simulations of a study larger, by number or to a precision. Finished shards are kept."""
     from db.upkeep import migrate
     from flows import launch
-    from flows.study.requests import Resources, TopUpRequest, checked
+    from flows.study.requests import Resources, TopUpRequest
 
     given = {"device": device, "runner": runner, "workers": workers, "dask_address": dask_address}
-    resources = checked(Resources, **given)
+    resources = Resources(**given)
     aim = None
     if precision is not None:
         quantity, _, error = precision.partition("=")
         aim = {"quantity": quantity, "relative": error, "max_samples": max_samples}
-    request = checked(TopUpRequest, study=study, samples=samples, precision=aim, renew=renew)
+    request = TopUpRequest(study=study, samples=samples, precision=aim, renew=renew)
     migrate.require_current(use_database(db))
     _carry_out(request, lambda: launch.top_up(request, resources), as_json=json)
 

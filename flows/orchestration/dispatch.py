@@ -98,8 +98,10 @@ class Dispatcher:
         if client is not None and client.status != "running":
             address = getattr(self._runner, "address", None) or "this machine"
             raise EnvironmentProblem(
-                f"the Dask scheduler at {address} was lost during the run; start it again, and the same command goes "
-                "on from there: finished work is kept"
+                "was lost during the run",
+                place="Dask scheduler",
+                value=address,
+                remedy="start it again, and the same command goes on from there: finished work is kept",
             ) from error
 
     def _raise_if_stopped(self) -> None:

@@ -153,6 +153,8 @@ class Execution(Walk):
         lost = [node.label for node in self._records if not self.is_done(node)]
         if lost:
             raise EnvironmentProblem(
-                f"study {self.plan.name!r}: {len(lost)} of {len(self._records)} records were deleted from the database"
-                f" while it ran ({lost[0]}); what was computed is kept, the same command records it again"
+                f"{len(lost)} of {len(self._records)} records were deleted from the database while it ran ({lost[0]})",
+                place="study",
+                value=self.plan.name,
+                remedy="what was computed is kept, the same command records it again",
             )

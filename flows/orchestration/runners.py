@@ -91,7 +91,10 @@ def _dask(resources: Resources, workers: int, share: int) -> tuple[TaskRunner[An
         logging.getLogger("distributed").setLevel(logging.ERROR)
     except ModuleNotFoundError as missing:
         raise EnvironmentProblem(
-            f"runner = 'dask' needs the Python package {missing.name}; pip install 'resnet-eft[dask]'"
+            f"needs the Python package {missing.name}",
+            place="runner",
+            value="dask",
+            remedy="pip install 'resnet-eft[dask]'",
         ) from None
     if resources.dask_address is not None:
         # a scheduler that was lost and restarted does not know our tasks, so waiting for it is useless
@@ -127,18 +130,25 @@ def _cluster_threads(address: str) -> int:
             elsewhere = _without_our_home(client)
     except (OSError, ValueError) as error:
         raise EnvironmentProblem(
-            f"dask_address = {address!r}: no Dask scheduler answers there ({error}); check the address and start one "
-            "with `dask scheduler`"
+            f"no Dask scheduler answers there ({error})",
+            place="dask_address",
+            value=address,
+            remedy="check the address and start one with `dask scheduler`",
         ) from None
     if not threads:
         raise EnvironmentProblem(
-            f"dask_address = {address!r}: the scheduler has no workers; start some with `dask worker {address}`"
+            "the scheduler has no workers",
+            place="dask_address",
+            value=address,
+            remedy=f"start some with `dask worker {address}`",
         )
     if elsewhere:
         worker, home = next(iter(elsewhere.items()))
         raise EnvironmentProblem(
-            f"dask worker {worker} keeps results in {home}, which is not {data_home()} of this command, or cannot be "
-            "written there; start the workers with the same EFT_HOME, on a file system that all machines share"
+            f"keeps results in {home}, which is not {data_home()} of this command, or cannot be written there",
+            place="Dask worker",
+            value=worker,
+            remedy="start the workers with the same EFT_HOME, on a file system that all machines share",
         )
     return threads
 
@@ -154,7 +164,7 @@ def _without_our_home(client: Client) -> dict[str, str]:
         folder.mkdir(parents=True)
     except OSError as error:
         raise EnvironmentProblem(
-            f"{folder}: cannot be made ({error.strerror}); choose a folder for results with EFT_HOME=PATH"
+            f"cannot be made ({error.strerror})", place=folder, remedy="choose a folder for results with EFT_HOME=PATH"
         ) from error
     try:
         answers = client.run(_answer, folder.name)

@@ -31,7 +31,7 @@ from typing import IO
 
 from eftcore.errors import EnvironmentProblem
 from flows.orchestration import history, server_access
-from flows.orchestration.watch import answers
+from flows.orchestration.watch import SERVER, answers
 
 STARTUP_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -110,7 +110,9 @@ class LocalServer:
             if running is None:
                 running = self._start(whole=lost.whole, kept=lost.kept, port=lost.port)
             if running.port != lost.port:
-                raise EnvironmentProblem(f"the server at {lost.pages} has gone; another one is at {running.pages}")
+                raise EnvironmentProblem(
+                    "has gone", place=SERVER, value=lost.pages, remedy=f"another one is at {running.pages}"
+                )
             return running
 
     def start(self, port: int | None = None) -> Running:
@@ -180,7 +182,10 @@ class LocalServer:
             return None
         if whole and not running.whole:
             raise EnvironmentProblem(
-                "a running command has a Prefect server without pages and schedules; wait until it has ended"
+                "is that of a running command, without pages and schedules",
+                place=SERVER,
+                value=running.pages,
+                remedy="wait until it has ended",
             )
         return running
 
@@ -189,7 +194,9 @@ class LocalServer:
         with _listening(port or self._left() or (PORT if whole else 0)) as door, log.open("wb") as output:
             taken = door.getsockname()[1]
             if port is not None and taken != port:
-                raise EnvironmentProblem(f"port {port} is taken; choose another one, or leave it out")
+                raise EnvironmentProblem(
+                    "is taken", place="port", value=port, remedy="choose another one, or leave it out"
+                )
             running = Running(pid=0, port=taken, whole=whole, kept=kept, started_at=time.time())
             process = subprocess.Popen(
                 [*_COMMAND, str(self.folder), str(door.fileno()), json.dumps(asdict(running))],
@@ -206,16 +213,18 @@ class LocalServer:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise EnvironmentProblem(
-                    f"the Prefect server ended at once (exit code {process.returncode}, see {log}); "
-                    f"check that {self.prefect_home} can be written, or set PREFECT_API_URL to a running server"
+                    f"ended at once (exit code {process.returncode}, see {log})",
+                    place=SERVER,
+                    remedy=f"check that {self.prefect_home} can be written, or set PREFECT_API_URL to a running server",
                 )
             if (self.folder / "server.json").exists() and answers(running.url):
                 return running
             time.sleep(0.05)
         self._end(process.pid)
         raise EnvironmentProblem(
-            f"the Prefect server did not answer within {STARTUP_SECONDS:.0f} s; "
-            "try again, or set PREFECT_API_URL to a running server"
+            f"did not answer within {STARTUP_SECONDS:.0f} s",
+            place=SERVER,
+            remedy="try again, or set PREFECT_API_URL to a running server",
         )
 
     def _end(self, pid: int) -> None:
@@ -234,7 +243,10 @@ class LocalServer:
     def _refuse_if_used(self, running: Running) -> None:
         if self.is_used():
             raise EnvironmentProblem(
-                f"the Prefect server at {running.pages} is in use by a running command; wait until that has ended"
+                "is in use by a running command",
+                place=SERVER,
+                value=running.pages,
+                remedy="wait until that has ended",
             )
 
     def _environment(self, running: Running) -> dict[str, str]:

@@ -33,7 +33,9 @@ def private_folder(folder: Path) -> Path:
             folder.chmod(0o700)
     except OSError as error:
         raise EnvironmentProblem(
-            f"{folder}: cannot be written ({error.strerror}); choose a folder for results with EFT_HOME=PATH"
+            f"cannot be written ({error.strerror})",
+            place=folder,
+            remedy="choose a folder for results with EFT_HOME=PATH",
         ) from None
     _require_ours(folder)
     return folder
@@ -58,7 +60,9 @@ def key(folder: Path) -> str:
         _make(path)
     _require_ours(path)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise EnvironmentProblem(f"{path}: others can read the key of the Prefect server; delete it to get a new one")
+        raise EnvironmentProblem(
+            "others can read the key of the Prefect server", place=path, remedy="delete it to get a new one"
+        )
     return path.read_text().strip()
 
 
@@ -75,8 +79,9 @@ def _make(path: Path) -> None:
 def _require_ours(path: Path) -> None:
     if path.stat().st_uid != os.geteuid():
         raise EnvironmentProblem(
-            f"{path}: belongs to another user, who could make Prefect run what they like; "
-            "choose a folder for results with EFT_HOME=PATH"
+            "belongs to another user, who could make Prefect run what they like",
+            place=path,
+            remedy="choose a folder for results with EFT_HOME=PATH",
         )
 
 

@@ -164,11 +164,16 @@ def require_answer(url: str) -> None:
                 if refusal.response.status_code != httpx.codes.UNAUTHORIZED:
                     raise
                 raise EnvironmentProblem(
-                    f"PREFECT_API_URL = {shown(url)!r}: the server asks for a key; set {server_access.AUTH_STRING} to "
-                    "it (`eft server key` prints that of a server started there)"
+                    "the server asks for a key",
+                    place="PREFECT_API_URL",
+                    value=shown(url),
+                    remedy=f"set {server_access.AUTH_STRING} to it (`eft server key` prints that of a server started"
+                    " there)",
                 ) from None
     if failure is not None:
         raise EnvironmentProblem(
-            f"PREFECT_API_URL = {shown(url)!r}: does not answer ({failure or type(failure).__name__}); "
-            "start that server, or unset the variable to use a local one"
+            f"does not answer ({failure or type(failure).__name__})",
+            place="PREFECT_API_URL",
+            value=shown(url),
+            remedy="start that server, or unset the variable to use a local one",
         )

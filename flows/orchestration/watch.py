@@ -22,6 +22,10 @@ FAILURES = 3
 """Number of requests in a row without an answer after which the server counts as lost."""
 
 
+SERVER = "Prefect server"
+"""Place of an error about a Prefect server."""
+
+
 class ServerLost(EnvironmentProblem):
     """The Prefect server went away during a run and did not come back."""
 
@@ -90,7 +94,7 @@ class _Watch:
                 try:
                     self._start_again()
                 except EnvironmentProblem as problem:
-                    self._give_up(self.problem(f"and could not be started again: {problem}"))
+                    self._give_up(self.problem(f" and could not be started again ({problem})"))
                     return
                 self._say("was lost and is started again")
                 self.away, failures = False, 0
@@ -103,8 +107,10 @@ class _Watch:
 
     def problem(self, more: str = "") -> ServerLost:
         return ServerLost(
-            f"the Prefect server at {shown(self.url)} was lost {more}".rstrip()
-            + "; finished work is kept, the same command goes on from there"
+            f"was lost{more}",
+            place=SERVER,
+            value=shown(self.url),
+            remedy="finished work is kept, the same command goes on from there",
         )
 
     def _say(self, what: str) -> None:

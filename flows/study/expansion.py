@@ -16,22 +16,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from db.settings import bundled_studies
 from eftcore.ensemble.sample import Shards, sample_digest
 from eftcore.ensemble.shards import first_round, shards_of
-from eftcore.errors import InputError
+from eftcore.errors import InputError, as_written, within
 from eftcore.specs import (
     EnsembleSpec,
     InputKernel,
     Precision,
     PredictionSpec,
-    describe_validation_error,
+    ResNet,
     digest_of,
 )
 from flows.study import sizes
-from flows.study.file import StudyFile
+from flows.study.file import ModelGrid, StudyFile
 
 LARGEST_FILE = 10_000_000
 """Most bytes of a study file."""
@@ -141,7 +139,9 @@ class Study:
         Simulations never get smaller. Raises InputError where the study has no simulations.
         """
         if not self.simulations:
-            raise InputError(f"study {self.name} simulates nothing, so nothing becomes larger; give it widths")
+            raise InputError(
+                "simulates nothing, so nothing becomes larger", place="study", value=self.name, remedy="give it widths"
+            )
         simulations = {}
         for digest, item in self.simulations.items():
             networks = samples if samples is None or item.samples is None else max(samples, item.samples)
@@ -168,47 +168,51 @@ def find_study(name_or_path: str) -> Path:
     if name_or_path in bundled:
         return bundled[name_or_path]
     raise InputError(
-        f"study = {name_or_path!r}: no such file or bundled study; give a path, or one of: {', '.join(bundled)}"
+        "no such file or bundled study",
+        place="study",
+        value=name_or_path,
+        remedy=f"give a path, or one of: {', '.join(bundled)}",
     )
 
 
 def load_study(path: Path) -> Study:
     """Read, validate and expand a study file. Raises InputError naming file, field, value and remedy."""
+    with within(path):
+        return expand_study(_content(path), folder=path.parent)
+
+
+def _content(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             written = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+        raise InputError(f"cannot be read ({error.strerror})", remedy="check the path and its permissions") from None
     if len(written) > LARGEST_FILE:
-        raise InputError(f"{path}: is larger than {LARGEST_FILE / 1e6:g} MB; is it the study file that was meant?")
+        raise InputError(f"is larger than {LARGEST_FILE / 1e6:g} MB", remedy="is it the study file that was meant?")
     try:
-        content = tomllib.loads(written.decode("utf-8-sig"))
+        return tomllib.loads(written.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        raise InputError(f"is not UTF-8 text (byte {error.start})", remedy="save it as UTF-8") from None
     except RecursionError:
-        raise InputError(f"{path}: is not valid TOML (nested too deeply); correct the file there") from None
+        raise InputError("is not valid TOML (nested too deeply)", remedy="correct the file there") from None
     except ValueError as error:  # raised by the TOML parser, and by Python for a number with too many digits
-        raise InputError(f"{path}: is not valid TOML ({error}); correct the file there") from None
-    try:
-        return expand_study(content, folder=path.parent)
-    except InputError as error:
-        lines = str(error).splitlines()
-        raise InputError("\n".join(f"{path}: {line}" for line in lines)) from None
+        raise InputError(f"is not valid TOML ({error})", remedy="correct the file there") from None
 
 
 def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
     """The study described by plain values; relative paths of data files start at ``folder``."""
-    try:
-        file = StudyFile.model_validate(content)
-    except ValidationError as error:
-        raise InputError(describe_validation_error("study", error)) from None
+    file = StudyFile(**content)
     sizes.refuse_too_many_tasks(file)
-    grids = [(grid, model) for grid in file.model for model in _in_section("[model]", grid.models)]
+    grids: list[tuple[ModelGrid, ResNet]] = []
+    for number, grid in enumerate(file.model):
+        with within(*as_written(("model", number), content)):
+            grids += [(grid, model) for model in grid.models()]
     sizes.refuse_too_large(file, grids)
     kernels: dict[str, InputKernel] = {}
-    for position, section in enumerate(file.kernel, start=1):
-        for kernel in _in_section(f"[[kernel]] number {position}", lambda section=section: section.kernels(folder)):
-            kernels.setdefault(digest_of(kernel.identity()), kernel)
+    for number, section in enumerate(file.kernel):
+        with within("kernel", number):
+            for kernel in section.kernels(folder):
+                kernels.setdefault(digest_of(kernel.identity()), kernel)
 
     predictions: dict[str, PredictionSpec] = {}
     simulations: dict[str, Simulation] = {}
@@ -216,18 +220,24 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
     theory_comparisons: dict[tuple[str, str], None] = {}
     for (grid, model), kernel in itertools.product(grids, kernels.values()):
         shared = {"model": model, "kernel": kernel, "depths": file.depths_of(model)}
-        theories = [choice.spec(order, file.numerics, **shared) for choice in file.closures for order in choice.orders]
+        theories: list[PredictionSpec] = []
+        for number, choice in enumerate(file.closures):
+            with within(*as_written(("closures", number), content)):
+                theories += [choice.spec(order, file.numerics, **shared) for order in choice.orders]
         drawn = {name: getattr(file, name) for name in ("seed", "estimator", "sampler", "dtype")}
-        ensembles = [EnsembleSpec(**shared, width=width, **drawn) for width in file.widths_of(grid)]
+        with within("widths"):
+            ensembles = [EnsembleSpec(**shared, width=width, **drawn) for width in file.widths_of(grid)]
         samples = grid.samples or file.samples
         predictions.update((theory.digest, theory) for theory in theories)
         if file.reference is not None:
-            reference = file.reference.spec(file.reference.order, file.numerics, **shared)
+            with within("reference"):
+                reference = file.reference.spec(file.reference.order, file.numerics, **shared)
             judged = [theory.digest for theory in theories if theory.digest != reference.digest]
             if not judged and not ensembles:
                 raise InputError(
-                    "study: closures: the reference is the only theory, so that there is nothing to compare;"
-                    " add a closure, such as 'g_only'"
+                    "the reference is the only theory, so that there is nothing to compare",
+                    place="closures",
+                    remedy="add a closure, such as 'g_only'",
                 )
             predictions[reference.digest] = reference
             theory_comparisons.update(dict.fromkeys((digest, reference.digest) for digest in judged))
@@ -245,10 +255,3 @@ def expand_study(content: dict[str, Any], *, folder: Path = Path()) -> Study:
         tolerances=file.tolerances,
         spec=file.model_dump(mode="json", exclude_none=True),
     )
-
-
-def _in_section(section: str, expand: Any) -> Any:
-    try:
-        return expand()
-    except InputError as error:
-        raise InputError("\n".join(f"{section} {line}" for line in str(error).splitlines())) from None

@@ -8,16 +8,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from eftcore.errors import InputError
+from eftcore.errors import InputError, within
 from eftcore.inputs.sizes import DEEPEST, MOST_RECORDED, check_epsilon
-from eftcore.specs import STUDY_NAME, Closure, Numerics, Precision, PredictionSpec, ResNet, default_depths
-from flows.study.kernels import KernelSection, Number, Numbers, Section, Text, Texts, Whole, Wholes, as_tuple
+from eftcore.specs import (
+    STUDY_NAME,
+    Closure,
+    Numerics,
+    Precision,
+    PredictionSpec,
+    ResNet,
+    Spec,
+    check_depths,
+    default_depths,
+)
+from flows.study.kernels import KernelSection, Number, Numbers, Text, Texts, Whole, Wholes, as_tuple
 
 Widths = Annotated[tuple[Annotated[Whole, Field(ge=1, le=1_000_000)], ...], BeforeValidator(as_tuple)]
 """Widths to simulate; the list may be empty."""
 
 
-class ModelGrid(Section):
+class ModelGrid(Spec):
     """``[model]``: fields of eftcore.ResNet, each one value or a list; depth or total_time (T = epsilon^2 depth).
 
     Several ``[[model]]`` sections may follow each other; the study is the union of their grids. Each section may have
@@ -36,7 +46,11 @@ class ModelGrid(Section):
     @model_validator(mode="after")
     def _one_length(self) -> ModelGrid:
         if (self.depth is None) == (self.total_time is None):
-            raise ValueError("give either depth (layers) or total_time (T = epsilon^2 depth), and not both")
+            raise InputError(
+                "one of two is needed",
+                place="depth",
+                remedy="give either depth (layers) or total_time (T = epsilon^2 depth), and not both",
+            )
         return self
 
     @property
@@ -65,7 +79,7 @@ class ModelGrid(Section):
         )
 
 
-class TheoryChoice(Section):
+class TheoryChoice(Spec):
     """A closure with fields of eftcore.PredictionSpec."""
 
     name: Closure
@@ -84,7 +98,9 @@ class TheoryChoice(Section):
     @model_validator(mode="after")
     def _one_order_at_least_can_be_raised(self) -> TheoryChoice:
         if self.truncation is not None and "auto" not in self.orders:
-            raise ValueError("truncation goes with order = 'auto'; leave it out otherwise")
+            raise InputError(
+                "goes with order = 'auto'", place="truncation", value=self.truncation, remedy="leave it out otherwise"
+            )
         return self
 
     def spec(self, order: int | Literal["auto"] | None, usual: Numerics, **configuration: Any) -> PredictionSpec:
@@ -124,7 +140,7 @@ def _named(choice: Any) -> Any:
     return {"name": choice} if isinstance(choice, str) else choice
 
 
-class StudyFile(Section):
+class StudyFile(Spec):
     """Everything that a study file may say."""
 
     name: Annotated[Text, Field(pattern=rf"^{STUDY_NAME}$", max_length=80)]
@@ -155,14 +171,20 @@ class StudyFile(Section):
     def _some_layers(cls, value: Any) -> Any:
         many = isinstance(value, int) and (isinstance(value, bool) or not 1 <= value <= MOST_RECORDED)
         if many or value in ([], ()):
-            raise ValueError(f"give about how many layers, 1 to {MOST_RECORDED}, or a list of them, such as [0, 100]")
+            raise InputError(
+                "names no layers",
+                remedy=f"give about how many layers, 1 to {MOST_RECORDED}, or a list of them, such as [0, 100]",
+            )
         return value
 
     @field_validator("kernel", mode="before")
     @classmethod
     def _several_kernels(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            raise ValueError("there may be several kernels: write [[kernel]], with two brackets, in place of [kernel]")
+            raise InputError(
+                "must be a list, since there may be several kernels",
+                remedy="write [[kernel]], with two brackets, in place of [kernel]",
+            )
         return value
 
     @model_validator(mode="after")
@@ -170,11 +192,16 @@ class StudyFile(Section):
         simulated = [bool(self.widths_of(grid)) for grid in self.model]
         given = (self.samples is not None) + (self.precision is not None)
         if given > 1 or (any(simulated) and not given):
-            raise ValueError("give either samples (networks) or a [precision] section, and not both")
+            raise InputError(
+                "one of two is needed",
+                place="samples",
+                remedy="give either samples (networks) or a [precision] section, and not both",
+            )
         if self.reference is None and not all(simulated):
-            raise ValueError(
-                f"[model] number {simulated.index(False) + 1} has no widths and there is no reference, so that nothing "
-                "judges its closures; give widths, such as [64], or reference = { name = 'wick', order = 'auto' }"
+            raise InputError(
+                "has no widths and there is no reference, so that nothing judges its closures",
+                place=("model", simulated.index(False)) if len(self.model) > 1 else "model",
+                remedy="give widths, such as [64], or reference = { name = 'wick', order = 'auto' }",
             )
         return self
 
@@ -190,7 +217,8 @@ class StudyFile(Section):
         """Recorded layers: the list ``recorded_depths``, or about that many evenly spaced layers if it is a number."""
         if isinstance(self.recorded_depths, int):
             return default_depths(model.depth, self.recorded_depths)
-        return self.recorded_depths
+        with within("recorded_depths"):
+            return check_depths(self.recorded_depths, model.depth)
 
 
 def layers_for(total_time: float, epsilon: float) -> int:
@@ -200,21 +228,24 @@ def layers_for(total_time: float, epsilon: float) -> int:
     200
     """
     if not epsilon > 0 or not total_time > 0:
-        raise InputError(f"total_time = {total_time}, epsilon = {epsilon}: both must be greater than 0")
-    try:
+        place, value = ("total_time", total_time) if epsilon > 0 else ("epsilon", epsilon)
+        raise InputError("must be greater than 0", place=place, value=value)
+    with within("epsilon"):
         check_epsilon(epsilon)
-    except ValueError as error:
-        raise InputError(str(error)) from None
     layers = total_time / epsilon**2
     if not layers <= DEEPEST:
         raise InputError(
-            f"total_time = {total_time}: with epsilon = {epsilon} it takes {layers:.3g} layers, more than the {DEEPEST}"
-            " of a network; give a shorter time or a larger epsilon"
+            f"with epsilon = {epsilon} it takes {layers:.3g} layers, more than the {DEEPEST} of a network",
+            place="total_time",
+            value=total_time,
+            remedy="give a shorter time or a larger epsilon",
         )
     whole = max(1, round(layers))
     if abs(layers - whole) > 1e-9 * whole:
         raise InputError(
-            f"total_time = {total_time}: with epsilon = {epsilon} it takes {layers:.6g} layers, which must be whole; "
-            f"the nearest is total_time = {whole * epsilon**2:.12g}, or give depth"
+            f"with epsilon = {epsilon} it takes {layers:.6g} layers, which must be whole",
+            place="total_time",
+            value=total_time,
+            remedy=f"the nearest is total_time = {whole * epsilon**2:.12g}, or give depth",
         )
     return whole

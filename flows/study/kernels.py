@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from eftcore.errors import InputError
+from eftcore.errors import InputError, Part, within
 from eftcore.inputs.fields import LONGEST_LABEL, printable
 from eftcore.inputs.files import read_table
 from eftcore.inputs.sizes import MOST_INPUTS
-from eftcore.specs import InputKernel, check_squares
+from eftcore.specs import InputKernel, Spec, check_squares
 
 
 def as_tuple(value: Any) -> Any:
@@ -39,13 +39,7 @@ Texts = Annotated[tuple[Text, ...], *_grid]
 """One value, or a list of values that makes a grid."""
 
 
-class Section(BaseModel):
-    """A table of a study file: frozen, unknown fields refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Equicorrelated(Section):
+class Equicorrelated(Spec):
     """variance [(1 - correlation) I + correlation 1 1^T]; every field may be a list."""
 
     kind: Literal["equicorrelated"]
@@ -66,7 +60,7 @@ class Equicorrelated(Section):
         )
 
 
-class Explicit(Section):
+class Explicit(Spec):
     """A matrix written out in the study file."""
 
     kind: Literal["explicit"]
@@ -79,20 +73,23 @@ class Explicit(Section):
 
     def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
         """The matrix as a kernel."""
-        return (InputKernel.explicit(_rectangular(self.matrix), label=self.label),)
+        return (InputKernel(matrix=[list(row) for row in self.matrix], label=self.label),)
 
 
-class _RealInputs(Section):
+class _RealInputs(Spec):
     """Inputs x_a with p features give K_ab = x_a . x_b / p; ``variance`` scales it to that mean diagonal."""
 
     variance: Annotated[Number, Field(gt=0)] | None = None
 
-    def _kernel(self, rows: np.ndarray, label: str) -> InputKernel:
-        check_squares(rows, label)
+    def _kernel(self, rows: np.ndarray, label: str, *origin: Part) -> InputKernel:
+        with within(*origin):
+            check_squares(rows)
         if self.variance is not None:
             size = float(np.mean(rows**2))
             if size == 0:
-                raise InputError(f"{label}: variance = {self.variance}: every input is zero; choose other inputs")
+                raise InputError(
+                    "every input is zero", place="variance", value=self.variance, remedy="choose other inputs"
+                )
             rows = rows * np.sqrt(self.variance / size)
             label = f"{label}, K={self.variance:g}"
         return InputKernel.from_data(rows, label=label)
@@ -112,7 +109,11 @@ class Digits(_RealInputs):
     @model_validator(mode="after")
     def _one_choice(self) -> Digits:
         if (self.classes is None) == (self.indices is None):
-            raise ValueError("give either classes (such as [0, 1, 8]) or indices (such as [10, 42])")
+            raise InputError(
+                "one of two is needed",
+                place="classes",
+                remedy="give either classes (such as [0, 1, 8]) or indices (such as [10, 42])",
+            )
         return self
 
     def inputs(self) -> Counter[int]:
@@ -134,11 +135,13 @@ class Digits(_RealInputs):
             if -1 in chosen:
                 short = self.classes[chosen.index(-1)]
                 raise InputError(
-                    f"classes: {short} stands there {self.classes.count(short)} times, and there are"
-                    f" {np.count_nonzero(classes == short)} images of it; name it less often"
+                    f"{short} stands there {self.classes.count(short)} times, and there are"
+                    f" {np.count_nonzero(classes == short)} images of it",
+                    place="classes",
+                    remedy="name it less often",
                 )
             label = _listed("digits", self.classes)
-        return (self._kernel(images[chosen] / 16.0, label),)
+        return (self._kernel(images[chosen] / 16.0, label, "indices" if self.classes is None else "classes"),)
 
 
 class DataFile(_RealInputs):
@@ -158,13 +161,20 @@ class DataFile(_RealInputs):
 
     def kernels(self, folder: Path) -> tuple[InputKernel, ...]:
         """One kernel of the chosen rows. Raises InputError where the file is not a table (eftcore.inputs.files)."""
-        data = read_table(folder / self.path)
+        path = folder / self.path
+        with within("path"):
+            data = read_table(path)
         if self.rows is not None:
             outside = [row for row in self.rows if not 0 <= row < len(data)]
             if outside:
-                raise InputError(f"rows = {outside[0]}: {self.path} has rows 0 to {len(data) - 1}; choose among these")
+                raise InputError(
+                    f"{self.path} has rows 0 to {len(data) - 1}",
+                    place=("rows", self.rows.index(outside[0])),
+                    value=outside[0],
+                    remedy="choose among these",
+                )
             data = data[list(self.rows)]
-        return (self._kernel(data, self.label or Path(self.path).stem),)
+        return (self._kernel(data, self.label or path.stem, "path", path),)
 
 
 def _listed(what: str, chosen: Sequence[int]) -> str:
@@ -174,19 +184,20 @@ def _listed(what: str, chosen: Sequence[int]) -> str:
     return f"{what} {named}" + (f" and {len(chosen) - most} more" if len(chosen) > most else "")
 
 
+_KINDS = ("equicorrelated", "explicit", "digits", "file")
+
+
 def _has_kind(section: Any) -> Any:
-    if isinstance(section, dict) and "kind" not in section:
-        raise ValueError("kind is missing; add kind = 'equicorrelated', 'explicit', 'digits' or 'file'")
+    if isinstance(section, dict) and section.get("kind") not in _KINDS:
+        raise InputError(
+            "unknown kind" if "kind" in section else "required field is missing",
+            place="kind",
+            value=section.get("kind", ...),
+            remedy=f"give one of {', '.join(map(repr, _KINDS))}",
+        )
     return section
 
 
 KernelSection = Annotated[
     Equicorrelated | Explicit | Digits | DataFile, Field(discriminator="kind"), BeforeValidator(_has_kind)
 ]
-
-
-def _rectangular(matrix: tuple[tuple[float, ...], ...]) -> list[list[float]]:
-    if any(len(row) != len(matrix) for row in matrix):
-        lengths = [len(row) for row in matrix]
-        raise InputError(f"matrix: {len(matrix)} rows of lengths {lengths}: must be square; give N rows of N numbers")
-    return [list(row) for row in matrix]

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from eftcore.activations import activation_names
-from eftcore.errors import InputError
-from eftcore.specs import Closure, InputKernel, Precision, ResNet, describe_validation_error, digest_of
+from eftcore.errors import InputError, input_error
+from eftcore.specs import Closure, InputKernel, Precision, ResNet, Spec, digest_of
 from flows.study.expansion import Study, expand_study, find_study, load_study
 from flows.study.file import layers_for
-from flows.study.kernels import Number, Section, Whole
+from flows.study.kernels import Number, Whole
 
 
-class Resources(Section):
+def _told(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(given)
+    except ValidationError as error:
+        told = [PydanticCustomError("input", "{line}", {"line": each.line}) for each in input_error(error, given).each]
+        lines = [InitErrorDetails(type=each, input=given) for each in told]
+        raise ValidationError.from_exception_data("request", lines) from None
+
+
+Checked = WrapValidator(_told)
+"""Annotation of a flow's parameter: Prefect then says in our words, and not in pydantic's, what is wrong with it."""
+
+
+class Resources(Spec):
     """The device, task runner and workers for a study. Results depend on them only by the rounding of the device."""
 
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where to simulate")] = "auto"
@@ -40,9 +54,16 @@ class Resources(Section):
     @model_validator(mode="after")
     def _one_cluster(self) -> Resources:
         if self.dask_address is not None and self.runner != "dask":
-            raise ValueError(f"dask_address = {self.dask_address!r} goes with runner = 'dask', not {self.runner!r}")
+            raise InputError(
+                f"goes with runner = 'dask', not {self.runner!r}", place="dask_address", value=self.dask_address
+            )
         if self.dask_address is not None and self.workers is not None:
-            raise ValueError("workers: a running Dask cluster has its own; leave workers out with dask_address")
+            raise InputError(
+                "a running Dask cluster has its own",
+                place="workers",
+                value=self.workers,
+                remedy="leave workers out with dask_address",
+            )
         return self
 
 
@@ -55,7 +76,7 @@ Renew = Annotated[
 ]
 
 
-class StudyRequest(Section):
+class StudyRequest(Spec):
     """The request to run a study."""
 
     study: Annotated[
@@ -66,11 +87,10 @@ class StudyRequest(Section):
     ]
     renew: Renew = False
 
-    @field_validator("study")
-    @classmethod
-    def _loads(cls, value: str) -> str:
-        load_study(find_study(value))
-        return value
+    @model_validator(mode="after")
+    def _loads(self) -> StudyRequest:
+        load_study(find_study(self.study))
+        return self
 
     @property
     def title(self) -> str:
@@ -93,7 +113,11 @@ class TopUpRequest(StudyRequest):
     @model_validator(mode="after")
     def _one_aim(self) -> TopUpRequest:
         if (self.samples is None) == (self.precision is None):
-            raise ValueError("give either samples (networks) or precision, and not both")
+            raise InputError(
+                "one of two is needed",
+                place="samples",
+                remedy="give either samples (networks) or precision, and not both",
+            )
         return self
 
     def plan(self) -> Study:
@@ -108,7 +132,7 @@ def _known_names(schema: dict[str, Any]) -> None:
     schema["pattern"] = rf"^\s*({names})\s*(\(({parameter}(,{parameter})*)?\))?\s*$"
 
 
-class ModelRequest(Section):
+class ModelRequest(Spec):
     """A network and its inputs."""
 
     activation: Annotated[
@@ -188,17 +212,3 @@ class TheoremRequest(ModelRequest):
     width: Annotated[Whole, Field(ge=1, le=1_000_000, description="neurons n of a layer")] = 16
     samples: Annotated[Whole, Field(ge=2, description="networks in each statistical check")] = 4000
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0
-
-
-Model = TypeVar("Model", bound=Section)
-
-
-def checked(model: type[Model], **given: Any) -> Model:
-    """A validated request with these values. Raises InputError naming field, value and remedy."""
-    try:
-        return model(**given)
-    except ValidationError as error:
-        causes = [item.get("ctx", {}).get("error") for item in error.errors(include_url=False)]
-        if len(causes) == 1 and isinstance(causes[0], InputError):
-            raise causes[0] from None
-        raise InputError(describe_validation_error(model.__name__.lower(), error)) from None

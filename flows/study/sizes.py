@@ -59,9 +59,9 @@ def refuse_too_many_tasks(file: StudyFile) -> None:
     per_kernel = sum(grid.count * (theories + len(file.widths_of(grid)) * (theories + 3)) for grid in file.model)
     if kernels * per_kernel > MOST_TASKS:
         raise InputError(
-            f"study: {shown(models)} models times {shown(kernels)} input kernels are {shown(models * kernels)}"
-            f" configurations with {shown(kernels * per_kernel)} tasks, more than the {MOST_TASKS} of one study; "
-            "shorten the lists, or make several studies"
+            f"{shown(models)} models times {shown(kernels)} input kernels are {shown(models * kernels)}"
+            f" configurations with {shown(kernels * per_kernel)} tasks, more than the {MOST_TASKS} of one study",
+            remedy="shorten the lists, or make several studies",
         )
 
 
@@ -71,8 +71,10 @@ def refuse_too_large(file: StudyFile, grids: Sequence[tuple[ModelGrid, ResNet]])
     held = sum(8 * n_inputs**2 * count for n_inputs, count in inputs.items())
     if held > LARGEST_ARRAY:
         raise InputError(
-            f"study: kernel: {inputs.total()} kernels of up to {max(inputs)} inputs take {held / 1e9:.3g} GB, more than"
-            f" the {LARGEST_ARRAY / 1e9:g} GB of one study; give fewer, or make several studies"
+            f"{inputs.total()} kernels of up to {max(inputs)} inputs take {held / 1e9:.3g} GB, more than the"
+            f" {LARGEST_ARRAY / 1e9:g} GB of one study",
+            place="kernel",
+            remedy="give fewer, or make several studies",
         )
     models = Counter((file.samples_of(grid), model.depth, file.widths_of(grid)) for grid, model in grids)
     simulations: Counter[Size] = Counter()
@@ -89,8 +91,10 @@ def refuse_too_many_shards(simulations: Counter[Size]) -> None:
     if shards > MOST_TASKS:
         networks = max(size.networks for size in simulations)
         raise InputError(
-            f"study: samples = {shown(networks)}: the simulations take {shown(shards)} shards, more than the"
-            f" {MOST_TASKS} tasks of one study; simulate fewer networks, or make several studies"
+            f"the simulations take {shown(shards)} shards, more than the {MOST_TASKS} tasks of one study",
+            place="samples",
+            value=networks,
+            remedy="simulate fewer networks, or make several studies",
         )
 
 

@@ -84,8 +84,9 @@ def simulate(store: ResultStore, spec: EnsembleSpec, *, shard: int, samples: int
 def _refuse_superseded(spec: PredictionSpec | EnsembleSpec, store: ResultStore, digest: str) -> None:
     if spec.superseded:
         raise EnvironmentProblem(
-            f"{store.path(digest)}: is missing or damaged, and only an older version of the algorithm could compute it "
-            "again; run the study with --renew"
+            "is missing or damaged, and only an older version of the algorithm could compute it again",
+            place=store.path(digest),
+            remedy="run the study with --renew",
         )
 
 

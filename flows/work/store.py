@@ -63,8 +63,9 @@ class ResultStore:
             return False
         except OSError as error:
             raise EnvironmentProblem(
-                f"{self.path(digest)}: cannot be read ({error.strerror}); have its owner let you read it, or choose "
-                "another folder with EFT_HOME=PATH"
+                f"cannot be read ({error.strerror})",
+                place=self.path(digest),
+                remedy="have its owner let you read it, or choose another folder with EFT_HOME=PATH",
             ) from error
         return True
 
@@ -136,13 +137,17 @@ class ResultStore:
             return Stored(arrays=arrays, meta=meta)
         except _DAMAGE as error:
             raise EnvironmentProblem(
-                f"{self.path(digest)}: is missing or damaged ({error}); run the study again to compute it again"
+                f"is missing or damaged ({error})",
+                place=self.path(digest),
+                remedy="run the study again to compute it again",
             ) from error
 
     @staticmethod
     def _unwritable(path: Path, error: OSError) -> EnvironmentProblem:
         return EnvironmentProblem(
-            f"{path}: cannot be written ({error.strerror}); free some space, or choose a folder with EFT_HOME=PATH"
+            f"cannot be written ({error.strerror})",
+            place=path,
+            remedy="free some space, or choose a folder with EFT_HOME=PATH",
         )
 
 

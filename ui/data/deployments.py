@@ -44,15 +44,19 @@ def trigger(api: str, study: str, transport: httpx.BaseTransport | None = None) 
             found = _answer(client, "/deployments/filter", wanted)
             if not found:
                 raise EnvironmentProblem(
-                    f"the Prefect server at {shown(api)} has no deployment of the flow {FLOW}; start `eft serve`,"
-                    f" or run the file with `eft run {study}`"
+                    f"has no deployment of the flow {FLOW}",
+                    place="Prefect server",
+                    value=shown(api),
+                    remedy=f"start `eft serve`, or run the file with `eft run {study}`",
                 )
             body = {"parameters": {"request": {"study": study}}}
             run = _answer(client, f"/deployments/{found[0]['id']}/create_flow_run", body)
     except httpx.HTTPError as problem:
         raise EnvironmentProblem(
-            f"the Prefect server at {shown(api)} does not answer ({type(problem).__name__}); start it,"
-            " or unset PREFECT_API_URL"
+            f"does not answer ({type(problem).__name__})",
+            place="Prefect server",
+            value=shown(api),
+            remedy="start it, or unset PREFECT_API_URL",
         ) from None
     return str(run["name"])
 
@@ -65,11 +69,13 @@ def _answer(client: httpx.Client, path: str, body: dict[str, Any]) -> Any:
         time.sleep(_PAUSE)
     if response.status_code == httpx.codes.UNAUTHORIZED:
         raise EnvironmentProblem(
-            f"the Prefect server at {response.request.url.host} asks for a key; start the explorer with its"
-            " PREFECT_API_AUTH_STRING"
+            "asks for a key",
+            place="Prefect server",
+            value=response.request.url.host,
+            remedy="start the explorer with its PREFECT_API_AUTH_STRING",
         )
     if response.is_error:
         raise EnvironmentProblem(
-            f"the Prefect server refused {path} with {response.status_code}: {response.text[:200]}"
+            f"refused {path} with {response.status_code}: {response.text[:200]}", place="Prefect server"
         )
     return response.json()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 import eftcore as eft
 from db.reading.stored_results import StoredSample
 from db.schema.components import row_components
-from eftcore.errors import InputError, NumericsWarning
+from eftcore.errors import InputError, NumericsWarning, within
 from eftcore.inputs.files import parse_table
 from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
@@ -55,8 +56,10 @@ def layers_of(total_time: float, epsilon: float) -> int:
     layers = max(1, round(total_time / epsilon**2))
     if layers > MOST_LAYERS:
         raise InputError(
-            f"T = {total_time:g} with epsilon = {epsilon:g} takes {layers} layers; this page predicts up to"
-            f" {MOST_LAYERS}: use `eft predict`, with --continuous for the limit epsilon -> 0"
+            f"with epsilon = {epsilon:g} it takes {layers} layers, and this page predicts up to {MOST_LAYERS}",
+            place="total_time",
+            value=total_time,
+            remedy="use `eft predict`, with --continuous for the limit epsilon -> 0",
         )
     return layers
 
@@ -67,13 +70,19 @@ def kernel_from_upload(name: str, content: bytes, *, gram: bool) -> eft.InputKer
     The file holds the matrix K^0 if ``gram``, otherwise real inputs, one row each. Raises InputError where it is too
     large, not a table of numbers, or not a kernel.
     """
+    file = PurePath(name)
     if len(content) > MOST_BYTES:
-        raise InputError(f"{name}: larger than {MOST_BYTES // 1_000_000} MB; upload at most {MOST_INPUTS} inputs")
-    table = parse_table(content, name=name, suffix=f".{name.rsplit('.', 1)[-1]}")
-    if len(table) > MOST_INPUTS:
-        raise InputError(f"{name}: shape {table.shape}; give a table of 1 to {MOST_INPUTS} rows, one input each")
-    label = name.rsplit(".", 1)[0]
-    return eft.InputKernel.explicit(table, label=label) if gram else eft.InputKernel.from_data(table, label=label)
+        raise InputError(
+            f"is larger than {MOST_BYTES // 1_000_000} MB", place=file, remedy=f"upload at most {MOST_INPUTS} inputs"
+        )
+    table = parse_table(content, file)
+    with within(file):
+        if len(table) > MOST_INPUTS:
+            raise InputError(
+                f"has shape {table.shape}", remedy=f"give a table of 1 to {MOST_INPUTS} rows, one input each"
+            )
+        make = eft.InputKernel.explicit if gram else eft.InputKernel.from_data
+        return make(table, label=name.rsplit(".", 1)[0])
 
 
 def spec_of(model: eft.ResNet, kernel: eft.InputKernel, closure: str, **options: Any) -> PredictionSpec:

@@ -34,7 +34,12 @@ def write_report(db: Database, html: Path, *, markdown: Path | None = None, stud
     """
     results = Results(db, study)
     if results.missing:
-        raise InputError(f"study = {study!r}: not complete, {results.missing[0]} is missing; `eft run {study}` goes on")
+        raise InputError(
+            f"is not complete, {results.missing[0]} is missing",
+            place="study",
+            value=study,
+            remedy=f"`eft run {study}` goes on",
+        )
     content = _content(results)
     files = {html: _render("report.html.j2", content)}
     if markdown is not None:
@@ -79,7 +84,9 @@ def _write(files: Mapping[Path, str]) -> list[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise EnvironmentProblem(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+            raise EnvironmentProblem(
+                f"cannot be written ({error.strerror})", place=path, remedy="choose another place"
+            ) from None
     return list(files)
 
 

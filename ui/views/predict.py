@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -11,7 +12,7 @@ import eftcore as eft
 from db import addresses
 from db.reading.stored_results import StoredSample, simulations_of, stored_results
 from db.settings import data_home
-from eftcore.errors import EftError
+from eftcore.errors import EftError, EnvironmentProblem
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, digest_of
 from ui.data import deployments
@@ -29,13 +30,15 @@ from ui.data.run import component_choices
 from ui.data.study_file import study_toml
 from ui.figures import trajectories_figure
 from ui.notation import literal, number
-from ui.shell import PLOT, find_database, narrow
+from ui.shell import PLOT, find_database, narrow, tell
 
 SOURCES = ("equicorrelated", "Gram matrix", "data file")
 POLL_SECONDS = 0.4
 INPUT_PIXELS = 160
 STUDY_CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick")
 STUDY_SAMPLES = 20_000
+
+Made = TypeVar("Made")
 
 
 @st.cache_resource
@@ -98,6 +101,15 @@ def _choose_kernel() -> eft.InputKernel | None:
     return kernel_from_upload(given.name, given.getvalue(), gram=gram)
 
 
+def _told(choose: Callable[[], Made | None]) -> Made | None:
+    """What was chosen; None where it is wrong, which is told below the fields."""
+    try:
+        return choose()
+    except EftError as problem:
+        tell(problem)
+        return None
+
+
 def _stored(model: eft.ResNet, kernel: eft.InputKernel, width: int) -> tuple[int | None, StoredSample | None]:
     """Run id and sample of a simulation of this configuration, at this width if there is one, else at another."""
     db = find_database()
@@ -126,7 +138,7 @@ def _show(key: str, model: eft.ResNet, kernel: eft.InputKernel, width: int, comp
             try:
                 slow = future.result()
             except EftError as problem:
-                st.text(str(problem))
+                tell(problem)
         together = {**quick, **slow}
         order = [name for name in STUDY_CLOSURES if name in together]
         theories = {name: together[name] for name in order}
@@ -187,9 +199,10 @@ def _study_file(model: eft.ResNet, kernel: eft.InputKernel, width: int, key: str
             if run and api is not None:
                 st.success(f"The Prefect server took it as flow run {deployments.trigger(api, str(path))}.")
         except OSError as problem:
-            st.error(f"{folder} cannot be written ({problem.strerror}): download the file instead.")
+            said = f"cannot be written ({problem.strerror})"
+            tell(EnvironmentProblem(said, place=folder, remedy="download the file instead"))
         except EftError as problem:
-            st.text(str(problem))
+            tell(problem)
     with st.expander("the file"):
         st.code(text, language="toml")
 
@@ -200,10 +213,10 @@ st.caption(
     "1e-5; the link of this page holds its inputs."
 )
 try:
-    model, width = _choose_model()
-    kernel = _choose_kernel()
-    if kernel is None:
+    chosen, kernel = _told(_choose_model), _told(_choose_kernel)
+    if chosen is None or kernel is None:
         st.stop()
+    model, width = chosen
     st.caption(f"{model.depth} layers, T = {number(model.total_time)}, N = {kernel.n_inputs} inputs.")
     row = st.container(horizontal=True)
     components: list[str] = []
@@ -224,4 +237,4 @@ try:
     _show(key, model, kernel, width, components, scale == "log")
     _study_file(model, kernel, width, key)
 except EftError as problem:
-    st.text(str(problem))
+    tell(problem)

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from eftcore.errors import EftError
+from eftcore.errors import EftError, InputError
 from ui.data.compare import build_results
 from ui.data.diagnostics import (
     CHECKS,
@@ -35,7 +35,7 @@ from ui.data.run import (
 )
 from ui.figures import errors_figure, query_figure, trajectories_figure
 from ui.notation import TIME, literal, number
-from ui.shell import PLOT, narrow, nothing_recorded, open_database
+from ui.shell import PLOT, narrow, nothing_recorded, open_database, tell
 
 
 def _choose_simulation(ids: list[int], labels: dict[int, str]) -> int:
@@ -43,7 +43,8 @@ def _choose_simulation(ids: list[int], labels: dict[int, str]) -> int:
     asked = st.query_params.get("simulation", str(ids[0]))
     if asked not in map(str, ids):
         st.title("No such simulation")
-        st.text(f"simulation = {asked}: the database has no finished simulation run of that number.")
+        said = "the database has no finished simulation run of that number"
+        tell(InputError(said, place="simulation", value=asked, remedy="take one of the windows page"))
         st.page_link("views/windows.py", label="All validity windows")
         st.stop()
 
@@ -196,7 +197,7 @@ if diagnostic is not None:
     try:
         _show_diagnosis(str(diagnostic))
     except EftError as problem:
-        st.text(str(problem))
+        tell(problem)
 
 st.subheader("Precision reached", divider="gray")
 st.table(literal(build_precision(db, errors)), border="horizontal", hide_index=True)

@@ -13,7 +13,7 @@ from db.schema.views import by_study
 from eftcore.errors import EftError
 from ui.data.sql import EXAMPLES, MEANING, chart_columns, view_columns
 from ui.figures import query_figure
-from ui.shell import PLOT, narrow, open_database
+from ui.shell import PLOT, narrow, open_database, tell
 
 MOST_ROWS = 10_000
 MOST_SECONDS = 10.0
@@ -94,8 +94,7 @@ if sql is None:
 try:
     frame, truncated, seconds = _answer(str(db.url), sql)
 except EftError as problem:
-    st.error("The database did not answer that.", icon=None)
-    st.text(str(problem))
+    tell(problem)
     st.stop()
 more = f"the first {len(frame)} rows of more" if truncated else f"{len(frame)} row{'s' * (len(frame) != 1)}"
 st.caption(f"{more}, {seconds:.2f} s")

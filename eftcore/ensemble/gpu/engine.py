@@ -132,7 +132,9 @@ class GpuEngine:
         Raises InputError where there are more networks than 31 bits can count.
         """
         if samples > _MAX_NETWORKS:
-            raise InputError(f"simulate: samples = {samples}: at most {_MAX_NETWORKS} in one shard; use more shards")
+            raise InputError(
+                f"at most {_MAX_NETWORKS} in one shard", place="samples", value=samples, remedy="use more shards"
+            )
         block = self._constants["NETWORKS"]
         chunk = block * max(1, _CHUNK_NUMBERS // int(np.prod(self._shape)) // block)
         unit = min(DEVICE_UNIT, chunk)

@@ -52,12 +52,18 @@ class Sigma(GOnly):
 
     def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
         if not isinstance(engine, MehlerExpectations):
-            raise InputError("numerics.quadrature: the sigma closure needs 'auto'; the fixed rule lacks its integrals")
+            raise InputError(
+                "the sigma closure needs 'auto', since the fixed rule lacks its integrals",
+                place=("numerics", "quadrature"),
+                value="gauss_hermite",
+            )
         jumps = engine.activation.jumps
         if jumps:
             raise InputError(
-                f"activation = {self.model.activation!r}: sigma jumps at x = {jumps[0]:g}, where the drift of the"
-                " sigma-kernel is infinite; take closure = 'wick' or 'g_only'"
+                f"sigma jumps at x = {jumps[0]:g}, where the drift of the sigma-kernel is infinite",
+                place="activation",
+                value=self.model.activation,
+                remedy="take closure = 'wick' or 'g_only'",
             )
         moments = engine.moments(kernel, 2)
         assert moments.gradient is not None

@@ -59,7 +59,11 @@ class Wick(GOnly):
 
     def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
         if not isinstance(engine, MehlerExpectations):
-            raise InputError("numerics.quadrature: the wick closure needs 'auto'; the fixed rule has no Wick expansion")
+            raise InputError(
+                "the wick closure needs 'auto', since the fixed rule has no Wick expansion",
+                place=("numerics", "quadrature"),
+                value="gauss_hermite",
+            )
         moments = engine.moments(kernel, 2)
         assert moments.gradient is not None
         assert moments.hessian is not None

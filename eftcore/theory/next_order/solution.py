@@ -110,7 +110,9 @@ def next_order(model: ResNet, kernel: InputKernel, times: np.ndarray, *, rtol: f
         if before is not None and _change(before, found)["D"] <= rtol:
             break
     if before is None or found is None:
-        raise InputError(f"kernel: {kernel.n_inputs} inputs are too many for the next order; give pairs of inputs")
+        raise InputError(
+            f"{kernel.n_inputs} inputs are too many for the next order", place="kernel", remedy="give pairs of inputs"
+        )
     found.error.update(_change(before, found))
     return found
 
@@ -157,7 +159,11 @@ def _solve(family: Family, flow: MeanFlow, times: np.ndarray, rtol: float) -> Ne
         slope, (0.0, max(end, 1e-300)), initial(start).packed(), "DOP853", times, rtol=tolerance, atol=tolerance * scale
     )
     if not solved.success or not np.isfinite(solved.y).all():
-        raise InputError(f"model: the next order could not be solved up to t = {end:g} ({solved.message}); lower t")
+        raise InputError(
+            f"the next order could not be solved up to t = {end:g} ({solved.message})",
+            place="model",
+            remedy="take a smaller time",
+        )
     at = [Moments.unpacked(y, m) for y in solved.y.T]
     g = start.kernel
     return NextOrder(

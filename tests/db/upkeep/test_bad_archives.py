@@ -307,7 +307,7 @@ def test_a_bad_archive_gives_one_message_and_leaves_nothing(
     finally:
         tracemalloc.stop()
     said = str(caught.value)
-    assert said.startswith(f"import of {path}: ")
+    assert said.startswith(f"{path}: ")
     assert "\n" not in said
     assert len(said) < 600 + len(str(path))
     assert count_rows(empty) == before

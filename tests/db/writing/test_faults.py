@@ -47,11 +47,6 @@ def theory(make_theory) -> eft.Theory:
     return make_theory(n_inputs=3)
 
 
-def _remedy(told: pytest.ExceptionInfo[EnvironmentProblem]) -> str:
-    """What the user is told to do."""
-    return str(told.value).rsplit("; ", 1)[-1]
-
-
 def _holds(check: Callable[[], None]) -> bool:
     """Whether a check passes, for the log."""
     try:
@@ -167,7 +162,7 @@ def test_full_disk_leaves_nothing_half_written(db, make_theory, provenance, coun
         session.execute(sa.text(loosen))
     record_prediction(db, theory, provenance=provenance)
     whole = count_rows(db)["runs"] == 1
-    moment = f"at an insert; the error says: {_remedy(told)}"
+    moment = f"at an insert; the error says: {told.value.remedy}"
     fault_log.note("disk full", backend, moment, consistent=sound, completes=whole)
     assert sound
     assert whole
@@ -190,13 +185,13 @@ def test_lost_connection_leaves_nothing_half_written(db, make_theory, provenance
             session.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
 
     sa.event.listen(db.engine, "before_cursor_execute", cut)
-    with pytest.raises(DatabaseUnreachable, match="cannot use database") as told:
+    with pytest.raises(DatabaseUnreachable, match="cannot be used") as told:
         record_prediction(db, theory, provenance=provenance)
     sa.event.remove(db.engine, "before_cursor_execute", cut)
     sound = count_rows(db) == before
     record_prediction(db, theory, provenance=provenance)
     whole = count_rows(db)["runs"] == 1
-    moment = f"before INSERT INTO trajectory_values; the error says: {_remedy(told)}"
+    moment = f"before INSERT INTO trajectory_values; the error says: {told.value.remedy}"
     fault_log.note("lost connection", backend, moment, consistent=sound, completes=whole)
     assert sound, "and the same Database goes on with a new connection"
     assert whole

@@ -176,7 +176,7 @@ def test_wrong_targets_are_refused(fields, parts):
 
 @pytest.mark.parametrize("other", [{"samples": 100}, {"shard": 1}])
 def test_precision_goes_with_neither_samples_nor_shard(other):
-    with pytest.raises(InputError, match="do not go with precision"):
+    with pytest.raises(InputError, match="does not go with precision"):
         simulate(precision=eft.Precision(quantity="V4", relative=0.1), **other)
     with pytest.raises(InputError, match="samples = None"):
         simulate()

@@ -75,7 +75,7 @@ def test_a_theory_is_compared_with_it_in_every_quantity_that_both_have(reference
 
 def test_a_reference_of_other_networks_or_inputs_is_refused(reference):
     other = MODEL.model_copy(update={"weight_variance": 1.0})
-    with pytest.raises(InputError, match="different networks"):
+    with pytest.raises(InputError, match="another network"):
         eft.compare(predict(other, closure="g_only"), reference)
-    with pytest.raises(InputError, match="different networks"):
+    with pytest.raises(InputError, match="another network"):
         eft.compare(eft.predict(MODEL, eft.InputKernel.explicit([[1.0]]), "g_only"), reference)

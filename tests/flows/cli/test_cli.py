@@ -312,7 +312,7 @@ BAD_PREDICTIONS = {
     "depth 0": (["--depth", "0"], ["depth", "0", "greater than or equal to 1"]),
     "NaN": (["--variance", "nan"], ["variance", "nan", "finite"]),
     "impossible correlation": (["--correlation", "-1.5"], ["correlation", "-1.5", "between -1 and 1"]),
-    "both lengths": (["--depth", "4", "--total-time", "1"], ["--depth 4", "--total-time 1.0", "only one"]),
+    "both lengths": (["--depth", "4", "--total-time", "1"], ["--depth = 4", "--total-time 1.0", "only one"]),
     "missing file": (["--data", "no.npy"], ["no.npy", "no such file"]),
 }
 
@@ -358,11 +358,11 @@ def test_bad_studies_stop_before_anything_is_written(eft: Eft, home: Path, tmp_p
 BAD_INPUTS: dict[str, tuple[bytes, str, list[str]]] = {
     "a gap in the first row": (b"\xef\xbb\xbf,1\n1,-1\n", "", ["data.csv", "row 1, cell 1", "empty"]),
     "NA in the first row": (b"NA,1\n1,-1\n", "", ["data.csv", "row 1, cell 1 = 'NA'", "remove"]),
-    "squares that overflow": (b"1e200,1\n1,-1\n", "variance = 1.0", ["row 0", "1e+200", "squares overflow", "rescale"]),
+    "squares that overflow": (b"1e200,1\n1,-1\n", "variance = 1.0", ["[0]: ", "1e+200", "squares overflow", "rescale"]),
     "squares that vanish": (
         b"1e-200,0\n0,1e-200\n",
         "variance = 1.0",
-        ["row 0", "1e-200", "squares vanish", "rescale"],
+        ["[0]: ", "1e-200", "squares vanish", "rescale"],
     ),
 }
 

@@ -141,7 +141,7 @@ def test_a_lost_server_that_is_not_ours_ends_runs_with_one_sentence_and_signals_
     assert waits.returncode == 1, said
     assert "does not answer; the work goes on, and waits up to 2 s for it" in said
     last = said.strip().splitlines()[-1]
-    assert last.startswith("eft: the Prefect server at http://127.0.0.1:")
+    assert last.startswith("eft: Prefect server = 'http://127.0.0.1:")
     assert "was lost; finished work is kept, the same command goes on from there" in last
     assert "Traceback" not in said
     for run, how in zip(others, signals, strict=True):

@@ -26,11 +26,9 @@ from tests.flows import paused
 ROWS = ({"prediction": 2, "simulation": 2}, 2 * (1 + 3) * 2)
 """Finished runs and windows of the whole study."""
 
-RUNNING = (
-    r"results are being computed for this database \(study tiny by \S+:{pid}:\w+ since \d{{4}}-.* UTC\); try again"
-)
+RUNNING = r"database: results are being computed for it \(study tiny by \S+:{pid}:\w+ since \d{{4}}-.* UTC\); try again"
 
-LOST = r"\neft: study 'tiny': \d of 2 records were deleted from the database while it ran \(record: .*\); .* again\n$"
+LOST = r"\neft: study = 'tiny': \d of 2 records were deleted from the database while it ran \(record: .*\); .* again\n$"
 
 
 @dataclass

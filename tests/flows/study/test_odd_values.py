@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from db.session import Database
 from db.upkeep import migrate
 from eftcore.errors import InputError
 from eftcore.inputs.files import parse_table
-from flows.study.requests import ConfigurationRequest, Resources, checked
+from flows.study.requests import ConfigurationRequest, Resources
 from tests.flows.conftest import COMMAND, TINY, Eft
 
 HEAD = TINY[: TINY.index("[[kernel]]")]
@@ -51,10 +51,10 @@ STUDIES = {
         "write [[kernel]], with two brackets, in place of [kernel]",
     ),
     "no layers": (TINY.replace("recorded_depths = 4", "recorded_depths = []"), "a list of them, such as [0, 100]"),
-    "true for a number": (TINY.replace("total_time = 1.0", "depth = true"), "depth.0 = True"),
+    "true for a number": (TINY.replace("total_time = 1.0", "depth = true"), "model.depth = True"),
     "true for layers": (
         TINY.replace("recorded_depths = 4", "recorded_depths = true"),
-        "= True: give about",
+        "recorded_depths = True: names no layers; give about",
     ),
     "a long file": ("#" * 10_000_001, "is larger than 10 MB"),
 }
@@ -96,13 +96,13 @@ def _prediction(**fields: Any) -> eft_.PredictionSpec:
         lambda: eft_.EnsembleSpec(model=eft_.ResNet(**MODEL), kernel=eft_.InputKernel.explicit([[1.0]]), width=True),
         lambda: eft_.Precision(quantity="V4", relative=0.1, max_samples=True),
         lambda: eft_.Numerics(quadrature="gauss_hermite", nodes=True),
-        lambda: checked(Resources, workers=True),
-        lambda: checked(ConfigurationRequest, activation="tanh", samples=True),
-        lambda: checked(ConfigurationRequest, activation="tanh", bias_variance=True),
+        lambda: Resources(workers=True),
+        lambda: ConfigurationRequest(activation="tanh", samples=True),
+        lambda: ConfigurationRequest(activation="tanh", bias_variance=True),
     ],
 )
 def test_true_and_false_are_no_numbers(made: Callable[[], Any]):
-    with pytest.raises(InputError, match=r"is true or false; give a real number|Input should be a valid (int|num)"):
+    with pytest.raises(InputError, match=r"is true or false; give a real number|must be a valid (int|num)"):
         made()
 
 
@@ -111,7 +111,7 @@ def test_a_header_that_lies_about_the_shape(shape: tuple[int, int]):
     header = str({"descr": "<f8", "fortran_order": False, "shape": shape}).encode()
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64)
     with pytest.raises(InputError, match=r"lies\.npy: (is cut short|has shape)"):
-        parse_table(content, name="lies.npy", suffix=".npy")
+        parse_table(content, PurePath("lies.npy"))
 
 
 @pytest.mark.parametrize("server", ["sqlite", "postgresql"])

@@ -88,7 +88,7 @@ def test_a_study_waits_for_a_database_that_is_away_for_seconds(
     assert completes, summary.failures
     assert whole
     said = capfd.readouterr().err
-    assert said.count("eft: waiting up to 300 s: cannot use database postgresql://") == 1
+    assert said.count("eft: waiting up to 300 s: database = 'postgresql://") == 1
     assert said.count("eft: the database answers again") == 1
 
 

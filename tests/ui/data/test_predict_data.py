@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_uploads_become_kernels() -> None:
 )
 @pytest.mark.filterwarnings("ignore:loadtxt. input contained no data")
 def test_what_is_no_kernel_is_refused(name: str, content: bytes, gram: bool) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=rf"^{re.escape(name)}(: |\[)"):
         kernel_from_upload(name, content, gram=gram)
 
 

@@ -86,7 +86,7 @@ def ask(db: Database, sql: str) -> pd.DataFrame:
     table = queries.select(db, sql, max_rows=None)
     if table.empty:
         study = REAL_INPUTS if f"'{REAL_INPUTS}'" in sql else STUDY
-        raise InputError(f"study = {study!r}: not complete; `eft run {study}` goes on")
+        raise InputError("is not complete", place="study", value=study, remedy=f"`eft run {study}` goes on")
     return table
 
 

@@ -109,7 +109,9 @@ class Results:
         self._db, self.study, self.width = db, study, width
         runs = queries.runs(db, study=study, status="succeeded")
         if runs.empty:
-            raise InputError(f"study = {study!r}: the database has no results of it; `eft run {study}` makes them")
+            raise InputError(
+                "the database has no results of it", place="study", value=study, remedy=f"`eft run {study}` makes them"
+            )
         self._runs = runs
 
     @cached_property
@@ -257,4 +259,4 @@ class Results:
         return rows.iloc[0]
 
     def _missing(self, what: str) -> InputError:
-        return InputError(f"study = {self.study!r}: {what} yet; `eft run {self.study}` goes on")
+        return InputError(f"{what} yet", place="study", value=self.study, remedy=f"`eft run {self.study}` goes on")
