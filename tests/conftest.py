@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import postgresql_server, postgresql_template, prefect_api, prefect_database, prefect_home
+
+__all__ = ["postgresql_server", "postgresql_template", "prefect_api", "prefect_database", "prefect_home"]
+
 HEADING = """# What injected faults did
 
 Each line is what a test injected and then found. Written by
