@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format ui paper paper-quick atlas bench docs pre-commit clean
+.PHONY: help run test lint validate format ui paper paper-quick atlas bench docs pre-commit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ lint: $(VENV)/.installed-test ## check style, types and which room imports which
 
 test: lint ## run every check and test
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+validate: $(VENV)/.installed-test ## run the campaigns (tests too long for make test) and record what they came to
+	$(BIN)/pytest -m campaign -n 2 --dist worksteal --record benchmarks/CAMPAIGNS.md
 
 format: $(VENV)/.installed-test ## format the code
 	$(BIN)/ruff check --fix .
