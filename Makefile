@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint validate format ui paper paper-quick atlas bench docs pre-commit clean
+.PHONY: help run test lint validate coverage format ui paper paper-quick atlas bench docs pre-commit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,11 @@ test: lint ## run every check and test
 validate: $(VENV)/.installed-test ## run the campaigns (tests too long for make test) and record what they came to
 	$(BIN)/pytest -m campaign -n 2 --dist worksteal --record benchmarks/CAMPAIGNS.md
 
+coverage: $(VENV)/.installed-test ## run every test, and show which lines none of them reaches
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 format: $(VENV)/.installed-test ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -83,4 +88,4 @@ pre-commit: $(VENV)/.installed-test ## check the code before each commit
 	$(BIN)/pre-commit install
 
 clean: ## remove the environment and caches; results stay
-	rm -rf $(VENV) build dist site .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist site .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
