@@ -1,5 +1,5 @@
 # make run    install what is missing, upgrade the database, run the quick study
-# make test   install what is missing, check the code, run every test
+# make test   install what is missing, check the code, run the tests
 # make ui     open the explorer on the results
 # make paper  run the study of the paper and write its audit
 # make atlas  run the study of many networks and write what it teaches
@@ -42,13 +42,13 @@ lint: $(VENV)/.installed-test ## check style, types and which room imports which
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: lint ## run every check and test
+test: lint ## run every check and all tests but the campaigns
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 validate: $(VENV)/.installed-test ## run the campaigns (tests too long for make test) and record what they came to
 	$(BIN)/pytest -m campaign -n 2 --dist worksteal --record benchmarks/CAMPAIGNS.md
 
-coverage: $(VENV)/.installed-test ## run every test, and show which lines none of them reaches
+coverage: $(VENV)/.installed-test ## run the same tests, and show which lines none of them reaches
 	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
