@@ -14,8 +14,8 @@ from tests.flows.conftest import PROXIES, shell
 def test_neither_folders_named_as_our_packages_nor_proxies_disturb_a_run(
     ready: dict[str, str], foreign_folder: Path, tiny: Path
 ):
-    """Nor its server and its worker processes."""
-    arguments = ("run", str(tiny), "--runner", "processes", "--workers", "2")
+    """Nor its server and its worker process."""
+    arguments = ("run", str(tiny), "--runner", "processes", "--workers", "1")
     run = shell({**ready, **PROXIES}, *arguments, folder=foreign_folder)
     assert run.returncode == 0, run.stderr
     assert "0 tasks cached, 12 computed." in run.stdout
