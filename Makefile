@@ -1,5 +1,5 @@
 # make run    install what is missing, upgrade the database, run the quick study
-# make test   install what is missing, check the code, run every test
+# make test   install what is missing, check the code, run the tests
 # make ui     open the explorer on the results
 # make paper  run the study of the paper and write its audit
 # make atlas  run the study of many networks and write what it teaches
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format ui paper paper-quick atlas bench docs pre-commit clean
+.PHONY: help run test lint validate coverage format ui paper paper-quick atlas bench docs pre-commit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,16 @@ lint: $(VENV)/.installed-test ## check style, types and which room imports which
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: lint ## run every check and test
+test: lint ## run every check and all tests but the campaigns
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+validate: $(VENV)/.installed-test ## run the campaigns (tests too long for make test) and record what they came to
+	$(BIN)/pytest -m campaign -n 2 --dist worksteal --record benchmarks/CAMPAIGNS.md
+
+coverage: $(VENV)/.installed-test ## run the same tests, and show which lines none of them reaches
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 format: $(VENV)/.installed-test ## format the code
 	$(BIN)/ruff check --fix .
@@ -80,4 +88,4 @@ pre-commit: $(VENV)/.installed-test ## check the code before each commit
 	$(BIN)/pre-commit install
 
 clean: ## remove the environment and caches; results stay
-	rm -rf $(VENV) build dist site .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist site .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*

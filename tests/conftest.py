@@ -1,4 +1,7 @@
-"""For all tests: `--fault-log PATH` writes down what each injected fault did, as the tests that inject them saw it."""
+"""For all tests: campaigns run where asked for, and are recorded; so is what each injected fault did.
+
+Options: `--fault-log PATH` writes down what the tests that inject faults saw, `--record PATH` what each test came to.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import postgresql_server, postgresql_template, prefect_api, prefect_database, prefect_home
+
+__all__ = ["postgresql_server", "postgresql_template", "prefect_api", "prefect_database", "prefect_home"]
+
 HEADING = """# What injected faults did
 
 Each line is what a test injected and then found. Written by
 
-    pytest tests/db/writing/test_faults.py tests/flows/orchestration/test_recovery.py \\
+    pytest -m "campaign or not campaign" tests/db/writing/test_faults.py tests/flows/orchestration/test_recovery.py \\
         tests/flows/orchestration/test_server_lost.py tests/flows/work/test_database_away.py \\
         tests/flows/work/test_homes.py --fault-log benchmarks/FAULTS.md
 
@@ -77,6 +84,41 @@ def _settings() -> dict[str, str]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-log", type=Path, help="write what injected faults did to this file (without -n)")
+    parser.addoption("--record", type=Path, help="write the outcome of each test to this file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave campaigns out unless ``-m`` speaks of them."""
+    if "campaign" not in config.option.markexpr:
+        campaigns = [item for item in items if item.get_closest_marker("campaign")]
+        if campaigns:
+            config.hook.pytest_deselected(items=campaigns)
+            items[:] = [item for item in items if item not in campaigns]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    path = config.getoption("--record")
+    if path is not None:
+        path.write_text(_record(terminalreporter.stats))
+
+
+RECORD = """# Campaigns
+
+Tests with more samples than `make test` has time for, and what they came to when they last ran. Written by
+
+    make validate
+"""
+
+
+def _record(stats: dict[str, list[pytest.TestReport]]) -> str:
+    """Each test that ran on a line, with its outcome and seconds, by name."""
+    run = f"{datetime.now(UTC):%-d %B %Y}; {platform.system()}, Python {platform.python_version()}."
+    rows = [
+        f"| `{report.nodeid.removeprefix('tests/')}` | {outcome} | {report.duration:.0f} |"
+        for outcome in ("passed", "failed", "error", "skipped")
+        for report in stats.get(outcome, ())
+    ]
+    return "\n".join([RECORD, f"{run}\n", "| test | outcome | seconds |", "|---|---|---|", *sorted(rows), ""])
 
 
 @pytest.fixture(scope="session")

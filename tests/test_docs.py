@@ -137,7 +137,7 @@ def test_every_picture_is_shown_somewhere_and_screenshots_are_small():
     assert {path.name for path in pictures if path.suffix == ".png" and path.stat().st_size > 150_000} == set()
 
 
-def test_what_the_tutorial_shows_runs(tmp_path: Path):
+def test_what_the_tutorial_shows_runs(prefect_api: str, tmp_path: Path):
     blocks = list(BLOCK.finditer((DOCS / "tutorial.md").read_text(encoding="utf-8")))
     assert blocks
     environment = {

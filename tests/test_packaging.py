@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.flows.conftest import TINY
+from tests.servers import PrefectHome
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("eftcore", "db", "flows", "ui")
@@ -135,11 +136,12 @@ def tool(installed: Path, tmp_path: Path) -> Path:
     return link
 
 
-def test_as_a_tool_it_meets_no_other_package_of_its_names(tool: Path, empty: Path):
+def test_as_a_tool_it_meets_no_other_package_of_its_names(tool: Path, empty: Path, prefect_home: PrefectHome):
     """In a folder of another project with packages db, flows and ui, none of which is imported."""
     for package in PACKAGES:
         (empty / package).mkdir()
         (empty / package / "__init__.py").write_text("raise ImportError('of another project')")
+    prefect_home(empty / "eft-data" / "prefect")
     (empty / "tiny.toml").write_text(TINY)
     assert "created" in _run(str(tool), "db", "upgrade")
     assert "0 tasks cached" in _run(str(tool), "run", "tiny.toml")

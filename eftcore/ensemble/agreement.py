@@ -8,7 +8,7 @@ differs from this by more than chance allows must not be used.
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from eftcore.ensemble.estimates import Estimate
 from eftcore.ensemble.leading_order import LeadingOrder
@@ -33,7 +33,7 @@ def disagreement(plain: Estimate, change: Estimate, leading: LeadingOrder, sampl
     fourth = samples * np.divide(plain[1] ** 2, scatter, out=np.ones_like(scatter), where=scatter > 0)
     freedom = np.maximum((samples - 1) / (2 * np.maximum(fourth, 1.0)), 1.0)
     tests = rows * pairs * (pairs + 1) // 2
-    limit = leading.error + student.isf(FALSE_ALARMS / (2 * tests), freedom) * error
+    limit = leading.error - stdtrit(freedom, FALSE_ALARMS / (2 * tests)) * error
     # where nothing fluctuates, the two differ by rounding alone
     limit = limit + 1e-9 * np.abs(leading.covariance).max()
     return float(np.divide(deviation, limit, out=np.zeros_like(limit), where=limit > 0).max())

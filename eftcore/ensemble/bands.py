@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, ndtri, stdtrit
 
 CONFIDENCE = 0.95
 """Probability that all statements of one window hold together."""
 
-NORMAL = float(stats.norm.isf(0.025))
+NORMAL = -float(ndtri(0.025))
 """Standard errors within which a normal estimate lies in 95 % of cases."""
 
 DRAWS = 4000
@@ -78,7 +78,7 @@ def independent_critical(depths: int) -> float:
     (1.96, 3.474)
     """
     # 1 - gamma^(1/R) by expm1, which keeps its digits for many depths
-    return float(stats.norm.isf(-np.expm1(np.log(CONFIDENCE) / depths) / 2))
+    return -float(ndtri(-np.expm1(np.log(CONFIDENCE) / depths) / 2))
 
 
 def bootstrap_critical(fluctuations: np.ndarray) -> float:
@@ -110,8 +110,8 @@ def _student(critical: float, freedom: np.ndarray) -> np.ndarray:
 
     The standard errors contain Student's factor at 95 % already, so that factor is taken out first.
     """
-    tail = stats.norm.sf(critical)
+    tail = ndtr(-critical)
     normal = np.isinf(freedom)
     degrees = np.where(normal, 1.0, np.maximum(freedom, 1.0))
-    widened = stats.t.isf(tail, degrees) * (NORMAL / stats.t.isf(0.025, degrees))
+    widened = stdtrit(degrees, tail) * (NORMAL / stdtrit(degrees, 0.025))
     return np.where(normal, critical, widened)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.fft import idct
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 from eftcore.activations import Activation, get_activation
 from eftcore.errors import InputError
@@ -116,6 +115,8 @@ class _Walkers:
 
     def _normals(self, scrambling: int) -> np.ndarray:
         """(M, L + 1, N) standard normals, quasi-random; slow modes in depth have the first coordinates (eq. 4.7)."""
+        from scipy.stats import qmc  # half the time that importing eftcore would take
+
         inputs, layers = self.path.kernel.shape[-1], self.model.depth
         sobol = qmc.Sobol((layers + 1) * inputs, scramble=True, rng=np.random.default_rng(scrambling))
         points: np.ndarray = ndtri(np.clip(sobol.random(PATHS), 1e-15, 1 - 1e-15)).reshape(PATHS, layers + 1, inputs)

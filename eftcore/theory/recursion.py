@@ -12,7 +12,6 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from scipy.integrate import solve_ivp
 
 from eftcore.errors import InputError
 from eftcore.gaussian.pair_moments import Expectations
@@ -168,6 +167,8 @@ def _integrate(slope: Any, end: float, start: np.ndarray, rtol: float, atol: Any
     In the sigma closure X_S relaxes at the rates of eq. 5.5, which may be large (eq. 5.1). Raises InputError where
     neither method reaches the end.
     """
+    from scipy.integrate import solve_ivp  # a third of the time that importing eftcore takes
+
     for method, evaluations in (("DOP853", EXPLICIT_EVALUATIONS), ("Radau", IMPLICIT_EVALUATIONS)):
         if method == "Radau" and start.size > IMPLICIT_SIZE:
             break

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from eftcore.errors import InputError
 
@@ -143,7 +143,7 @@ def largest_score(
     name: str, statement: str, scores: np.ndarray, p_values: Iterable[float] = (), *, level: float
 ) -> TheoremCheck:
     """A check whose statistic is the largest |z|; ``p_values`` of further tests are turned into scores as well."""
-    further = norm.isf(np.array(list(p_values), dtype=float) / 2)
+    further = -ndtri(np.array(list(p_values), dtype=float) / 2)
     total = np.abs(np.concatenate([scores, further]))
     worst = float(total.max(initial=0.0))
     return TheoremCheck(
@@ -151,6 +151,6 @@ def largest_score(
         statement=statement,
         statistic=worst,
         law=f"largest |z| of {len(total)} standard normal scores of any correlation",
-        p_value=float(min(1.0, len(total) * 2 * norm.sf(worst))),
+        p_value=float(min(1.0, len(total) * 2 * ndtr(-worst))),
         level=level,
     )

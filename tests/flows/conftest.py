@@ -1,4 +1,4 @@
-"""The eft command in this process, with results in a temporary folder; one Prefect server for all tests."""
+"""The eft command in this process and in its own, with results in a temporary folder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ import sqlalchemy as sa
 from db.settings import default_url
 from db.upkeep import migrate
 from flows.cli import main
-from flows.orchestration import surroundings
-from tests.db.conftest import create_database, drop_database, postgresql_server, postgresql_template
-
-__all__ = ["postgresql_server", "postgresql_template"]
+from tests.servers import PrefectHome, create_database, drop_database
 
 TINY = """
 name = "tiny"
@@ -101,18 +98,6 @@ PROXIES = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY")
 """Proxies that nothing answers for."""
 
 
-@pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a Prefect server, as `eft run` starts it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        for name in surroundings.QUIET:
-            patch.setenv(name, surroundings.QUIET[name])
-        surroundings.configure(tmp_path_factory.mktemp("configured"))
-        with surroundings.api() as url:
-            yield url
-
-
 @pytest.fixture
 def results(prefect_api: str, home: Path) -> Path:
     """A folder with an empty database and no results, for flows that run in this process."""
@@ -129,10 +114,18 @@ def postgresql(postgresql_server: sa.URL, postgresql_template: sa.URL) -> Iterat
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(prefect_home: PrefectHome, tmp_path: Path) -> dict[str, str]:
     """Variables of a new user, with results in a temporary folder that also marks our processes."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("EFT_", "PREFECT_"))}
+    prefect_home(tmp_path / "home" / "prefect")
     return {**kept, "EFT_HOME": str(tmp_path / "home")}
+
+
+@pytest.fixture
+def ready(environment: dict[str, str]) -> dict[str, str]:
+    """The environment, with an empty database."""
+    migrate.upgrade(f"sqlite:///{environment['EFT_HOME']}/results.db")
+    return environment
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -180,11 +173,10 @@ def long(tiny: Path) -> Path:
 
 
 @pytest.fixture
-def under_way(environment: dict[str, str], long: Path) -> Iterator[subprocess.Popen[str]]:
+def under_way(ready: dict[str, str], long: Path) -> Iterator[subprocess.Popen[str]]:
     """`eft run` of the long study that has begun to compute; its server is up."""
-    assert shell(environment, "db", "upgrade").returncode == 0
     command = [*COMMAND, "run", str(long)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, env=ready, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
         assert any("predict" in line for line in run.stderr), "it computes nothing"
         yield run

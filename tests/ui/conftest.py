@@ -17,9 +17,7 @@ import ui
 from db.session import Database
 from db.upkeep import migrate
 from db.writing.repository import mark_failed, record_comparison, record_prediction, record_simulation, record_study
-from tests.db.conftest import create_database, drop_database, postgresql_server, postgresql_template
-
-__all__ = ["postgresql_server", "postgresql_template"]
+from tests.servers import create_database, drop_database
 
 PROVENANCE = {
     "git_commit": "0123456789abcdef" * 2 + "01234567",

@@ -23,8 +23,9 @@ from db.writing.repository import (
     record_study,
 )
 from eftcore.quantities import QUANTITIES
-from tests.db.conftest import PROVENANCE, create_database, drop_database
+from tests.db.conftest import PROVENANCE
 from tests.db.reading.test_data_dictionary import QUESTIONS
+from tests.servers import create_database, drop_database
 
 ARRAYS = [quantity.attribute for quantity in QUANTITIES.values()]
 DEPTH = 32

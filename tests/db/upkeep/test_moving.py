@@ -20,7 +20,7 @@ from db.upkeep.exporting import export_archive
 from db.upkeep.importing import import_archive
 from db.writing.repository import PrecisionTarget, mark_failed, mark_pending, record_prediction, record_simulation
 from eftcore.errors import EnvironmentProblem, InputError
-from tests.db.conftest import create_database, drop_database
+from tests.servers import create_database, drop_database
 
 RELEASED_ARCHIVES = sorted((Path(__file__).parents[1] / "released").glob("archive_format_*.zip"))
 

@@ -233,8 +233,16 @@ def test_zero_input_and_low_rank_kernels_agree_with_nearby_ones(
         np.testing.assert_allclose(found.covariance[-1][touched], 0.0, atol=1e-9)
 
 
-@pytest.mark.parametrize(("closure", "options"), [("g_only", {}), ("sigma", {}), ("wick", {"order": 2})])
-@pytest.mark.parametrize("n_inputs", [24, 64])
+@pytest.mark.parametrize(
+    ("closure", "options", "n_inputs"),
+    [
+        ("g_only", {}, 64),
+        ("sigma", {}, 24),
+        ("wick", {"order": 2}, 24),
+        pytest.param("sigma", {}, 64, marks=pytest.mark.campaign),
+        pytest.param("wick", {"order": 2}, 64, marks=pytest.mark.campaign),
+    ],
+)
 def test_up_to_sixty_four_inputs(closure: str, options: dict[str, object], n_inputs: int) -> None:
     """Entries of two inputs among many are those of the two alone, to the requested accuracy."""
     kernel = eft.InputKernel.equicorrelated(n_inputs=n_inputs, variance=1.0, correlation=0.1)

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from flows.orchestration import server, watch
+from tests.flows import warm
 from tests.flows.conftest import servers_of, shell
+from tests.servers import PrefectHome
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc (Linux)")
 
@@ -36,24 +38,23 @@ class Watched:
             os.close(self.handle)
 
 
-def test_runs_share_a_server_that_stays_until_it_is_stopped(environment: dict[str, str], tiny: Path):
-    assert shell(environment, "db", "upgrade").returncode == 0
-    started = shell(environment, "server", "start")
+def test_runs_share_a_server_that_stays_until_it_is_stopped(ready: dict[str, str], tiny: Path):
+    started = shell(ready, "server", "start")
     assert started.returncode == 0, started.stderr
-    (process,) = servers_of(environment)
-    assert shell(environment, "server", "start").stdout == started.stdout
-    first = shell(environment, "run", str(tiny))
+    (process,) = servers_of(ready)
+    assert warm.run(ready, "server", "start").stdout == started.stdout
+    first = shell(ready, "run", str(tiny))
     assert first.returncode == 0, first.stderr
     assert "0 tasks cached, 12 computed." in first.stdout
     assert "[12/12] record" in first.stderr
-    second = shell(environment, "run", str(tiny), "--json")
+    second = warm.run(ready, "run", str(tiny), "--json")
     assert json.loads(second.stdout)["tasks"] == {"cached": 12, "computed": 0, "skipped": 0}
-    status = json.loads(shell(environment, "server", "status", "--json").stdout)
+    status = json.loads(warm.run(ready, "server", "status", "--json").stdout)
     assert (status["process"], status["answers"], status["used"], status["stays"]) == (process, True, False, True)
-    assert servers_of(environment) == [process]
-    assert "stopped" in shell(environment, "server", "stop").stdout
-    assert servers_of(environment) == []
-    assert json.loads(shell(environment, "server", "status", "--json").stdout)["running"] is False
+    assert servers_of(ready) == [process]
+    assert "stopped" in shell(ready, "server", "stop").stdout
+    assert servers_of(ready) == []
+    assert json.loads(warm.run(ready, "server", "status", "--json").stdout)["running"] is False
 
 
 def test_ctrl_c_stops_soon_and_says_how_to_go_on(
@@ -68,7 +69,7 @@ def test_ctrl_c_stops_soon_and_says_how_to_go_on(
     assert "Traceback" not in said
     assert watched.ends(30)
     watched.close()
-    left = json.loads(shell(environment, "runs", "--json").stdout)
+    left = json.loads(warm.run(environment, "runs", "--json").stdout)
     assert {run["status"] for run in left} <= {"pending", "stale", "succeeded"}
 
 
@@ -77,12 +78,12 @@ def test_a_server_serves_every_command_and_ends_by_itself_after_kill_9(
 ):
     (process,) = servers_of(environment)
     watched = Watched(process)
-    refused = shell(environment, "server", "stop")
+    refused = warm.run(environment, "server", "stop")
     assert refused.returncode == 1
     assert "in use" in refused.stderr
     short = tmp_path / "short.toml"
     short.write_text(tiny.read_text().replace("400_000_000", "4096"))
-    other = shell(environment, "run", str(short))
+    other = warm.run(environment, "run", str(short))
     assert other.returncode == 0, other.stderr
     assert servers_of(environment) == [process]
     under_way.kill()
@@ -90,20 +91,22 @@ def test_a_server_serves_every_command_and_ends_by_itself_after_kill_9(
     watched.close()
 
 
-def test_a_server_that_hangs_is_ended_by_the_next_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_hangs_is_ended_by_the_next_command(
+    prefect_home: PrefectHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    home = prefect_home(tmp_path / "prefect")
     monkeypatch.setattr(server, "STOP_SECONDS", 0.5)
     monkeypatch.setattr(watch, "ANSWER_SECONDS", 0.5)
-    with server.LocalServer(tmp_path).used() as first:
+    with server.LocalServer(home).used() as first:
         os.kill(first.pid, signal.SIGSTOP)
-        with server.LocalServer(tmp_path).used() as second:
+        with server.LocalServer(home).used() as second:
             assert second.pid != first.pid
             assert watch.answers(second.url)
-    assert server.LocalServer(tmp_path).running() is None
+    assert server.LocalServer(home).running() is None
 
 
-def test_a_server_that_does_not_answer_is_told(environment: dict[str, str], tiny: Path):
-    shell(environment, "db", "upgrade")
-    result = shell({**environment, "PREFECT_API_URL": "http://127.0.0.1:1/api"}, "run", str(tiny))
+def test_a_server_that_does_not_answer_is_told(ready: dict[str, str], tiny: Path):
+    result = warm.run({**ready, "PREFECT_API_URL": "http://127.0.0.1:1/api"}, "run", str(tiny))
     assert result.returncode == 1
     assert "PREFECT_API_URL" in result.stderr
     assert "unset" in result.stderr

@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from flows.orchestration.server import LocalServer
+from tests.servers import PrefectHome
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "docs" / "how-to"
@@ -24,13 +26,14 @@ def _blocks(text: str, language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(prefect_home: PrefectHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory with the study file and prefect.yaml; the pages run in it one after another."""
     made = tmp_path_factory.mktemp("how-to")
     (study,) = _blocks(INDEX, "toml")
     (made / "my-study.toml").write_text(study)
     for name in ("prefect.yaml", "work-pool.json"):
         (made / name).write_text((ROOT / name).read_text())
+    prefect_home(made / "prefect")
     yield made
     LocalServer(made / "prefect").stop(force=True)  # where a page failed before its own command to stop it
 
@@ -44,7 +47,10 @@ def test_every_page_is_listed_and_every_link_leads_somewhere():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run(page: str, folder: Path, postgresql: str):
-    """On the cluster's page the address of a PostgreSQL of the tests stands in for the example's."""
+    """On the cluster's page the address of a PostgreSQL of the tests stands in for the example's.
+
+    Where a page is not about the server, its commands find one that another command uses meanwhile.
+    """
     text = (FOLDER / page).read_text(encoding="utf-8")
     commands = "\n".join(_blocks(text, "sh")).replace("postgresql://eft@db.example/eft", f"'{postgresql}'")
     if program := "\n".join(_blocks(text, "python")):
@@ -62,9 +68,11 @@ def test_the_commands_of_a_page_run(page: str, folder: Path, postgresql: str):
         "-c",
         f"trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{commands}",
     ]
-    done = subprocess.run(
-        script, cwd=folder, env={**kept, **quiet, "PATH": path}, capture_output=True, text=True, check=False
-    )
+    meanwhile = nullcontext() if "eft server" in commands else LocalServer(folder / "prefect").used()
+    with meanwhile:
+        done = subprocess.run(
+            script, cwd=folder, env={**kept, **quiet, "PATH": path}, capture_output=True, text=True, check=False
+        )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
     if page == "resume.md":

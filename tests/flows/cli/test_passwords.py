@@ -8,7 +8,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tests.flows.conftest import TINY, shell
+from tests.flows import warm
+from tests.flows.conftest import TINY
 
 SECRET = "pw7391/@%"
 SPELLINGS = ("pw7391",)
@@ -44,7 +45,7 @@ def test_a_study_leaves_its_database_s_password_nowhere(environment: dict[str, s
         ("export", str(folder / "all.zip")),
         ("db", "check"),
     ):
-        done = shell(environment, *arguments)
+        done = warm.run(environment, *arguments)
         said += done.stdout + done.stderr
     assert not [spelling for spelling in SPELLINGS if spelling in said]
     home = Path(environment["EFT_HOME"])

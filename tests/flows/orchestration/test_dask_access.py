@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -31,8 +32,8 @@ def _speaks_plainly(address: tuple[str, int]) -> bool:
 
 
 def test_a_cluster_of_our_own_listens_on_loopback_alone_and_asks_for_a_certificate():
-    runner, _ = runners._dask(Resources(runner="dask", workers=1), 1, 1)
-    with runner:
+    with runners.dispatching(Resources(runner="dask", workers=1)) as dispatcher:
+        runner: Any = dispatcher.runner
         known = runner.client.scheduler_info()
         opened = [known["address"], *known["workers"]]
         assert len(opened) == 2

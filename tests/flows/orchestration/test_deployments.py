@@ -26,14 +26,13 @@ FLOWS = {"run-study", "run-configuration", "top-up", "verify-theorems", "sweep-s
 
 
 @pytest.fixture
-def served(environment: dict[str, str]) -> Iterator[httpx.Client]:
+def served(ready: dict[str, str]) -> Iterator[httpx.Client]:
     """A client of the server that `eft serve` offers the deployments on."""
-    assert shell(environment, "db", "upgrade").returncode == 0
-    with subprocess.Popen([*COMMAND, "serve"], env=environment, stdout=subprocess.PIPE, text=True) as serve:
+    with subprocess.Popen([*COMMAND, "serve"], env=ready, stdout=subprocess.PIPE, text=True) as serve:
         assert serve.stdout is not None
         pages = serve.stdout.readline().split()[-1]
-        environment["PREFECT_API_AUTH_STRING"] = shell(environment, "server", "key").stdout.strip()
-        shown = tuple(environment["PREFECT_API_AUTH_STRING"].split(":"))
+        ready["PREFECT_API_AUTH_STRING"] = shell(ready, "server", "key").stdout.strip()
+        shown = tuple(ready["PREFECT_API_AUTH_STRING"].split(":"))
         with httpx.Client(base_url=f"{pages}/api/", auth=shown, trust_env=False, timeout=60) as client:
             _until(lambda: len(client.post("deployments/filter", json={}).json()) == len(FLOWS))
             yield client

@@ -11,6 +11,7 @@ import httpx
 
 from flows.orchestration import history
 from flows.orchestration.server import LocalServer, Running
+from tests.servers import PrefectHome
 
 
 def _client(server: LocalServer, running: Running) -> httpx.Client:
@@ -18,8 +19,8 @@ def _client(server: LocalServer, running: Running) -> httpx.Client:
     return httpx.Client(base_url=f"{running.url}/", auth=auth, trust_env=False, timeout=60)
 
 
-def test_runs_of_last_month_go_and_those_of_yesterday_stay(tmp_path: Path):
-    server = LocalServer(tmp_path)
+def test_runs_of_last_month_go_and_those_of_yesterday_stay(prefect_home: PrefectHome, tmp_path: Path):
+    server = LocalServer(prefect_home(tmp_path / "prefect"))
     runs = {}
     with server.used() as running, _client(server, running) as client:
         flow = client.post("flows/", json={"name": "any"}).raise_for_status().json()["id"]
@@ -29,11 +30,12 @@ def test_runs_of_last_month_go_and_those_of_yesterday_stay(tmp_path: Path):
             ended = {"state": {"type": "COMPLETED"}, "force": True}
             client.post(f"flow_runs/{runs[name]}/set_state", json=ended).raise_for_status()
     days = {"last month": history.FLOW_RUN_DAYS + 1, "yesterday": 1}
-    with sqlite3.connect(tmp_path / "prefect.db") as database:
+    with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
         for name, ago in days.items():
             end = (datetime.now(UTC) - timedelta(days=ago)).strftime("%Y-%m-%d %H:%M:%S.%f")
             database.execute("UPDATE flow_run SET end_time = ? WHERE name = ?", (end, name))
-        assert database.execute("SELECT COUNT(*) FROM events").fetchone() == (0,), "nobody can look at them"
+        for table in ("events", "block_type"):
+            assert database.execute(f"SELECT COUNT(*) FROM {table}").fetchone() == (0,), "nobody can look at them"
     database.close()
 
     with server.used() as running, _client(server, running) as client:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
 from pathlib import Path
+
+import pytest
 
 from db.reading import queries
 from db.session import Database
 from flows.orchestration.server_access import AUTH_STRING
 from flows.study.expansion import load_study
 from tests.conftest import FaultLog
-from tests.flows import killed
-from tests.flows.conftest import TINY, shell
-
-KILLS = 20
+from tests.flows import killed, warm
+from tests.flows.conftest import TINY
 
 STEPS = 150
 """About half of the statements and stored results of the whole study, so that few runs end before the kill."""
@@ -36,10 +35,19 @@ def _counts(url: str) -> tuple[dict[str, int], int, int]:
     return runs["status"].value_counts().to_dict(), len(windows), int(windows.duplicated(identity).sum())
 
 
+@pytest.mark.parametrize(
+    ("kills", "seed"),
+    [(5, 0), pytest.param(20, random.SystemRandom().randrange(1000), marks=pytest.mark.campaign, id="20")],
+)
 def test_a_killed_study_goes_on_and_leaves_no_trace_of_it(
-    prefect_api: str, url: str, environment: dict[str, str], tmp_path: Path, fault_log: FaultLog
+    prefect_api: str,
+    url: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+    fault_log: FaultLog,
+    kills: int,
+    seed: int,
 ):
-    seed = random.SystemRandom().randrange(1000)
     print(f"moments of the kills: random.Random({seed})")
     moments = random.Random(seed)
     study = tmp_path / "study.toml"
@@ -49,13 +57,11 @@ def test_a_killed_study_goes_on_and_leaves_no_trace_of_it(
     environment |= {"EFT_DATABASE_URL": url, "PREFECT_API_URL": prefect_api, AUTH_STRING: os.environ[AUTH_STRING]}
     home = Path(environment["EFT_HOME"])
 
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["flows.launch", "flows.run", "tests.flows.killed"])
     ensembles = 1
     struck: list[tuple[str, bool]] = []
-    while len(struck) < KILLS:
+    while len(struck) < kills:
         after, delay, said = moments.randint(1, STEPS), moments.uniform(0.0, LONGEST), tmp_path / "said"
-        run = processes.Process(target=killed.carry_out, args=(str(study), environment, after, delay, said))
+        run = warm.processes().Process(target=killed.carry_out, args=(str(study), environment, after, delay, said))
         run.start()
         run.join()
         statuses, _, doubled = _counts(url)
@@ -70,7 +76,7 @@ def test_a_killed_study_goes_on_and_leaves_no_trace_of_it(
             study.write_text(STUDY.replace("seed = 7", f"seed = {6 + ensembles}"))
 
     finished = {path: path.stat().st_mtime_ns for path in home.glob("arrays/*/*.npz")}
-    last = shell(environment, "run", str(study))
+    last = warm.run(environment, "run", str(study))
     kept = {path: path.stat().st_mtime_ns for path in finished} == finished
     whole = _counts(url) == ({"succeeded": 2 + 2 * ensembles}, 2 * (1 + 3) * 2 * ensembles, 0)
     completes = last.returncode == 0 and kept and whole
@@ -81,5 +87,5 @@ def test_a_killed_study_goes_on_and_leaves_no_trace_of_it(
     assert kept
     assert whole
     assert [path for path in home.glob("arrays/*/*") if path.suffix not in (".npz", ".part")] == []
-    again = shell(environment, "run", str(study))
+    again = warm.run(environment, "run", str(study))
     assert f"{2 + shards + 2 * (1 + 2 + 1)} tasks cached, 0 computed." in again.stdout

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from flows.orchestration.server import LocalServer
 from flows.orchestration.watch import answers
+from tests.servers import PrefectHome
 
 
-def test_servers_that_start_together_do_not_take_each_others_port(tmp_path: Path):
-    servers = [LocalServer(tmp_path / name) for name in ("one", "two")]
+def test_servers_that_start_together_do_not_take_each_others_port(prefect_home: PrefectHome, tmp_path: Path):
+    servers = [LocalServer(prefect_home(tmp_path / name)) for name in ("one", "two")]
     with ThreadPoolExecutor() as threads:
         running = list(threads.map(LocalServer.start, servers))
     assert running[0].port != running[1].port
@@ -23,8 +24,8 @@ def test_servers_that_start_together_do_not_take_each_others_port(tmp_path: Path
         assert server.running() is None
 
 
-def test_a_server_ends_when_its_folder_is_gone(tmp_path: Path):
-    running = LocalServer(tmp_path / "home").start()
+def test_a_server_ends_when_its_folder_is_gone(prefect_home: PrefectHome, tmp_path: Path):
+    running = LocalServer(prefect_home(tmp_path / "home")).start()
     handle = os.pidfd_open(running.pid)
     shutil.rmtree(tmp_path / "home", ignore_errors=True)  # its database tidies up meanwhile
     assert select.select([handle], [], [], 60)[0]

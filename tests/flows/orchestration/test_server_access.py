@@ -15,14 +15,15 @@ import pytest
 from eftcore.errors import EnvironmentProblem
 from flows.orchestration import server_access, surroundings
 from flows.orchestration.server import LocalServer, Running
-from tests.flows.conftest import shell
+from tests.flows import warm
+from tests.servers import PrefectHome
 
 EVIL = "http://evil.example"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    server = LocalServer(tmp_path_factory.mktemp("prefect"))
+def server(prefect_home: PrefectHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    server = LocalServer(prefect_home(tmp_path_factory.mktemp("access") / "prefect"))
     server.start()
     yield server
     server.stop(force=True)
@@ -54,6 +55,11 @@ def test_without_the_key_every_question_is_refused(server: LocalServer, running:
             assert client.request(method, path, json=body, headers=shown).status_code == 401
         assert client.request(method, path, json=body, headers=_basic(server.key)).is_success
         assert client.get("health").status_code == 200
+
+
+def test_the_pages_know_the_kinds_of_blocks(server: LocalServer, running: Running):
+    found = httpx.post(f"{running.url}/block_types/filter", json={}, headers=_basic(server.key), trust_env=False)
+    assert "secret" in {kind["slug"] for kind in found.raise_for_status().json()}
 
 
 def test_a_page_of_another_origin_may_not_ask(server: LocalServer, running: Running):
@@ -124,27 +130,26 @@ def test_the_folder_of_another_user_is_not_obeyed(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("PREFECT_HOME")
 
 
-def test_commands_find_the_key_and_say_what_lacks_without_it(environment: dict[str, str], tiny: Path):
-    assert shell(environment, "db", "upgrade").returncode == 0
-    started = shell(environment, "server", "start")
+def test_commands_find_the_key_and_say_what_lacks_without_it(ready: dict[str, str], tiny: Path):
+    started = warm.run(ready, "server", "start")
     try:
         assert "eft server key" in started.stdout
-        key = shell(environment, "server", "key").stdout.strip()
+        key = warm.run(ready, "server", "key").stdout.strip()
         assert key.startswith("eft:")
         assert len(key) > 40
-        assert key not in started.stdout + shell(environment, "server", "status").stdout
-        address = json.loads(shell(environment, "server", "status", "--json").stdout)["api"]
-        configured = {**environment, "PREFECT_API_URL": address}
-        assert "12 computed" in shell(configured, "run", str(tiny)).stdout
-        elsewhere = {**configured, "EFT_HOME": f"{environment['EFT_HOME']}-other"}
-        assert shell(elsewhere, "db", "upgrade").returncode == 0
-        refused = shell(elsewhere, "run", str(tiny))
+        assert key not in started.stdout + warm.run(ready, "server", "status").stdout
+        address = json.loads(warm.run(ready, "server", "status", "--json").stdout)["api"]
+        configured = {**ready, "PREFECT_API_URL": address}
+        assert "12 computed" in warm.run(configured, "run", str(tiny)).stdout
+        elsewhere = {**configured, "EFT_HOME": f"{ready['EFT_HOME']}-other"}
+        assert warm.run(elsewhere, "db", "upgrade").returncode == 0
+        refused = warm.run(elsewhere, "run", str(tiny))
         assert refused.returncode == 1
         assert "PREFECT_API_AUTH_STRING" in refused.stderr
         assert "Traceback" not in refused.stderr
-        assert "12 computed" in shell({**elsewhere, "PREFECT_API_AUTH_STRING": key}, "run", str(tiny)).stdout
+        assert "12 computed" in warm.run({**elsewhere, "PREFECT_API_AUTH_STRING": key}, "run", str(tiny)).stdout
     finally:
-        shell(environment, "server", "stop", "--force")
+        warm.run(ready, "server", "stop", "--force")
 
 
 @pytest.mark.browser

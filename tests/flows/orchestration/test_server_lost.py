@@ -13,16 +13,19 @@ import pytest
 
 from db.reading import queries
 from db.session import Database
-from db.upkeep import migrate
 from flows.orchestration.server import LocalServer, Running
 from flows.orchestration.server_access import AUTH_STRING
 from tests.conftest import FaultLog
+from tests.flows import warm
 from tests.flows.conftest import COMMAND, servers_of
+from tests.servers import PrefectHome
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc (Linux)")
 
 ENOUGH = 120
 """Seconds in which a run surely ends, on a busy machine too."""
+
+Run = subprocess.Popen[str] | warm.Command
 
 WINDOWS = 2 * (1 + 3) * 2
 """Of the tiny study: two widths, one quantity of the mean and three of g_only, two tolerances."""
@@ -32,16 +35,11 @@ SOON = 30
 
 
 @pytest.fixture
-def ready(environment: dict[str, str]) -> dict[str, str]:
-    """The environment, with an empty database."""
-    migrate.upgrade(f"sqlite:///{environment['EFT_HOME']}/results.db")
-    return environment
-
-
-@pytest.fixture
-def foreign(tmp_path: Path, ready: dict[str, str]) -> Iterator[tuple[Running, dict[str, str]]]:
+def foreign(
+    prefect_home: PrefectHome, tmp_path: Path, ready: dict[str, str]
+) -> Iterator[tuple[Running, dict[str, str]]]:
     """A server at PREFECT_API_URL that no command here can start again, and the environment that names it."""
-    server = LocalServer(tmp_path / "elsewhere")
+    server = LocalServer(prefect_home(tmp_path / "elsewhere"))
     running = server.start()
     yield running, {**ready, "PREFECT_API_URL": running.url, AUTH_STRING: server.key}
     server.stop(force=True)
@@ -55,10 +53,15 @@ def _windows(environment: dict[str, str]) -> int:
     return found
 
 
-def begun(environment: dict[str, str], study: Path, runner: str) -> subprocess.Popen[str]:
+def begun(environment: dict[str, str], study: Path, runner: str) -> Run:
     """`eft run` as the first task in this folder of results begins; its worker processes are not there yet."""
-    command = [*COMMAND, "run", str(study), "--runner", runner, "--workers", "1"]
-    run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    arguments = ("run", str(study), "--runner", runner, "--workers", "1")
+    run: Run
+    if runner == "threads":
+        run = warm.Command(environment, *arguments)
+    else:
+        command = [*COMMAND, *arguments]
+        run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     db = Database(f"sqlite:///{environment['EFT_HOME']}/results.db", read_only=True)
     while not len(queries.runs(db)):
         assert run.poll() is None, run.communicate()
@@ -67,7 +70,7 @@ def begun(environment: dict[str, str], study: Path, runner: str) -> subprocess.P
     return run
 
 
-def read_to(run: subprocess.Popen[str], text: str) -> None:
+def read_to(run: Run, text: str) -> None:
     """Read what a run says up to a line with this text."""
     assert run.stderr is not None
     said = []

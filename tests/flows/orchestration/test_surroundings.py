@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from db.upkeep import migrate
 from flows.orchestration import surroundings
 from tests.flows.conftest import PROXIES, shell
 
 
-@pytest.mark.parametrize("runner", ["threads", "processes"])
 def test_neither_folders_named_as_our_packages_nor_proxies_disturb_a_run(
-    environment: dict[str, str], foreign_folder: Path, tiny: Path, runner: str
+    ready: dict[str, str], foreign_folder: Path, tiny: Path
 ):
-    migrate.upgrade(f"sqlite:///{environment['EFT_HOME']}/results.db")
-    arguments = ("run", str(tiny), "--runner", runner, "--workers", "2")
-    run = shell({**environment, **PROXIES}, *arguments, folder=foreign_folder)
+    """Nor its server and its worker process."""
+    arguments = ("run", str(tiny), "--runner", "processes", "--workers", "1")
+    run = shell({**ready, **PROXIES}, *arguments, folder=foreign_folder)
     assert run.returncode == 0, run.stderr
     assert "0 tasks cached, 12 computed." in run.stdout
 

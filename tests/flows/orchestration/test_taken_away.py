@@ -21,7 +21,7 @@ from db.upkeep.importing import import_archive
 from db.writing import claims
 from eftcore.errors import EnvironmentProblem
 from flows.orchestration.server_access import AUTH_STRING
-from tests.flows import paused
+from tests.flows import paused, warm
 
 ROWS = ({"prediction": 2, "simulation": 2}, 2 * (1 + 3) * 2)
 """Finished runs and windows of the whole study."""
@@ -50,8 +50,7 @@ class Place:
 
     @contextmanager
     def run(self, *, pause: bool = True) -> Iterator[Run]:
-        processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload(["flows.launch", "flows.run", "tests.flows.paused"])
+        processes = warm.processes()
         there, go, said = processes.Event(), processes.Event(), self.study.with_name("said")
         started = processes.Process(target=paused.run, args=(str(self.study), self.environment, said, there, go))
         started.start()

@@ -16,8 +16,10 @@ import pytest
 
 from eftcore.errors import EnvironmentProblem
 from flows.orchestration import runners
+from flows.study.requests import Resources
 from tests.conftest import FaultLog
-from tests.flows.conftest import COMMAND, FREE_PORT, TINY, Eft, shell
+from tests.flows import warm
+from tests.flows.conftest import COMMAND, FREE_PORT, TINY, Eft
 
 ODD = ("results?a", "results?b", "100% #1", "50%20&mode=ro", "a@b:c ü")
 
@@ -128,7 +130,7 @@ def test_a_store_that_goes_away_ends_the_run_which_goes_on_when_it_is_back(
     store.unlink()
     finished = {path: path.stat().st_mtime_ns for path in away.rename(store).glob("*/*.npz")}
     long.write_text(TINY)
-    last = shell(environment, "run", str(long))
+    last = warm.run(environment, "run", str(long))
     kept = {path: path.stat().st_mtime_ns for path in finished} == finished
     told = under_way.returncode == 1 and f"eft: {store}" in said
     completes = last.returncode == 0 and kept
@@ -170,9 +172,14 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
             process.terminate()
 
 
+def _tasks_at_a_time(scheduler: str) -> int:
+    with runners.dispatching(Resources(runner="dask", dask_address=scheduler)) as dispatcher:
+        return dispatcher.workers
+
+
 def test_a_folder_that_is_not_shared_is_told_though_its_name_is_the_same(elsewhere: str, home: Path):
     with pytest.raises(EnvironmentProblem, match=rf"keeps results in {home}, which is not {home} of this command"):
-        runners._cluster_threads(elsewhere)
+        _tasks_at_a_time(elsewhere)
     assert list(home.iterdir()) == []
 
 
@@ -184,5 +191,5 @@ def test_a_shared_folder_may_have_two_names(home: Path, tmp_path: Path):
     home.mkdir()
     made_with = {"n_workers": 1, "threads_per_worker": 1, "scheduler_kwargs": FREE_PORT, "silence_logs": "CRITICAL"}
     with LocalCluster(**made_with, env={"EFT_HOME": str(tmp_path / "other-name")}) as made:
-        assert runners._cluster_threads(made.scheduler_address) == 1
+        assert _tasks_at_a_time(made.scheduler_address) == 1
     assert list(home.iterdir()) == []

@@ -15,7 +15,7 @@ import pytest
 from eftcore.errors import EnvironmentProblem
 from flows.study.expansion import load_study
 from flows.work.store import ResultStore
-from tests.flows.conftest import shell
+from tests.flows import warm
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("eftcore", "db", "flows", "ui")
@@ -47,10 +47,9 @@ def _records(folder: Path, names: list[str], mark: Path) -> None:
         (folder / name).write_bytes(record.serialize())
 
 
-def test_a_planted_result_of_prefect_is_never_read(environment: dict[str, str], tiny: Path, tmp_path: Path):
-    home, mark = Path(environment["EFT_HOME"]), tmp_path / "it-ran"
-    assert shell(environment, "db", "upgrade").returncode == 0
-    first = shell(environment, "run", str(tiny))
+def test_a_planted_result_of_prefect_is_never_read(ready: dict[str, str], tiny: Path, tmp_path: Path):
+    home, mark = Path(ready["EFT_HOME"]), tmp_path / "it-ran"
+    first = warm.run(ready, "run", str(tiny))
     assert "12 computed" in first.stdout, first.stderr
     study = load_study(tiny)
     digests = {path.stem for path in home.glob("arrays/*/*.npz")} | set(study.predictions) | set(study.simulations)
@@ -58,8 +57,8 @@ def test_a_planted_result_of_prefect_is_never_read(environment: dict[str, str], 
     kept = {path.name for folder in ("results", "prefect/storage") for path in (home / folder).glob("*")}
     for folder in ("results", "prefect/storage"):
         _records(home / folder, sorted({*keys, *kept, uuid4().hex}), mark)
-    hostile = {**environment, "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true"}
-    again = shell(hostile, "run", str(tiny))
+    hostile = {**ready, "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true"}
+    again = warm.run(hostile, "run", str(tiny))
     assert "12 tasks cached, 0 computed" in again.stdout, again.stderr
     assert not mark.exists(), "a pickle from the folder of results was executed"
     assert not kept, "Prefect keeps no result"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +11,8 @@ import pytest
 import eftcore as eft
 from db.reading import queries
 from db.session import Database
+from tests.flows import warm
 from ui.notation import number
-
-EFT = Path(sys.executable).parent / "eft"
 
 STUDY = """
 name = "atlas"
@@ -79,7 +76,7 @@ correlation = 0.65
 
 
 @pytest.fixture(scope="module")
-def atlas(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Database, Path]:
+def atlas(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Database, Path]:
     """The page, the database it was made from, and its folder."""
     folder = tmp_path_factory.mktemp("atlas")
     (folder / "small.toml").write_text(STUDY)
@@ -87,11 +84,11 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Database, Path
     environment = {**os.environ, "EFT_HOME": str(folder / "home"), "EFT_DATABASE_URL": ""}
     for command in (
         ["db", "upgrade"],
-        ["run", "small.toml"],
-        ["run", "digits.toml"],
-        ["atlas", "--output", "page/atlas.md"],
+        ["run", str(folder / "small.toml")],
+        ["run", str(folder / "digits.toml")],
+        ["atlas", "--output", str(folder / "page" / "atlas.md")],
     ):
-        done = subprocess.run([EFT, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = warm.run(environment, *command)
         assert done.returncode == 0, done.stdout + done.stderr
     db = Database(f"sqlite:///{folder / 'home' / 'results.db'}", read_only=True)
     return (folder / "page" / "atlas.md").read_text(), db, folder / "page"
@@ -164,7 +161,7 @@ def test_the_excess_of_a_width_is_relative_to_the_leading_order(atlas: tuple[str
 
 def test_without_the_study_it_says_what_to_run(tmp_path: Path) -> None:
     environment = {**os.environ, "EFT_HOME": str(tmp_path), "EFT_DATABASE_URL": ""}
-    subprocess.run([EFT, "db", "upgrade"], env=environment, check=True, capture_output=True)
-    refused = subprocess.run([EFT, "atlas"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert warm.run(environment, "db", "upgrade").returncode == 0
+    refused = warm.run(environment, "atlas")
     assert refused.returncode == 2
     assert "eft run atlas" in refused.stderr

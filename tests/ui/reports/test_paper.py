@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import eftcore as eft
 from db.reading import queries
 from db.session import Database
 from db.writing.repository import record_prediction, record_study
+from tests.flows import warm
 from tests.ui.conftest import ROOMY
 from ui.reports.paper.audit import CHANGES, OPEN, STANDS, findings, lines
 from ui.reports.paper.published import published
@@ -25,20 +24,19 @@ from ui.reports.paper.residuals import residual_table
 from ui.reports.paper.results import CONVERGED, EXACT, Number, Results, Theory
 from ui.screenshots import chromium, explorer, wait_until_drawn
 
-EFT = Path(sys.executable).parent / "eft"
-
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+def report(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
     """HTML, Markdown, and the folder of a report from a quick run of the paper's study."""
     folder = tmp_path_factory.mktemp("paper")
+    page = folder / "paper.html"
     environment = {**os.environ, "EFT_HOME": str(folder / "home")}
     for command in (
         ["db", "upgrade"],
         ["run", "paper-quick"],
-        ["report", "--study", "paper-quick", "--output", "paper.html", "--markdown", "paper.md"],
+        ["report", "--study", "paper-quick", "--output", str(page), "--markdown", str(page.with_suffix(".md"))],
     ):
-        done = subprocess.run([EFT, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = warm.run(environment, *command)
         assert done.returncode == 0, done.stdout + done.stderr
     return (folder / "paper.html").read_text(), (folder / "paper.md").read_text(), folder
 

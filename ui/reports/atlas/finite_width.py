@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import chdtrc
 
 from ui.notation import with_error
 
@@ -81,7 +81,7 @@ def width_fit(width: np.ndarray, n_excess: np.ndarray, se: np.ndarray, *, with_s
         slope=float(found[1]) if with_slope else 0.0,
         chi_squared=chi_squared,
         degrees_of_freedom=freedom,
-        p_value=float(stats.chi2.sf(chi_squared, freedom)) if freedom else 1.0,
+        p_value=float(chdtrc(freedom, chi_squared)) if freedom else 1.0,
     )
 
 
