@@ -118,17 +118,17 @@ def predict(
     """Predict one configuration: mean kernel K0, kernel covariance V4 and 1/n correction K1 over depth."""
     import eftcore as eft
     from eftcore.inputs.files import read_table
+    from eftcore.inputs.layers import whole_layers
     from eftcore.specs import default_depths
     from flows import tables
     from flows.cli.prediction import prediction_frame, prediction_notes
-    from flows.study.file import layers_for
 
     if depth is not None and total_time is not None:
         raise InputError(
             f"does not go with --total-time {total_time}", place="--depth", value=depth, remedy="give only one of them"
         )
     if depth is None:
-        depth = layers_for(2.0 if total_time is None else total_time, epsilon)
+        depth = whole_layers(2.0 if total_time is None else total_time, epsilon)
     model = eft.ResNet(
         activation=activation,
         weight_variance=weight_variance,

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from eftcore.errors import InputError, within
-from eftcore.inputs.sizes import DEEPEST, MOST_RECORDED, check_epsilon
+from eftcore.inputs.layers import whole_layers
+from eftcore.inputs.sizes import MOST_RECORDED
 from eftcore.specs import (
     STUDY_NAME,
     Closure,
@@ -71,7 +72,7 @@ class ModelGrid(Spec):
                 weight_variance=weight_variance,
                 bias_variance=bias_variance,
                 epsilon=epsilon,
-                depth=length if self.depth else layers_for(length, epsilon),
+                depth=length if self.depth else whole_layers(length, epsilon),
             )
             for activation, weight_variance, bias_variance, epsilon, length in itertools.product(
                 self.activation, self.weight_variance, self.bias_variance, self.epsilon, self._lengths
@@ -219,33 +220,3 @@ class StudyFile(Spec):
             return default_depths(model.depth, self.recorded_depths)
         with within("recorded_depths"):
             return check_depths(self.recorded_depths, model.depth)
-
-
-def layers_for(total_time: float, epsilon: float) -> int:
-    """L = T / epsilon^2, which must be a whole number.
-
-    >>> layers_for(2.0, 0.1)
-    200
-    """
-    if not epsilon > 0 or not total_time > 0:
-        place, value = ("total_time", total_time) if epsilon > 0 else ("epsilon", epsilon)
-        raise InputError("must be greater than 0", place=place, value=value)
-    with within("epsilon"):
-        check_epsilon(epsilon)
-    layers = total_time / epsilon**2
-    if not layers <= DEEPEST:
-        raise InputError(
-            f"with epsilon = {epsilon} it takes {layers:.3g} layers, more than the {DEEPEST} of a network",
-            place="total_time",
-            value=total_time,
-            remedy="give a shorter time or a larger epsilon",
-        )
-    whole = max(1, round(layers))
-    if abs(layers - whole) > 1e-9 * whole:
-        raise InputError(
-            f"with epsilon = {epsilon} it takes {layers:.6g} layers, which must be whole",
-            place="total_time",
-            value=total_time,
-            remedy=f"the nearest is total_time = {whole * epsilon**2:.12g}, or give depth",
-        )
-    return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,9 +12,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from eftcore.activations import activation_names
 from eftcore.errors import InputError, input_error
+from eftcore.inputs.layers import whole_layers
 from eftcore.specs import Closure, InputKernel, Precision, ResNet, Spec, digest_of
 from flows.study.expansion import Study, expand_study, find_study, load_study
-from flows.study.file import layers_for
 from flows.study.kernels import Number, Whole
 
 
@@ -89,7 +90,7 @@ class StudyRequest(Spec):
 
     @model_validator(mode="after")
     def _loads(self) -> StudyRequest:
-        load_study(find_study(self.study))
+        self.plan()
         return self
 
     @property
@@ -97,9 +98,13 @@ class StudyRequest(Spec):
         """Name of the flow run."""
         return Path(self.study).stem
 
-    def plan(self) -> Study:
-        """The study, expanded."""
+    @cached_property
+    def _study(self) -> Study:
         return load_study(find_study(self.study))
+
+    def plan(self) -> Study:
+        """The study, expanded; the file is read once."""
+        return self._study
 
 
 class TopUpRequest(StudyRequest):
@@ -122,7 +127,7 @@ class TopUpRequest(StudyRequest):
 
     def plan(self) -> Study:
         """The study with larger simulations."""
-        return super().plan().topped_up(samples=self.samples, precision=self.precision)
+        return self._study.topped_up(samples=self.samples, precision=self.precision)
 
 
 def _known_names(schema: dict[str, Any]) -> None:
@@ -167,7 +172,7 @@ class ModelRequest(Spec):
     def model(self) -> ResNet:
         """The network. Raises InputError."""
         shared = {name: getattr(self, name) for name in ("activation", "weight_variance", "bias_variance", "epsilon")}
-        return ResNet(**shared, depth=layers_for(self.total_time, self.epsilon))
+        return ResNet(**shared, depth=whole_layers(self.total_time, self.epsilon))
 
     def kernel(self) -> InputKernel:
         """Its inputs. Raises InputError."""

@@ -20,6 +20,7 @@ from db.reading.stored_results import StoredSample
 from db.schema.components import row_components
 from eftcore.errors import InputError, NumericsWarning, within
 from eftcore.inputs.files import parse_table
+from eftcore.inputs.layers import nearest_layers
 from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
 from eftcore.specs import PredictionSpec, default_depths
@@ -53,7 +54,7 @@ def layers_of(total_time: float, epsilon: float) -> int:
     >>> layers_of(2.0, 0.1)
     200
     """
-    layers = max(1, round(total_time / epsilon**2))
+    layers = nearest_layers(total_time, epsilon)
     if layers > MOST_LAYERS:
         raise InputError(
             f"with epsilon = {epsilon:g} it takes {layers} layers, and this page predicts up to {MOST_LAYERS}",

@@ -53,7 +53,9 @@ def memory_for(monkeypatch):
     ("networks", "estimator", "sampler"),
     [
         *itertools.product([600, 512, 100, 16], ["plain", "paired"], ["block", "weights"]),
-        (1, "plain", "block"),  # each network takes a pass of its own, whatever is estimated
+        (1, "plain", "block"),
+        *[pytest.param(1, *how, marks=pytest.mark.campaign) for how in (("plain", "weights"), ("paired", "block"))],
+        pytest.param(1, "paired", "weights", marks=pytest.mark.campaign),
     ],
 )
 def test_halved_batches_give_the_same_digits(memory_for, networks, estimator, sampler):

@@ -236,6 +236,7 @@ def test_zero_input_and_low_rank_kernels_agree_with_nearby_ones(
 @pytest.mark.parametrize(
     ("closure", "options", "n_inputs"),
     [
+        ("g_only", {}, 24),
         ("g_only", {}, 64),
         ("sigma", {}, 24),
         ("wick", {"order": 2}, 24),

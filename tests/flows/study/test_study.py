@@ -12,9 +12,9 @@ import pytest
 from db.settings import bundled_studies
 from eftcore.ensemble.shards import shard_size
 from eftcore.errors import InputError
+from eftcore.inputs.layers import whole_layers
 from eftcore.specs import digest_of
 from flows.study.expansion import Simulation, expand_study, find_study, load_study
-from flows.study.file import layers_for
 from ui.data.studies import runs_asked
 
 BASE: dict[str, Any] = {
@@ -409,5 +409,5 @@ def test_duplicated_inputs_and_fewer_neurons_than_inputs_are_legal():
 
 
 def test_layers_are_whole_up_to_rounding():
-    assert layers_for(2.0, 0.05) == 800
-    assert layers_for(0.3, 0.1) == 30
+    assert whole_layers(2.0, 0.05) == 800
+    assert whole_layers(0.3, 0.1) == 30
