@@ -52,7 +52,7 @@ def test_harm_is_named(url, db, record_all, harm, word):
     assert word in problems[0]
 
 
-def test_a_missing_view_is_named_though_its_twin_reads_it(sqlite_db):
+def test_a_missing_view_is_named_though_others_read_it(sqlite_db):
     with sqlite_db.session() as session:
         session.execute(sa.text("DROP VIEW v_errors"))
     assert maintenance.check(sqlite_db.url) == ["view v_errors is missing"]
