@@ -90,7 +90,7 @@ class StudyRequest(Spec):
 
     @model_validator(mode="after")
     def _loads(self) -> StudyRequest:
-        self.plan()
+        _ = self._study  # a file that is wrong is refused with the request
         return self
 
     @property
