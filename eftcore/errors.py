@@ -6,7 +6,6 @@ in one function, ``EftError.line``, for the terminal, for Prefect and for the ex
 
 from __future__ import annotations
 
-import copy
 import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -61,7 +60,8 @@ class EftError(Exception):
 
     def within(self, *outer: Part) -> Self:
         """A copy of this error and the others, with their places inside an outer one."""
-        moved = copy.copy(self)
+        moved = type(self).__new__(type(self), *self.args)  # copy.copy uses what Dask registers for pickling errors
+        moved.__dict__.update(self.__dict__)
         moved.place = (*outer, *self.place)
         moved.others = tuple(error.within(*outer) for error in self.others)
         return moved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copyreg
 import pickle
 import re
 from collections.abc import Iterator
@@ -146,3 +147,10 @@ def test_every_error_is_made_of_its_parts() -> None:
 )
 def test_a_text_with_other_parts_would_be_found(source: str) -> None:
     assert len(list(_complaints(source))) == 1
+
+
+def test_a_place_is_put_around_whatever_pickles_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask registers a way of its own to pickle errors, which the copy module would use as well."""
+    monkeypatch.setitem(copyreg.dispatch_table, InputError, lambda error: (InputError, error.args))
+    error = InputError("must be positive", place="epsilon", value=-1.0, remedy="give 0.1")
+    assert str(error.within("model")) == "model.epsilon = -1.0: must be positive; give 0.1"
