@@ -323,7 +323,7 @@ class _Recorded(Spec):
     def _known_version(cls, version: int) -> int:
         newest = ALGORITHM_VERSION[cls.algorithm]
         if version > newest:
-            raise ValueError(f"this program knows 1 to {newest}; update the program")
+            raise InputError(f"this program knows 1 to {newest}", remedy="update the program")
         return version or newest
 
     @model_validator(mode="after")
