@@ -35,12 +35,11 @@ def window_cells(db: Database, columns: Sequence[str], chosen: Chosen) -> pd.Dat
     refuted_least and refuted_most (smallest and largest certified_until and refuted_from), total_time (the largest) and
     simulation_run_id (one of the simulations; absent where all references are theories).
     """
-    view = v_windows
-    grouped = [view.c[name] for name in (*columns, "status")]
-    certified, refuted, total = (view.c[name] for name in ("certified_until", "refuted_from", "total_time"))
-    resolved = view.c["resolved_from"]
+    grouped = [v_windows.c[name] for name in (*columns, "status")]
+    certified, refuted, total = (v_windows.c[name] for name in ("certified_until", "refuted_from", "total_time"))
+    resolved = v_windows.c["resolved_from"]
     least, most = sa.func.min, sa.func.max
-    query = _filtered(view, **chosen).with_only_columns(
+    query = _filtered(v_windows, **chosen).with_only_columns(
         *grouped,
         sa.func.count().label("windows"),
         most(resolved, type_=sa.Double()).label("resolved_from"),
@@ -49,7 +48,7 @@ def window_cells(db: Database, columns: Sequence[str], chosen: Chosen) -> pd.Dat
         least(refuted, type_=sa.Double()).label("refuted_least"),
         most(refuted, type_=sa.Double()).label("refuted_most"),
         most(total, type_=sa.Double()).label("total_time"),
-        least(view.c["simulation_run_id"], type_=sa.Integer()).label("simulation_run_id"),
+        least(v_windows.c["simulation_run_id"], type_=sa.Integer()).label("simulation_run_id"),
     )
     return _frame(db, query.group_by(*grouped))
 

@@ -181,7 +181,27 @@ def check_growth(
         )
 
 
-class LineMoments:
+class OnLine:
+    """The line rule at every distinct diagonal entry of a stack of kernels (..., N, N).
+
+    Attributes:
+        activation, terms: those of the engine.
+        where: (..., N) position of each diagonal entry among the U distinct ones.
+        variance, deviation: (U,) the distinct entries and their square roots.
+        rule: the rule for these.
+        x: (U, J) its nodes in units of the preactivations.
+    """
+
+    def __init__(self, engine: MehlerExpectations, kernel: np.ndarray) -> None:
+        self.activation, self.terms = engine.activation, engine.terms
+        self.variance, where = np.unique(np.diagonal(kernel, axis1=-2, axis2=-1), return_inverse=True)
+        self.where = where.reshape(kernel.shape[:-1])
+        self.deviation = np.sqrt(self.variance)
+        self.rule = engine.rule_at(self.deviation)
+        self.x = self.deviation[:, None] * self.rule.nodes
+
+
+class LineMoments(OnLine):
     """One-dimensional integrals at every distinct diagonal entry of a stack of kernels (eq. 6.1).
 
     Derivatives of a smooth sigma are integrated as they stand, or by parts where the variance is large and that cancels
@@ -189,21 +209,17 @@ class LineMoments:
     """
 
     def __init__(self, engine: MehlerExpectations, kernel: np.ndarray, highest: int) -> None:
-        self.terms, self.count = engine.terms, engine.terms + engine.extra
-        variance, where = np.unique(np.diagonal(kernel, axis1=-2, axis2=-1), return_inverse=True)
-        self.where = where.reshape(kernel.shape[:-1])
-        self.deviation = np.sqrt(variance)
-        self.rule = engine.rule_at(self.deviation)
-        x = self.deviation[:, None] * self.rule.nodes
-        act = engine.activation
+        super().__init__(engine, kernel)
+        self.count = engine.terms + engine.extra
+        act, x = self.activation, self.x
         if highest and act.derivatives is not None:
             self.values: np.ndarray = act.derivatives(x)
             self.by_parts = False
-            self.large = variance > SATURATED
+            self.large = self.variance > SATURATED
         else:
             self.values = np.asarray(act.function(x), dtype=float)[None]
             self.by_parts = True
-            self.large = variance > 0
+            self.large = self.variance > 0
         check_values(act, x, self.values)
         check_growth(act, self.deviation, self.values[0] ** 2, self.rule, 2)
         self._coefficients: dict[int, np.ndarray] = {}

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from eftcore.gaussian.mehler import MehlerExpectations, by_parts, check_growth, check_values
+from eftcore.gaussian.mehler import MehlerExpectations, OnLine, by_parts, check_growth, check_values
 from eftcore.gaussian.pair_moments import correlations
 from eftcore.pairs import pair_indices
 
 
-class PairFunctions:
+class PairFunctions(OnLine):
     """Values and Hermite coefficients of functions of sigma at the U distinct variances of R kernels.
 
     Names, with s = sigma: "1", "s", "s2", "s3", "s4" (powers), "d" (s'), "ds" (s' s), "dss" (s' s^2),
@@ -23,13 +23,8 @@ class PairFunctions:
     """
 
     def __init__(self, engine: MehlerExpectations, kernel: np.ndarray) -> None:
-        self.terms = engine.terms
-        variance, where = np.unique(np.diagonal(kernel, axis1=-2, axis2=-1), return_inverse=True)
-        self.where = where.reshape(kernel.shape[:-1])
-        self.deviation = np.sqrt(variance)
-        self.rule = engine.rule_at(self.deviation)
-        x = self.deviation[:, None] * self.rule.nodes
-        act = engine.activation
+        super().__init__(engine, kernel)
+        act, x = self.activation, self.x
         self.smooth = act.derivatives is not None
         if act.derivatives is not None:
             s, d, c = act.derivatives(x)[:3]

@@ -35,6 +35,7 @@ class Node:
         run: the prediction or simulation to whose run in the database the task belongs, if any.
         is_recorded: for results in the database, a function that says whether they are there; None for results in the
             store.
+        at_most: whether it stands for work of which a part may turn out not to be needed.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class Node:
     work: float = 0.0
     run: PredictionSpec | Simulation | None = None
     is_recorded: Callable[[], bool] | None = None
+    at_most: bool = False
 
 
 class Walk(ABC):
@@ -255,15 +257,12 @@ class Planned:
 
 
 class DryRun(Listing):
-    """Lists what a run would do; ``tasks`` says of each task whether its result exists."""
+    """Lists the nodes of a study with the further rounds that stored results call for, or work that may be needed."""
 
-    def __init__(self, plan: Study, store: ResultStore) -> None:
-        super().__init__(plan, store)
-        self.tasks: list[Planned] = []
-
-    def perform(self, node: Node) -> bool:
-        self.tasks.append(Planned(node.label, node.work, self.is_done(node)))
-        return super().perform(node)
+    @property
+    def tasks(self) -> list[Planned]:
+        """What a run would do with each node."""
+        return [Planned(node.label, node.work, self.is_done(node), node.at_most) for node in self.nodes]
 
     def further(self, simulation: Simulation, shards: Shards) -> tuple[Shards, str]:
         """The next round as in a run, as long as the sum of the present shards is stored.
@@ -279,7 +278,8 @@ class DryRun(Listing):
             label = (
                 f"simulate at most {len(rest)} more shards for {target}, {networks} networks: {about_ensemble(spec)}"
             )
-            self.tasks.append(Planned(label, work_of(spec, rest), cached=False, at_most=True))
+            work = work_of(spec, rest)
+            self.nodes.append(Node(kind="simulate", label=label, digest=simulation.digest, work=work, at_most=True))
         return (), ""
 
 

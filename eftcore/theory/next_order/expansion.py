@@ -55,11 +55,6 @@ def rates(at: Functions, x: Moments) -> Moments:
         found: np.ndarray = at.carried(v) + np.tensordot(at.mean_drift.T, np.tensordot(f, v, 1), 1)
         return found
 
-    def quadratic(s: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """sum_q s_q D_q v for numbers s (P,)."""
-        found: np.ndarray = sum((s[q] * at.drift(q, v) for q in pairs), np.zeros_like(v))
-        return found
-
     dC = [at.drift(q, x.C) for q in pairs]
     Da = [at.drift(q, x.a) for q in pairs]
 
@@ -75,14 +70,14 @@ def rates(at: Functions, x: Moments) -> Moments:
     noise = at.noise(at.increment, x.C) + np.tensordot(at.mean_noise, fC, (0, 0))
     T += noise + noise.transpose(0, 2, 1) + noise.transpose(2, 0, 1)
 
-    D = linear(x.D) + quadratic(fa, x.C)
+    D = linear(x.D)
     for q in pairs:
-        D += np.outer(Da[q], fC[q]) + at.drift(q, fT[q])
+        D += fa[q] * dC[q] + np.outer(Da[q], fC[q]) + at.drift(q, fT[q])
     D = D + D.T + at.noise(at.increment, x.a) + np.tensordot(fa, at.mean_noise, 1)
     for q in pairs:
         D += at.noise(np.eye(len(fa))[q], fC[q])
 
-    b = linear(x.b) + sum(at.drift(q, fD[q]) for q in pairs) + quadratic(fa, x.a)
+    b = linear(x.b) + sum(at.drift(q, fD[q]) + fa[q] * Da[q] for q in pairs)
     return Moments(a, C, T, D, b)
 
 

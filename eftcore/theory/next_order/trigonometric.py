@@ -58,7 +58,7 @@ class Cosines(Family):
         first, second = pair_indices(inputs)
         fits = [_Fit(activation, s, end, highest) for s, end in zip(np.sqrt(widest), reach, strict=True)]
         self.constant, self.response = self._expanded([fit.sigma for fit in fits], [fit.square for fit in fits])
-        self.kernel_constant, self.kernel = self._expanded([fit.phi for fit in fits], [fit.phi_square for fit in fits])
+        _, self.kernel = self._expanded([fit.phi for fit in fits], [fit.phi_square for fit in fits])
         self.response = weight_variance * self.response
         both = self.lattice[:, None], self.lattice[None, :]
         self.minus, self.plus = both[0] - both[1], both[0] + both[1]
