@@ -33,8 +33,8 @@ from eftcore.inputs.tables import real_table
 ALGORITHM_VERSION = {"prediction": 3, "simulation": 3}
 """Bumped by hand whenever the same spec would give different numbers."""
 
-CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle")
-Closure = Literal["mean", "source_only", "g_only", "sigma", "wick", "particle"]
+CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle", "exact")
+Closure = Literal["mean", "source_only", "g_only", "sigma", "wick", "particle", "exact"]
 
 _LARGEST = 1e150
 """Largest entry of a kernel: V4 and its sums hold squares of entries, and float64 ends near 1e308."""
@@ -369,16 +369,16 @@ class _Recorded(Spec):
 
 def usual_step(closure: str) -> Literal["euler", "exact"]:
     """The step by which a closure goes from layer to layer unless the caller chooses one."""
-    return "exact" if closure in ("wick", "particle") else "euler"
+    return "exact" if closure in ("wick", "particle", "exact") else "euler"
 
 
 class PredictionSpec(_Recorded):
     """One theory prediction.
 
-    ``order`` and ``truncation`` belong to the wick closure alone: the highest Wick order, or "auto" to raise it until
-    V4 and K1 change by less than ``truncation`` (relative). ``step`` is "euler", forward Euler in t as in the paper,
-    or "exact", every power of epsilon; default: "exact" for wick, else "euler". ``continuous`` takes the limit
-    epsilon -> 0 at fixed t instead of stepping layer by layer.
+    ``order`` belongs to the wick closure alone: the highest Wick order, or "auto" to raise it until V4 and K1 change by
+    less than ``truncation`` (relative), which the exact closure has too. ``step`` is "euler", forward Euler in t as in
+    the paper, or "exact", every power of epsilon; default: "exact" for wick and exact, else "euler". ``continuous``
+    takes the limit epsilon -> 0 at fixed t instead of stepping layer by layer.
     """
 
     algorithm: ClassVar[str] = "prediction"
@@ -403,12 +403,30 @@ class PredictionSpec(_Recorded):
             )
         if isinstance(self.order, int) and not 2 <= self.order <= 120:
             raise InputError("must lie between 2 and 120, or be 'auto'", place="order", value=self.order)
-        if self.truncation is not None and self.order != "auto":
+        truncated = self.order == "auto" or self.closure == "exact"
+        if self.truncation is not None and not truncated:
             raise InputError(
-                "goes with order = 'auto'", place="truncation", value=self.truncation, remedy="leave it out otherwise"
+                "goes with order = 'auto' and closure = 'exact'",
+                place="truncation",
+                value=self.truncation,
+                remedy="leave it out otherwise",
             )
-        if self.order == "auto" and self.truncation is None:
+        if truncated and self.truncation is None:
             object.__setattr__(self, "truncation", 1e-3)
+        if self.closure == "exact" and self.step == "euler":
+            raise InputError(
+                "leaves out powers of epsilon",
+                place="step",
+                value=self.step,
+                remedy="leave it out for closure = 'exact'",
+            )
+        if self.closure == "exact" and self.numerics.quadrature == "gauss_hermite":
+            raise InputError(
+                "is not exact with a fixed rule",
+                place="closure",
+                value=self.closure,
+                remedy="leave out numerics.quadrature",
+            )
         if self.closure == "particle" and (self.continuous or self.step == "euler"):
             raise InputError(
                 "follows the network layer by layer",

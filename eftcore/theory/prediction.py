@@ -15,9 +15,10 @@ from eftcore.errors import InputError, NumericsWarning, StepWarning, TruncationW
 from eftcore.quantities import COMPARED
 from eftcore.results import Theory
 from eftcore.specs import Closure, InputKernel, Numerics, PredictionSpec, ResNet
-from eftcore.theory.mean_field import out_of_range
+from eftcore.theory.mean_field import out_of_range, shared_paths
 from eftcore.theory.solving import Solution, solve
 from eftcore.theory.truncation import Raised, raised_orders, truncated
+from eftcore.theory.waves import by_waves
 
 LARGE = 0.05
 """Relative share of V4 or K1 that a given Wick order, or forward Euler, may leave out without a warning."""
@@ -41,9 +42,11 @@ def predict(
         model: the network.
         kernel: K^0, N x N.
         closure: "mean" (K0), "source_only" (V4' = Sigma), "g_only" (the paper's hierarchy), "sigma" (state G and S),
-            "wick" (exact as order -> infinity), "particle" (exact up to its own sampling error).
+            "wick" (exact as order -> infinity), "particle" (exact up to its own sampling error), "exact" (the exact
+            leading order, by sines and cosines for smooth bounded activations and by Wick powers for the others).
         order: wick only: highest Wick order (default 24), or "auto".
-        truncation: with order="auto", the largest relative error of V4 and K1 from orders left out (default 1e-3).
+        truncation: with "exact" or order="auto", the largest relative error of V4 and K1 from functions left out
+            (default 1e-3).
         step: "euler" (forward Euler in t, as in the paper) or "exact" (all powers of epsilon).
         continuous: take epsilon -> 0 at fixed t.
         numerics: quadrature rule and tolerance.
@@ -90,10 +93,12 @@ def predict_spec(spec: PredictionSpec) -> Theory:
     # there are many small matrix products; several threads inside each would only wait for one another
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
     with quiet, _libraries().limit(limits=1, user_api="blas"):
-        if spec.closure != "wick":
-            solution = solve(spec)
-        else:
+        if spec.closure == "exact":
+            solution = _exact(spec)
+        elif spec.closure == "wick":
             solution = _raise_order(spec) if spec.order == "auto" else _fixed_order(spec)
+        else:
+            solution = solve(spec)
     _check_finite(spec, solution)
     details = {**solution.details, **_left_out_by_steps(spec, solution)}
     fixed = spec.numerics.quadrature == "gauss_hermite"
@@ -122,15 +127,36 @@ def _left_out_by_steps(spec: PredictionSpec, solution: Solution) -> dict[str, ob
     return {"step_error": {"V4": solution.left_out}}
 
 
+def _exact(spec: PredictionSpec) -> Solution:
+    """By sines and cosines where they suit the activation, and otherwise by Wick powers of rising order."""
+    assert spec.truncation is not None
+    with shared_paths():
+        best = by_waves(spec)
+    if best is None or _left_out(best) > spec.truncation:
+        raised = _highest_order(spec.model_copy(update={"closure": "wick", "order": "auto"}))
+        wick = _with_rest(raised, wick_order=raised.order, basis="wick")
+        best = wick if best is None or _left_out(wick) < _left_out(best) else best
+    if _left_out(best) > spec.truncation:
+        _warn(f"closure = 'exact': truncation = {spec.truncation:g} was not met", _truncation_error(best))
+    return best
+
+
 def _raise_order(spec: PredictionSpec) -> Solution:
     """Raise the Wick order until the orders left out add less than ``spec.truncation`` to V4 and K1."""
+    assert spec.truncation is not None
+    found = _highest_order(spec)
+    if max(found.rest.values()) > spec.truncation:
+        _warn(f"order = 'auto': truncation = {spec.truncation:g} was not met by order {found.order}", found.rest)
+    return _with_rest(found, wick_order=found.order)
+
+
+def _highest_order(spec: PredictionSpec) -> Raised:
+    """The first order that meets ``spec.truncation``, or the last that is tried."""
     assert spec.truncation is not None
     for found in raised_orders(spec):
         if max(found.strict.values()) <= spec.truncation:
             break
-    if max(found.rest.values()) > spec.truncation:
-        _warn(f"order = 'auto': truncation = {spec.truncation:g} was not met by order {found.order}", found)
-    return _with_rest(found, wick_order=found.order)
+    return found
 
 
 def _fixed_order(spec: PredictionSpec) -> Solution:
@@ -139,7 +165,8 @@ def _fixed_order(spec: PredictionSpec) -> Solution:
     _check_finite(spec, solution)
     found = truncated(spec, solution, spec.order)
     if max(found.rest.values()) > LARGE:
-        _warn(f"order = {spec.order}: the Wick orders above may matter; order = 'auto' finds one that suffices", found)
+        text = f"order = {spec.order}: the Wick orders above may matter; order = 'auto' finds one that suffices"
+        _warn(text, found.rest)
     return _with_rest(found)
 
 
@@ -148,8 +175,19 @@ def _with_rest(found: Raised, **more: object) -> Solution:
     return replace(found.solution, details=details)
 
 
-def _warn(text: str, found: Raised) -> None:
-    shown = ", ".join(f"{name} {error:.1e}" for name, error in found.rest.items())
+def _truncation_error(solution: Solution) -> dict[str, float]:
+    rest = solution.details["truncation_error"]
+    assert isinstance(rest, dict)
+    return rest
+
+
+def _left_out(solution: Solution) -> float:
+    """The larger of the truncation errors of V4 and K1."""
+    return max(_truncation_error(solution).values())
+
+
+def _warn(text: str, rest: dict[str, float]) -> None:
+    shown = ", ".join(f"{name} {error:.1e}" for name, error in rest.items())
     warnings.warn(f"{text}; left out at most, relative: {shown}", TruncationWarning, stacklevel=5)
 
 

@@ -94,16 +94,17 @@ def starting_engine(spec: PredictionSpec) -> Expectations:
     )
 
 
-def solve(spec: PredictionSpec) -> Solution:
+def solve(spec: PredictionSpec, build: Builder | None = None) -> Solution:
     """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is (eq. 6.15).
 
+    ``build`` makes the closure; by default it is the one that ``spec`` names.
     Raises InputError for a kernel whose V4 underflows, and where integrals leave the range of floating-point numbers.
     """
     try:
         if spec.closure == "particle":
             return _solve_by_paths(spec)
         _check_range(spec)
-        return _refined(spec)
+        return _refined(spec, build or builder(spec))
     except np.linalg.LinAlgError:
         raise InputError(
             f"integrals of {spec.model.activation!r} leave the range of floating-point numbers"
@@ -113,9 +114,8 @@ def solve(spec: PredictionSpec) -> Solution:
         ) from None
 
 
-def _refined(spec: PredictionSpec) -> Solution:
+def _refined(spec: PredictionSpec, build: Builder) -> Solution:
     engine = starting_engine(spec)
-    build = builder(spec)
     coarse = at_resolution(spec, engine, build, loosen=LOOSE)
     loosen = 1.0
     for _ in range(ATTEMPTS):

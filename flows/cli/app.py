@@ -103,7 +103,7 @@ def predict(
         Path | None, typer.Option(help=".npy or .csv file of real inputs, one row each, in place of the above.")
     ] = None,
     closure: Annotated[
-        str, typer.Option(help="mean, source_only, g_only, sigma, wick or particle (a sampling estimate).")
+        str, typer.Option(help="mean, source_only, g_only, sigma, wick, particle (a sampling estimate) or exact.")
     ] = "g_only",
     order: Annotated[
         str | None, typer.Option(help="Highest order of the wick closure, or auto to raise it until V4 and K1 settle.")

@@ -36,6 +36,7 @@ CLOSURE_LINE = {
     "sigma": {"color": GREEN, "dash": "longdash"},
     "wick": {"color": PURPLE, "dash": "dashdot"},
     "particle": {"color": VERMILION, "dash": "longdashdot"},
+    "exact": {"color": VERMILION, "dash": "10px,2px"},
 }
 """Line of each closure, the same in every figure."""
 

@@ -12,6 +12,7 @@ from eftcore.theory.closures.base import Closure
 from eftcore.theory.closures.g_only import GOnly, SourceOnly
 from eftcore.theory.closures.mean import Mean
 from eftcore.theory.closures.sigma import Sigma
+from eftcore.theory.closures.trigonometric import Trigonometric
 from eftcore.theory.closures.wick import Wick
 
 _CLASSES: dict[str, type[Closure]] = {
@@ -20,6 +21,7 @@ _CLASSES: dict[str, type[Closure]] = {
     "g_only": GOnly,
     "sigma": Sigma,
     "wick": Wick,
+    "exact": Trigonometric,
 }
 
 
@@ -29,7 +31,10 @@ def closure_class(name: str) -> type[Closure]:
 
 
 def builder(spec: PredictionSpec) -> Callable[[np.ndarray, np.ndarray], Closure]:
-    """What makes the closure that a spec asks for from the first and the last kernel."""
+    """What makes the closure that a spec asks for from the first and the last kernel.
+
+    The exact closure is not made here, since the number of its waves is found while it is solved.
+    """
     if spec.closure == "wick":
         assert isinstance(spec.order, int)
         return partial(Wick, spec.model, order=spec.order)

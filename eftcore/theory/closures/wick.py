@@ -1,10 +1,9 @@
 """The Wick hierarchy of the exact leading order, truncated at a total order m (docs/theory.md, section 4).
 
-The n neurons fluctuate around N(0, K0): xi^f is the 1/sqrt(n) fluctuation of the mean of f over independent neurons,
-u the accumulated kernel response, u' = chi u + C_W xi^S (eq. 4.1-4.3). Wick powers are martingales along a path, so
-Z = Cov(u_q, Wick power of pair p) obeys Z' = chi Z + C_W Cov(xi^S, Wick power) at equal times, written in orthonormal
-variables of the current layer. Order 2 is the G-only theory with a normal-ordered source; m -> infinity is exact at
-any epsilon. Orders do not mix, so what they contribute to V4, K1 and U1 adds up (eq. 4.22).
+Wick powers are martingales along a path of one neuron, so Z = Cov(u_q, Wick power of pair p) obeys
+Z' = chi Z + C_W Cov(xi^S, Wick power) at equal times, written in orthonormal variables of the current layer. Order 2 is
+the G-only theory with a normal-ordered source; m -> infinity is exact at any epsilon. Orders do not mix, so what they
+contribute to V4, K1 and U1 adds up (eq. 4.22).
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from eftcore.gaussian.wick_series import Whitening, WickSeries, components, cont
 from eftcore.pairs import pair_indices
 from eftcore.specs import ResNet
 from eftcore.theory.closures.base import Ingredients, Observed, State
-from eftcore.theory.closures.g_only import GOnly, wishart
+from eftcore.theory.closures.response import Response
 
 
-class Wick(GOnly):
-    """V4 = Wishart(K0) + Cov(xi^G, u) + Cov(u, xi^G) + Cov(u), from the orders 1 to m (eq. 4.4, 4.15, 4.18).
+class Wick(Response):
+    """The covariances of u with the Wick powers of order 1 to m of each pair's inputs (eq. 4.15).
 
     Variables, with I components (i, j) of the orders that are kept: Z (P, P, I), whose entry q, p is the covariance of
     u_q with the Wick power h_i(z_1) h_j(z_2) of pair p; U (P, P) = Cov(u); K1 (P,). Ingredients beside ``kernel``,
@@ -87,27 +86,23 @@ class Wick(GOnly):
             "spread": series.white.inverse @ noise @ np.swapaxes(series.white.inverse, -1, -2),
         }
 
-    def _response_noise(self, at: Ingredients, state: State) -> np.ndarray:
-        """(P, P) Cov(u_q, xi^S_p)."""
+    def products(self, at: Ingredients) -> np.ndarray:
+        covariance: np.ndarray = np.einsum("qpi,pi->qp", at["drive"], at["products"])
+        return covariance
+
+    def with_products(self, at: Ingredients, state: State) -> np.ndarray:
         covariance: np.ndarray = np.einsum("qpi,pi->qp", state["Z"], at["products"])
         return covariance
 
-    def source(self, at: Ingredients, state: State) -> np.ndarray:
-        """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q) (eq. 4.5, 4.21)."""
+    def with_derivatives(self, at: Ingredients, state: State) -> np.ndarray:
         pair = np.arange(len(self.neighbours))[:, None]
-        mixed = np.einsum("pqi,pqi->p", at["derivatives"], state["Z"][self.neighbours, pair])
-        linear = self.respond(at["chi"], state["K1"]) / self.model.weight_variance
-        source: np.ndarray = linear + self.tadpole(at["hessian"], state["U"]) + mixed
-        return source
+        mixed: np.ndarray = np.einsum("pqi,pqi->p", at["derivatives"], state["Z"][self.neighbours, pair])
+        return mixed
 
     def rates(self, at: Ingredients, state: State) -> State:
-        c_w = self.model.weight_variance
-        noise = self._response_noise(at, state)
-        return {
-            "Z": self.respond(at["chi"], state["Z"]) + c_w * at["drive"] - self._turn(at["spread"], state["Z"]),
-            "U": self.respond_both(at["chi"], state["U"]) + c_w * (noise + noise.T),
-            "K1": c_w * self.source(at, state),
-        }
+        drive = self.model.weight_variance * at["drive"]
+        own = self.respond(at["chi"], state["Z"]) + drive - self._turn(at["spread"], state["Z"])
+        return {"Z": own, **super().rates(at, state)}
 
     def _turn(self, spread: np.ndarray, z: np.ndarray) -> np.ndarray:
         """How orthonormal variables change: z' = -B z, C^-1 Q C^-T = B + B^T, B lower triangular (eq. 4.17)."""
@@ -120,13 +115,6 @@ class Wick(GOnly):
         turned: np.ndarray = own * z + mixing * shifted
         return turned
 
-    def second_order(self, at: Ingredients, state: State) -> State:
-        c_w, chi = self.model.weight_variance, at["chi"]
-        carried = self.respond(chi, self._response_noise(at, state))
-        transported = self.respond(chi, self.respond(chi, state["U"]).T)
-        noise = np.einsum("qpi,pi->qp", at["drive"], at["products"])
-        return {"U": transported + c_w * (carried + carried.T) + c_w**2 * noise}
-
     def step(self, at: Ingredients, state: State, h: float, *, exact: bool) -> State:
         """One layer: Z is exact for any step, since forward Euler of (4.17) is unstable at high order."""
         after = super().step(at, state, h, exact=exact)
@@ -135,14 +123,13 @@ class Wick(GOnly):
         return after
 
     def observe(self, at: Ingredients, state: State) -> Observed:
-        covariance = state["U"]
         if 2 in self.basis.orders:
-            mixed = self._response_kernel(at["factor"], state["Z"])
-            covariance = wishart(at["kernel"]) + mixed + mixed.T + covariance
-        return Observed(covariance, state["K1"], self.source(at, state))
+            return super().observe(at, state)
+        return Observed(state["U"], state["K1"], self.source(at, state))
 
-    def _response_kernel(self, factor: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """(P, P) Cov(u_q, xi^G_p): as :phi_a phi_b: = C_11 C_21 :z_1^2: + C_11 C_22 :z_1 z_2: (eq. 4.20)."""
+    def with_kernel(self, at: Ingredients, state: State) -> np.ndarray:
+        """As :phi_a phi_b: = C_11 C_21 :z_1^2: + C_11 C_22 :z_1 z_2: (eq. 4.20)."""
+        factor, z = at["factor"], state["Z"]
         square = factor[:, 0, 0] * np.where(self.own, factor[:, 0, 0], factor[:, 1, 0])
         found: np.ndarray = np.sqrt(2.0) * square * z[..., self.basis.position(2, 0)]
         if not self.basis.single:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -13,11 +15,12 @@ from eftcore.specs import CLOSURES, PredictionSpec
 from eftcore.theory.closures import Closure, builder, closure_class
 from eftcore.theory.closures.base import Ingredients, Observed, State
 from eftcore.theory.closures.mean import Mean
+from eftcore.theory.closures.trigonometric import Trigonometric, Waves
 from eftcore.theory.mean_field import mean_path
 
 NAMES = [name for name in CLOSURES if name != "particle"]  # that one averages over paths and has no equations
 
-OWN_STEP = {"sigma": {"XS"}, "wick": {"Z"}}
+OWN_STEP = {"sigma": {"XS"}, "wick": {"Z"}, "exact": {"Z"}}
 """Variables whose step is not rates plus second_order, because they relax faster than forward Euler can follow."""
 
 MATRIX = np.array([[1.0, 0.4, -0.2], [0.4, 1.5, 0.3], [-0.2, 0.3, 0.7]])
@@ -52,7 +55,11 @@ class Walk:
         )
         self.engine = MehlerExpectations(eft.get_activation(activation), level=4, terms=64)
         self.kernel = mean_path(self.model, matrix, self.engine).kernel
-        self.closure = builder(spec)(self.kernel[0], self.kernel[-1])
+        make = builder(spec)
+        if name == "exact":
+            waves = Waves(eft.get_activation(activation), 2 * np.diag(matrix), modes=8)
+            make = partial(Trigonometric, self.model, waves=waves)
+        self.closure = make(self.kernel[0], self.kernel[-1])
         self.stack = self.closure.ingredients(self.kernel, self.engine)
 
     def at(self, layer: int) -> Ingredients:

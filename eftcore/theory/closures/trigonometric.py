@@ -1,0 +1,214 @@
+"""The exact leading order by sines and cosines, for smooth bounded activations (docs/theory.md, section 4.4).
+
+Along a path of one neuron the mean of exp(i k phi) given an earlier phi only shrinks, by exp(-k Q k / 2) per unit of t.
+So Z = Cov(u_q, exp(i k phi)) obeys one equation for each k, at any epsilon,
+Z' = chi Z + C_W Cov(xi^S, exp(i k phi)) - (k Q k / 2) Z, and f_p = sigma_a sigma_b is a sum of such functions that
+converges exponentially.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from eftcore.activations import Activation, Parity
+from eftcore.gaussian import fourier
+from eftcore.gaussian.pair_moments import Expectations
+from eftcore.pairs import pair_indices
+from eftcore.specs import ResNet
+from eftcore.theory.closures.base import Ingredients, State
+from eftcore.theory.closures.g_only import wishart
+from eftcore.theory.closures.response import Response
+
+NEGLIGIBLE = 1e-9
+"""Waves whose coefficient in sigma or f_p is below this fraction of the largest one are left out."""
+
+
+class Trigonometric(Response):
+    """The covariances of u with the sines and cosines that make up f_p of each pair p (eq. 4.28).
+
+    Variables beside U and K1: Z (P, I), the covariance of u_q with each of the I waves of all pairs; Z_G (P, P), that
+    with xi^G. Ingredients beside those of ``GOnly``: ``drive`` (P, I) Cov(xi^S_q, wave), ``drive_kernel`` (P, P)
+    Cov(xi^S_q, xi^G_p), ``decay`` (I,) k Q k / 2.
+    """
+
+    powers: ClassVar = {"Z": 1, "Z_G": 2, "U": 2, "K1": 1}
+
+    def __init__(self, model: ResNet, kernel: np.ndarray, final_kernel: np.ndarray, waves: Waves) -> None:
+        super().__init__(model, kernel, final_kernel)
+        self.waves = waves
+
+    def initial(self) -> State:
+        pairs = len(self.neighbours)
+        return {
+            "Z": np.zeros((pairs, len(self.waves.pair))),
+            "Z_G": np.zeros((pairs, pairs)),
+            "U": np.zeros((pairs, pairs)),
+            "K1": np.zeros(pairs),
+        }
+
+    def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
+        found = super().ingredients(kernel, engine)
+        increment = found["increment"]
+        return {
+            "kernel": kernel,
+            "chi": found["chi"],
+            "hessian": found["hessian"],
+            "drive": np.stack([self.waves.with_products(k) for k in kernel]),
+            "drive_kernel": np.stack(
+                [self.respond(chi, wishart(k)) for chi, k in zip(found["chi"], kernel, strict=True)]
+            ),
+            "decay": np.stack([self.waves.half_form(q) for q in increment]),
+        }
+
+    def products(self, at: Ingredients) -> np.ndarray:
+        return self.waves.summed(at["drive"] * self.waves.coefficient)
+
+    def with_products(self, at: Ingredients, state: State) -> np.ndarray:
+        return self.waves.summed(state["Z"] * self.waves.coefficient)
+
+    def with_derivatives(self, at: Ingredients, state: State) -> np.ndarray:
+        wave = np.arange(len(self.waves.pair))
+        mixed = [state["Z"][self.neighbours[self.waves.pair, q], wave] * self.waves.derivative[q] for q in range(3)]
+        return self.waves.summed(np.sum(mixed, axis=0))
+
+    def with_kernel(self, at: Ingredients, state: State) -> np.ndarray:
+        return state["Z_G"]
+
+    def rates(self, at: Ingredients, state: State) -> State:
+        c_w = self.model.weight_variance
+        return {
+            "Z": self.respond(at["chi"], state["Z"]) + c_w * at["drive"] - at["decay"] * state["Z"],
+            "Z_G": self.respond(at["chi"], state["Z_G"]) + at["drive_kernel"],
+            **super().rates(at, state),
+        }
+
+    def step(self, at: Ingredients, state: State, h: float, *, exact: bool) -> State:
+        """One layer: Z decays exactly for any step, since forward Euler is unstable for fast waves."""
+        after = super().step(at, state, h, exact=exact)
+        after["Z"] = np.exp(-h * at["decay"]) * (after["Z"] + h * at["decay"] * state["Z"])
+        return after
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The waves of one pair: (M,) wave numbers of its two inputs, (M,) complex coefficients of exp(i k phi)."""
+
+    first: np.ndarray
+    second: np.ndarray
+    coefficient: np.ndarray
+
+
+class Waves:
+    """The functions cos(k phi) and sin(k phi) that make up f_p = sigma(phi_a) sigma(phi_b), for all pairs one after
+    another.
+
+    Args:
+        activation: smooth and bounded.
+        widest: (N,) largest variance of each input on the path.
+        modes: the longest wave vector of each input in units of pi / L, where 2 L is the period.
+
+    Attributes:
+        pair: (I,) the pair p that a wave belongs to.
+        vector: (I, 2) wave numbers of the two inputs a <= b of the pair; 0 for b = a.
+        odd: (I,) whether the wave is a sine.
+        coefficient: (I,) of the wave in f_p.
+        derivative: (3, I) of the wave in D_aa f_p, D_ab f_p and D_bb f_p.
+    """
+
+    def __init__(self, activation: Activation, widest: np.ndarray, modes: int) -> None:
+        self.deviation = np.sqrt(np.where(widest > 0, widest, 1.0))
+
+        self.single = [_expanded(activation.function, d, modes, activation.parity) for d in self.deviation]
+        self.square = [
+            _expanded(lambda x: activation.function(x) ** 2, d, modes, activation.parity and "even")
+            for d in self.deviation
+        ]
+        # the coefficients of an odd sigma are i times what ``single`` has, so that products of two are real
+        self.sign = -1.0 if activation.parity == "odd" else 1.0
+        self.first, self.second = pair_indices(len(widest))
+        parts = []
+        for a, b in zip(self.first, self.second, strict=True):
+            if a == b:
+                k, c = self.square[a]
+                parts.append(_Part(k, np.zeros_like(k), c))
+            else:
+                (k, c), (m, d) = self.single[a], self.single[b]
+                grid = np.meshgrid(k, m, indexing="ij")
+                parts.append(_Part(grid[0].ravel(), grid[1].ravel(), self.sign * np.outer(c, d).ravel()))
+        self._collect([_half(part) for part in parts])
+
+    def _collect(self, parts: list[_Part]) -> None:
+        """Real functions from complex ones: 2 Re c cos(k phi) - 2 Im c sin(k phi)."""
+        pair, vector, odd, coefficient = [], [], [], []
+        for p, part in enumerate(parts):
+            k = np.stack([part.first, part.second], axis=-1)
+            for sine, values in ((False, 2 * part.coefficient.real), (True, -2 * part.coefficient.imag)):
+                kept = np.abs(values) >= NEGLIGIBLE * np.abs(part.coefficient).max(initial=0.0)
+                pair.append(np.full(kept.sum(), p))
+                odd.append(np.full(kept.sum(), sine))
+                vector.append(k[kept])
+                coefficient.append(values[kept])
+        self.pair, self.odd = np.concatenate(pair), np.concatenate(odd)
+        self.vector, self.coefficient = np.concatenate(vector), np.concatenate(coefficient)
+        a, b = self.vector.T
+        self.derivative = np.stack([-0.5 * a * a, -a * b, -0.5 * b * b]) * self.coefficient
+        self.starts = np.searchsorted(self.pair, np.arange(len(parts)))
+
+    def summed(self, x: np.ndarray) -> np.ndarray:
+        """(..., P) sums over the waves of each pair, of x (..., I)."""
+        found: np.ndarray = np.add.reduceat(x, self.starts, axis=-1)
+        return found
+
+    def half_form(self, matrix: np.ndarray) -> np.ndarray:
+        """(I,) k M k / 2 for a symmetric matrix M (N, N) over the inputs."""
+        a, b = self.vector.T
+        i, j = self.first[self.pair], self.second[self.pair]
+        found: np.ndarray = 0.5 * (a * a * matrix[i, i] + 2 * a * b * matrix[i, j] + b * b * matrix[j, j])
+        return found
+
+    def with_products(self, kernel: np.ndarray) -> np.ndarray:
+        """(P, I) covariances of f_q with the waves under N(0, kernel) (eq. 4.29).
+
+        < exp(i m phi) exp(i k phi) > = exp(-(m K m + k K k) / 2 - m K k). For f_q = sum_jl c_j c_l exp(i (j, l) phi)
+        the sum over (j, l) is a product of matrices, whose entries are exponentials of up to (k sigma)^2: what comes
+        out is not finite where these overflow.
+        """
+        a, b = self.vector.T
+        i, j = self.first[self.pair], self.second[self.pair]
+        across = kernel[:, i] * a + kernel[:, j] * b
+        size = -self.half_form(kernel)[:, None]
+        found = np.empty((len(self.first), len(a)))
+        shrunk = [(k, s, -0.5 * k * k * kernel[c, c]) for c, (k, s) in enumerate(self.single)]
+        means = [np.exp(e) * s for _, s, e in shrunk]
+        tables = [np.exp(0.5 * size + e - np.outer(across[c], k)) * s for c, (k, s, e) in enumerate(shrunk)]
+        for q, (c, d) in enumerate(zip(self.first, self.second, strict=True)):
+            if c == d:
+                k, s = self.square[c]
+                exponent = size - 0.5 * k * k * kernel[c, c]
+                total = (np.exp(exponent - np.outer(across[c], k)) - np.exp(exponent)) @ s
+            else:
+                crossed = np.exp(-np.outer(self.single[c][0], self.single[d][0]) * kernel[c, d])
+                joint = np.einsum("ij,ij->i", tables[c] @ crossed, tables[d])
+                total = self.sign * (joint - np.exp(size[:, 0]) * (means[c] @ crossed @ means[d]))
+            found[q] = np.where(self.odd, total.imag, total.real) if np.iscomplexobj(total) else total
+        return found
+
+
+def _expanded(
+    function: Callable[[np.ndarray], np.ndarray], deviation: float, modes: int, parity: Parity | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) wave numbers k and (M,) coefficients of exp(i k x), or of -i exp(i k x) where the function is odd."""
+    k, c = fourier.fit(function, deviation, modes, parity).waves()
+    c = c if parity is None else c.imag if parity == "odd" else c.real
+    kept = np.abs(c) >= NEGLIGIBLE * np.abs(c).max()
+    return k[kept], c[kept]
+
+
+def _half(part: _Part) -> _Part:
+    """One of each k and -k, whose coefficients are conjugates, without k = 0."""
+    kept = (part.first > 0) | ((part.first == 0) & (part.second > 0))
+    return _Part(part.first[kept], part.second[kept], part.coefficient[kept])

@@ -1,0 +1,67 @@
+"""The exact leading order by sines and cosines, which suit smooth bounded activations (docs/theory.md, section 4.4).
+
+Equation numbers are those of docs/theory.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from eftcore.activations import get_activation
+from eftcore.gaussian.fourier import is_bounded
+from eftcore.specs import PredictionSpec
+from eftcore.theory.closures.trigonometric import Trigonometric, Waves
+from eftcore.theory.mean_field import mean_path
+from eftcore.theory.solving import Builder, Solution, at_resolution, relative_change, solve, starting_engine
+
+MODES = (12, 17, 24, 34, 48, 68, 96, 136, 192, 272, 384)
+"""Longest wave vectors, in units of pi / L, that are tried in turn."""
+
+MOST_ENTRIES = 2**18
+"""Sines and cosines are used while their state, P times the number of waves of all pairs, has at most this many
+entries."""
+
+
+def by_waves(spec: PredictionSpec) -> Solution | None:
+    """The solution by sines and cosines, with as many of them as change V4 and K1 by at most ``spec.truncation``.
+
+    ``details["truncation_error"]`` is the last change: the sum converges exponentially, so that what is left is less.
+    It is larger than ``spec.truncation`` where more waves would be too many. None for an activation that is not smooth
+    and bounded, and where no two numbers of waves can be compared.
+    """
+    activation = get_activation(spec.model.activation)
+    assert spec.truncation is not None
+    if activation.kinks or not is_bounded(activation):
+        return None
+    engine = starting_engine(spec)
+    path = mean_path(spec.model, spec.kernel.array, engine).kernel
+    engine = engine.refined(nodes=True, terms=True) or engine
+    before: Solution | None = None
+    found: Solution | None = None
+    for modes in MODES:
+        waves = Waves(activation, np.diag(path[-1]), modes)
+        if not _affordable(waves, path[[0, -1]]):
+            break
+        build: Builder = partial(Trigonometric, spec.model, waves=waves)
+        if before is None:
+            before = solve(spec, build)
+            continue
+        after = at_resolution(spec, engine, build)
+        change = relative_change(before, after)
+        rest = {name: change[name] for name in ("V4", "K1")}
+        details = {**before.details, "basis": "trigonometric", "modes": modes, "truncation_error": rest}
+        before = found = replace(after, numerical_error=before.numerical_error, details=details)
+        if max(rest.values()) <= spec.truncation:
+            break
+    return found
+
+
+def _affordable(waves: Waves, kernels: np.ndarray) -> bool:
+    """Whether the state fits, and the covariances of the waves can be computed."""
+    pairs = len(waves.first)
+    return pairs * waves.pair.size <= MOST_ENTRIES and all(
+        np.isfinite(waves.with_products(kernel)).all() for kernel in kernels
+    )
