@@ -98,6 +98,8 @@ class Arriving:
     def _study(self, row: Row) -> None:
         if not re.fullmatch(STUDY_NAME, row["name"]) or len(row["name"]) > 80:
             raise InputError("no study file may have such a name", place="name", value=row["name"])
+        if (asked := row.get("runs_asked")) is not None and asked < 1:
+            raise InputError("must be at least 1", place="runs_asked", value=asked)
 
     def _kernel(self, row: Row) -> None:
         kernel = InputKernel(matrix=row["matrix"], label=row["label"])

@@ -123,6 +123,11 @@ class Study:
         return _by_reference(self.comparisons)
 
     @property
+    def runs(self) -> list[PredictionSpec | Simulation]:
+        """Its predictions and simulations; each of them is a run in the database."""
+        return [*self.predictions.values(), *self.simulations.values()]
+
+    @property
     def superseded(self) -> int:
         """Number of its predictions and simulations that were made by an older version of their algorithm."""
         made = (*self.predictions.values(), *(item.spec for item in self.simulations.values()))
@@ -131,7 +136,7 @@ class Study:
     @property
     def record(self) -> dict[str, Any]:
         """The description of the study that the database stores."""
-        return {"name": self.name, "digest": self.digest, "spec": self.spec}
+        return {"name": self.name, "digest": self.digest, "spec": self.spec, "runs_asked": len(self.runs)}
 
     def topped_up(self, *, samples: int | None = None, precision: Precision | None = None) -> Study:
         """This study with larger simulations: at least ``samples`` networks, or as many as ``precision`` needs.

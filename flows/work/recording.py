@@ -30,7 +30,7 @@ def sweep_stale() -> list[int]:
 
 @waits
 def record_study(study: Mapping[str, Any]) -> int:
-    """Record the study itself (name, digest, spec); returns its id in the database."""
+    """Record the study itself, as Study.record describes it; returns its id in the database."""
     with _database() as db:
         return repository.record_study(db, **study)
 
@@ -57,7 +57,7 @@ def record(
 
     Args:
         store: the store of the results.
-        study: name, digest and spec of the study.
+        study: the study, as Study.record describes it.
         reference: digest of the stored sample or of another stored prediction; None where it failed.
         simulation: for a sample, ``wanted``, the digest of the request (Simulation.digest) under which an earlier
             failure is recorded, and ``precision``, the target precision, None for a given number of networks. None
@@ -183,8 +183,7 @@ def _announce(plan: Study, holder: str) -> None:
         mine = digest_of({"study": plan.digest, "holder": holder})
         claims.claim(db, mine, task=f"study {plan.name}", holder=holder, **origin())
         study_id = repository.record_study(db, **plan.record)
-        whole: list[PredictionSpec | Simulation] = [*plan.predictions.values(), *plan.simulations.values()]
-        for what in whole:
+        for what in plan.runs:
             repository.mark_pending(db, _spec(what), study_id=study_id, **_wanted(what))
 
 
