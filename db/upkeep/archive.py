@@ -38,7 +38,7 @@ from db.schema.models import (
 from db.schema.statements import table_of
 from db.schema.types import UTCDateTime
 from eftcore.errors import InputError
-from eftcore.specs import canonical_json
+from eftcore.identity import canonical_json
 
 FORMAT = 5
 _UNTIL_3 = {"wall_seconds": "worker_seconds"}

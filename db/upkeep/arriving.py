@@ -34,15 +34,10 @@ from db.upkeep.archive import Moved
 from eftcore.activations import activation_names
 from eftcore.ensemble.sample import sample_digest
 from eftcore.errors import InputError
-from eftcore.specs import (
-    ALGORITHM_VERSION,
-    STUDY_NAME,
-    EnsembleSpec,
-    InputKernel,
-    PredictionSpec,
-    ResNet,
-    digest_of,
-)
+from eftcore.identity import digest_of
+from eftcore.inputs.fields import STUDY_NAME
+from eftcore.inputs.kernel import InputKernel
+from eftcore.specs import ALGORITHM_VERSION, EnsembleSpec, PredictionSpec, ResNet
 
 TEXT_LIMIT = 100_000
 """Most characters of one text; an error message with its cause is shorter."""

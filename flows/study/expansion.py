@@ -20,14 +20,10 @@ from db.settings import bundled_studies
 from eftcore.ensemble.sample import Shards, sample_digest
 from eftcore.ensemble.shards import first_round, shards_of
 from eftcore.errors import InputError, as_written, within
-from eftcore.specs import (
-    EnsembleSpec,
-    InputKernel,
-    Precision,
-    PredictionSpec,
-    ResNet,
-    digest_of,
-)
+from eftcore.identity import digest_of
+from eftcore.inputs.kernel import InputKernel
+from eftcore.precision import Precision
+from eftcore.specs import EnsembleSpec, PredictionSpec, ResNet
 from flows.study import sizes
 from flows.study.file import ModelGrid, StudyFile
 

@@ -12,7 +12,9 @@ from db.session import Database
 from db.settings import default_url
 from db.writing import claims, repository
 from eftcore.ensemble import Sample, attained, reached
-from eftcore.specs import EnsembleSpec, Precision, PredictionSpec, digest_of
+from eftcore.identity import digest_of
+from eftcore.precision import Precision
+from eftcore.specs import EnsembleSpec, PredictionSpec
 from flows.study.expansion import Simulation, Study
 from flows.work import computations
 from flows.work.provenance import origin, timed

@@ -22,8 +22,8 @@ from db.session import Database
 from db.upkeep import migrate
 from db.writing import claims
 from db.writing.repository import mark_running, record_comparison, record_prediction, record_simulation, record_study
+from eftcore.identity import digest_of
 from eftcore.results import KernelTrajectories
-from eftcore.specs import digest_of
 
 TIMEOUT_SECONDS = 300
 

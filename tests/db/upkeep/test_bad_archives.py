@@ -23,7 +23,7 @@ from db.upkeep.archive import TABLES
 from db.upkeep.exporting import export_archive
 from db.upkeep.importing import import_archive
 from eftcore.errors import InputError
-from eftcore.specs import digest_of
+from eftcore.identity import digest_of
 
 Members = dict[str, bytes]
 

@@ -12,8 +12,8 @@ import pytest
 from db.settings import bundled_studies
 from eftcore.ensemble.shards import shard_size
 from eftcore.errors import InputError
+from eftcore.identity import digest_of
 from eftcore.inputs.layers import whole_layers
-from eftcore.specs import digest_of
 from flows.study.expansion import Simulation, expand_study, find_study, load_study
 
 BASE: dict[str, Any] = {
