@@ -33,7 +33,7 @@ def fill(db: Database) -> None:
     """One real configuration, and its copies."""
     model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=100)
     kernel = eft.InputKernel.equicorrelated(n_inputs=4, variance=2.0, correlation=0.3)
-    study = record_study(db, name="large", digest="0" * 64, spec={})
+    study = record_study(db, name="large", digest="0" * 64, spec={}, runs_asked=1)
     theory, sample = eft.predict(model, kernel), eft.simulate(model, kernel, width=64, samples=2048, device="cpu")
     prediction = record_prediction(db, theory, provenance={}, study_id=study)
     simulation = record_simulation(db, sample, provenance={}, study_id=study)

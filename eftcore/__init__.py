@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from eftcore.activations import activation_names, get_activation, register_activation
 from eftcore.errors import EftError, EnvironmentProblem, InputError, NumericsWarning, StepWarning, TruncationWarning
+from eftcore.inputs.kernel import InputKernel
+from eftcore.precision import Precision
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, InputKernel, Numerics, Precision, PredictionSpec, ResNet
+from eftcore.specs import EnsembleSpec, Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import mean_field
 from eftcore.theory.prediction import predict, predict_spec
 

@@ -1,37 +1,32 @@
-"""Activations: sigma, its derivatives, its kinks and its parity. Theory and simulation use the same object.
+"""Activations by name, and those that users register. Theory and simulation use the same object.
 
-An activation is named by text, with parameters in parentheses: ``"tanh"``, ``"softplus(beta=2)"``.
+An activation is named by text, with parameters in parentheses: ``"tanh"``, ``"softplus(beta=2)"``. Those that come with
+the program are in eftcore.activation_families.
 Closed forms of Gaussian expectations live in eftcore.gaussian.closed_forms, keyed by the same family names.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import erf, expit, ndtr
 
+from eftcore.activation_families import DERIVATIVES, FAMILIES, Parity
 from eftcore.errors import InputError
 from eftcore.kinks import find_kinks
 
 if TYPE_CHECKING:
     import torch
 
-DERIVATIVES = 4
-"""Highest derivative that the theory asks for (the Hessian of E2)."""
-
 MANY_KINKS = 100
 """Most kinks that a registered activation may have."""
 
 _PROBES = np.array([-3.0, -1.0, -0.25, 0.0, 0.5, 1.5, 4.0])
-
-Parity = Literal["odd", "even"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,19 +99,12 @@ class Activation:
         return {"name": self.name, "probes": [float(f"{v:.12g}") for v in self.function(_PROBES)]}
 
 
-@dataclass(frozen=True)
-class _Family:
-    build: Callable[..., dict[str, Any]]
-    defaults: dict[str, float]
-
-
-_FAMILIES: dict[str, _Family] = {}
 _REGISTERED: dict[str, Activation] = {}
 
 
 def activation_names() -> list[str]:
     """Every known family, sorted."""
-    return sorted({*_FAMILIES, *_REGISTERED})
+    return sorted({*FAMILIES, *_REGISTERED})
 
 
 def get_activation(name: str) -> Activation:
@@ -139,7 +127,7 @@ def _resolve(text: str) -> Activation:
     if text in _REGISTERED:
         return _REGISTERED[text]
     match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", text)
-    family = _FAMILIES.get(match.group(1)) if match else None
+    family = FAMILIES.get(match.group(1)) if match else None
     if match is None or family is None:
         raise InputError("unknown", value=text, remedy=f"known: {', '.join(activation_names())}")
     parameters, given = dict(family.defaults), set[str]()
@@ -179,7 +167,7 @@ def canonical_name(text: str) -> str:
 
 def _named(family: str, parameters: Mapping[str, float], show: Callable[[float], str]) -> str:
     """The family with those parameters that differ from their defaults."""
-    defaults = _FAMILIES[family].defaults
+    defaults = FAMILIES[family].defaults
     shown = ", ".join(f"{key}={show(value)}" for key, value in parameters.items() if value != defaults[key])
     return family + (f"({shown})" if shown else "")
 
@@ -213,7 +201,7 @@ def register_activation(
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise InputError("must be an identifier such as 'my_sigma'", place="name", value=name)
-    if name in _FAMILIES or name in _REGISTERED:
+    if name in FAMILIES or name in _REGISTERED:
         raise InputError("is taken", place="name", value=name, remedy="choose another")
     values = np.asarray(function(_PROBES), dtype=float)
     if values.shape != _PROBES.shape or not np.isfinite(values).all():
@@ -281,165 +269,3 @@ def _through_numpy(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[to
         return torch.from_numpy(values).to(x)
 
     return torch_function
-
-
-def _family(name: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
-    def register(build: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-        defaults = {key: parameter.default for key, parameter in inspect.signature(build).parameters.items()}
-        _FAMILIES[name] = _Family(build, defaults)
-        return build
-
-    return register
-
-
-@_family("linear")
-def _linear() -> dict[str, Any]:
-    def derivatives(x: np.ndarray) -> np.ndarray:
-        zero = np.zeros_like(x)
-        return np.stack([x, zero + 1.0, zero, zero, zero])
-
-    return {"function": lambda x: x, "derivatives": derivatives, "torch_function": lambda x: x, "parity": "odd"}
-
-
-@_family("tanh")
-def _tanh() -> dict[str, Any]:
-    def derivatives(x: np.ndarray) -> np.ndarray:
-        t = np.tanh(x)
-        slope = 1 / np.cosh(np.minimum(np.abs(x), 350.0)) ** 2
-        square = t * t
-        return np.stack([t, slope, -2 * t * slope, slope * (6 * square - 2), slope * t * (16 - 24 * square)])
-
-    return {"function": np.tanh, "derivatives": derivatives, "torch_function": lambda x: x.tanh(), "parity": "odd"}
-
-
-@_family("erf")
-def _erf(scale: float = 1.0) -> dict[str, Any]:
-    if scale <= 0:
-        raise InputError("its scale must be positive")
-
-    def derivatives(x: np.ndarray) -> np.ndarray:
-        y = scale * x
-        bell = 2 / math.sqrt(math.pi) * scale * np.exp(-y * y)
-        return np.stack(
-            [
-                erf(y),
-                bell,
-                -scale * 2 * y * bell,
-                scale**2 * (4 * y * y - 2) * bell,
-                -(scale**3) * (8 * y**3 - 12 * y) * bell,
-            ]
-        )
-
-    return {
-        "function": lambda x: erf(scale * x),
-        "derivatives": derivatives,
-        "torch_function": lambda x: (scale * x).erf(),
-        "parity": "odd",
-    }
-
-
-@_family("relu")
-def _relu() -> dict[str, Any]:
-    return _leaky_relu(slope=0.0)
-
-
-@_family("leaky_relu")
-def _leaky_relu(slope: float = 0.01) -> dict[str, Any]:
-    def torch_function(x: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        return torch.nn.functional.leaky_relu(x, slope)
-
-    return {
-        "function": lambda x: np.where(x > 0, x, slope * x),
-        "torch_function": torch_function,
-        "slope": lambda x: np.where(x > 0, 1.0, slope),
-        "kinks": (0.0,),
-    }
-
-
-@_family("gelu")
-def _gelu() -> dict[str, Any]:
-    def derivatives(x: np.ndarray) -> np.ndarray:
-        bell = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-        square = x * x
-        return np.stack(
-            [
-                x * ndtr(x),
-                ndtr(x) + x * bell,
-                (2 - square) * bell,
-                x * (square - 4) * bell,
-                (-4 + 7 * square - square * square) * bell,
-            ]
-        )
-
-    def torch_function(x: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        return torch.nn.functional.gelu(x)
-
-    return {"function": lambda x: x * ndtr(x), "derivatives": derivatives, "torch_function": torch_function}
-
-
-def _logistic_derivatives(x: np.ndarray) -> np.ndarray:
-    s = expit(x)
-    slope = s * expit(-x)
-    odd = 1 - 2 * s
-    return np.stack([s, slope, slope * odd, slope * (1 - 6 * slope), slope * odd * (1 - 12 * slope)])
-
-
-def _silu() -> dict[str, Any]:
-    def derivatives(x: np.ndarray) -> np.ndarray:
-        s = _logistic_derivatives(x)
-        return np.stack([x * s[0]] + [x * s[k] + k * s[k - 1] for k in range(1, DERIVATIVES + 1)])
-
-    def torch_function(x: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        return torch.nn.functional.silu(x)
-
-    return {"function": lambda x: x * expit(x), "derivatives": derivatives, "torch_function": torch_function}
-
-
-_family("silu")(_silu)
-_family("swish")(_silu)
-
-
-@_family("softplus")
-def _softplus(beta: float = 1.0) -> dict[str, Any]:
-    if beta <= 0:
-        raise InputError("its beta must be positive")
-
-    def function(x: np.ndarray) -> np.ndarray:
-        # equals ReLU to the last bit far from 0: the integrals over saturated inputs need their difference alone
-        softplus: np.ndarray = np.maximum(x, 0.0) + np.log1p(np.exp(-beta * np.abs(x))) / beta
-        return softplus
-
-    def derivatives(x: np.ndarray) -> np.ndarray:
-        s = _logistic_derivatives(beta * x)
-        return np.stack([function(x)] + [beta**k * s[k] for k in range(DERIVATIVES)])
-
-    def torch_function(x: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        return torch.logaddexp(torch.zeros_like(x), beta * x) / beta
-
-    return {"function": function, "derivatives": derivatives, "torch_function": torch_function}
-
-
-@_family("sin")
-def _sin() -> dict[str, Any]:
-    def derivatives(x: np.ndarray) -> np.ndarray:
-        s, c = np.sin(x), np.cos(x)
-        return np.stack([s, c, -s, -c, s])
-
-    return {"function": np.sin, "derivatives": derivatives, "torch_function": lambda x: x.sin(), "parity": "odd"}
-
-
-@_family("cos")
-def _cos() -> dict[str, Any]:
-    def derivatives(x: np.ndarray) -> np.ndarray:
-        s, c = np.sin(x), np.cos(x)
-        return np.stack([c, -s, -c, s, c])
-
-    return {"function": np.cos, "derivatives": derivatives, "torch_function": lambda x: x.cos(), "parity": "even"}

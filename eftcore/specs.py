@@ -1,91 +1,29 @@
-"""What to compute: validated, frozen descriptions, and the digest that is a result's identity.
+"""What to compute: the network, the prediction and the ensemble as validated, frozen descriptions with a digest.
 
-A result's identity is the sha256 of the canonical JSON of its spec (architecture: "Identity, caching,
-resume"). Time is ``t = epsilon**2 * layer`` throughout. Equation numbers are those of docs/theory.md.
+Time is ``t = epsilon**2 * layer`` throughout. Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import numbers
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from eftcore.activations import get_activation
-from eftcore.errors import InputError, input_error, within
-from eftcore.inputs.fields import Finite, Label, Whole
-from eftcore.inputs.sizes import DEEPEST, MOST_INPUTS, check_epsilon, check_inputs, check_result
-from eftcore.inputs.tables import real_table
+from eftcore.errors import InputError, within
+from eftcore.identity import Spec, digest_of
+from eftcore.inputs.fields import Finite, Whole
+from eftcore.inputs.kernel import InputKernel
+from eftcore.inputs.sizes import DEEPEST, check_epsilon, check_result
 
 ALGORITHM_VERSION = {"prediction": 3, "simulation": 3}
 """Bumped by hand whenever the same spec would give different numbers."""
 
 CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle", "exact")
 Closure = Literal["mean", "source_only", "g_only", "sigma", "wick", "particle", "exact"]
-
-_LARGEST = 1e150
-"""Largest entry of a kernel: V4 and its sums hold squares of entries, and float64 ends near 1e308."""
-
-_SMALLEST_SQUARE = 1e-300
-
-STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-"""Pattern of a study's name, of at most 80 characters; names of files and pages are made of it."""
-
-SYMMETRY_RTOL = 1e-10
-PSD_RTOL = 1e-10
-
-
-def canonical_json(value: Any) -> str:
-    """One text per value: sorted keys, shortest round-trip floats, no spaces, no NaN.
-
-    >>> canonical_json({"b": 1.0, "a": [0.1, -0.0]})
-    '{"a":[0.1,0.0],"b":1.0}'
-    """
-    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _canonical(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
-    if isinstance(value, float):
-        return value + 0.0
-    return value
-
-
-def digest_of(value: Any) -> str:
-    """sha256 (hex) of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-class Spec(BaseModel):
-    """Frozen, keyword-only, unknown fields refused. Raises InputError instead of pydantic's error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
-
-    def __init__(self, **fields: Any) -> None:
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            raise input_error(error, fields) from None
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide the numbers, JSON-able."""
-        return self.model_dump(mode="json")
 
 
 class ResNet(Spec):
@@ -121,146 +59,6 @@ class ResNet(Spec):
 
     def identity(self) -> dict[str, Any]:
         return {**self.model_dump(mode="json"), "activation": get_activation(self.activation).identity()}
-
-
-class InputKernel(Spec):
-    """The kernel K^0 of the N inputs at layer 0: symmetric positive semi-definite, N x N.
-
-    Singular kernels (duplicated inputs, a zero input, rank below N) are legal.
-    """
-
-    matrix: tuple[tuple[Finite, ...], ...]
-    label: Label = Field(default="", description="shown to people; not part of the identity")
-
-    @field_validator("matrix")
-    @classmethod
-    def _symmetric_psd(cls, rows: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
-        if not rows:
-            raise InputError("has no rows", remedy="give N rows of N numbers")
-        for number, row in enumerate(rows):
-            if len(row) != len(rows):
-                raise InputError(
-                    f"has {len(row)} numbers, where a square matrix of {len(rows)} rows has {len(rows)}",
-                    place=number,
-                    value=list(row),
-                    remedy="give N rows of N numbers",
-                )
-        check_inputs(len(rows))
-        k = np.array(rows)
-        scale = float(np.abs(k).max())
-        if scale > _LARGEST:
-            raise InputError(
-                f"has entries up to {scale:.3g}", remedy="rescale the inputs so that they stay below 1e150"
-            )
-        skew = float(np.abs(k - k.T).max())
-        if skew > SYMMETRY_RTOL * scale:
-            raise InputError(f"is not symmetric (largest |K - K^T| is {skew:.3g})", remedy="give (K + K^T) / 2")
-        lowest = float(np.linalg.eigvalsh((k + k.T) / 2)[0])
-        if lowest < -PSD_RTOL * scale * len(rows):
-            raise InputError(
-                f"is not positive semi-definite (lowest eigenvalue {lowest:.6g})",
-                remedy="take X X^T of some data X",
-            )
-        return tuple(tuple(row) for row in ((k + k.T) / 2).tolist())
-
-    @classmethod
-    def equicorrelated(cls, *, n_inputs: int, variance: float, correlation: float) -> InputKernel:
-        """variance [(1 - correlation) I + correlation 1 1^T].
-
-        >>> InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.3).matrix
-        ((2.0, 0.6), (0.6, 2.0))
-        """
-        if not _is_real(n_inputs) or not 1 <= n_inputs <= MOST_INPUTS or int(n_inputs) != n_inputs:
-            raise InputError(f"must be a whole number from 1 to {MOST_INPUTS}", place="n_inputs", value=n_inputs)
-        n_inputs = int(n_inputs)
-        if not (_is_real(variance) and variance >= 0):
-            raise InputError("must be a finite number >= 0", place="variance", value=variance)
-        lowest = -1.0 / (n_inputs - 1) if n_inputs > 1 else -1.0
-        if not (_is_real(correlation) and lowest - 1e-12 <= correlation <= 1.0):
-            raise InputError(
-                f"must lie between {lowest:.6g} and 1 for {n_inputs} inputs", place="correlation", value=correlation
-            )
-        k = variance * ((1 - correlation) * np.eye(n_inputs) + correlation * np.ones((n_inputs, n_inputs)))
-        np.fill_diagonal(k, variance)
-        return cls(matrix=k.tolist(), label=f"equicorrelated(N={n_inputs}, K={variance:g}, rho={correlation:g})")
-
-    @classmethod
-    def explicit(cls, matrix: Any, *, label: str = "explicit") -> InputKernel:
-        """Any symmetric positive semi-definite N x N matrix."""
-        with within("matrix"):
-            table = real_table(matrix)
-        return cls(matrix=table.tolist(), label=label)
-
-    @classmethod
-    def from_data(cls, data: Any, *, label: str = "data") -> InputKernel:
-        """X X^T / features of real inputs, one row each.
-
-        Raises InputError where ``data`` is not a table of real numbers (eftcore.inputs.tables), and where the mean
-        square of an input leaves the range of double precision, so that its kernel would be infinite or zero.
-
-        >>> InputKernel.from_data([[1.0, 1.0], [1.0, -1.0]]).matrix
-        ((1.0, 0.0), (0.0, 1.0))
-        """
-        with within("data"):
-            x = real_table(data)
-            if len(x) > MOST_INPUTS:
-                raise InputError(
-                    f"has {len(x)} rows: a kernel may have {MOST_INPUTS} inputs", remedy="choose fewer rows"
-                )
-            check_squares(x)
-        return cls(matrix=(x @ x.T / x.shape[1]).tolist(), label=label)
-
-    @property
-    def array(self) -> np.ndarray:
-        """(N, N) float64 copy of the matrix."""
-        return np.array(self.matrix)
-
-    @property
-    def n_inputs(self) -> int:
-        """N, the number of inputs."""
-        return len(self.matrix)
-
-    @property
-    def variance(self) -> float:
-        """Mean diagonal entry."""
-        return float(np.mean(np.diag(self.array)))
-
-    @property
-    def correlation(self) -> float | None:
-        """Mean off-diagonal correlation; None for one input or where a variance is zero."""
-        k = self.array
-        d = np.diag(k)
-        if len(k) < 2 or (d <= 0).any():
-            return None
-        upper = np.triu_indices(len(k), 1)
-        return float(np.mean((k / np.sqrt(np.outer(d, d)))[upper]))
-
-    def identity(self) -> dict[str, Any]:
-        return {"matrix": self.model_dump(mode="json")["matrix"]}
-
-
-def _is_real(value: Any) -> bool:
-    """Whether this is one finite real number."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_squares(x: np.ndarray) -> None:
-    """Raises InputError unless the mean square of every row of x (N, features) is zero, or within 1e-300 .. 1e150.
-
-    A kernel made of squares that overflow or underflow would be infinite or zero, and scaling it would hide that.
-    """
-    largest = np.abs(x).max(axis=1)
-    with np.errstate(over="ignore", under="ignore"):
-        squares = np.mean(x * x, axis=1)
-    wrong = np.flatnonzero((largest > 0) & ~((squares >= _SMALLEST_SQUARE) & (squares <= _LARGEST)))
-    if wrong.size:
-        row = int(wrong[0])
-        what = "overflow" if largest[row] > 1 else "vanish"
-        raise InputError(
-            f"has values up to {largest[row]:.3g}, whose squares {what} in double precision",
-            place=row,
-            remedy="rescale the data, for example to values of order 1",
-        )
 
 
 class Numerics(Spec):
@@ -465,45 +263,3 @@ class EnsembleSpec(_Recorded):
     def digest(self) -> str:
         """Identity of the ensemble; with a shard index it fixes the random stream."""
         return digest_of({"ensemble": self.identity(), "version": self.version})
-
-
-class Precision(Spec):
-    """How precise a simulation shall be: a bound on the standard error of one quantity, in place of a sample count.
-
-    The error at one depth is sqrt(sum se^2) over pair space, as in eftcore.compare; the largest error over recorded
-    depths has to meet the bound. ``absolute`` bounds the error itself; ``relative`` bounds the error divided by the
-    Frobenius norm of the quantity at that depth, or, for K1 and U1, which start at 0, by the largest such norm over
-    depth. No more than ``max_samples`` networks are simulated, whether or not the bound is met.
-
-    >>> str(Precision(quantity="V4", relative=0.01))
-    'V4 to 1 % (at most 1000000 networks)'
-    """
-
-    quantity: Literal["K0", "V4", "K1", "U1"]
-    relative: Finite | None = Field(default=None, gt=0, lt=1)
-    absolute: Finite | None = Field(default=None, gt=0)
-    max_samples: Whole = Field(default=1_000_000, ge=2, description="networks after which to stop in any case")
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> Precision:
-        if (self.relative is None) == (self.absolute is None):
-            raise InputError(
-                "one of two is needed",
-                place="relative",
-                remedy="give either relative (such as 0.01) or absolute, and not both",
-            )
-        return self
-
-    @property
-    def bound(self) -> float:
-        """The largest standard error allowed."""
-        bound = self.relative if self.absolute is None else self.absolute
-        assert bound is not None
-        return bound
-
-    def shown(self, error: float) -> str:
-        """A standard error as text, in the units of the bound: a number or a percentage."""
-        return f"{error:.3g}" if self.relative is None else f"{100 * error:.3g} %"
-
-    def __str__(self) -> str:
-        return f"{self.quantity} to {self.shown(self.bound)} (at most {self.max_samples} networks)"

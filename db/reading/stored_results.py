@@ -12,9 +12,11 @@ import sqlalchemy as sa
 from db.schema.models import Configuration, Kernel, KernelTrajectory, Run
 from db.schema.types import unpack
 from db.session import Database
+from eftcore.identity import digest_of
+from eftcore.inputs.kernel import InputKernel
 from eftcore.quantities import QUANTITIES
 from eftcore.results import KernelTrajectories, Theory
-from eftcore.specs import EnsembleSpec, InputKernel, PredictionSpec, ResNet, digest_of
+from eftcore.specs import EnsembleSpec, PredictionSpec, ResNet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

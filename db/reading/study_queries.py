@@ -20,8 +20,9 @@ def run_counts(db: Database) -> pd.DataFrame:
 def study_progress(db: Database) -> pd.DataFrame:
     """Progress of every study, newest first: one row per study, kind and status of runs.
 
-    Columns are study_id, name, created_at, spec, kind, status, runs (their number) and updated_at (of the newest run).
-    A study without runs has one row in which the columns about runs are absent.
+    Columns are study_id, name, created_at, spec, runs_asked (absent where an older version of the program recorded the
+    study), kind, status, runs (their number) and updated_at (of the newest run). A study without runs has one row in
+    which the columns about runs are absent.
     """
     query = (
         sa.select(
@@ -29,6 +30,7 @@ def study_progress(db: Database) -> pd.DataFrame:
             Study.name,
             Study.created_at,
             Study.spec,
+            Study.runs_asked,
             Run.kind,
             Run.status,
             sa.func.count(Run.id).label("runs"),

@@ -81,12 +81,16 @@ class Study(Base):
     """A study file as it was run. A study of the same name with other contents has another row."""
 
     __tablename__ = "studies"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (
+        sa.CheckConstraint("runs_asked >= 1", name="asks_for_runs"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(index=True)
     digest: Mapped[str] = mapped_column(sa.String(64), unique=True)
     spec: Mapped[dict[str, Any]]
+    runs_asked: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=utc_now())
 
 

@@ -128,16 +128,6 @@ def by_study(view: str) -> str:
     return view.replace("v_", "v_study_", 1)
 
 
-def readers(view: str) -> set[str]:
-    """Names that the views which read this one may have: by study, against theories, or both.
-
-    >>> sorted(readers("v_errors"))
-    ['v_study_errors', 'v_study_theory_errors', 'v_theory_errors']
-    """
-    against_theories = view.replace("v_", "v_theory_", 1)
-    return {by_study(view), against_theories, by_study(against_theories)}
-
-
 def _twin(view: sa.TableClause) -> sa.TableClause:
     columns = (sa.column(column.name, column.type) for column in view.c)
     return sa.table(by_study(view.name), sa.column("study", sa.Text()), *columns)

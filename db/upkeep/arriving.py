@@ -34,15 +34,10 @@ from db.upkeep.archive import Moved
 from eftcore.activations import activation_names
 from eftcore.ensemble.sample import sample_digest
 from eftcore.errors import InputError
-from eftcore.specs import (
-    ALGORITHM_VERSION,
-    STUDY_NAME,
-    EnsembleSpec,
-    InputKernel,
-    PredictionSpec,
-    ResNet,
-    digest_of,
-)
+from eftcore.identity import digest_of
+from eftcore.inputs.fields import STUDY_NAME
+from eftcore.inputs.kernel import InputKernel
+from eftcore.specs import ALGORITHM_VERSION, EnsembleSpec, PredictionSpec, ResNet
 
 TEXT_LIMIT = 100_000
 """Most characters of one text; an error message with its cause is shorter."""
@@ -98,6 +93,8 @@ class Arriving:
     def _study(self, row: Row) -> None:
         if not re.fullmatch(STUDY_NAME, row["name"]) or len(row["name"]) > 80:
             raise InputError("no study file may have such a name", place="name", value=row["name"])
+        if (asked := row.get("runs_asked")) is not None and asked < 1:
+            raise InputError("must be at least 1", place="runs_asked", value=asked)
 
     def _kernel(self, row: Row) -> None:
         kernel = InputKernel(matrix=row["matrix"], label=row["label"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -18,7 +19,7 @@ from sqlalchemy import exc
 from db.addresses import redacted, shown
 from db.errors import DatabaseMissing, problem_from
 from db.schema.models import Base
-from db.schema.views import VIEWS, readers
+from db.schema.views import VIEWS
 from db.session import make_engine, parse_url, sqlite_path
 from db.settings import default_url
 from db.upkeep import migrate
@@ -60,10 +61,11 @@ def check(url: str | sa.URL | None = None) -> list[str]:
 def _schema_problems(connection: sa.Connection) -> list[str]:
     context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
     problems = [f"schema differs: {_in_words(difference)}" for difference in compare_metadata(context, Base.metadata)]
-    there = set(sa.inspect(connection).get_view_names())
+    inspector = sa.inspect(connection)
+    there = set(inspector.get_view_names())
     missing = [view.name for view in VIEWS if view.name not in there]
     problems += [f"view {name} is missing" for name in missing]
-    unreadable = set(missing).union(*map(readers, missing))
+    unreadable = _with_readers(inspector, missing) if missing else set[str]()
     for view in VIEWS:
         if view.name in unreadable:
             continue
@@ -71,6 +73,15 @@ def _schema_problems(connection: sa.Connection) -> list[str]:
         if found != [column.name for column in view.c]:
             problems.append(f"view {view.name} has other columns than this version of the program")
     return problems
+
+
+def _with_readers(inspector: sa.Inspector, views: list[str]) -> set[str]:
+    """These views and all that read one of them, directly or through others, by the definitions in the database."""
+    words = {name: set(re.findall(r"\w+", inspector.get_view_definition(name))) for name in inspector.get_view_names()}
+    found = set(views)
+    while more := {name for name, named in words.items() if named & found} - found:
+        found |= more
+    return found
 
 
 def _in_words(difference: object) -> str:

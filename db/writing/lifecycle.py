@@ -21,7 +21,9 @@ from db.schema.models import AlgorithmVersion, Claim, Configuration, Kernel, Run
 from db.schema.statements import get_or_create, insert
 from db.schema.types import utc_now
 from eftcore.errors import InputError
-from eftcore.specs import EnsembleSpec, InputKernel, PredictionSpec, ResNet, digest_of
+from eftcore.identity import digest_of
+from eftcore.inputs.kernel import InputKernel
+from eftcore.specs import EnsembleSpec, PredictionSpec, ResNet
 
 COMES_FROM: dict[str, tuple[str, ...]] = {
     "pending": ("failed", "stale"),

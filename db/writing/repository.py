@@ -66,10 +66,18 @@ __all__ = [
 ]
 
 
-def record_study(db: Database, *, name: str, digest: str, spec: Mapping[str, Any]) -> int:
-    """Record a study file as it is run; returns its id (the same one for the same digest)."""
+def record_study(db: Database, *, name: str, digest: str, spec: Mapping[str, Any], runs_asked: int) -> int:
+    """Record a study file as it is run; returns its id (the same one for the same digest).
+
+    ``runs_asked`` is the number of predictions and simulations that it asks for. A study that was recorded without this
+    number, or with another one, gets it.
+    """
+    row = {"name": name, "digest": digest, "spec": plain_json(dict(spec)), "runs_asked": runs_asked}
     with db.session() as session:
-        return get_or_create(session, Study, {"name": name, "digest": digest, "spec": plain_json(dict(spec))})
+        study_id = get_or_create(session, Study, row)
+        differs = sa.and_(Study.id == study_id, Study.runs_asked.is_distinct_from(runs_asked))
+        session.execute(sa.update(Study).where(differs).values(runs_asked=runs_asked))
+        return study_id
 
 
 def record_prediction(

@@ -12,7 +12,8 @@ import numpy as np
 
 from eftcore.ensemble.leading_order import leading_order
 from eftcore.ensemble.reference import Path
-from eftcore.specs import EnsembleSpec, InputKernel, ResNet
+from eftcore.inputs.kernel import InputKernel
+from eftcore.specs import EnsembleSpec, ResNet
 
 RTOL = 0.1
 """Relative error to which the leading order is computed."""

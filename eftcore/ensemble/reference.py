@@ -13,8 +13,9 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from eftcore.gaussian.roots import symmetric_root
+from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import pair_indices, pair_table, to_pairs
-from eftcore.specs import EnsembleSpec, InputKernel, ResNet
+from eftcore.specs import EnsembleSpec, ResNet
 from eftcore.theory.mean_field import MeanField, mean_field
 
 

@@ -22,8 +22,9 @@ from eftcore.ensemble.reference import Reference
 from eftcore.ensemble.reliability import CONTRIBUTIONS, Widening, widening
 from eftcore.ensemble.sums import group_shapes, sum_shapes, unpack
 from eftcore.errors import InputError, NumericsWarning
+from eftcore.identity import digest_of
 from eftcore.pairs import product_covariance, to_matrix
-from eftcore.specs import EnsembleSpec, digest_of
+from eftcore.specs import EnsembleSpec
 
 Shards = tuple[tuple[int, int], ...]
 

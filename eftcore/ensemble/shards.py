@@ -15,7 +15,8 @@ import numpy as np
 from eftcore.ensemble.reliability import LARGEST
 from eftcore.ensemble.sample import Sample, Shards
 from eftcore.pairs import to_pairs
-from eftcore.specs import EnsembleSpec, Precision
+from eftcore.precision import Precision
+from eftcore.specs import EnsembleSpec
 
 SHARD_WORK = 2**28
 """Neuron updates (networks x depth x width x inputs) in one shard: some seconds, so a crash loses little."""

@@ -14,7 +14,9 @@ from eftcore.ensemble.reference import Path
 from eftcore.ensemble.sample import Sample, Shards
 from eftcore.ensemble.shards import attained, first_round, next_round
 from eftcore.errors import InputError, NumericsWarning
-from eftcore.specs import EnsembleSpec, InputKernel, Precision, ResNet
+from eftcore.inputs.kernel import InputKernel
+from eftcore.precision import Precision
+from eftcore.specs import EnsembleSpec, ResNet
 
 Device = Literal["auto", "cpu", "cuda"]
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eftcore.activations import Activation, Parity
+from eftcore.activation_families import Parity
+from eftcore.activations import Activation
 from eftcore.gaussian.closed_forms import PROPORTIONAL, ClosedForm
 from eftcore.gaussian.pair_moments import Expectations, PairMoments
 from eftcore.gaussian.summed import Summed, correlation

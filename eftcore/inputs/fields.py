@@ -12,6 +12,9 @@ from eftcore.errors import InputError
 LONGEST_LABEL = 1000
 """Most characters of a label; the names of tasks contain the label."""
 
+STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+"""Pattern of a study's name, of at most 80 characters; names of files and pages are made of it."""
+
 
 def _real(value: Any) -> Any:
     """The value. Raises InputError for complex numbers, whose imaginary part numpy would drop, and for booleans."""

@@ -19,8 +19,9 @@ from eftcore.gaussian.expectations import expectations
 from eftcore.gaussian.mehler import concentrated
 from eftcore.gaussian.pair_moments import Expectations, PairMoments
 from eftcore.gaussian.summed import correlation
+from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import pair_indices, to_matrix
-from eftcore.specs import InputKernel, Numerics, ResNet
+from eftcore.specs import Numerics, ResNet
 
 PROBES = 5
 """Number of layers at which one resolution of the integrals is compared with a finer one."""

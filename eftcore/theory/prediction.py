@@ -12,9 +12,10 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from eftcore.errors import InputError, NumericsWarning, StepWarning, TruncationWarning
+from eftcore.inputs.kernel import InputKernel
 from eftcore.quantities import COMPARED
 from eftcore.results import Theory
-from eftcore.specs import Closure, InputKernel, Numerics, PredictionSpec, ResNet
+from eftcore.specs import Closure, Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import out_of_range, shared_paths
 from eftcore.theory.solving import Solution, solve
 from eftcore.theory.truncation import Raised, raised_orders, truncated

@@ -58,7 +58,8 @@ class Raised:
 def truncated(spec: PredictionSpec, solution: Solution, order: int) -> Raised:
     """Bounds of what the orders above ``order`` can add to a solution up to ``order``, also relative to the solution.
 
-    >>> from eftcore.specs import InputKernel, ResNet
+    >>> from eftcore.inputs.kernel import InputKernel
+    >>> from eftcore.specs import ResNet
     >>> model = ResNet(activation="sin", weight_variance=1.0, epsilon=0.1, depth=20)
     >>> spec = PredictionSpec(model=model, kernel=InputKernel.explicit([[50.0]]), closure="wick", order=24)
     >>> truncated(spec, solve(spec), 24).beyond.share > 0.99

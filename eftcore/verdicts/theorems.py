@@ -17,9 +17,10 @@ from eftcore.activations import get_activation
 from eftcore.ensemble.simulation import simulate
 from eftcore.errors import InputError, within
 from eftcore.gaussian.roots import symmetric_root
+from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import pair_table, to_pairs
 from eftcore.results import Theory
-from eftcore.specs import Closure, EnsembleSpec, InputKernel, ResNet, check_depths
+from eftcore.specs import Closure, EnsembleSpec, ResNet, check_depths
 from eftcore.theory.closures.g_only import noise_source, wishart
 from eftcore.theory.mean_field import mean_field
 from eftcore.theory.prediction import predict

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from eftcore.activations import get_activation
-from eftcore.specs import InputKernel, Numerics, PredictionSpec, ResNet
+from eftcore.inputs.kernel import InputKernel
+from eftcore.specs import Numerics, PredictionSpec, ResNet
 from eftcore.theory.closures.wick import Wick
 from eftcore.theory.solving import at_resolution, solve, starting_engine
 

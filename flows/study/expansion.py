@@ -20,14 +20,10 @@ from db.settings import bundled_studies
 from eftcore.ensemble.sample import Shards, sample_digest
 from eftcore.ensemble.shards import first_round, shards_of
 from eftcore.errors import InputError, as_written, within
-from eftcore.specs import (
-    EnsembleSpec,
-    InputKernel,
-    Precision,
-    PredictionSpec,
-    ResNet,
-    digest_of,
-)
+from eftcore.identity import digest_of
+from eftcore.inputs.kernel import InputKernel
+from eftcore.precision import Precision
+from eftcore.specs import EnsembleSpec, PredictionSpec, ResNet
 from flows.study import sizes
 from flows.study.file import ModelGrid, StudyFile
 
@@ -123,6 +119,11 @@ class Study:
         return _by_reference(self.comparisons)
 
     @property
+    def runs(self) -> list[PredictionSpec | Simulation]:
+        """Its predictions and simulations; each of them is a run in the database."""
+        return [*self.predictions.values(), *self.simulations.values()]
+
+    @property
     def superseded(self) -> int:
         """Number of its predictions and simulations that were made by an older version of their algorithm."""
         made = (*self.predictions.values(), *(item.spec for item in self.simulations.values()))
@@ -131,7 +132,7 @@ class Study:
     @property
     def record(self) -> dict[str, Any]:
         """The description of the study that the database stores."""
-        return {"name": self.name, "digest": self.digest, "spec": self.spec}
+        return {"name": self.name, "digest": self.digest, "spec": self.spec, "runs_asked": len(self.runs)}
 
     def topped_up(self, *, samples: int | None = None, precision: Precision | None = None) -> Study:
         """This study with larger simulations: at least ``samples`` networks, or as many as ``precision`` needs.

@@ -9,19 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from eftcore.errors import InputError, within
+from eftcore.identity import Spec
+from eftcore.inputs.fields import STUDY_NAME
 from eftcore.inputs.layers import whole_layers
 from eftcore.inputs.sizes import MOST_RECORDED
-from eftcore.specs import (
-    STUDY_NAME,
-    Closure,
-    Numerics,
-    Precision,
-    PredictionSpec,
-    ResNet,
-    Spec,
-    check_depths,
-    default_depths,
-)
+from eftcore.precision import Precision
+from eftcore.specs import Closure, Numerics, PredictionSpec, ResNet, check_depths, default_depths
 from flows.study.kernels import KernelSection, Number, Numbers, Text, Texts, Whole, Wholes, as_tuple
 
 Widths = Annotated[tuple[Annotated[Whole, Field(ge=1, le=1_000_000)], ...], BeforeValidator(as_tuple)]

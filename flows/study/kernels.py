@@ -16,10 +16,11 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from eftcore.errors import InputError, Part, within
+from eftcore.identity import Spec
 from eftcore.inputs.fields import LONGEST_LABEL, printable
 from eftcore.inputs.files import read_table
+from eftcore.inputs.kernel import InputKernel, check_squares
 from eftcore.inputs.sizes import MOST_INPUTS
-from eftcore.specs import InputKernel, Spec, check_squares
 
 
 def as_tuple(value: Any) -> Any:

@@ -12,8 +12,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from eftcore.activations import activation_names
 from eftcore.errors import InputError, input_error
+from eftcore.identity import Spec, digest_of
+from eftcore.inputs.kernel import InputKernel
 from eftcore.inputs.layers import whole_layers
-from eftcore.specs import Closure, InputKernel, Precision, ResNet, Spec, digest_of
+from eftcore.precision import Precision
+from eftcore.specs import Closure, ResNet
 from flows.study.expansion import Study, expand_study, find_study, load_study
 from flows.study.kernels import Number, Whole
 

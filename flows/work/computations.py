@@ -15,8 +15,9 @@ import eftcore as eft
 from eftcore.ensemble import Sample, reached, sample_digest
 from eftcore.ensemble.engines import resolve_device
 from eftcore.errors import EnvironmentProblem
+from eftcore.identity import digest_of
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, PredictionSpec, digest_of
+from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.verdicts.windows import VERDICT_VERSION, Comparison
 from flows.work.progress import step
 from flows.work.provenance import as_now, of_parts, timed

@@ -12,7 +12,9 @@ from db.session import Database
 from db.settings import default_url
 from db.writing import claims, repository
 from eftcore.ensemble import Sample, attained, reached
-from eftcore.specs import EnsembleSpec, Precision, PredictionSpec, digest_of
+from eftcore.identity import digest_of
+from eftcore.precision import Precision
+from eftcore.specs import EnsembleSpec, PredictionSpec
 from flows.study.expansion import Simulation, Study
 from flows.work import computations
 from flows.work.provenance import origin, timed
@@ -30,7 +32,7 @@ def sweep_stale() -> list[int]:
 
 @waits
 def record_study(study: Mapping[str, Any]) -> int:
-    """Record the study itself (name, digest, spec); returns its id in the database."""
+    """Record the study itself, as Study.record describes it; returns its id in the database."""
     with _database() as db:
         return repository.record_study(db, **study)
 
@@ -57,7 +59,7 @@ def record(
 
     Args:
         store: the store of the results.
-        study: name, digest and spec of the study.
+        study: the study, as Study.record describes it.
         reference: digest of the stored sample or of another stored prediction; None where it failed.
         simulation: for a sample, ``wanted``, the digest of the request (Simulation.digest) under which an earlier
             failure is recorded, and ``precision``, the target precision, None for a given number of networks. None
@@ -183,8 +185,7 @@ def _announce(plan: Study, holder: str) -> None:
         mine = digest_of({"study": plan.digest, "holder": holder})
         claims.claim(db, mine, task=f"study {plan.name}", holder=holder, **origin())
         study_id = repository.record_study(db, **plan.record)
-        whole: list[PredictionSpec | Simulation] = [*plan.predictions.values(), *plan.simulations.values()]
-        for what in whole:
+        for what in plan.runs:
             repository.mark_pending(db, _spec(what), study_id=study_id, **_wanted(what))
 
 

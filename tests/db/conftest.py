@@ -163,7 +163,7 @@ def record_all(make_theory: MakeTheory, make_sample: MakeSample) -> Callable[...
 
     def record(database: Database, name: str = "first", closures: tuple[str, ...] = (), **network: Any) -> Recorded:
         digest = uuid.uuid5(uuid.NAMESPACE_OID, name).hex * 2
-        study_id = record_study(database, name=name, digest=digest, spec={"name": name})
+        study_id = record_study(database, name=name, digest=digest, spec={"name": name}, runs_asked=4)
         sample = make_sample(**network)
         simulation = record_simulation(database, sample, provenance=PROVENANCE, study_id=study_id)
         network = {key: value for key, value in network.items() if key not in ("width", "samples")}

@@ -58,7 +58,7 @@ def test_odd_file_names(tmp_path, sqlite_template):
     path = tmp_path / "50% a?b#c d&mode=ro" / "results.db"
     migrate.upgrade(sa.URL.create("sqlite", database=str(path)))
     database = Database(sa.URL.create("sqlite", database=str(path)))
-    record_study(database, name="s", digest="a" * 64, spec={})
+    record_study(database, name="s", digest="a" * 64, spec={}, runs_asked=1)
     assert path.exists()
 
 
@@ -73,12 +73,12 @@ def test_sqlite_settings(sqlite_db):
 
 def test_writing_transactions_take_the_lock_first_and_readers_do_not_wait(sqlite_db):
     """BEGIN IMMEDIATE: a second writer waits instead of failing, a reader sees the state before."""
-    record_study(sqlite_db, name="before", digest="a" * 64, spec={})
+    record_study(sqlite_db, name="before", digest="a" * 64, spec={}, runs_asked=1)
     other = Database(sqlite_db.url)
     order: list[str] = []
 
     def write() -> None:
-        record_study(other, name="second", digest="c" * 64, spec={})
+        record_study(other, name="second", digest="c" * 64, spec={}, runs_asked=1)
         order.append("second")
 
     thread = threading.Thread(target=write)
@@ -105,14 +105,14 @@ def test_exception_rolls_back(db, count_rows):
 
 
 def test_read_only_database_cannot_be_written(db, read_only):
-    record_study(db, name="kept", digest="a" * 64, spec={})
+    record_study(db, name="kept", digest="a" * 64, spec={}, runs_asked=1)
     for statement in (sa.delete(Study), sa.insert(Study).values(name="x", digest="b" * 64, spec={})):
         with pytest.raises(DatabaseReadOnly), read_only.session() as session:
             session.execute(statement)
         with pytest.raises(sa.exc.DBAPIError), read_only.engine.begin() as connection:
             connection.execute(statement)
     with pytest.raises(DatabaseReadOnly):
-        record_study(read_only, name="x", digest="b" * 64, spec={})
+        record_study(read_only, name="x", digest="b" * 64, spec={}, runs_asked=1)
     with read_only.reading() as session:
         assert session.scalars(sa.select(Study.name)).all() == ["kept"]
 
@@ -143,7 +143,7 @@ def test_tables_missing_say_upgrade(empty_url, backend):
         sqlite3.connect(str(empty_url.database)).execute("CREATE TABLE other (i integer)").connection.close()
     database = Database(empty_url)
     with pytest.raises(SchemaOutdated, match="eft db upgrade"):
-        record_study(database, name="s", digest="a" * 64, spec={})
+        record_study(database, name="s", digest="a" * 64, spec={}, runs_asked=1)
     database.dispose()
 
 

@@ -22,8 +22,8 @@ from db.session import Database
 from db.upkeep import migrate
 from db.writing import claims
 from db.writing.repository import mark_running, record_comparison, record_prediction, record_simulation, record_study
+from eftcore.identity import digest_of
 from eftcore.results import KernelTrajectories
-from eftcore.specs import digest_of
 
 TIMEOUT_SECONDS = 300
 
@@ -111,7 +111,9 @@ def record_study_of(url: str, theory: eft.Theory, name: str, widths: tuple[int, 
     """Record a study of one theory and simulations of some widths, as a flow would; the ids of its runs."""
     database = Database(url)
     try:
-        study_id = record_study(database, name=name, digest=uuid.uuid5(uuid.NAMESPACE_OID, name).hex * 2, spec={})
+        study_id = record_study(
+            database, name=name, digest=uuid.uuid5(uuid.NAMESPACE_OID, name).hex * 2, spec={}, runs_asked=1
+        )
         ids = [record_prediction(database, theory, provenance={}, study_id=study_id)]
         for width in widths:
             sample = sample_of(theory, width)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 import eftcore as eft
 from eftcore.activations import canonical_name, get_activation, unregister_activation
 from eftcore.errors import InputError
-from eftcore.specs import PredictionSpec, digest_of
+from eftcore.identity import digest_of
+from eftcore.specs import PredictionSpec
 
 
 @pytest.mark.parametrize(

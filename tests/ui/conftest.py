@@ -149,14 +149,14 @@ def half_finished(fresh: Database) -> Database:
 def record_failed(database: Database) -> None:
     model = eft.ResNet(activation="relu", weight_variance=50.0, epsilon=1.0, depth=800)
     spec = eft.PredictionSpec(model=model, kernel=eft.InputKernel.explicit([[1.0]]))
-    study = record_study(database, name="wild", digest="0" * 64, spec=ONE_RUN)
+    study = record_study(database, name="wild", digest="0" * 64, spec=ONE_RUN, runs_asked=2)
     mark_failed(database, spec, error="K0 <b>leaves</b> the range", provenance={}, study_id=study)
 
 
 def record_half(database: Database) -> None:
     model = eft.ResNet(activation="tanh", weight_variance=1.0, epsilon=0.5, depth=4)
     theory = eft.predict(model, eft.InputKernel.explicit([[1.0]]), "mean")
-    study = record_study(database, name="half", digest="1" * 64, spec=ONE_RUN)
+    study = record_study(database, name="half", digest="1" * 64, spec=ONE_RUN, runs_asked=2)
     record_prediction(database, theory, provenance={}, study_id=study)
 
 

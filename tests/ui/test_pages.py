@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
@@ -222,8 +223,8 @@ def test_studies_page_names_the_cause_and_the_command(open_page: OpenPage, faile
 
 def test_studies_of_one_name_are_told_apart(open_page: OpenPage, fresh: Database) -> None:
     for digest, widths in (("3" * 64, [8]), ("4" * 64, [16])):
-        record_study(fresh, name="quick", digest=digest, spec={**ONE_RUN, "widths": widths})
-    record_study(fresh, name="paper", digest="5" * 64, spec=ONE_RUN)
+        record_study(fresh, name="quick", digest=digest, spec={**ONE_RUN, "widths": widths}, runs_asked=2)
+    record_study(fresh, name="paper", digest="5" * 64, spec=ONE_RUN, runs_asked=2)
     app = open_page(fresh.url, "studies")
     assert not app.exception
     told = ["eft run paper.toml", "eft run paper", "eft run quick-2.toml", "eft run quick-1.toml"]
@@ -236,6 +237,19 @@ def test_half_finished_study_says_so(open_page: OpenPage, half_finished: Databas
     app = open_page(half_finished.url, "studies")
     assert app.dataframe[0].value[["predictions", "simulations", "done"]].iloc[0].tolist() == [1, 0, 0.5]
     assert "A study is being run" in _said(app)
+
+
+def test_no_share_is_shown_of_a_study_that_an_older_version_recorded(
+    open_page: OpenPage, half_finished: Database
+) -> None:
+    with half_finished.session() as session:
+        session.execute(sa.text("UPDATE studies SET runs_asked = NULL"))
+    app = open_page(half_finished.url, "studies")
+    assert not app.exception
+    shown = app.dataframe[0].value
+    assert shown["predictions"].tolist() == [1]
+    assert shown[["asked", "done"]].isna().all(axis=None)
+    assert "eft run half.toml" in _said(app)
 
 
 def test_sql_page_offers_every_documented_view() -> None:

@@ -10,8 +10,9 @@ from typing import cast
 import pandas as pd
 
 from db.reading.stored_results import StoredSample
+from eftcore.inputs.kernel import InputKernel
 from eftcore.results import Theory
-from eftcore.specs import InputKernel, ResNet, default_depths
+from eftcore.specs import ResNet, default_depths
 from eftcore.verdicts.residuals import equation_residual
 from eftcore.verdicts.wick_orders import wick_contributions
 from ui.notation import TIME, number

@@ -6,7 +6,6 @@ that it executes.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -31,8 +30,8 @@ def build_studies(db: Database) -> pd.DataFrame:
     """One row per study, newest first. One statement.
 
     Columns study_id, name, created_at, updated_at (of its newest run), predictions, simulations, failed (numbers of
-    runs), asked (runs that the study file asks for, see runs_asked; 0 where this is unknown), done (succeeded / asked,
-    at most 1), spec (content of the study file).
+    runs), asked (runs that the study asks for; absent where an older version of the program recorded it), done
+    (succeeded / asked, at most 1), spec (content of the study file).
     """
     rows = study_progress(db)
     studies = []
@@ -44,7 +43,7 @@ def build_studies(db: Database) -> pd.DataFrame:
         )
         failed = int(part.loc[part["status"] == "failed", "runs"].sum())
         spec = _plain(first["spec"])
-        asked = runs_asked(spec)
+        asked = first["runs_asked"]
         studies.append(
             {
                 "study_id": study_id,
@@ -55,11 +54,11 @@ def build_studies(db: Database) -> pd.DataFrame:
                 "simulations": simulations,
                 "failed": failed,
                 "asked": asked,
-                "done": min(1.0, (predictions + simulations) / asked) if asked else math.nan,
+                "done": math.nan if pd.isna(asked) else min(1.0, (predictions + simulations) / asked),
                 "spec": spec,
             }
         )
-    return pd.DataFrame(studies, columns=_COLUMNS)
+    return pd.DataFrame(studies, columns=_COLUMNS).astype({"asked": "Int64"})
 
 
 _COLUMNS = [
@@ -112,45 +111,6 @@ def build_study_files(studies: pd.DataFrame) -> list[StudyFile]:
             )
         )
     return files
-
-
-def runs_asked(spec: Mapping[str, Any]) -> int:
-    """Number of runs that a study file asks for.
-
-    Every model at every kernel has a run for every closure, for the reference and for every width. A model that is in
-    several grids counts once; equal kernels count separately.
-
-    >>> runs_asked({"model": {"activation": ["tanh"], "weight_variance": [1.0, 2.0]}, "widths": [64],
-    ...             "kernel": [{"kind": "explicit"}], "closures": [{"name": "wick", "order": [8, 24]}]})
-    6
-    """
-    try:
-        grids = spec["model"] if isinstance(spec["model"], list) else [spec["model"]]
-        models: dict[tuple[Any, ...], set[int]] = {}
-        for grid in grids:
-            fields = sorted(name for name, values in grid.items() if isinstance(values, list) and name != "widths")
-            for values in itertools.product(*(grid[name] for name in fields)):
-                key = tuple(zip(fields, values, strict=True))
-                models.setdefault(key, set()).update(grid.get("widths", spec.get("widths", ())))
-        kernels = sum(
-            math.prod(len(section[name]) for name in ("n_inputs", "variance", "correlation"))
-            if section["kind"] == "equicorrelated"
-            else 1
-            for section in spec["kernel"]
-        )
-        theories = {_theory(closure, order) for closure in spec["closures"] for order in closure.get("order") or [None]}
-        if "reference" in spec:
-            theories.add(_theory(spec["reference"], spec["reference"].get("order")))
-        return kernels * sum(len(theories) + len(widths) for widths in models.values())
-    except (KeyError, TypeError, AttributeError):
-        return 0  # a study file of another version
-
-
-def _theory(choice: Mapping[str, Any], order: int | str | None) -> str:
-    """A text that is the same for equal predictions: defaults that the study file leaves out are added."""
-    wick = choice["name"] == "wick"
-    usual = {"step": "exact" if wick else "euler"} if not choice.get("continuous") else {}
-    return json.dumps({**usual, **choice, "order": order or (24 if wick else None)}, sort_keys=True)
 
 
 def _plain(spec: Any) -> Mapping[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import tomlkit
 
-from eftcore.specs import EnsembleSpec, InputKernel, PredictionSpec, default_depths
+from eftcore.inputs.kernel import InputKernel
+from eftcore.specs import EnsembleSpec, PredictionSpec, default_depths
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 
 

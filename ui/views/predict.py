@@ -13,8 +13,9 @@ from db import addresses
 from db.reading.stored_results import StoredSample, simulations_of, stored_results
 from db.settings import data_home
 from eftcore.errors import EftError, EnvironmentProblem
+from eftcore.identity import digest_of
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, digest_of
+from eftcore.specs import EnsembleSpec
 from ui.data import deployments
 from ui.data.predict import (
     kernel_from_upload,

@@ -15,8 +15,9 @@ from scipy.integrate import solve_ivp
 from eftcore.activations import Activation, get_activation
 from eftcore.errors import InputError
 from eftcore.gaussian.mehler import MehlerExpectations
+from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import to_pairs
-from eftcore.specs import InputKernel, Numerics, ResNet
+from eftcore.specs import Numerics, ResNet
 from eftcore.theory.mean_field import choose_engine
 from eftcore.theory.next_order.expansion import Moments, initial, rates
 from eftcore.theory.next_order.functions import Family

@@ -55,7 +55,7 @@ def asked(request, tmp_path_factory, make_theory, make_sample) -> Iterator[Datab
 
 
 def _record(db: Database, make_theory: Any, make_sample: Any) -> None:
-    studies = [record_study(db, name=name, digest=name[0] * 64, spec={}) for name in ("first", "second")]
+    studies = [record_study(db, name=name, digest=name[0] * 64, spec={}, runs_asked=1) for name in ("first", "second")]
 
     def simulated(sample: Any, study: int, seconds: tuple[float, float] = (8.0, 2.0), **options: Any) -> int:
         spent = {"worker_seconds": seconds[0], "elapsed_seconds": seconds[1]}

@@ -23,7 +23,7 @@ from eftcore.errors import InputError
 @pytest.fixture
 def rows(db: Database, count_rows):
     """One study in the database; called after the test it proves that nothing changed."""
-    record_study(db, name="kept", digest="a" * 64, spec={})
+    record_study(db, name="kept", digest="a" * 64, spec={}, runs_asked=1)
     before = count_rows(db)
     yield
     assert count_rows(db) == before
@@ -189,7 +189,7 @@ def test_even_without_our_first_look_the_database_refuses(rows, read_only, monke
 
 def test_each_lock_of_sqlite_holds_alone(sqlite_db, tmp_path):
     """Refused when compiled; and with that gone, by the connection; and with that gone too, by the open file."""
-    record_study(sqlite_db, name="kept", digest="a" * 64, spec={})
+    record_study(sqlite_db, name="kept", digest="a" * 64, spec={}, runs_asked=1)
     other = tmp_path / "other.db"
     database = Database(sqlite_db.url, read_only=True)
     with database.engine.connect() as connection:

@@ -39,8 +39,8 @@ def test_rows_differ_in_more_than_the_ids_of_their_runs(db, make_theory, make_sa
     fields = {"model": sample.spec.model, "kernel": sample.spec.kernel, "width": 16}
     samples = [replace(sample, spec=eft.EnsembleSpec(**fields | settings)) for settings in SIMULATIONS]
     samples.append(replace(sample, shards=(*sample.shards, (2, 64))))
-    study = record_study(db, name="alike", digest="a" * 64, spec={})
-    record_study(db, name="alike", digest="b" * 64, spec={})
+    study = record_study(db, name="alike", digest="a" * 64, spec={}, runs_asked=1)
+    record_study(db, name="alike", digest="b" * 64, spec={}, runs_asked=1)
     predictions = [record_prediction(db, theory, provenance={}, study_id=study) for theory in theories]
     simulations = [record_simulation(db, sample, provenance={}, study_id=study) for sample in samples]
     assert len({*predictions, *simulations}) == len(theories) + len(samples)
@@ -59,7 +59,7 @@ def test_rows_differ_in_more_than_the_ids_of_their_runs(db, make_theory, make_sa
 def test_a_study_that_was_changed_counts_once(db, record_all, make_theory, provenance):
     """The same name with other contents is another study file, and has the same runs."""
     record_all(db, "first")
-    changed = record_study(db, name="first", digest="c" * 64, spec={})
+    changed = record_study(db, name="first", digest="c" * 64, spec={}, runs_asked=1)
     record_prediction(db, make_theory("g_only"), provenance=provenance, study_id=changed)
     count = "SELECT study, count(*) AS n FROM v_study_runs GROUP BY study"
     assert queries.select(db, count).to_numpy().tolist() == [["first", 4]]
@@ -68,7 +68,7 @@ def test_a_study_that_was_changed_counts_once(db, record_all, make_theory, prove
 @pytest.mark.parametrize("view", ["windows", "errors", "trajectories", "best_closures"])
 def test_a_row_belongs_to_a_study_that_has_both_of_its_runs(db, record_all, make_theory, provenance, view):
     record_all(db, "first", closures=("mean", "g_only"))
-    half = record_study(db, name="half", digest="d" * 64, spec={})
+    half = record_study(db, name="half", digest="d" * 64, spec={}, runs_asked=1)
     record_prediction(db, make_theory("g_only"), provenance=provenance, study_id=half)
     found = queries.select(db, f"SELECT DISTINCT study FROM v_study_{view}")
     assert found["study"].tolist() == ["first"]

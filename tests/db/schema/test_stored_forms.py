@@ -101,7 +101,7 @@ def test_times_are_utc_on_both_databases(moment):
 
 
 def test_time_of_a_row_is_the_databases(db):
-    record_study(db, name="s", digest="a" * 64, spec={})
+    record_study(db, name="s", digest="a" * 64, spec={}, runs_asked=1)
     created = studies(db).created_at.iloc[0].to_pydatetime()
     assert abs(created - datetime.now(UTC)) < timedelta(hours=1), "in UTC, whatever the zone of the machine"
 

@@ -23,7 +23,7 @@ from db.upkeep.archive import TABLES
 from db.upkeep.exporting import export_archive
 from db.upkeep.importing import import_archive
 from eftcore.errors import InputError
-from eftcore.specs import digest_of
+from eftcore.identity import digest_of
 
 Members = dict[str, bytes]
 
@@ -211,7 +211,7 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "format of text": (_manifest(lambda m: m.update(format="2")), "no format"),
     "format true": (_manifest(lambda m: m.update(format=True)), "no format"),
     "format 0": (_manifest(lambda m: m.update(format=0)), "no archive format 0"),
-    "format 3 said of 4": (_manifest(lambda m: m.update(format=3)), "worker_seconds, of a later format"),
+    "format 3 said of 5": (_manifest(lambda m: m.update(format=3)), "worker_seconds, of a later format"),
     "no checksums": (_manifest(lambda m: m.pop("sha256") and None), "does not list our tables"),
     "checksums a list": (_manifest(lambda m: m.update(sha256=[])), "does not list our tables"),
     "another table": (_manifest(lambda m: m["rows"].update(x=1)), "does not list our tables"),
@@ -249,6 +249,7 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "study name of an option": (_forged("studies", "name", "--db"), "no study file may have"),
     "study name empty": (_forged("studies", "name", ""), "no study file may have"),
     "study name too long": (_forged("studies", "name", "a" * 81), "no study file may have"),
+    "study that asks for nothing": (_forged("studies", "runs_asked", 0), "runs_asked = 0: must be at least 1"),
     "digest no digest": (_forged("studies", "digest", "zz"), "no digest"),
     "digest of a run another": (_forged("runs", "digest", "0" * 64), "does not follow"),
     "row twice": (_rows("studies", lambda t: pa.concat_tables([t, t])), "twice"),

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from db.errors import DatabaseMissing
 from db.reading import queries
+from db.schema.views import VIEWS
 from db.session import Database
 from db.upkeep import maintenance, migrate
 from eftcore.errors import EnvironmentProblem, InputError
@@ -52,10 +53,26 @@ def test_harm_is_named(url, db, record_all, harm, word):
     assert word in problems[0]
 
 
-def test_a_missing_view_is_named_though_others_read_it(sqlite_db):
+@pytest.mark.parametrize("view", [view.name for view in VIEWS])
+def test_a_missing_view_is_named_though_others_read_it(sqlite_db, view):
     with sqlite_db.session() as session:
-        session.execute(sa.text("DROP VIEW v_errors"))
-    assert maintenance.check(sqlite_db.url) == ["view v_errors is missing"]
+        session.execute(sa.text(f"DROP VIEW {view}"))
+    assert maintenance.check(sqlite_db.url) == [f"view {view} is missing"]
+
+
+def test_beside_missing_views_it_is_told_what_is_wrong_with_others(sqlite_db):
+    with sqlite_db.session() as session:
+        for view in ("v_errors", "v_runs", "v_precision"):
+            session.execute(sa.text(f"DROP VIEW {view}"))
+        other = "CREATE VIEW v_precision AS SELECT run_id AS simulation_run_id FROM simulation_precision"
+        session.execute(sa.text(other))
+    wrong = "has other columns than this version of the program"
+    assert maintenance.check(sqlite_db.url) == [
+        "view v_runs is missing",
+        "view v_errors is missing",
+        f"view v_precision {wrong}",
+        f"view v_study_precision {wrong}",
+    ]
 
 
 def test_damaged_file_and_orphans_are_named(sqlite_db, record_all):

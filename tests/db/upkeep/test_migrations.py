@@ -20,6 +20,7 @@ from alembic.migration import MigrationContext
 import eftcore as eft
 from db.errors import DatabaseMissing, SchemaOutdated
 from db.reading import queries
+from db.reading.study_queries import study_progress
 from db.schema.models import Base
 from db.schema.views import VIEWS
 from db.session import Database
@@ -34,7 +35,7 @@ RELEASED = sorted((Path(__file__).parents[1] / "released").glob("*.db"))
 """A database as each released revision left it: one study, two simulations of real networks, a failed run; the later
 runs up to number 40 were deleted. From 0002 on also a top-up, a Wick prediction that chose its order, a pending run;
 from 0003 on a closure held against that prediction; from 0004 on windows that say from where they are resolved; from
-0005 on elapsed times."""
+0005 on elapsed times. None says how many runs its study asks for."""
 
 
 def _tables(engine: sa.Engine) -> dict[str, Any]:
@@ -260,6 +261,7 @@ def test_released_databases_are_upgraded_and_taken_back(empty_url, path):
     assert windows.confidence.isna().all() == (path.stem < "0004"), "judged by an older version"
     assert set(runs.worker_seconds.dropna()) == {1.25}
     assert set(runs.elapsed_seconds.dropna()) == ({0.5} if path.stem >= "0005" else set())
+    assert study_progress(database).runs_asked.isna().all()
     precise = queries.precision(database)
     assert set(precise.simulation_run_id) == set(runs.run_id[runs.kind == "simulation"])
     arrays = queries.arrays(database, int(precise.simulation_run_id.iloc[0]))

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from db.reading import queries
 from db.reading.files import export_view
+from db.reading.study_queries import study_progress
 from db.schema.models import Configuration, Run
 from db.schema.views import VIEWS
 from db.session import Database
@@ -65,6 +66,7 @@ def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     assert rows["comparisons"] == 3 + 3 + 3
     assert import_archive(other, first) == rows
     assert maintenance.check(other.url) == []
+    assert set(study_progress(other).runs_asked) == {4}
     assert export_archive(other, second) == rows
     assert first.read_bytes() == second.read_bytes()
     run = queries.runs(filled, status="succeeded", kind="simulation", limit=1)
@@ -139,7 +141,7 @@ def _repack(path: Path, name: str, change) -> None:
 
 @pytest.mark.parametrize("path", RELEASED_ARCHIVES, ids=lambda path: path.stem)
 def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
-    """Written by the programs of revision 0002 and 0003: two simulations with comparisons, a top-up, a failure."""
+    """Written by the programs of revisions 0002 to 0006: two simulations with comparisons, a top-up, a failure."""
     counts = import_archive(db, path)
     assert (counts["runs"], counts["comparisons"]) == (8, 8 if path.stem.endswith("1") else 9)
     assert maintenance.check(db.url) == []
@@ -147,6 +149,7 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     windows = pd.concat([simulated, queries.windows(db, reference_kind="theory")])
     errors = queries.errors(db)
     assert (len(windows), len(errors)) == (counts["validity_windows"], counts["error_metrics"])
+    assert study_progress(db).runs_asked.isna().all(), "older formats do not say it"
     assert set(windows.width.dropna()) == {16, 32}
     assert set(import_archive(db, path).values()) == {0}
     assert export_archive(db, tmp_path / "now.zip") == counts
@@ -156,7 +159,7 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     ("name", "change", "word"),
     [
         ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
-        ("manifest.json", lambda data: data.replace(b'"format": 4', b'"format": 9'), "update the program"),
+        ("manifest.json", lambda data: data.replace(b'"format": 5', b'"format": 9'), "update the program"),
         ("manifest.json", lambda data: data[:50], "damaged"),
     ],
 )

@@ -95,7 +95,7 @@ def test_nor_does_an_account_with_rights_on_the_whole_server(url, owner, role, p
 
 
 def test_a_reader_sees_the_results_and_nothing_else(db, url, owner, role):
-    record_study(db, name="kept", digest="a" * 64, spec={})
+    record_study(db, name="kept", digest="a" * 64, spec={}, runs_asked=1)
     owner.exec_driver_sql("CREATE TABLE others (secret text)")
     reader = _as(url, role)
     try:

@@ -12,8 +12,18 @@ import sqlalchemy as sa
 
 import eftcore as eft
 from db.reading import queries
+from db.reading.study_queries import study_progress
 from db.schema.components import row_components
-from db.schema.models import ErrorMetric, Kernel, KernelTrajectory, Run, StudyRun, TrajectoryValue, ValidityWindow
+from db.schema.models import (
+    ErrorMetric,
+    Kernel,
+    KernelTrajectory,
+    Run,
+    Study,
+    StudyRun,
+    TrajectoryValue,
+    ValidityWindow,
+)
 from db.session import Database
 from db.writing.repository import (
     find_run,
@@ -360,7 +370,20 @@ def test_threads_recording_the_same_end_with_one_row(url, record_all, count_rows
 
 
 def test_study_of_the_same_name_and_other_contents_is_another(db):
-    first = record_study(db, name="quick", digest="1" * 64, spec={"widths": [64]})
-    assert record_study(db, name="quick", digest="1" * 64, spec={"widths": [64]}) == first
-    assert record_study(db, name="quick", digest="2" * 64, spec={"widths": [128]}) != first
+    first = record_study(db, name="quick", digest="1" * 64, spec={"widths": [64]}, runs_asked=1)
+    assert record_study(db, name="quick", digest="1" * 64, spec={"widths": [64]}, runs_asked=1) == first
+    assert record_study(db, name="quick", digest="2" * 64, spec={"widths": [128]}, runs_asked=1) != first
     assert queries.studies(db).name.tolist() == ["quick", "quick"]
+
+
+def test_a_study_recorded_again_says_how_many_runs_it_asks_for(db):
+    study = {"name": "quick", "digest": "1" * 64, "spec": {}}
+    first = record_study(db, **study, runs_asked=2)
+    with db.session() as session:
+        session.execute(sa.update(Study).values(runs_asked=None))  # as an older version of the program left it
+    assert study_progress(db).runs_asked.isna().all()
+    for asked in (2, 3):
+        assert record_study(db, **study, runs_asked=asked) == first
+        assert study_progress(db).runs_asked.tolist() == [asked]
+    with pytest.raises(sa.exc.IntegrityError, match="asks_for_runs"):
+        record_study(db, **study, runs_asked=0)

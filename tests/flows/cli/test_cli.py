@@ -34,7 +34,7 @@ def make_runs() -> Callable[[Database], None]:
     def make(db: Database) -> None:
         model = physics.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.25, depth=4)
         kernel = physics.InputKernel.explicit([[2.0]])
-        study_id = repository.record_study(db, name="first", digest="f" * 64, spec={"name": "first"})
+        study_id = repository.record_study(db, name="first", digest="f" * 64, spec={"name": "first"}, runs_asked=3)
         sample = physics.simulate(model, kernel, width=16, samples=64, seed=0)
         simulation = repository.record_simulation(db, sample, provenance={}, study_id=study_id)
         for closure in ("mean", "g_only"):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from db.reading import queries
+from db.reading.study_queries import study_progress
 from db.session import Database
 from db.settings import data_home, default_url
 from db.upkeep import migrate
@@ -108,6 +109,11 @@ def test_predictions_are_held_against_a_theory_too(calls: list[str], tiny: Path,
     assert len(theory_windows()) == (1 + 3) * 2
     simulated = counts()["v_windows"] - len(theory_windows())
     assert simulated == (1 + 3) * 2, "the reference is not itself held against the simulation"
+    db = Database(default_url(), read_only=True)
+    progress = study_progress(db)
+    db.dispose()
+    assert set(progress["status"]) == {"succeeded"}
+    assert set(progress["runs_asked"]) == {progress["runs"].sum()} == {3 + 1}
 
     calls.clear()
     assert (run(tiny).computed, calls) == (0, [])

@@ -18,7 +18,7 @@ from db.session import Database
 from db.settings import default_url
 from db.writing import claims, repository
 from eftcore.errors import InputError
-from eftcore.specs import Precision
+from eftcore.precision import Precision
 from flows.orchestration import gpu
 from flows.study.expansion import load_study
 from flows.study.requests import ConfigurationRequest, StudyRequest, TheoremRequest, TopUpRequest

@@ -12,10 +12,9 @@ import pytest
 from db.settings import bundled_studies
 from eftcore.ensemble.shards import shard_size
 from eftcore.errors import InputError
+from eftcore.identity import digest_of
 from eftcore.inputs.layers import whole_layers
-from eftcore.specs import digest_of
 from flows.study.expansion import Simulation, expand_study, find_study, load_study
-from ui.data.studies import runs_asked
 
 BASE: dict[str, Any] = {
     "name": "tiny",
@@ -169,12 +168,6 @@ def test_bundled_studies_load_and_use_real_data():
     assert {spec.kernel.n_inputs for spec in digits.predictions.values()} == {3}
 
 
-@pytest.mark.parametrize("name", sorted(bundled_studies()))
-def test_the_explorer_counts_the_runs_that_a_study_asks_for(name: str):
-    study = load_study(find_study(name))
-    assert runs_asked(study.spec) == len(study.predictions) + len(study.simulations)
-
-
 def test_digits_kernels_are_those_of_the_images():
     from sklearn.datasets import load_digits
 
@@ -278,7 +271,6 @@ def test_some_models_of_many_are_simulated():
     study = expand_study(changed(model=grids, reference=EXACT))
     assert {item.spec.model.activation for item in study.simulations.values()} == {"erf"}
     assert len(study.references) == 8 + 4
-    assert runs_asked(study.spec) == len(study.predictions) + len(study.simulations)
 
 
 def test_studies_without_a_reference_keep_their_identity():
@@ -287,16 +279,6 @@ def test_studies_without_a_reference_keep_their_identity():
     simulations = dict.fromkeys(study.simulations, 64)
     work = {"simulations": simulations, "comparisons": sorted(study.comparisons), "tolerances": [0.01, 0.05, 0.1]}
     assert study.digest == digest_of({"study": "tiny", **work})
-
-
-@pytest.mark.parametrize(
-    "closures",
-    [["g_only", "wick"], ["g_only", {"name": "wick", "order": "auto"}], ["mean", {"name": "wick", "order": [8, 24]}]],
-)
-@pytest.mark.parametrize("reference", ["wick", EXACT, {"name": "wick", "order": 24, "step": "exact"}])
-def test_the_explorer_counts_a_reference_once(closures: list[Any], reference: Any):
-    study = expand_study(changed(closures=closures, reference=reference))
-    assert runs_asked(study.spec) == len(study.predictions) + len(study.simulations)
 
 
 WRONG: list[tuple[str, dict[str, Any], list[str]]] = [

@@ -212,7 +212,7 @@ def test_page_without_the_study_says_how_to_get_it(open_page: Callable[..., AppT
 
 def test_page_of_a_study_half_done_says_what_is_missing(open_page: Callable[..., AppTest], fresh: Database) -> None:
     theory = eft.predict(published().model, published().kernel, "g_only", numerics=published().numerics)
-    study = record_study(fresh, name="paper", digest="2" * 64, spec={})
+    study = record_study(fresh, name="paper", digest="2" * 64, spec={}, runs_asked=1)
     record_prediction(fresh, theory, provenance={}, study_id=study)
     app = open_page(fresh.url, "paper")
     assert not app.exception

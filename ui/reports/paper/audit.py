@@ -9,8 +9,9 @@ from functools import lru_cache, partial
 import numpy as np
 
 from eftcore.errors import InputError
+from eftcore.inputs.kernel import InputKernel
 from eftcore.quantities import QUANTITIES
-from eftcore.specs import InputKernel, Numerics
+from eftcore.specs import Numerics
 from eftcore.theory.mean_field import MeanField, mean_field
 from ui.reports.paper.published import PublishedValue, published
 from ui.reports.paper.results import CONVERGED, EXACT, NORMAL_ORDERED, PUBLISHED, SIGMA, WIDTH, Number, Results, Theory

@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from eftcore.specs import InputKernel, Numerics, ResNet, Spec
+from eftcore.identity import Spec
+from eftcore.inputs.kernel import InputKernel
+from eftcore.specs import Numerics, ResNet
 
 
 class PublishedValue(Spec):

@@ -1,0 +1,52 @@
+"""The task nodes of a study, and the number of runs that it is recorded with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.settings import bundled_studies
+from flows.study.expansion import Study, expand_study, find_study, load_study
+from flows.work.store import ResultStore
+from flows.work.walk import Listing
+from tests.flows.study.test_study import BASE, EXACT, changed, without_samples
+
+SAME_KERNEL = {"kind": "explicit", "matrix": [[1.0, 0.5], [0.5, 1.0]]}
+TO_A_PRECISION = without_samples(precision={"quantity": "V4", "relative": 0.01})
+
+
+def runs_of_nodes(study: Study, folder: Path) -> int:
+    """Number of predictions and simulations to which a node of the study belongs."""
+    listing = Listing(study, ResultStore(folder))
+    listing.go()
+    return len({node.run.digest for node in listing.nodes if node.run is not None})
+
+
+@pytest.mark.parametrize("name", sorted(bundled_studies()))
+def test_a_bundled_study_asks_for_the_runs_of_its_nodes(name: str, tmp_path: Path):
+    study = load_study(find_study(name))
+    assert study.record["runs_asked"] == runs_of_nodes(study, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "runs"),
+    [
+        pytest.param(BASE, 8 * (2 + 2), id="two closures and two widths"),
+        pytest.param(changed(kernel=[*BASE["kernel"], SAME_KERNEL]), 8 * (2 + 2), id="a kernel twice"),
+        pytest.param(changed(model=[BASE["model"]] * 2), 8 * (2 + 2), id="a model twice"),
+        pytest.param(changed(reference=EXACT), 8 * (3 + 2), id="a reference"),
+        pytest.param(changed(closures=["g_only", "wick"], reference="wick"), 8 * (2 + 2), id="a closure as reference"),
+        pytest.param(
+            changed(closures=["mean", {"name": "wick", "order": [8, 24]}], reference="wick"),
+            8 * (3 + 2),
+            id="one of several orders as reference",
+        ),
+        pytest.param(without_samples(widths=[], reference=EXACT), 8 * 3, id="no simulation"),
+        pytest.param(TO_A_PRECISION, 8 * (2 + 2), id="to a precision"),
+    ],
+)
+def test_a_study_asks_for_the_runs_of_its_nodes(content: dict[str, Any], runs: int, tmp_path: Path):
+    study = expand_study(content)
+    assert study.record["runs_asked"] == runs_of_nodes(study, tmp_path) == runs
