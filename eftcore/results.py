@@ -27,6 +27,10 @@ class KernelTrajectories:
         increment_covariance: (R, P, P) Sigma, the source of V4 (eq. 1.11, 3.5). A theory has Sigma(K0), and only with
             the closures "source_only" and "g_only", whose equation for V4 contains it; the Sigma of a simulation
             differs from Sigma(K0) by O(1/n).
+        covariance_next: (R, P, P) D, V4(n) = V4 + D/n + O(1/n^2) (eq. 10.3); NaN for entries that belong to more inputs
+            than were solved for together; None unless it was asked for.
+        correction_next: (R, N, N) K2, E[G] = K0 + K1/n + K2/n^2 + O(1/n^3) (eq. 10.3); likewise.
+        third_cumulant: (R, P, P, P) n^2 times the third cumulant of the kernel as n -> infinity (eq. 10.3); likewise.
         numerical_error: estimated relative error of the numerics (Frobenius norm, largest over depth), for each of K0,
             V4 and K1 that is present.
     """
@@ -38,11 +42,16 @@ class KernelTrajectories:
     correction: np.ndarray | None = None
     source: np.ndarray | None = None
     increment_covariance: np.ndarray | None = None
+    covariance_next: np.ndarray | None = None
+    correction_next: np.ndarray | None = None
+    third_cumulant: np.ndarray | None = None
     mean_se: np.ndarray | None = None
     covariance_se: np.ndarray | None = None
     correction_se: np.ndarray | None = None
     source_se: np.ndarray | None = None
     increment_covariance_se: np.ndarray | None = None
+    covariance_next_se: np.ndarray | None = None
+    correction_next_se: np.ndarray | None = None
     numerical_error: dict[str, float] = field(default_factory=dict)
 
     def trajectories(self) -> dict[str, Any]:

@@ -176,7 +176,8 @@ class PredictionSpec(_Recorded):
     ``order`` belongs to the wick closure alone: the highest Wick order, or "auto" to raise it until V4 and K1 change by
     less than ``truncation`` (relative), which the exact closure has too. ``step`` is "euler", forward Euler in t as in
     the paper, or "exact", every power of epsilon; default: "exact" for wick and exact, else "euler". ``continuous``
-    takes the limit epsilon -> 0 at fixed t instead of stepping layer by layer.
+    takes the limit epsilon -> 0 at fixed t instead of stepping layer by layer. ``next_order`` adds D, K2 and the third
+    cumulant to the exact closure.
     """
 
     algorithm: ClassVar[str] = "prediction"
@@ -186,6 +187,7 @@ class PredictionSpec(_Recorded):
     truncation: Finite | None = Field(default=None, gt=0, lt=1)
     step: Literal["euler", "exact"] | None = None
     continuous: bool = False
+    next_order: bool = False
     numerics: Numerics = Numerics()
 
     @model_validator(mode="after")
@@ -225,6 +227,13 @@ class PredictionSpec(_Recorded):
                 value=self.closure,
                 remedy="leave out numerics.quadrature",
             )
+        if self.next_order and self.closure != "exact":
+            raise InputError(
+                "belongs to closure = 'exact'",
+                place="next_order",
+                value=True,
+                remedy=f"leave it out for {self.closure!r}",
+            )
         if self.closure == "particle" and (self.continuous or self.step == "euler"):
             raise InputError(
                 "follows the network layer by layer",
@@ -241,6 +250,11 @@ class PredictionSpec(_Recorded):
     @property
     def has_covariance(self) -> bool:
         return self.closure != "mean"
+
+    def identity(self) -> dict[str, Any]:
+        own = super().identity()
+        # digests from before this field existed stay valid
+        return own if self.next_order else {name: value for name, value in own.items() if name != "next_order"}
 
     @cached_property
     def digest(self) -> str:

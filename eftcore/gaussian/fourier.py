@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eftcore.activations import Activation, Parity
+from eftcore.activation_families import Parity
+from eftcore.activations import Activation
 
 REACH = 1.2
 """Half a period is this times sqrt(modes), in standard deviations: what lies beyond it and what oscillates faster than
@@ -25,7 +26,7 @@ FARTHEST = 6.5
 POINTS_PER_WAVE = 16
 """Points of the fit for each period of the fastest wave."""
 
-FEWEST_POINTS = 2001
+FEWEST_POINTS = 501
 
 
 def half_period(modes: float, deviation: float) -> float:
@@ -55,12 +56,12 @@ class Series:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The sum at x, of the same shape."""
-        waves, coefficients = self.waves()
-        found: np.ndarray = (np.exp(1j * np.multiply.outer(x, waves)) @ coefficients).real
+        numbers, coefficients = self.waves()
+        found: np.ndarray = (np.exp(1j * self.unit * np.multiply.outer(x, numbers)) @ coefficients).real
         return found
 
     def waves(self) -> tuple[np.ndarray, np.ndarray]:
-        """(M,) wave numbers k = j u of both signs, and (M,) complex coefficients of exp(i k x).
+        """(M,) whole numbers j of both signs, and (M,) complex coefficients of exp(i j u x).
 
         The coefficients of an even f are real, and those of an odd f imaginary.
         """
@@ -68,7 +69,7 @@ class Series:
         half = np.where(even == 0, 1.0, 0.5) * self.cosines
         numbers = np.concatenate([-even[:0:-1], even, -odd[::-1], odd])
         coefficients = np.concatenate([half[:0:-1], half, 0.5j * self.sines[::-1], -0.5j * self.sines])
-        return self.unit * numbers, coefficients
+        return numbers, coefficients
 
 
 def fit(

@@ -13,10 +13,12 @@ from threadpoolctl import ThreadpoolController
 
 from eftcore.errors import InputError, NumericsWarning, StepWarning, TruncationWarning
 from eftcore.inputs.kernel import InputKernel
+from eftcore.pairs import to_matrix
 from eftcore.quantities import COMPARED
 from eftcore.results import Theory
 from eftcore.specs import Closure, Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import out_of_range, shared_paths
+from eftcore.theory.next_order import next_order
 from eftcore.theory.solving import Solution, solve
 from eftcore.theory.truncation import Raised, raised_orders, truncated
 from eftcore.theory.waves import by_waves
@@ -34,6 +36,7 @@ def predict(
     truncation: float | None = None,
     step: Literal["euler", "exact"] | None = None,
     continuous: bool = False,
+    next_order: bool = False,
     numerics: Numerics | None = None,
     depths: Iterable[int] | None = None,
 ) -> Theory:
@@ -50,15 +53,20 @@ def predict(
             (default 1e-3).
         step: "euler" (forward Euler in t, as in the paper) or "exact" (all powers of epsilon).
         continuous: take epsilon -> 0 at fixed t.
+        next_order: with "exact", also D, K2 and the third cumulant, from which on which width the leading order holds
+            follows (docs/theory.md, section 10); for at most 8 inputs, and for more than 4 only the entries that belong
+            to at most two inputs.
         numerics: quadrature rule and tolerance.
         depths: recorded layers; default about 100 including 0 and L.
 
     Returns a Theory whose ``numerical_error`` bounds quadrature, ODE and rounding errors (not the error of the closure
-    itself). For the wick closure ``details["truncation_error"]`` bounds what the orders left out add to V4 and K1, also
-    relative (eq. 4.23-4.26). ``details["step_error"]`` estimates the share of V4 that forward Euler leaves out
-    (eq. 3.9). Issues a NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where ``truncation`` is
-    not met or a given order may leave out more than 5 %, and a StepWarning where forward Euler may leave out more than
-    5 %. Raises InputError for bad arguments and where the kernel leaves the range of floating-point numbers.
+    itself). For the wick and exact closures ``details["truncation_error"]`` bounds what the functions left out add to
+    V4 and K1, also relative (eq. 4.23-4.26, 4.28), and with ``next_order`` to D, K2 and T.
+    ``details["step_error"]`` estimates the share of V4 that forward Euler leaves out (eq. 3.9). Issues a
+    NumericsWarning where ``numerics.rtol`` is not met, a TruncationWarning where ``truncation`` is not met or a given
+    order may leave out more than 5 %, and a StepWarning where forward Euler may leave out more than 5 %. Raises
+    InputError for bad arguments, where the kernel leaves the range of floating-point numbers, and where the next order
+    does not converge.
 
     >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=2)
     >>> theory = predict(model, InputKernel.explicit([[1.0]]), "g_only", step="exact")
@@ -74,6 +82,7 @@ def predict(
             truncation=truncation,
             step=step,
             continuous=continuous,
+            next_order=next_order,
             numerics=numerics or Numerics(),
             depths=None if depths is None else tuple(depths),
         )
@@ -111,7 +120,24 @@ def predict_spec(spec: PredictionSpec) -> Theory:
             NumericsWarning,
             stacklevel=3,
         )
+    if spec.next_order:
+        solution, details = _beyond(spec, solution, details)
     return Theory(spec=spec, converged=not missed and not fixed, details=details, **solution.trajectories())
+
+
+def _beyond(spec: PredictionSpec, solution: Solution, details: dict[str, object]) -> tuple[Solution, dict[str, object]]:
+    """The solution with D, K2 and the third cumulant, whose relative errors ``details["truncation_error"]`` has too."""
+    assert solution.covariance is not None
+    with np.errstate(all="ignore"), _libraries().limit(limits=1, user_api="blas"):
+        found = next_order(spec, solution.covariance)
+    solution = replace(
+        solution,
+        covariance_next=found.covariance,
+        correction_next=to_matrix(found.correction),
+        third_cumulant=found.third,
+    )
+    rest = _truncation_error(solution) | found.error
+    return solution, {**details, "truncation_error": rest, "next_order": found.details}
 
 
 def _left_out_by_steps(spec: PredictionSpec, solution: Solution) -> dict[str, object]:

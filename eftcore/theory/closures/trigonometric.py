@@ -14,7 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from eftcore.activations import Activation, Parity
+from eftcore.activation_families import Parity
+from eftcore.activations import Activation
 from eftcore.gaussian import fourier
 from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import pair_indices
@@ -202,10 +203,11 @@ def _expanded(
     function: Callable[[np.ndarray], np.ndarray], deviation: float, modes: int, parity: Parity | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(M,) wave numbers k and (M,) coefficients of exp(i k x), or of -i exp(i k x) where the function is odd."""
-    k, c = fourier.fit(function, deviation, modes, parity).waves()
+    series = fourier.fit(function, deviation, modes, parity)
+    j, c = series.waves()
     c = c if parity is None else c.imag if parity == "odd" else c.real
     kept = np.abs(c) >= NEGLIGIBLE * np.abs(c).max()
-    return k[kept], c[kept]
+    return series.unit * j[kept], c[kept]
 
 
 def _half(part: _Part) -> _Part:

@@ -1,5 +1,10 @@
 """Beyond the leading order in 1/n: the next coefficients of V4 and of the mean kernel, and the third cumulant.
 
-``functions`` says what is followed over depth (means of functions over the neurons) and what a family of functions must
-give; ``trigonometric`` and ``wick_powers`` are the two families; ``expansion`` holds the equations and solves them.
+``basis`` says which means over the neurons are followed and what a set of functions must give; ``trigonometric`` and
+``wick_powers`` are the two sets; ``expansion`` carries their moments through one layer; ``solution`` goes through the
+network and puts the entries of all inputs together.
 """
+
+from eftcore.theory.next_order.solution import NextOrder, next_order
+
+__all__ = ["NextOrder", "next_order"]

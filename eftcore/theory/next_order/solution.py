@@ -1,194 +1,272 @@
-"""V4, K1 and their next order in 1/n, with the third cumulant of the kernel, in the limit of continuous depth.
+"""D, K2 and the third cumulant of the kernel over depth: the next order in 1/n (docs/theory.md, section 10).
 
-Equation numbers are those of docs/theory.md.
+What belongs to some of the inputs does not depend on the others, so that every entry is solved for its own one to four
+inputs. Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from scipy.integrate import solve_ivp
+from scipy.interpolate import CubicSpline
 
 from eftcore.activations import Activation, get_activation
 from eftcore.errors import InputError
+from eftcore.gaussian.fourier import is_bounded
 from eftcore.gaussian.mehler import MehlerExpectations
-from eftcore.inputs.kernel import InputKernel
-from eftcore.pairs import to_pairs
-from eftcore.specs import Numerics, ResNet
-from eftcore.theory.mean_field import choose_engine
-from eftcore.theory.next_order.expansion import Moments, initial, rates
-from eftcore.theory.next_order.functions import Family
-from eftcore.theory.next_order.trigonometric import Cosines
+from eftcore.pairs import pair_indices, pair_table
+from eftcore.specs import Numerics, PredictionSpec, ResNet
+from eftcore.theory.mean_field import choose_engine, mean_path
+from eftcore.theory.next_order.basis import Basis
+from eftcore.theory.next_order.expansion import advance, initial
+from eftcore.theory.next_order.trigonometric import Trigonometric
 from eftcore.theory.next_order.wick_powers import WickPowers
-from eftcore.theory.recursion import MeanFlow
+
+MOST_INPUTS = 8
+"""Most inputs of a prediction of the next order."""
+
+COMPLETE = 4
+"""Up to this many inputs all entries are found; with more, those that belong to at most two inputs."""
 
 MOST_FUNCTIONS = 90
-"""Largest family that is tried: the third cumulants of M functions are M^3 numbers at each step."""
+"""Largest number of functions that is tried: third cumulants of M functions are M^3 numbers in each layer."""
 
-COSINES = (11, 14, 17, 20, 24, 28, 32, 36)
-"""Longest wave vectors, in units of pi / L, that are tried one after the other for one input."""
-
-COSINES_OF_SEVERAL = (3.0, 3.5, 4.0, 4.5, 5.0)
-"""The same for several inputs."""
+MODES = (14, 17, 20, 24, 28, 34, 40, 48)
+"""Longest wave vectors, in units of pi / L, that are tried in turn."""
 
 HIGHEST = (4, 6, 8, 10, 12, 14, 16)
-"""Highest Wick orders that are tried one after the other."""
+"""Highest Wick orders that are tried in turn."""
 
 BEST_FOR_BOUNDED = 6
 """The Wick order after which D of a bounded activation gets worse, since the series diverges."""
 
+LAYERS = (32, 64, 128, 256, 512, 1024)
+"""Depths of the networks from which deeper ones, of the same total time, are extrapolated (eq. 10.6)."""
+
+DIRECT = 256
+"""Networks of at most this many layers are solved layer by layer."""
+
+GRID = 32
+"""Number of intervals in t at whose ends deep networks are extrapolated; splines lie between them."""
+
+USELESS = 0.5
+"""Relative error of D from which on the next order is refused."""
+
 VANISHING = 1e-4
-"""K1 and K2 that vanish have no scale of their own: errors are relative to this times |V4| / |K0| or |D| / |K0|
-at least."""
-
-_FIELDS = {
-    "V4": "covariance",
-    "K1": "correction",
-    "D": "covariance_next",
-    "K2": "correction_next",
-    "T": "third_cumulant",
-}
+"""Errors of a K2 that vanishes are relative to this times |D| / |K0|."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class NextOrder:
-    """Coefficients of the expansion in 1/n at R times: V4(n) = V4 + D/n + O(1/n^2), E[G] = K0 + K1/n + K2/n^2 + ...
-
-    P pairs a <= b of inputs in row-major order; t = epsilon^2 * layer, in the limit epsilon -> 0.
+    """Coefficients of the next order at R depths, NaN for entries of too many inputs.
 
     Attributes:
-        time: (R,) t.
-        mean: (R, P) K0.
-        covariance: (R, P, P) V4, without truncation.
-        correction: (R, P) K1.
-        covariance_next: (R, P, P) D.
-        correction_next: (R, P) K2.
-        third_cumulant: (R, P, P, P) n^2 times the third cumulant of the kernel as n -> infinity.
-        error: for each of V4, K1, D, K2 and T the largest change over time between the last two families of functions,
-            relative to the largest value over time (Frobenius).
-        details: the family and its size, JSON-able.
+        leading: (R, P, P) V4 from the same functions.
+        covariance: (R, P, P) D: V4(n) = V4 + D/n + O(1/n^2).
+        correction: (R, P) K2: E[G] = K0 + K1/n + K2/n^2 + O(1/n^3).
+        third: (R, P, P, P) third cumulants of the kernel times n^2, as n -> infinity.
+        error: relative error of D, K2 and T from functions left out and from the extrapolation in depth.
+        details: which functions were used, JSON-able.
     """
 
-    time: np.ndarray
-    mean: np.ndarray
+    leading: np.ndarray
     covariance: np.ndarray
     correction: np.ndarray
-    covariance_next: np.ndarray
-    correction_next: np.ndarray
-    third_cumulant: np.ndarray
+    third: np.ndarray
     error: dict[str, float] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
 
+    def parts(self) -> dict[str, np.ndarray]:
+        """The arrays by the names of their quantities."""
+        return {"V4": self.leading, "D": self.covariance, "K2": self.correction, "T": self.third}
 
-def next_order(model: ResNet, kernel: InputKernel, times: np.ndarray, *, rtol: float = 1e-3) -> NextOrder:
-    """The next order in 1/n at increasing times (R,), t = epsilon^2 * layer in the limit epsilon -> 0 (eq. 10.3).
+    @classmethod
+    def of(cls, parts: dict[str, np.ndarray]) -> NextOrder:
+        """The inverse of ``parts``, without errors."""
+        return cls(leading=parts["V4"], covariance=parts["D"], correction=parts["K2"], third=parts["T"])
 
-    The family of functions grows until D changes by less than ``rtol``, or as long as it has at most MOST_FUNCTIONS
-    functions; ``error`` says what was reached. For a bounded activation that is neither odd nor even the best Wick
-    order is used, with an error of some percent.
 
-    Raises InputError where not even two families can be compared, because there are too many inputs.
+def next_order(spec: PredictionSpec, leading: np.ndarray) -> NextOrder:
+    """The next order of the exact closure at the recorded depths of ``spec`` (eq. 10.3).
 
-    >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=1)
-    >>> found = next_order(model, InputKernel.explicit([[1.0]]), np.array([0.5]))
-    >>> float(found.covariance[0, 0, 0].round(3)), float(found.covariance_next[0, 0, 0].round(2))
-    (10.873, 16.31)
+    ``leading`` (R, P, P) is the exact V4. By how much the functions that are followed miss it, and the share of the
+    variance of sigma sigma^T that they leave out, are part of the error beside the change from fewer functions.
+    Raises InputError for more than MOST_INPUTS inputs, and where D does not converge.
     """
-    activation = get_activation(model.activation)
-    engine = choose_engine(model, kernel.array, Numerics(), series=True)
-    assert isinstance(engine, MehlerExpectations)
-    flow = MeanFlow(model, kernel.array, engine, float(times[-1]), 1e-10)
-    before: NextOrder | None = None
-    found: NextOrder | None = None
-    for make in _families(activation, engine, model, kernel, flow(times[-1:])[0]):
-        family = make()
-        if family.size > MOST_FUNCTIONS:
-            break
-        before, found = found, _solve(family, flow, times, rtol)
-        if before is not None and _change(before, found)["D"] <= rtol:
-            break
-    if before is None or found is None:
+    kernel = spec.kernel.array
+    inputs = len(kernel)
+    if inputs > MOST_INPUTS:
         raise InputError(
-            f"{kernel.n_inputs} inputs are too many for the next order", place="kernel", remedy="give pairs of inputs"
+            f"the next order is found for at most {MOST_INPUTS} inputs",
+            place="kernel",
+            remedy="give fewer inputs, such as the pair of interest",
         )
-    found.error.update(_change(before, found))
-    return found
+    pairs, depths = inputs * (inputs + 1) // 2, len(spec.time)
+    parts = {
+        "V4": leading,
+        "D": np.full((depths, pairs, pairs), np.nan),
+        "K2": np.full((depths, pairs), np.nan),
+        "T": np.full((depths, pairs, pairs, pairs), np.nan),
+    }
+    error: dict[str, float] = {}
+    details: dict[str, object] = {}
+    known: dict[bytes, NextOrder] = {}
+    # fewer inputs last: one input alone has the best functions
+    for size in range(min(inputs, COMPLETE if inputs <= COMPLETE else 2), 0, -1):
+        for chosen in itertools.combinations(range(inputs), size):
+            own = kernel[np.ix_(chosen, chosen)]
+            a, b = pair_indices(size)
+            p = pair_table(inputs)[np.array(chosen)[a], np.array(chosen)[b]]
+            if own.tobytes() not in known:
+                known[own.tobytes()] = _solve(spec, own, leading[:, p[:, None], p])
+            found = known[own.tobytes()]
+            parts["D"][:, p[:, None], p], parts["K2"][:, p] = found.covariance, found.correction
+            parts["T"][:, p[:, None, None], p[:, None], p] = found.third
+            error = {name: max(error.get(name, 0.0), value) for name, value in found.error.items()}
+            details[f"{size} inputs" if size > 1 else "1 input"] = found.details
+    return NextOrder(**vars(NextOrder.of(parts)) | {"error": error, "details": details})
 
 
-def _families(
-    activation: Activation, engine: MehlerExpectations, model: ResNet, kernel: InputKernel, last: np.ndarray
-) -> Iterator[Callable[[], Family]]:
-    """Larger and larger families of functions."""
-    variances = model.weight_variance, model.bias_variance
+def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> NextOrder:
+    """All entries of a kernel (N, N) of few inputs, solved together."""
+    assert spec.truncation is not None
+    activation = get_activation(spec.model.activation)
+    engine = choose_engine(spec.model, kernel, Numerics(), series=True)
+    assert isinstance(engine, MehlerExpectations)
+    shallow = coarsened(spec.model, min(LAYERS[0], spec.model.depth))
+    ends = mean_path(shallow, kernel, engine).kernel[[0, -1]]
+    widest = np.diag(ends[1])
+    size = float(np.trace(kernel))
+    before: NextOrder | None = None
+    best: Basis | None = None
+    error: dict[str, float] = {}
+    for make in _bases(activation, engine, spec.model, widest):
+        basis = make()
+        if basis.size > MOST_FUNCTIONS:
+            break
+        found = _through(basis, shallow, kernel, engine, np.arange(shallow.depth + 1))
+        if before is not None:
+            error, best = _change(before, found, size), basis
+            if error["D"] <= spec.truncation:
+                break
+        before = found
+    if best is not None and error["D"] < USELESS:
+        solve = partial(_through, best, kernel=kernel, engine=engine)
+        found, rest = _at_recorded(spec, solve, size)
+        missed = _norm(found.leading - leading) / _norm(leading) + best.left_out(ends)
+        error = {name: error[name] + rest.get(name, 0.0) + missed for name in ("D", "K2", "T")}
+    if best is None or not error["D"] < USELESS:
+        raise InputError(
+            f"the next order does not converge for {len(kernel)} inputs with {activation.name!r}",
+            place="next_order",
+            value=True,
+            remedy="leave it out" if len(kernel) == 1 else "leave it out, or give fewer inputs",
+        )
+    details = {"functions": type(best).__name__, "size": best.size}
+    return NextOrder(**vars(found) | {"error": error, "details": details})
+
+
+def _bases(
+    activation: Activation, engine: MehlerExpectations, model: ResNet, widest: np.ndarray
+) -> Iterator[Callable[[], Basis]]:
+    """Larger and larger sets of functions."""
     bounded = is_bounded(activation)
-    if bounded and activation.parity is not None:
-        widest = np.maximum(np.diag(kernel.array), np.diag(last))
-        for modes in COSINES if kernel.n_inputs == 1 else COSINES_OF_SEVERAL:
-            yield partial(Cosines, activation, *variances, widest, modes)
+    if bounded and not activation.kinks and len(widest) == 1:
+        for modes in MODES:
+            yield partial(Trigonometric, activation, model.weight_variance, widest, modes)
         return
     for highest in HIGHEST:
         if not bounded or highest <= BEST_FOR_BOUNDED:
             resolved = MehlerExpectations(activation, engine.level, engine.terms, highest)
-            yield partial(WickPowers, resolved, *variances, kernel.n_inputs, highest, np.diag(last))
+            yield partial(WickPowers, resolved, model.weight_variance, highest, widest)
 
 
-def is_bounded(activation: Activation) -> bool:
-    """Whether sigma stays bounded, as far as its values show.
+def coarsened(model: ResNet, depth: int) -> ResNet:
+    """A network of another depth and the same total time."""
+    return model.model_copy(update={"depth": depth, "epsilon": model.epsilon * float(np.sqrt(model.depth / depth))})
 
-    >>> [is_bounded(get_activation(name)) for name in ("tanh", "sin", "relu", "softplus")]
-    [True, True, False, False]
+
+def _through(
+    basis: Basis, model: ResNet, kernel: np.ndarray, engine: MehlerExpectations, layers: np.ndarray
+) -> NextOrder:
+    """The next order at some layers, in increasing order, with one set of functions."""
+    path, h = mean_path(model, kernel, engine).kernel, model.epsilon**2
+    g, wanted = basis.kernel, set(layers.tolist())
+    at = basis.at(path[0])
+    x = initial(basis, at)
+    rows = []
+    for layer in range(int(layers[-1]) + 1):
+        if layer:
+            before, at = at, basis.at(path[layer])
+            x = advance(basis, before, at, basis.carried(path[layer - 1], path[layer]), h, x)
+        if layer in wanted:
+            covariance = g @ x.C @ g.T
+            third = np.einsum("pi,qj,rk,ijk->pqr", g, g, g, x.T, optimize=True)
+            rows.append((covariance, g @ x.D @ g.T, g @ x.b, third))
+    leading, covariance, correction, thirds = (np.array(part) for part in zip(*rows, strict=True))
+    return NextOrder(leading, covariance, correction, thirds)
+
+
+def _at_recorded(
+    spec: PredictionSpec, solve: Callable[..., NextOrder], size: float
+) -> tuple[NextOrder, dict[str, float]]:
+    """The next order at the recorded depths, and the error of extrapolating in the number of layers.
+
+    Networks of up to DIRECT layers are solved layer by layer. At fixed t all coefficients are analytic in
+    h = epsilon^2: for deeper networks, and for h -> 0, polynomials in h through shallower ones are used (eq. 10.6).
     """
-    near, far = np.linspace(-30, 30, 601), np.linspace(300, 1e4, 601)
-    values = [np.abs(activation.function(x)).max() for x in (near, far, -far)]
-    return bool(max(values[1:]) <= 2 * values[0])
+    model = spec.model
+    assert spec.depths is not None
+    if not spec.continuous and model.depth <= DIRECT:
+        return solve(model=model, layers=np.array(spec.depths)), {}
+    target = 0.0 if spec.continuous else model.epsilon**2
+    times = np.linspace(0, model.depth * model.epsilon**2, GRID + 1)
+    tables: list[dict[str, np.ndarray]] = []
+    steps: list[float] = []
+    found: NextOrder | None = None
+    error: dict[str, float] = {}
+    for depth in LAYERS:
+        shallow = coarsened(model, depth)
+        column = solve(model=shallow, layers=np.arange(0, depth + 1, depth // GRID)).parts()
+        tables, steps = _neville(tables, steps, column, shallow.epsilon**2, target)
+        before, found = found, NextOrder.of(tables[-1])
+        if before is not None:
+            error = _change(before, found, size)
+            if len(tables) > 2 and error["D"] <= 0.3 * (spec.truncation or 0.0):
+                break
+    assert found is not None
+    curves = {name: CubicSpline(times, values)(spec.time) for name, values in found.parts().items()}
+    return NextOrder.of(curves), error
 
 
-def _solve(family: Family, flow: MeanFlow, times: np.ndarray, rtol: float) -> NextOrder:
-    m, end = family.size, float(times[-1])
-    start, last = (family.at(flow(np.array([t]))[0]) for t in (0.0, end))
-    s = np.sqrt(np.maximum(np.diag(start.covariance()), np.diag(last.covariance())))
-    scale = Moments(s, np.outer(s, s), np.einsum("i,j,k->ijk", s, s, s), np.outer(s, s), s).packed()
+def _neville(
+    rows: list[dict[str, np.ndarray]], steps: list[float], column: dict[str, np.ndarray], step: float, target: float
+) -> tuple[list[dict[str, np.ndarray]], list[float]]:
+    """Neville's scheme: one more value, at ``step``, of functions to be extrapolated to ``target``.
 
-    def slope(t: float, y: np.ndarray) -> np.ndarray:
-        return rates(family.at(flow(np.array([t]))[0]), Moments.unpacked(y, m)).packed()
-
-    tolerance = 1e-3 * rtol
-    solved = solve_ivp(
-        slope, (0.0, max(end, 1e-300)), initial(start).packed(), "DOP853", times, rtol=tolerance, atol=tolerance * scale
-    )
-    if not solved.success or not np.isfinite(solved.y).all():
-        raise InputError(
-            f"the next order could not be solved up to t = {end:g} ({solved.message})",
-            place="model",
-            remedy="take a smaller time",
-        )
-    at = [Moments.unpacked(y, m) for y in solved.y.T]
-    g = start.kernel
-    return NextOrder(
-        time=times,
-        mean=to_pairs(flow(times)),
-        covariance=np.array([g @ x.C @ g.T for x in at]),
-        correction=np.array([g @ x.a for x in at]),
-        covariance_next=np.array([g @ x.D @ g.T for x in at]),
-        correction_next=np.array([g @ x.b for x in at]),
-        third_cumulant=np.array([np.einsum("pi,qj,rk,ijk->pqr", g, g, g, x.T, optimize=True) for x in at]),
-        details={"functions": type(family).__name__, "size": m},
-    )
+    ``rows`` and what is returned are the scheme's last diagonal: polynomials of rising degree through the last points.
+    """
+    found = [column]
+    for degree, row in enumerate(rows, start=1):
+        far = steps[-degree]
+        weight = (target - step) / (far - step)
+        found.append({name: values + weight * (row[name] - values) for name, values in found[-1].items()})
+    return found, [*steps, step]
 
 
-def _change(one: NextOrder, two: NextOrder) -> dict[str, float]:
-    """Largest change of each quantity over time relative to its largest norm, or to VANISHING of its natural size."""
-
-    def size(values: np.ndarray) -> float:
-        return max(float(np.linalg.norm(value)) for value in values)
-
-    natural = {"K1": size(two.covariance), "K2": size(two.covariance_next)}
+def _change(one: NextOrder, two: NextOrder, size: float) -> dict[str, float]:
+    """Largest change of each quantity over depth relative to its largest norm, or to VANISHING of its natural size."""
     found = {}
-    for quantity, name in _FIELDS.items():
-        a, b = getattr(one, name), getattr(two, name)
-        scale = max(size(b), VANISHING * natural.get(quantity, 0.0) / size(two.mean), 1e-300)
-        found[quantity] = size(a - b) / scale
+    for name, values in two.parts().items():
+        floor = VANISHING * _norm(two.covariance) / size if name == "K2" else 0.0
+        found[name] = _norm(one.parts()[name] - values) / max(_norm(values), floor, 1e-300)
     return found
+
+
+def _norm(values: np.ndarray) -> float:
+    """Largest Frobenius norm over depth."""
+    return max(float(np.linalg.norm(value)) for value in values)

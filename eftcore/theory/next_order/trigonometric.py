@@ -1,209 +1,152 @@
-"""Cosines cos(k . phi) on a lattice of wave vectors, for bounded activations that are odd or even.
+"""Sines and cosines on a lattice of wave vectors, for smooth bounded activations.
 
-The mean of cos(k . phi) obeys dc_k = -(1/2) k Q k c_k dt + dM_k, n d<M_k, M_m> = (1/2) k Q m (c_{k-m} - c_{k+m}) dt,
-and sigma sigma^T and phi phi^T are combinations of cosines wherever neurons have any weight (eq. 10.4). The expansion
-converges exponentially in the number of cosines. Equation numbers are those of docs/theory.md.
+Given its past, the mean of cos(k . phi) or sin(k . phi) shrinks by exp(-k Q k / 2) per unit of t, products are sums of
+two such functions, and sigma sigma^T and phi phi^T are sums of them wherever neurons have any weight (eq. 10.4). The
+expansion converges exponentially in the number of functions. Equation numbers are those of docs/theory.md.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 
+from eftcore.activation_families import Parity
 from eftcore.activations import Activation
+from eftcore.gaussian import fourier
 from eftcore.pairs import pair_indices
-from eftcore.theory.next_order.functions import Family, Functions
-
-REACH = 1.2
-"""Half a period of the lattice is this times sqrt(modes), in standard deviations of the widest kernel on the path: what
-lies beyond it and what oscillates faster than the lattice are then about equally unimportant."""
-
-FARTHEST = 6.5
-"""Most standard deviations of half a period: farther out no neuron is, and coefficients that nothing fixes get large.
-"""
-
-POINTS = 4001
+from eftcore.theory.next_order.basis import At, Basis, Products
 
 
-class Cosines(Family):
-    """Cosines whose wave vectors are multiples of pi / (2 L_a) in each input a, all even or all odd.
+class Trigonometric(Basis):
+    """cos(k . phi) for wave vectors k = j u whose numbers j have an even sum, sin(k . phi) for those with an odd sum.
+
+    The unit of input a is u_a = pi / (2 L_a). Odd sums are needed only where sigma is neither odd nor even. Of k and
+    -k, which have the same function up to its sign, one is kept.
 
     Args:
-        activation: bounded, odd or even.
-        weight_variance, bias_variance: C_W and C_b.
+        activation: smooth and bounded.
+        weight_variance: C_W.
         widest: (N,) largest variance of each input on the path.
         modes: the longest wave vector, in units of pi / L_a.
     """
 
-    def __init__(
-        self, activation: Activation, weight_variance: float, bias_variance: float, widest: np.ndarray, modes: float
-    ) -> None:
-        self.bias_variance, self.weight_variance = bias_variance, weight_variance
-        reach = min(REACH * math.sqrt(modes), FARTHEST) * np.sqrt(widest)
-        inputs = len(widest)
-        highest = math.floor(2 * modes)
-        span = range(-highest, highest + 1)
-        lattice = [
-            j
-            for j in itertools.product(range(highest + 1), *[span] * (inputs - 1))
-            if any(j) and sum(x * x for x in j) <= 4 * modes**2 and len({x % 2 for x in j}) == 1 and _is_first(j)
-        ]
-        if inputs == 1:
-            lattice = [j for j in lattice if j[0] % 2 == 0]
-        self.lattice = np.array(lattice)
-        self.unit = np.pi / (2 * reach)
-        self._position = {j: i for i, j in enumerate(lattice)}
-        first, second = pair_indices(inputs)
-        fits = [_Fit(activation, s, end, highest) for s, end in zip(np.sqrt(widest), reach, strict=True)]
-        self.constant, self.response = self._expanded([fit.sigma for fit in fits], [fit.square for fit in fits])
-        _, self.kernel = self._expanded([fit.phi for fit in fits], [fit.phi_square for fit in fits])
-        self.response = weight_variance * self.response
-        both = self.lattice[:, None], self.lattice[None, :]
-        self.minus, self.plus = both[0] - both[1], both[0] + both[1]
-        self._minus, self._plus = (self._positions(j) for j in (self.minus, self.plus))
-        k = self.lattice * self.unit
-        own = first == second
-        self.rates = np.where(own[:, None], -0.5, -1.0) * (k[:, first] * k[:, second]).T
-        crossed = np.einsum("ip,jp->pij", k[:, first], k[:, second])
-        crossed = np.where(own[:, None, None], crossed, crossed + crossed.transpose(0, 2, 1))
-        self.weights = 0.5 * crossed
+    def __init__(self, activation: Activation, weight_variance: float, widest: np.ndarray, modes: float) -> None:
+        deviation = np.sqrt(np.where(widest > 0, widest, 1.0))
+        inputs, highest = len(widest), math.floor(2 * modes)
+        grid = np.array(list(itertools.product(range(-highest, highest + 1), repeat=inputs)))
+        step = 1 if activation.parity is None else 2
+        kept = (grid**2).sum(1) <= 4 * modes**2
+        lattice = grid[kept & grid.any(1) & (grid.sum(1) % step == 0) & (_sign(grid) > 0)]
+        self.size = m = len(lattice)
+        first, second = np.triu_indices(m)
+        both = np.stack([lattice[first] - lattice[second], lattice[first] + lattice[second]], axis=1)
+        further = np.unique((both * _sign(both)[..., None]).reshape(-1, inputs), axis=0)
+        known = {tuple(j) for j in lattice.tolist()} | {(0,) * inputs}
+        new = [j for j in further.tolist() if tuple(j) not in known]
+        numbers = np.concatenate(
+            [lattice, np.zeros((1, inputs), dtype=int), np.array(new, dtype=int).reshape(-1, inputs)]
+        )
+        self._position = {tuple(j): r for r, j in enumerate(numbers.tolist())}
+        self._odd = numbers.sum(1) % 2 == 1
+        self.unit = np.array([math.pi / (2 * fourier.half_period(modes, s)) for s in deviation])
+        self.vectors = k = numbers * self.unit
+        a, b = pair_indices(inputs)
+        self.factor = np.where(a == b, -0.5, -1.0)[:, None] * (k[:, a] * k[:, b]).T
+        self.index = np.broadcast_to(np.arange(len(k)), self.factor.shape)
+        self._make_products(first, second, both)
+        self._make_second(numbers)
 
-    @property
-    def size(self) -> int:
-        return len(self.lattice)
+        def series(function: Callable[[np.ndarray], np.ndarray], parity: Parity | None) -> list[fourier.Series]:
+            return [fourier.fit(function, s, modes, parity) for s in deviation]
 
-    def at(self, kernel: np.ndarray) -> CosinesAt:
-        return CosinesAt(self, kernel)
+        def sigma(x: np.ndarray) -> np.ndarray:
+            return np.asarray(activation.function(x), dtype=float)
 
-    def mean(self, vectors: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-        """(...) <cos(k . phi)> under N(0, kernel) for lattice vectors (..., N)."""
-        k = vectors * self.unit
-        found: np.ndarray = np.exp(-0.5 * np.einsum("...a,ab,...b->...", k, kernel, k))
+        self._activation, self._sigma = activation, series(sigma, activation.parity)
+        square = activation.parity and "even"
+        response = self._expanded(self._sigma, series(lambda x: sigma(x) ** 2, square))
+        self.response = weight_variance * response
+        self.kernel = self._expanded(series(lambda x: x, "odd"), series(lambda x: x**2, "even"))
+
+    def at(self, kernel: np.ndarray) -> At:
+        mean = np.where(self._odd, 0.0, np.exp(-self._half_form(self.vectors, kernel)))
+        means = np.exp(-self._half_form(self._sums, kernel))
+        second = self._weights[0] * means[self._where[0]] + self._weights[1] * means[self._where[1]]
+        return At(mean, second, self._coefficient, self.response)
+
+    def left_out(self, kernels: np.ndarray) -> float:
+        """The share of the mean square of sigma that the fit of sigma misses, twice, for two factors."""
+        share = 0.0
+        for variance, series in zip(np.diagonal(kernels, axis1=1, axis2=2).T, self._sigma, strict=True):
+            x = np.linspace(-8, 8, 2001)[None] * np.sqrt(variance)[:, None]
+            weight = np.exp(-0.5 * np.linspace(-8, 8, 2001) ** 2)
+            exact = np.asarray(self._activation.function(x), dtype=float)
+            missed, whole = (((exact - series(x)) ** 2) @ weight), (exact**2 @ weight)
+            share = max(share, 2 * float(np.max(missed / np.maximum(whole, 1e-300))))
+        return share
+
+    def carried(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.exp(-self._half_form(self.vectors, after - before))
         return found
 
-    def of_differences(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(M, M, ...) deviations x (M, ...) of c_{k-m} and of c_{k+m}; 0 for what is not in the family."""
-        padded = np.concatenate([x, np.zeros((1, *x.shape[1:]))])
-        return padded[self._minus], padded[self._plus]
+    @staticmethod
+    def _half_form(vectors: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """(...) k M k / 2."""
+        found: np.ndarray = 0.5 * ((vectors @ matrix) * vectors).sum(-1)
+        return found
 
-    def _positions(self, vectors: np.ndarray) -> np.ndarray:
-        """(...) position of lattice vectors (..., N) up to their sign; M for what is not in the family."""
-        flat = [self._find(tuple(j)) for j in vectors.reshape(-1, vectors.shape[-1]).tolist()]
-        return np.array(flat).reshape(vectors.shape[:-1])
+    def _make_products(self, first: np.ndarray, second: np.ndarray, both: np.ndarray) -> None:
+        """The terms of k - m and of k + m of all products; ``both`` has their numbers (pairs, 2, N)."""
+        sign = _sign(both)
+        numbers = (both * sign[..., None]).reshape(-1, both.shape[-1]).tolist()
+        found = np.array([self._position[tuple(j)] for j in numbers]).reshape(sign.shape)
+        one, two = self._odd[first], self._odd[second]
+        # cos cos, sin sin, sin cos and cos sin
+        weights = 0.5 * np.stack([np.where(~one & two, -1.0, 1.0), np.where(one & two, -1.0, 1.0)], axis=1)
+        weights *= np.where(self._odd[found], sign, 1)
+        weights = np.where((one != two)[:, None] & (found == self.size), 0.0, weights)
+        order = np.argsort(found, axis=1)
+        self._coefficient = np.take_along_axis(weights, order, 1).ravel()
+        result = np.take_along_axis(found, order, 1).ravel()
+        self.products = Products(np.arange(0, 2 * len(first) + 1, 2), result)
 
-    def _find(self, j: tuple[int, ...]) -> int:
-        return self._position.get(j if _is_first(j) else tuple(-x for x in j), len(self.lattice))
+    def _make_second(self, numbers: np.ndarray) -> None:
+        """What the means of all products of a function with one that is followed are made of."""
+        left, right = numbers[:, None], numbers[None, : self.size]
+        both = np.stack([left - right, left + right])
+        unique, where = np.unique(both.reshape(-1, both.shape[-1]), axis=0, return_inverse=True)
+        self._sums, self._where = unique * self.unit, where.reshape(both.shape[:-1])
+        one, two = self._odd[:, None], self._odd[None, : self.size]
+        even = 0.5 * (one == two)
+        self._weights = np.stack([even, np.where(one & two, -even, even)])
 
-    def _expanded(self, single: list[_Series], square: list[_Series]) -> tuple[np.ndarray, np.ndarray]:
-        """(P,) constants and (P, M) coefficients of f(phi_a) f(phi_b), from series of f and of f^2 at each input."""
+    def _expanded(self, single: list[fourier.Series], square: list[fourier.Series]) -> np.ndarray:
+        """(P, M) coefficients of f(phi_a) f(phi_b), from series of f and of f^2 at each input."""
         inputs = len(single)
         first, second = pair_indices(inputs)
-        constant, found = np.zeros(len(first)), np.zeros((len(first), self.size + 1))
+        found = np.zeros((len(first), self.size + 1))
         for p, (a, b) in enumerate(zip(first, second, strict=True)):
             if a == b:
-                for j, value in square[a].items():
-                    self._add(constant, found, p, _vector(inputs, {a: j}), value)
-                continue
-            sign = -1.0 if single[a].odd else 1.0
-            for (i, u), (j, v) in itertools.product(single[a].items(), single[b].items()):
-                self._add(constant, found, p, _vector(inputs, {a: i, b: -j}), 0.5 * u * v)
-                self._add(constant, found, p, _vector(inputs, {a: i, b: j}), sign * 0.5 * u * v)
-        return constant, found[:, :-1]
-
-    def _add(self, constant: np.ndarray, found: np.ndarray, p: int, j: tuple[int, ...], value: float) -> None:
-        if any(j):
-            found[p, self._find(j)] += value
-        else:
-            constant[p] += value
+                numbers, coefficients = square[a].waves()
+                terms = [({a: j}, c) for j, c in zip(numbers.tolist(), coefficients.tolist(), strict=True)]
+            else:
+                one, two = (zip(*(x.tolist() for x in single[i].waves()), strict=True) for i in (a, b))
+                terms = [({a: i, b: j}, c * d) for (i, c), (j, d) in itertools.product(one, two)]
+            for entries, c in terms:
+                j = tuple(entries.get(i, 0) for i in range(inputs))
+                r = self._position.get(j, self.size)
+                if r < self.size:
+                    # c exp(i k phi) and its conjugate
+                    found[p, r] += -2 * c.imag if self._odd[r] else 2 * c.real
+        return found[:, :-1]
 
 
-class CosinesAt(Functions):
-    """The cosines at one mean kernel."""
-
-    def __init__(self, family: Cosines, kernel: np.ndarray) -> None:
-        self.family = family
-        self.k0 = kernel
-        self.mean = family.mean(family.lattice, kernel)
-        constant = family.bias_variance + family.weight_variance * family.constant
-        self.increment = constant + family.response @ self.mean
-        self.response, self.kernel = family.response, family.kernel
-        self.mean_drift = family.rates * self.mean
-        self._minus, self._plus = family.mean(family.minus, kernel), family.mean(family.plus, kernel)
-        self.mean_noise = family.weights * (self._minus - self._plus)
-
-    def carried(self, x: np.ndarray) -> np.ndarray:
-        return _scaled(self.increment @ self.family.rates, x)
-
-    def drift(self, q: int, x: np.ndarray) -> np.ndarray:
-        return _scaled(self.family.rates[q], x)
-
-    def noise(self, weights: np.ndarray, x: np.ndarray) -> np.ndarray:
-        minus, plus = self.family.of_differences(x)
-        return _scaled(np.tensordot(weights, self.family.weights, 1), minus - plus)
-
-    def covariance(self) -> np.ndarray:
-        found: np.ndarray = 0.5 * (self._minus + self._plus) - np.outer(self.mean, self.mean)
-        return found
-
-    def third_cumulant(self) -> np.ndarray:
-        family, c = self.family, self.mean
-        covariance = self.covariance()
-        vectors = family.lattice[None, None, :]
-        total = np.zeros((len(c),) * 3)
-        for both in (family.minus, family.plus):
-            both = both[:, :, None]
-            total += 0.25 * (family.mean(both - vectors, self.k0) + family.mean(both + vectors, self.k0))
-        products = 0.5 * (self._minus + self._plus)
-        total -= products[:, :, None] * c
-        mixed = c[:, None, None] * covariance[None]
-        found: np.ndarray = total - mixed - mixed.transpose(1, 0, 2)
-        return found
-
-
-class _Series:
-    """A function of one input as sum_j f_j cos(j u phi), or of sines where it is odd, for even (odd) j."""
-
-    def __init__(self, coefficients: np.ndarray, numbers: np.ndarray, *, odd: bool) -> None:
-        self.coefficients, self.numbers, self.odd = coefficients, numbers, odd
-
-    def items(self) -> list[tuple[int, float]]:
-        """Number of half waves j and its coefficient."""
-        return list(zip(self.numbers.tolist(), self.coefficients.tolist(), strict=True))
-
-
-class _Fit:
-    """Series of sigma, sigma^2, phi and phi^2 of one input, by least squares weighted with its widest density."""
-
-    def __init__(self, activation: Activation, deviation: float, reach: float, highest: int) -> None:
-        x = np.linspace(-reach, reach, POINTS)
-        unit = np.pi / (2 * reach)
-        weight = np.exp(-((x / deviation) ** 2) / 4)
-
-        def fit(values: np.ndarray, *, odd: bool) -> _Series:
-            numbers = np.arange(1 if odd else 0, highest + 1, 2)
-            waves = (np.sin if odd else np.cos)(np.outer(x, numbers * unit))
-            found = np.linalg.lstsq(waves * weight[:, None], values * weight, rcond=1e-14)[0]
-            return _Series(found, numbers, odd=odd)
-
-        sigma = np.asarray(activation.function(x), dtype=float)
-        self.sigma = fit(sigma, odd=activation.parity == "odd")
-        self.square = fit(sigma**2, odd=False)
-        self.phi = fit(x, odd=True)
-        self.phi_square = fit(x**2, odd=False)
-
-
-def _is_first(j: tuple[int, ...]) -> bool:
-    """Whether the first number that is not 0 is positive: of k and -k, which have the same cosine, one is kept."""
-    return next((x > 0 for x in j if x), True)
-
-
-def _vector(inputs: int, entries: dict[int, int]) -> tuple[int, ...]:
-    return tuple(entries.get(a, 0) for a in range(inputs))
-
-
-def _scaled(factors: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Factors times x (..., further axes)."""
-    found: np.ndarray = factors.reshape(*factors.shape, *[1] * (x.ndim - factors.ndim)) * x
-    return found
+def _sign(numbers: np.ndarray) -> np.ndarray:
+    """(...) 1 for 0 and where the first of the numbers (..., N) that is not 0 is positive, else -1."""
+    sign = np.zeros(numbers.shape[:-1], dtype=int)
+    for a in range(numbers.shape[-1]):
+        sign = np.where(sign == 0, np.sign(numbers[..., a]), sign)
+    return np.where(sign == 0, 1, sign)

@@ -1,204 +1,134 @@
 """Wick powers :phi^alpha: with respect to K0, for activations that grow.
 
-The mean h_alpha of :phi^alpha: moves by the deviation of Q alone: dh_alpha = sum_q dQ_q (D_q h)_alpha dt + dM_alpha. D
-lowers alpha by two, and products of Wick powers are sums of Wick powers with contractions K0 (eq. 10.5). Orders above
-the highest are left out. Equation numbers are those of docs/theory.md.
+The mean of :phi^alpha: moves by the deviation of Q alone, since K0 moves along with infinite width. D_q lowers alpha by
+two, and products of Wick powers are sums of Wick powers with contractions K0 (eq. 10.5). Equation numbers are those of
+docs/theory.md.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from functools import cached_property
 from math import factorial, prod
 
 import numpy as np
 
 from eftcore.gaussian.mehler import MehlerExpectations, by_parts
 from eftcore.gaussian.pair_moments import correlations
+from eftcore.gaussian.wick_series import components
+from eftcore.gaussian.wick_tails import tails
 from eftcore.pairs import pair_indices, to_pairs
-from eftcore.theory.next_order.functions import Family, Functions
+from eftcore.theory.next_order.basis import At, Basis, Products
 
 Index = tuple[int, ...]
 """A multi-index alpha: the power of each input."""
 
 
-class WickPowers(Family):
-    """Wick powers :phi^alpha: / sqrt(alpha!) of total order 1 to ``highest``; of even order alone where sigma is odd or
-    even.
+class WickPowers(Basis):
+    """Wick powers :phi^alpha: / sqrt(alpha! K^alpha) of total order 1 to ``highest``, of even order alone where sigma
+    is odd or even. The further functions, which have neither mean nor deviation, are those up to twice that order.
 
     Args:
         engine: does the integrals; its ``extra`` must be at least ``highest``.
-        weight_variance, bias_variance: C_W and C_b.
-        inputs: N.
+        weight_variance: C_W.
         highest: the highest order.
         variance: (N,) typical variances, by which the functions are made of order 1.
     """
 
-    def __init__(
-        self,
-        engine: MehlerExpectations,
-        weight_variance: float,
-        bias_variance: float,
-        inputs: int,
-        highest: int,
-        variance: np.ndarray,
-    ) -> None:
-        self.engine, self.highest = engine, highest
-        self.bias_variance, self.weight_variance = bias_variance, weight_variance
-        even = engine.activation.parity is not None
-        orders = range(2, highest + 1, 2) if even else range(1, highest + 1)
-        self.indices = [alpha for order in orders for alpha in _of_order(inputs, order)]
-        self.position = {alpha: i for i, alpha in enumerate(self.indices)}
-        self.unit = np.array(
-            [prod((factorial(x) * k**x) ** 0.5 for x, k in zip(alpha, variance, strict=True)) for alpha in self.indices]
-        )
+    def __init__(self, engine: MehlerExpectations, weight_variance: float, highest: int, variance: np.ndarray) -> None:
+        self.engine, self.highest, self.weight_variance = engine, highest, weight_variance
+        inputs, step = len(variance), 1 if engine.activation.parity is None else 2
+        followed = [alpha for order in range(step, highest + 1, step) for alpha in _of_order(inputs, order)]
+        last = highest - highest % step
+        further = [alpha for order in range(last + step, 2 * last + 1, step) for alpha in _of_order(inputs, order)]
+        self.powers = np.array([*followed, (0,) * inputs, *further])
+        self.size = len(followed)
+        self._position = {tuple(alpha): r for r, alpha in enumerate(self.powers.tolist())}
+        factorials = _factorials(2 * highest)
+        self.unit = np.sqrt(factorials[self.powers].prod(1) * (variance**self.powers).prod(1))
         self.pairs = list(zip(*(index.tolist() for index in pair_indices(inputs)), strict=True))
-
-    @property
-    def size(self) -> int:
-        return len(self.indices)
-
-    def at(self, kernel: np.ndarray) -> WickPowersAt:
-        return WickPowersAt(self, kernel)
-
-    @cached_property
-    def kernel(self) -> np.ndarray:
-        """(P, M) G_ab - K0_ab is the mean of :phi_a phi_b:."""
-        found = np.zeros((len(self.pairs), self.size))
+        self.kernel = np.zeros((len(self.pairs), self.size))
         for p, (a, b) in enumerate(self.pairs):
-            found[p, self.position[_plus(_zero(self), a, b)]] = 1.0
-        found *= self.unit
-        return found
+            alpha = np.bincount([a, b], minlength=inputs)
+            self.kernel[p, self._position[tuple(alpha.tolist())]] = 1.0
+        self.kernel *= self.unit[: self.size]
+        self._make_lowering()
+        self._make_products()
 
-    @cached_property
-    def lowering(self) -> tuple[np.ndarray, np.ndarray]:
-        """(P, M, M) and (P, M): D_q as a matrix on deviations, and its part on the constant h_0 = 1."""
-        matrix, constant = np.zeros((len(self.pairs), self.size, self.size)), np.zeros((len(self.pairs), self.size))
-        for (p, (a, b)), (i, alpha) in itertools.product(enumerate(self.pairs), enumerate(self.indices)):
-            lower = _minus(alpha, a, b)
-            if lower is None:
-                continue
+    def at(self, kernel: np.ndarray) -> At:
+        contractions = to_pairs(kernel)
+        monomials = self._coefficient * np.prod(contractions**self._contracted, axis=1)
+        coefficient = np.add.reduceat(monomials, self._merged)
+        mean = np.zeros(len(self.powers))
+        mean[self.size] = 1.0
+        second = np.zeros((len(self.powers), self.size))
+        second[: self.size] = self.products.applied(coefficient, mean)
+        return At(mean, second, coefficient, self._response(kernel))
+
+    def left_out(self, kernels: np.ndarray) -> float:
+        even_only, single = self.engine.activation.parity is not None, kernels.shape[-1] == 1
+        basis = components(self.highest, even_only=even_only, single=single)
+        return float(tails(self.engine, kernels, basis).share.max())
+
+    def carried(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        return np.ones(len(self.powers))
+
+    def _make_lowering(self) -> None:
+        self.factor = np.zeros((len(self.pairs), len(self.powers)))
+        self.index = np.full(self.factor.shape, self.size)
+        for (p, (a, b)), (r, alpha) in itertools.product(enumerate(self.pairs), enumerate(self.powers.tolist())):
             factor = alpha[a] * (alpha[a] - 1) / 2 if a == b else alpha[a] * alpha[b]
-            if any(lower):
-                matrix[p, i, self.position[lower]] = factor
-            else:
-                constant[p, i] = factor
-        return matrix * self.unit / self.unit[:, None], constant / self.unit
+            if factor:
+                left = [power - (c == a) - (c == b) for c, power in enumerate(alpha)]
+                self.index[p, r] = lower = self._position[tuple(left)]
+                self.factor[p, r] = factor * self.unit[lower] / self.unit[r]
 
-    @cached_property
-    def gradients(self) -> _Products:
-        """N^q(u_i, u_j) for each pair q."""
-        terms = _Products(self.unit)
-        for (p, (a, b)), i, j in itertools.product(enumerate(self.pairs), range(self.size), range(self.size)):
-            for one, two in {(a, b), (b, a)}:
-                left, right = _minus(self.indices[i], one), _minus(self.indices[j], two)
-                if left is not None and right is not None:
-                    factor = self.indices[i][one] * self.indices[j][two]
-                    self._multiply(terms, (p, i, j), left, right, factor)
-        return terms.closed((len(self.pairs), self.size, self.size))
-
-    @cached_property
-    def products(self) -> _Products:
-        """u_i u_j."""
-        terms = _Products(self.unit)
-        for i, j in itertools.product(range(self.size), range(self.size)):
-            self._multiply(terms, (i, j), self.indices[i], self.indices[j], 1)
-        return terms.closed((self.size, self.size))
-
-    def _multiply(self, terms: _Products, at: Index, left: Index, right: Index, factor: int) -> None:
-        """Add factor times :phi^left: :phi^right: as Wick powers; position M stands for the constant."""
-        inputs = len(left)
+    def _make_products(self) -> None:
+        """All terms of all products, one table of contractions between the two factors at a time (eq. 10.5)."""
+        first, second = np.triu_indices(self.size)
+        left, right = self.powers[first], self.powers[second]
+        inputs, most = left.shape[1], int(self.powers[: self.size].sum(1).max())
+        factorials = _factorials(2 * most)
         cells = list(itertools.product(range(inputs), range(inputs)))
-        for counts in itertools.product(*(range(min(left[a], right[b]) + 1) for a, b in cells)):
+        found = []
+        for counts in _of_at_most(len(cells), most):
             table = np.array(counts).reshape(inputs, inputs)
-            rest_left, rest_right = np.array(left) - table.sum(1), np.array(right) - table.sum(0)
-            if (rest_left < 0).any() or (rest_right < 0).any():
+            rest_left, rest_right = left - table.sum(1), right - table.sum(0)
+            kept = np.flatnonzero((rest_left >= 0).all(1) & (rest_right >= 0).all(1))
+            if not len(kept):
                 continue
-            result = tuple((rest_left + rest_right).tolist())
-            if any(result) and result not in self.position:
-                continue  # an order above the highest
-            ways = prod(factorial(x) for x in (*left, *right)) // prod(
-                factorial(x) for x in (*counts, *rest_left.tolist(), *rest_right.tolist())
-            )
-            powers = tuple(int(sum(table[c] for c in {(a, b), (b, a)})) for a, b in self.pairs)
-            terms.add(at, self.position.get(result, self.size), factor * ways, powers)
+            ways = factorials[left[kept]].prod(1) * factorials[right[kept]].prod(1)
+            ways /= factorials[rest_left[kept]].prod(1) * factorials[rest_right[kept]].prod(1)
+            ways /= factorials[table].prod()
+            result = (rest_left + rest_right)[kept]
+            powers = [sum(int(table[c]) for c in {(a, b), (b, a)}) for a, b in self.pairs]
+            found.append((kept, result, ways, np.broadcast_to(powers, (len(kept), len(self.pairs)))))
+        pair, result, ways, contracted = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        where = np.array([self._position[tuple(alpha)] for alpha in result.tolist()])
+        coefficient = ways * self.unit[where] / (self.unit[first[pair]] * self.unit[second[pair]])
+        order = np.lexsort((where, pair))
+        pair, where = pair[order], where[order]
+        self._contracted, self._coefficient = contracted[order], coefficient[order]
+        # several tables of contractions lead to the same function
+        self._merged = np.flatnonzero(np.diff(pair * len(self.powers) + where, prepend=-1))
+        start = np.searchsorted(pair[self._merged], np.arange(len(first) + 1))
+        self.products = Products(start, where[self._merged])
 
-
-class WickPowersAt(Functions):
-    """The Wick powers at one mean kernel."""
-
-    def __init__(self, family: WickPowers, kernel: np.ndarray) -> None:
-        self.family = family
-        self.kernel = family.kernel
-        self._contractions = to_pairs(kernel)
-        second, self.response = _response(family, kernel)
-        self.increment = family.bias_variance + family.weight_variance * second
-        self._lowering, self.mean_drift = family.lowering
-        noise = family.gradients.at(self._contractions)
-        self._noise, self.mean_noise = noise[..., :-1], noise[..., -1]
-
-    def carried(self, x: np.ndarray) -> np.ndarray:
-        return np.zeros_like(x)
-
-    def drift(self, q: int, x: np.ndarray) -> np.ndarray:
-        return np.tensordot(self._lowering[q], x, 1)
-
-    def noise(self, weights: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return np.tensordot(np.tensordot(weights, self._noise, 1), x, 1)
-
-    def covariance(self) -> np.ndarray:
-        return self.family.products.at(self._contractions)[..., -1]
-
-    def third_cumulant(self) -> np.ndarray:
-        products = self.family.products.at(self._contractions)
-        found: np.ndarray = products[..., :-1] @ products[..., -1]
-        return found
-
-
-@dataclass
-class _Products:
-    """Sums of Wick powers whose coefficients are monomials in K0, as arrays: entry, coefficient and powers of K0."""
-
-    unit: np.ndarray
-
-    def __post_init__(self) -> None:
-        self._entries: list[tuple[Index, int, int, Index]] = []
-
-    def add(self, at: Index, result: int, coefficient: int, powers: Index) -> None:
-        """Add coefficient * K0^powers * u_result to the entry ``at``."""
-        self._entries.append((at, result, coefficient, powers))
-
-    def closed(self, shape: Index) -> _Products:
-        """Ready to be evaluated, with entries of this shape."""
-        self._shape = (*shape, len(self.unit) + 1)
-        where = [(*at, result) for at, result, _, _ in self._entries]
-        self._where = np.ravel_multi_index(np.array(where).T, self._shape)
-        self._coefficients = np.array([float(coefficient) for _, _, coefficient, _ in self._entries])
-        self._powers = np.array([powers for *_, powers in self._entries])
-        return self
-
-    def at(self, contractions: np.ndarray) -> np.ndarray:
-        """(*shape, M + 1) coefficients at K0 (P,)."""
-        values = self._coefficients * np.prod(contractions**self._powers, axis=1)
-        found = np.bincount(self._where, values, minlength=int(np.prod(self._shape))).reshape(self._shape)
-        scaled: np.ndarray = found * np.append(self.unit, 1.0) / (self.unit[:, None, None] * self.unit[:, None])
+    def _response(self, kernel: np.ndarray) -> np.ndarray:
+        """(P, M) C_W < d^alpha (sigma sigma) > / alpha!."""
+        moments = _derivative_moments(self.engine, kernel, self.highest)
+        found = np.zeros((len(self.pairs), self.size))
+        for (p, (a, b)), (r, alpha) in itertools.product(
+            enumerate(self.pairs), enumerate(self.powers[: self.size].tolist())
+        ):
+            if all(power == 0 or c in (a, b) for c, power in enumerate(alpha)):
+                orders = (alpha[a], 0) if a == b else (alpha[a], alpha[b])
+                found[p, r] = moments[p, orders[0], orders[1]] / prod(factorial(x) for x in alpha)
+        scaled: np.ndarray = self.weight_variance * found * self.unit[: self.size]
         return scaled
 
 
-def _response(family: WickPowers, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(P,) E2(K0) and (P, M) C_W <d^alpha (sigma sigma)> / alpha!."""
-    moments = _derivative_moments(family.engine, kernel, family.highest)
-    found = np.zeros((len(family.pairs), family.size))
-    for (p, (a, b)), (i, alpha) in itertools.product(enumerate(family.pairs), enumerate(family.indices)):
-        if all(power == 0 or c in (a, b) for c, power in enumerate(alpha)):
-            orders = (alpha[a], 0) if a == b else (alpha[a], alpha[b])
-            found[p, i] = moments[p, orders[0], orders[1]] / prod(factorial(x) for x in alpha)
-    return moments[:, 0, 0], family.weight_variance * found * family.unit
-
-
 def _derivative_moments(engine: MehlerExpectations, kernel: np.ndarray, highest: int) -> np.ndarray:
-    """(P, highest + 1, highest + 1) <d^i sigma(phi_a) d^j sigma(phi_b)>; for (a, a): <d^i sigma^2> at j = 0."""
+    """(P, highest + 1, highest + 1) < d^i sigma(phi_a) d^j sigma(phi_b) >; for (a, a): < d^i sigma^2 > at j = 0."""
     first, second = pair_indices(len(kernel))
     deviation = np.sqrt(np.diag(kernel))
     rule = engine.rule_at(deviation)
@@ -207,28 +137,21 @@ def _derivative_moments(engine: MehlerExpectations, kernel: np.ndarray, highest:
     found = np.zeros((len(first), highest + 1, highest + 1))
     table = rule.table[:, : highest + 1] * np.array([factorial(k) ** 0.5 for k in orders])
     own = sigma**2 @ table / deviation[:, None] ** orders
-    series = np.stack([by_parts(sigma, rule.table, i, engine.terms, deviation) for i in range(highest + 1)])
     correlation = correlations(kernel, first, second)
+    series = None
+    if len(kernel) > 1:
+        series = np.stack([by_parts(sigma, rule.table, i, engine.terms, deviation) for i in range(highest + 1)])
     for p, (a, b) in enumerate(zip(first, second, strict=True)):
         if a == b:
             found[p, :, 0] = own[a]
         else:
+            assert series is not None
             found[p] = (series[:, a] * correlation[p] ** np.arange(engine.terms)) @ series[:, b].T
     return found
 
 
-def _zero(family: WickPowers) -> Index:
-    return (0,) * len(family.indices[0])
-
-
-def _plus(alpha: Index, *inputs: int) -> Index:
-    return tuple(power + inputs.count(a) for a, power in enumerate(alpha))
-
-
-def _minus(alpha: Index, *inputs: int) -> Index | None:
-    """alpha with the powers of these inputs lowered by one each; None where one would be negative."""
-    found = tuple(power - inputs.count(a) for a, power in enumerate(alpha))
-    return None if min(found) < 0 else found
+def _factorials(highest: int) -> np.ndarray:
+    return np.array([float(factorial(k)) for k in range(highest + 1)])
 
 
 def _of_order(inputs: int, order: int) -> list[Index]:
@@ -236,3 +159,8 @@ def _of_order(inputs: int, order: int) -> list[Index]:
     if inputs == 1:
         return [(order,)]
     return [(first, *rest) for first in range(order, -1, -1) for rest in _of_order(inputs - 1, order - first)]
+
+
+def _of_at_most(cells: int, order: int) -> list[Index]:
+    """All multi-indices up to this total order."""
+    return [counts for total in range(order + 1) for counts in _of_order(cells, total)]
