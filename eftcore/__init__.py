@@ -9,12 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from eftcore.activations import activation_names, get_activation, register_activation
-from eftcore.errors import EftError, EnvironmentProblem, InputError, NumericsWarning, StepWarning, TruncationWarning
+from eftcore.errors import (
+    EftError,
+    EnvironmentProblem,
+    InputError,
+    LawWarning,
+    NumericsWarning,
+    StepWarning,
+    TruncationWarning,
+)
 from eftcore.inputs.kernel import InputKernel
 from eftcore.precision import Precision
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import mean_field
+from eftcore.theory.next_order.law import KernelLaw, kernel_law
 from eftcore.theory.prediction import predict, predict_spec
 
 if TYPE_CHECKING:
@@ -59,6 +68,8 @@ __all__ = [
     "EquationResidual",
     "InputError",
     "InputKernel",
+    "KernelLaw",
+    "LawWarning",
     "Numerics",
     "NumericsWarning",
     "Precision",
@@ -79,6 +90,7 @@ __all__ = [
     "get_activation",
     "ghost_free",
     "initialisation",
+    "kernel_law",
     "marginal_consistency",
     "mean_field",
     "predict",

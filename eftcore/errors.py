@@ -91,6 +91,10 @@ class StepWarning(TruncationWarning):
     """The powers of epsilon that forward Euler leaves out may matter."""
 
 
+class LawWarning(UserWarning):
+    """The law of a kernel is asked for where its coverage was not measured."""
+
+
 @contextmanager
 def within(*outer: Part) -> Iterator[None]:
     """Errors of the block get an outer place.

@@ -136,6 +136,12 @@ def _beyond(spec: PredictionSpec, solution: Solution, details: dict[str, object]
         correction_next=to_matrix(found.correction),
         third_cumulant=found.third,
     )
+    if spec.kernel.n_inputs > 1 and "2 inputs" not in found.details:
+        warnings.warn(
+            "next_order = True: the entries of two inputs do not converge and are left out",
+            TruncationWarning,
+            stacklevel=4,
+        )
     rest = _truncation_error(solution) | found.error
     return solution, {**details, "truncation_error": rest, "next_order": found.details}
 

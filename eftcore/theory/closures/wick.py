@@ -95,6 +95,7 @@ class Wick(Response):
         return covariance
 
     def with_derivatives(self, at: Ingredients, state: State) -> np.ndarray:
+        """(P,) the sum over q and over the components of a pair (eq. 4.21)."""
         pair = np.arange(len(self.neighbours))[:, None]
         mixed: np.ndarray = np.einsum("pqi,pqi->p", at["derivatives"], state["Z"][self.neighbours, pair])
         return mixed

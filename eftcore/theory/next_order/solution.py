@@ -54,7 +54,7 @@ GRID = 32
 """Number of intervals in t at whose ends deep networks are extrapolated; splines lie between them."""
 
 USELESS = 0.5
-"""Relative error of D from which on the next order is refused."""
+"""Relative error of D from which on entries of the next order are left out."""
 
 VANISHING = 1e-4
 """Errors of a K2 that vanishes are relative to this times |D| / |K0|."""
@@ -95,7 +95,8 @@ def next_order(spec: PredictionSpec, leading: np.ndarray) -> NextOrder:
 
     ``leading`` (R, P, P) is the exact V4. By how much the functions that are followed miss it, and the share of the
     variance of sigma sigma^T that they leave out, are part of the error beside the change from fewer functions.
-    Raises InputError for more than MOST_INPUTS inputs, and where D does not converge.
+    Entries whose D does not converge are NaN. Raises InputError for more than MOST_INPUTS inputs, and where none
+    converges.
     """
     kernel = spec.kernel.array
     inputs = len(kernel)
@@ -114,7 +115,7 @@ def next_order(spec: PredictionSpec, leading: np.ndarray) -> NextOrder:
     }
     error: dict[str, float] = {}
     details: dict[str, object] = {}
-    known: dict[bytes, NextOrder] = {}
+    known: dict[bytes, NextOrder | None] = {}
     # fewer inputs last: one input alone has the best functions
     for size in range(min(inputs, COMPLETE if inputs <= COMPLETE else 2), 0, -1):
         for chosen in itertools.combinations(range(inputs), size):
@@ -124,15 +125,24 @@ def next_order(spec: PredictionSpec, leading: np.ndarray) -> NextOrder:
             if own.tobytes() not in known:
                 known[own.tobytes()] = _solve(spec, own, leading[:, p[:, None], p])
             found = known[own.tobytes()]
+            if found is None:
+                continue
             parts["D"][:, p[:, None], p], parts["K2"][:, p] = found.covariance, found.correction
             parts["T"][:, p[:, None, None], p[:, None], p] = found.third
             error = {name: max(error.get(name, 0.0), value) for name, value in found.error.items()}
             details[f"{size} inputs" if size > 1 else "1 input"] = found.details
+    if not details:
+        raise InputError(
+            f"the next order does not converge with {spec.model.activation!r} at this kernel",
+            place="next_order",
+            value=True,
+            remedy="leave it out",
+        )
     return NextOrder(**vars(NextOrder.of(parts)) | {"error": error, "details": details})
 
 
-def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> NextOrder:
-    """All entries of a kernel (N, N) of few inputs, solved together."""
+def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> NextOrder | None:
+    """All entries of a kernel (N, N) of few inputs, solved together; None where D is not known to USELESS."""
     assert spec.truncation is not None
     activation = get_activation(spec.model.activation)
     engine = choose_engine(spec.model, kernel, Numerics(), series=True)
@@ -154,18 +164,13 @@ def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> Nex
             if error["D"] <= spec.truncation:
                 break
         before = found
-    if best is not None and error["D"] < USELESS:
-        solve = partial(_through, best, kernel=kernel, engine=engine)
-        found, rest = _at_recorded(spec, solve, size)
-        missed = _norm(found.leading - leading) / _norm(leading) + best.left_out(ends)
-        error = {name: error[name] + rest.get(name, 0.0) + missed for name in ("D", "K2", "T")}
     if best is None or not error["D"] < USELESS:
-        raise InputError(
-            f"the next order does not converge for {len(kernel)} inputs with {activation.name!r}",
-            place="next_order",
-            value=True,
-            remedy="leave it out" if len(kernel) == 1 else "leave it out, or give fewer inputs",
-        )
+        return None
+    found, rest = _at_recorded(spec, partial(_through, best, kernel=kernel, engine=engine), size)
+    missed = _norm(found.leading - leading) / _norm(leading) + best.left_out(ends)
+    error = {name: error[name] + rest.get(name, 0.0) + missed for name in ("D", "K2", "T")}
+    if not error["D"] < USELESS:
+        return None
     details = {"functions": type(best).__name__, "size": best.size}
     return NextOrder(**vars(found) | {"error": error, "details": details})
 

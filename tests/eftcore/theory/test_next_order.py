@@ -245,9 +245,18 @@ def test_what_it_cannot_do_is_refused() -> None:
         eft.predict(network("tanh"), eft.InputKernel.explicit([[1.0]]), "g_only", next_order=True)
     with pytest.raises(InputError, match="at most 8 inputs"):
         solved(network("tanh", depth=1), np.eye(9).tolist())
-    # the weight of sin sits at orders far above those that a pair of inputs can have
-    with pytest.raises(InputError, match="does not converge for 2 inputs with 'sin'"):
-        solved(network("sin", depth=4), [[15.0, 12.0], [12.0, 15.0]])
+    with pytest.raises(InputError, match="does not converge with 'hard_tanh' at this kernel"):
+        solved(network("hard_tanh", depth=4), [[400.0]])
+
+
+def test_entries_that_do_not_converge_are_left_out() -> None:
+    """The weight of sin sits at orders far above those that a pair of inputs can have; one input has waves."""
+    with pytest.warns(eft.TruncationWarning, match="entries of two inputs do not converge"):
+        found = solved(network("sin", depth=4), [[15.0, 12.0], [12.0, 15.0]])
+    assert np.isfinite(found.covariance_next[-1]).tolist() == np.diag([True, False, True]).tolist()
+    assert np.isfinite(found.correction_next[-1]).tolist() == np.eye(2, dtype=bool).tolist()
+    with pytest.raises(InputError, match="the next order of these inputs is not known"):
+        eft.kernel_law(found, 64).entry(0, 1)
 
 
 def test_digests_from_before_it_existed_stay_valid() -> None:
