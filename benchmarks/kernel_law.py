@@ -155,7 +155,8 @@ def report(found: list[Outcome], networks: int) -> str:
         model = outcome.case.model
         lines.append(
             f"| {outcome.name} | {model.activation} | {outcome.width} | {model.total_time:.2f}"
-            f" | {model.weight_variance:g} | {model.bias_variance:g} | {100 * outcome.covered[0]:.1f} | {100 * outcome.covered[1]:.1f} |"
+            f" | {model.weight_variance:g} | {model.bias_variance:g}"
+            f" | {100 * outcome.covered[0]:.1f} | {100 * outcome.covered[1]:.1f} |"
         )
     return "\n".join(lines) + "\n"
 
