@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ import typer
 
 from eftcore.errors import EftError, InputError, within
 from flows.cli import terminal
+from flows.cli.data_commands import data_app
 from flows.cli.db_commands import db_app
-from flows.cli.options import DatabaseOption, JsonOption, YesOption, use_database
+from flows.cli.options import DatabaseOption, JsonOption, reading_database, use_database
 from flows.cli.server_commands import server_app
 from flows.cli.study_commands import study_app
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(db_app, name="db")
 app.add_typer(study_app)
+app.add_typer(data_app)
 app.add_typer(server_app, name="server")
 
 LimitOption = Annotated[int, typer.Option("--limit", min=0, help="At most this many rows; 0 for all.")]
@@ -179,7 +180,7 @@ def runs(
     from db.schema.views import v_runs
     from flows import tables
 
-    database = _reading(db)
+    database = reading_database(db)
     chosen: dict[str, Any] = {"study": study, "kind": kind, "status": status, "activation": activation}
     frame = queries.runs(database, **chosen, limit=limit + 1 if limit else None)
     if frame.empty:
@@ -217,7 +218,7 @@ def windows(
         )
     chosen: dict[str, Any] = {"study": study, "activation": activation, "closure": closure}
     chosen |= {"quantity": quantity, "tolerance": tolerance, "width": width, "reference_kind": reference}
-    database = _reading(db)
+    database = reading_database(db)
     frame = queries.windows(database, **chosen)
     if frame.empty:
         _say_what_there_is(database, v_windows, ("prediction_run_id", "reference_run_id"), chosen)
@@ -240,107 +241,8 @@ def sql(
     from db.reading import queries
     from flows import tables
 
-    frame = queries.select(_reading(db), statement, max_rows=limit + 1 if limit else None)
+    frame = queries.select(reading_database(db), statement, max_rows=limit + 1 if limit else None)
     tables.print_frame(frame, as_json=json, limit=limit)
-
-
-@app.command("export", epilog="Example: eft export quick.zip --study quick")
-def export_(
-    path: Annotated[Path, typer.Argument(help="A new file: .zip for an archive; with --view, .csv or .parquet.")],
-    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
-    run: Annotated[list[int] | None, typer.Option(help="Only this run; may be repeated.")] = None,
-    view: Annotated[str | None, typer.Option(help="Write this view, such as v_windows, as a table.")] = None,
-    keep_formulas: Annotated[
-        bool, typer.Option("--keep-formulas", help="In CSV, leave texts that a spreadsheet would take for formulas.")
-    ] = False,
-    db: DatabaseOption = None,
-) -> None:
-    """Write results to a file: an archive that `eft import` reads, or one view as CSV or Parquet."""
-    database = _reading(db)
-    if view is None and path.suffix in (".csv", ".parquet"):
-        from db.schema.views import VIEWS
-
-        names = ", ".join(sorted(known.name for known in VIEWS))
-        raise InputError(
-            "may hold any view",
-            place=path,
-            remedy=f"say which view with --view, one of {names}, or name a .zip for an archive of everything",
-        )
-    if view is None:
-        from db.upkeep.exporting import export_archive
-
-        _print_counts(export_archive(database, path, study=study, run_ids=run))
-        with path.open("rb") as file:
-            print(f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}")
-        return
-    from db.reading.files import export_view
-
-    if study is not None or run:
-        raise InputError(
-            "writes the whole view",
-            place="--view",
-            value=view,
-            remedy="leave out --study and --run, or filter with `eft sql`",
-        )
-    print(f"{export_view(database, path, view, formulas=keep_formulas)} rows")
-
-
-@app.command("import", epilog="Example: eft import quick.zip")
-def import_(
-    path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")],
-    sha256: Annotated[
-        str | None, typer.Option("--sha256", help="Import it only if this is its sha256, as `eft export` printed it.")
-    ] = None,
-    db: DatabaseOption = None,
-) -> None:
-    """Add the results of an archive to the database; what is there already stays as it is."""
-    from db.upkeep.importing import import_archive
-
-    _print_counts(import_archive(_writing(db), path, sha256=sha256), "nothing new")
-
-
-@app.command(epilog="Example: eft delete --study quick --dry-run")
-def delete(
-    study: Annotated[str | None, typer.Option(help="This study, and its runs that no other study uses.")] = None,
-    run: Annotated[list[int] | None, typer.Option(help="This run, with its comparisons; may be repeated.")] = None,
-    db: DatabaseOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    yes: YesOption = False,
-) -> None:
-    """Delete a study or runs from the database; refused while a study runs."""
-    from db.upkeep import removal
-
-    if (study is None) == (not run):
-        raise InputError("one of two is needed", place="--study", remedy="give either --study NAME or --run ID")
-    database = _writing(db)
-
-    def remove(dry_run: bool) -> dict[str, int]:
-        if study is not None:
-            return removal.delete_study(database, study, dry_run=dry_run)
-        return removal.delete_runs(database, run or [], dry_run=dry_run)
-
-    _print_counts(remove(dry_run=True))
-    if not dry_run and (yes or typer.confirm("Delete these rows?", abort=True)):
-        remove(dry_run=False)
-        print("deleted")
-
-
-@app.command(epilog="Example: eft gc --unsuccessful --dry-run")
-def gc(
-    db: DatabaseOption = None,
-    unsuccessful: Annotated[
-        bool, typer.Option("--unsuccessful", help="Also runs that failed, are stale or long pending.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-) -> None:
-    """Tidy up: mark dead runs as stale; delete what nothing needs and give free space back, unless a study runs."""
-    from db.upkeep import removal
-    from db.writing import claims
-
-    database = _writing(db)
-    if not dry_run:
-        print(f"{len(claims.sweep_stale(database))} runs were running without a sign of life and are stale now")
-    _print_counts(removal.collect_garbage(database, unsuccessful=unsuccessful, dry_run=dry_run), "nothing to delete")
 
 
 @app.command(epilog="Example: eft report --study paper-quick --output paper.html --markdown paper.md")
@@ -353,7 +255,7 @@ def report(
     """Write the audit of the paper: what was published, what it is converged, and what was simulated."""
     from ui.reports.document import write_report
 
-    for path in write_report(_reading(db), output, markdown=markdown, study=study):
+    for path in write_report(reading_database(db), output, markdown=markdown, study=study):
         print(path)
 
 
@@ -365,7 +267,7 @@ def atlas(
     """Write what the windows of the study `atlas` teach: which closure for which network, and how deep."""
     from ui.reports.document import write_atlas
 
-    for path in write_atlas(_reading(db), output):
+    for path in write_atlas(reading_database(db), output):
         print(path)
 
 
@@ -386,31 +288,8 @@ def ui(
     serve(use_database(db), port)
 
 
-def _reading(url: str | None) -> Database:
-    from db.session import Database
-    from db.upkeep import migrate
-
-    chosen = use_database(url)
-    migrate.require_current(chosen)
-    return Database(chosen, read_only=True)
-
-
-def _writing(url: str | None) -> Database:
-    from db.session import Database
-    from db.upkeep import migrate
-
-    chosen = use_database(url)
-    migrate.require_current(chosen)
-    return Database(chosen)
-
-
 def _say_what_there_is(db: Database, view: TableClause, run_ids: tuple[str, ...], chosen: dict[str, Any]) -> None:
     """Print to standard error why a list is empty, and which values exist."""
     from db.reading.choices import nothing_found
 
     print(nothing_found(db, view, run_ids, chosen) or "nothing here yet; `eft run quick` makes some", file=sys.stderr)
-
-
-def _print_counts(counts: dict[str, int], none: str = "no rows") -> None:
-    rows = [f"{table}: {count} rows" for table, count in counts.items() if count]
-    print("\n".join(rows) or none)

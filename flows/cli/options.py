@@ -1,11 +1,14 @@
-"""Options that several commands of ``eft`` have."""
+"""Options that several commands of ``eft`` have, and the database that one of them chooses."""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from db.session import Database
 
 DatabaseOption = Annotated[
     str | None,
@@ -25,3 +28,25 @@ def use_database(url: str | None) -> str:
     if url is not None:
         os.environ["EFT_DATABASE_URL"] = url
     return default_url()
+
+
+def reading_database(url: str | None) -> Database:
+    """The chosen database, to be read only. Raises EnvironmentProblem unless it is there and up to date."""
+    from db.session import Database
+
+    return Database(_current(url), read_only=True)
+
+
+def writable_database(url: str | None) -> Database:
+    """The chosen database, to be changed. Raises EnvironmentProblem unless it is there and up to date."""
+    from db.session import Database
+
+    return Database(_current(url))
+
+
+def _current(url: str | None) -> str:
+    from db.upkeep import migrate
+
+    chosen = use_database(url)
+    migrate.require_current(chosen)
+    return chosen

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,29 @@ def _deployment(client: httpx.Client, flow: str, name: str) -> dict[str, Any]:
     return client.get(f"deployments/name/{flow}/{name}").json()
 
 
+def _answer(send: Callable[[], httpx.Response]) -> httpx.Response:
+    """The answer to a request; while its database is locked the server answers 503 and asks to try again."""
+
+    def answered() -> httpx.Response | None:
+        answer = send()
+        return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+    answer: httpx.Response = _until(answered)
+    return answer
+
+
 def _trigger(
     client: httpx.Client, deployment: dict[str, Any], request: dict[str, Any], **further: Any
 ) -> httpx.Response:
-    """Create a flow run; while its database is locked the server answers 503 and asks to try again."""
+    """Create a flow run."""
+    body = {"parameters": {"request": request}, **further}
+    return _answer(lambda: client.post(f"deployments/{deployment['id']}/create_flow_run", json=body))
 
-    def post() -> httpx.Response | None:
-        body = {"parameters": {"request": request}, **further}
-        answer = client.post(f"deployments/{deployment['id']}/create_flow_run", json=body)
-        return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
-    answer: httpx.Response = _until(post)
-    return answer
+def _change(client: httpx.Client, deployment: dict[str, Any], job_variables: dict[str, Any]) -> None:
+    """Change the job variables of a deployment."""
+    body = {"job_variables": job_variables}
+    _answer(lambda: client.patch(f"deployments/{deployment['id']}", json=body)).raise_for_status()
 
 
 def _triggered(client: httpx.Client, deployment: dict[str, Any], request: dict[str, Any]) -> str:
@@ -149,11 +160,11 @@ def test_flows_are_triggered_with_a_checked_form(
     for name, value in hostile.items():
         further = {"job_variables": {name: value}}
         assert _trigger(served, pool["run-configuration"], CONFIGURATION, **further).is_client_error, name
-        served.patch(f"deployments/{pool['run-configuration']['id']}", json=further)
+        _change(served, pool["run-configuration"], {name: value})
         assert _trigger(served, pool["run-configuration"], CONFIGURATION).is_client_error, name
-    served.patch(f"deployments/{pool['run-configuration']['id']}", json={"job_variables": {}})
+    _change(served, pool["run-configuration"], {})
     run = _triggered(served, pool["run-configuration"], {**CONFIGURATION, "activation": "erf"})
-    served.patch(f"flow_runs/{run}", json={"job_variables": hostile})
+    assert _answer(lambda: served.patch(f"flow_runs/{run}", json={"job_variables": hostile})).is_client_error
     worker = [*PREFECT, "worker", "start", "--pool", "eft", "--run-once"]
     done = subprocess.run(worker, env=with_api, cwd=tmp_path, capture_output=True, text=True)
     assert _ended(served, run)["state_type"] == "COMPLETED", done.stdout + done.stderr
