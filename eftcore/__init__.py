@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         stochastic_recursion,
     )
     from eftcore.verdicts.wick_orders import WickContributions, wick_contributions
+    from eftcore.verdicts.widths import width_windows
     from eftcore.verdicts.windows import Comparison, compare
 
 _MODULES = {
@@ -56,6 +57,7 @@ _MODULES = {
         "stochastic_recursion",
     ),
     "verdicts.wick_orders": ("WickContributions", "wick_contributions"),
+    "verdicts.widths": ("width_windows",),
     "verdicts.windows": ("Comparison", "compare"),
 }
 _LAZY = {name: f"eftcore.{module}" for module, names in _MODULES.items() for name in names}
@@ -102,6 +104,7 @@ __all__ = [
     "stochastic_recursion",
     "theorem_table",
     "wick_contributions",
+    "width_windows",
 ]
 
 

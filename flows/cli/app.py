@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eftcore.errors import EftError, InputError, within
+from eftcore.errors import EftError, InputError
 from flows.cli import terminal
 from flows.cli.data_commands import data_app
 from flows.cli.db_commands import db_app
 from flows.cli.options import DatabaseOption, JsonOption, reading_database, use_database
 from flows.cli.server_commands import server_app
 from flows.cli.study_commands import study_app
+from flows.cli.theory_commands import theory_app
 
 if TYPE_CHECKING:
     from sqlalchemy import TableClause
@@ -34,14 +35,11 @@ app = typer.Typer(
 )
 app.add_typer(db_app, name="db")
 app.add_typer(study_app)
+app.add_typer(theory_app)
 app.add_typer(data_app)
 app.add_typer(server_app, name="server")
 
 LimitOption = Annotated[int, typer.Option("--limit", min=0, help="At most this many rows; 0 for all.")]
-
-_ACTIVATIONS = (
-    "linear, tanh, erf, relu, leaky_relu, gelu, silu, softplus, sin or cos; with a parameter as in 'softplus(beta=2)'."
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,82 +85,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command(epilog="Example: eft predict --activation relu --epsilon 0.1 --total-time 1 --closure sigma")
-def predict(
-    activation: Annotated[str, typer.Option(help=_ACTIVATIONS)] = "tanh",
-    weight_variance: Annotated[float, typer.Option(help="C_W.")] = 2.0,
-    bias_variance: Annotated[float, typer.Option(help="C_b.")] = 0.0,
-    epsilon: Annotated[float, typer.Option(help="Size of the residual branch.")] = 0.05,
-    depth: Annotated[int | None, typer.Option(help="Layers L; or give --total-time.")] = None,
-    total_time: Annotated[float | None, typer.Option(help="T = epsilon^2 L; 2 when neither is given.")] = None,
-    inputs: Annotated[int, typer.Option(help="Equicorrelated inputs N.")] = 2,
-    variance: Annotated[float, typer.Option(help="Their variance.")] = 2.0,
-    correlation: Annotated[float, typer.Option(help="Their correlation.")] = 0.3,
-    data: Annotated[
-        Path | None, typer.Option(help=".npy or .csv file of real inputs, one row each, in place of the above.")
-    ] = None,
-    closure: Annotated[
-        str, typer.Option(help="mean, source_only, g_only, sigma, wick, particle (a sampling estimate) or exact.")
-    ] = "g_only",
-    order: Annotated[
-        str | None, typer.Option(help="Highest order of the wick closure, or auto to raise it until V4 and K1 settle.")
-    ] = None,
-    step: Annotated[str | None, typer.Option(help="euler (as in the paper) or exact (every power of epsilon).")] = None,
-    continuous: Annotated[bool, typer.Option("--continuous", help="The limit epsilon -> 0 at fixed t.")] = False,
-    nodes: Annotated[int | None, typer.Option(help="Use the fixed Gauss-Hermite rule with this many nodes.")] = None,
-    rtol: Annotated[float, typer.Option(help="Requested relative error of the integrals.")] = 1e-9,
-    rows: Annotated[int, typer.Option(min=1, help="Steps between the first and the last row.")] = 8,
-    json: JsonOption = False,
-) -> None:
-    """Predict one configuration: mean kernel K0, kernel covariance V4 and 1/n correction K1 over depth."""
-    import eftcore as eft
-    from eftcore.inputs.files import read_table
-    from eftcore.inputs.layers import whole_layers
-    from eftcore.specs import default_depths
-    from flows import tables
-    from flows.cli.prediction import prediction_frame, prediction_notes
-
-    if depth is not None and total_time is not None:
-        raise InputError(
-            f"does not go with --total-time {total_time}", place="--depth", value=depth, remedy="give only one of them"
-        )
-    if depth is None:
-        depth = whole_layers(2.0 if total_time is None else total_time, epsilon)
-    model = eft.ResNet(
-        activation=activation,
-        weight_variance=weight_variance,
-        bias_variance=bias_variance,
-        epsilon=epsilon,
-        depth=depth,
-    )
-    if data is None:
-        kernel = eft.InputKernel.equicorrelated(n_inputs=inputs, variance=variance, correlation=correlation)
-    else:
-        with within("--data"):
-            table = read_table(data)
-        kernel = eft.InputKernel.from_data(table, label=data.stem)
-    rule: dict[str, Any] = {} if nodes is None else {"quadrature": "gauss_hermite", "nodes": nodes}
-    theory = eft.predict_spec(
-        eft.PredictionSpec(
-            model=model,
-            kernel=kernel,
-            closure=closure,
-            order=int(order) if order is not None and order.isdecimal() else order,
-            step=step,
-            continuous=continuous,
-            numerics=eft.Numerics(rtol=rtol, **rule),
-            depths=default_depths(depth, rows),
-        )
-    )
-    frame = prediction_frame(theory)
-    if json:
-        quality = {name: getattr(theory, name) for name in ("numerical_error", "converged", "details")}
-        tables.print_json({"spec": theory.spec.identity(), **quality, "rows": tables.records(frame)})
-    else:
-        tables.print_frame(frame)
-        print(prediction_notes(theory))
 
 
 @app.command(epilog="Example: eft runs --study quick --status succeeded")

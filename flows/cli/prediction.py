@@ -11,7 +11,7 @@ from eftcore.words import theory_name
 
 
 def prediction_frame(theory: Theory) -> pd.DataFrame:
-    """A row for each recorded layer: t, layer, K0_00, K0_01, V4_00,00 and so on; V4 and K1 if the closure has them.
+    """A row for each recorded layer: t, layer, K0_00, K0_01, V4_00,00 and so on; V4, K1, D and K2 if they are there.
 
     The components are those of the first two inputs; by marginal consistency they do not depend on the other inputs.
     """
@@ -23,12 +23,14 @@ def prediction_frame(theory: Theory) -> pd.DataFrame:
     if theory.covariance is not None:
         table = pair_table(n_inputs)
         products = [(pair, pair) for pair in pairs] + ([((0, 0), (1, 1))] if n_inputs > 1 else [])
-        for first, second in products:
-            name = f"V4_{first[0]}{first[1]},{second[0]}{second[1]}"
-            columns[name] = theory.covariance[:, table[first], table[second]]
-    if theory.correction is not None:
-        for a, b in pairs:
-            columns[f"K1_{a}{b}"] = theory.correction[:, a, b]
+        for symbol, values in (("V4", theory.covariance), ("D", theory.covariance_next)):
+            if values is not None:
+                for first, second in products:
+                    name = f"{symbol}_{first[0]}{first[1]},{second[0]}{second[1]}"
+                    columns[name] = values[:, table[first], table[second]]
+    for symbol, values in (("K1", theory.correction), ("K2", theory.correction_next)):
+        if values is not None:
+            columns |= {f"{symbol}_{a}{b}": values[:, a, b] for a, b in pairs}
     return pd.DataFrame(columns)
 
 
@@ -48,7 +50,7 @@ def prediction_notes(theory: Theory) -> str:
     if isinstance(remaining, dict):
         changes = ", ".join(f"{name} {change:.1e}" for name, change in remaining.items())
         asked = "" if spec.truncation is None else f" (asked: {spec.truncation:g})"
-        lines.append(f"Left out at most by ending the Wick series there, relative: {changes}{asked}")
+        lines.append(f"Left out at most by ending the series there, relative: {changes}{asked}")
     step = theory.details.get("step_error")
     if isinstance(step, dict):
         lines.append(f"Left out by forward Euler, relative: {', '.join(f'{n} {e:.1e}' for n, e in step.items())}")

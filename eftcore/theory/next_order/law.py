@@ -25,6 +25,10 @@ NARROWEST = 8
 STRONGEST = 0.5
 """Largest D / (n V4) for which the laws were measured."""
 
+MOST_BENT = -0.1
+"""Smallest lambda times the relative standard deviation: below it no power law has such moments, or only with tails
+that hardly any network is in. Lambda itself is at most 3."""
+
 EXPONENTIAL = 0.3
 """D / (n V4) from which on the variance is V4 exp(D / (n V4)) / n in place of (V4 + D/n) / n."""
 
@@ -41,8 +45,8 @@ class Law(ABC):
     """A distribution of one number.
 
     Attributes:
-        in_range: whether coverage was measured for networks like this one: width >= NARROWEST and
-            D / (n V4) <= STRONGEST.
+        in_range: whether coverage was measured for networks like this one: width >= NARROWEST, |D| / (n V4) <=
+            STRONGEST, and a lambda within its limits.
     """
 
     in_range: bool
@@ -82,8 +86,10 @@ class PowerLaw(Law):
 
     @classmethod
     def of_moments(cls, mean: float, variance: float, power: float, in_range: bool) -> PowerLaw:
-        """The law with this mean, this variance and this lambda."""
+        """The law with this mean and variance, and with this lambda or the nearest that is allowed."""
         spread = math.sqrt(variance) / mean
+        wanted, power = power, float(np.clip(power, MOST_BENT / spread, 3.0))
+        in_range = in_range and power == wanted
 
         def missed(unknown: np.ndarray) -> np.ndarray:
             values = _power(unknown[0] + math.exp(unknown[1]) * _NODES, power)
@@ -268,8 +274,8 @@ class KernelLaw:
     def _warn(self, law: Law) -> None:
         if not law.in_range:
             warnings.warn(
-                f"width = {self.width}: the law was measured for widths from {NARROWEST} on with D / (n V4) up to"
-                f" {STRONGEST:g}; its intervals may be wrong here",
+                f"width = {self.width}: the law was measured for widths from {NARROWEST} on with |D| / (n V4) up to"
+                f" {STRONGEST:g} and moderate skewness; its intervals may be wrong here",
                 LawWarning,
                 stacklevel=3,
             )
@@ -320,7 +326,7 @@ def kernel_law(theory: Theory, width: int) -> KernelLaw:
     >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.2, depth=25)
     >>> law = kernel_law(predict(model, InputKernel.explicit([[2.0]]), "exact", next_order=True), width=64).entry(0)
     >>> [round(x, 2) for x in law.interval(0.95)]
-    [1.97, 4.19]
+    [2.04, 4.42]
     """
     if theory.third_cumulant is None:
         raise InputError(

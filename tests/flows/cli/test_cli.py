@@ -24,6 +24,7 @@ from db.settings import default_url
 from db.writing import repository
 from eftcore import activation_names
 from flows.cli.app import app
+from flows.study.expansion import load_study
 from tests.flows.conftest import TINY, Eft, shell
 
 
@@ -50,7 +51,7 @@ def make_runs() -> Callable[[Database], None]:
     return make
 
 
-COMMANDS = ["", "run", "predict", "runs", "windows", "sql", "export", "import", "delete", "gc", "ui", "db"]
+COMMANDS = ["", "run", "predict", "design", "runs", "windows", "sql", "export", "import", "delete", "gc", "ui", "db"]
 COMMANDS += ["top-up", "serve", "server", "server start", "server stop", "server status"]
 COMMANDS += [f"db {name}" for name in ("upgrade", "downgrade", "current", "check", "info", "backup")]
 
@@ -136,8 +137,53 @@ def test_predict_says_what_a_given_wick_order_leaves_out(eft: Eft):
     result = eft("predict", "--closure", "wick", "--order", "8", "--depth", "20", "--inputs", "1", "--rows", "1")
     assert result.code == 0
     assert "wick 8" in result.out
-    assert "Left out at most by ending the Wick series there, relative: V4 " in result.out
+    assert "Left out at most by ending the series there, relative: V4 " in result.out
     assert "asked" not in result.out
+
+
+def test_predict_has_the_next_order(eft: Eft):
+    options = ["--closure", "exact", "--next-order", "--inputs", "1", "--epsilon", "0.2", "--depth", "5", "--rows", "1"]
+    result = eft("predict", *options)
+    assert result.code == 0
+    header, _, _, last = result.out.splitlines()[:4]
+    assert header.split() == ["t", "layer", "K0_00", "V4_00,00", "D_00,00", "K1_00", "K2_00"]
+    model = physics.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.2, depth=5)
+    theory = physics.predict(model, physics.InputKernel.explicit([[2.0]]), "exact", next_order=True)
+    assert theory.covariance_next is not None
+    assert float(last.split()[4]) == pytest.approx(theory.covariance_next[-1, 0, 0], rel=1e-5)
+    assert ", D " in result.out
+
+
+def test_design_answers_and_writes_a_study_that_checks_it(eft: Eft, tmp_path: Path):
+    network = ["--activation", "relu", "--epsilon", "0.2", "--layers", "25", "--width", "64"]
+    found = json.loads(eft("design", *network, "--json").out)
+    rows = {(row["theory"], row["quantity"]): row for row in found["from_width"]}
+    assert rows["exact", "V4"]["width"] == pytest.approx(106, abs=2)
+    assert rows["g_only", "V4"]["status"] == "never"
+    down = {(row["theory"], row["quantity"]): row["layer"] for row in found["down_to_layer"]}
+    assert 10 <= down["exact", "V4"] < 25
+    assert down["exact", "K0"] == 25
+    assert found["kernel_interval"]["low"] < 2.6 < found["kernel_interval"]["high"]
+    study = tmp_path / "check.toml"
+    shown = eft("design", *network, "--study", str(study))
+    assert "exact leading order" in shown.out
+    assert "no width" in shown.out
+    assert "of one network lies in [" in shown.out
+    assert load_study(study).name == "design"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--width", "0"], "width = 0: must be a whole number of at least 1"),
+        (["--tolerance", "-0.1"], "tolerances = -0.1: must lie between 0 and 1"),
+        (["--layers", "5", "--total-time", "1"], "--layers = 5: does not go with --total-time 1.0"),
+    ],
+)
+def test_design_refuses_what_makes_no_sense(eft: Eft, options: list[str], message: str):
+    result = eft("design", "--epsilon", "0.5", *options)
+    assert result.code == 2
+    assert message in result.err
 
 
 def test_predict_table_has_a_row_for_each_step_and_its_error(eft: Eft):
