@@ -28,6 +28,7 @@ from eftcore.theory.prediction import predict, predict_spec
 
 if TYPE_CHECKING:
     from eftcore.ensemble import Sample, simulate
+    from eftcore.ensemble.next_order import measured_next_order
     from eftcore.verdicts.checks import TheoremCheck, same_law, theorem_table
     from eftcore.verdicts.residuals import EquationResidual, equation_residual
     from eftcore.verdicts.sources import compare_sources, sources_on
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "verdicts.checks": ("TheoremCheck", "same_law", "theorem_table"),
     "ensemble": ("Sample", "simulate"),
+    "ensemble.next_order": ("measured_next_order",),
     "verdicts.residuals": ("EquationResidual", "equation_residual"),
     "verdicts.sources": ("compare_sources", "sources_on"),
     "verdicts.theorems": (
@@ -95,6 +97,7 @@ __all__ = [
     "kernel_law",
     "marginal_consistency",
     "mean_field",
+    "measured_next_order",
     "predict",
     "predict_spec",
     "register_activation",

@@ -1,0 +1,115 @@
+"""The next order measured from simulated networks: its fit, and that theory agrees with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+import eftcore as eft
+from eftcore.errors import InputError
+from eftcore.results import KernelTrajectories, Theory
+
+ONE = eft.InputKernel.explicit([[1.0]])
+WIDTHS = (32, 64, 128)
+ACTIVATIONS = ("tanh", "relu", "sin", "gelu", "erf", "cos", "linear", "leaky_relu", "silu", "softplus")
+
+
+def network(activation: str) -> eft.ResNet:
+    return eft.ResNet(activation=activation, weight_variance=1.5, epsilon=0.25, depth=10)
+
+
+def predicted(activation: str, kernel: eft.InputKernel, **options) -> Theory:
+    options = {"next_order": True, "truncation": 1e-3, "depths": [0, 10]} | options
+    return eft.predict(network(activation), kernel, "exact", **options)
+
+
+def measured(exact: Theory, samples: int, seed: int) -> KernelTrajectories:
+    model, kernel = exact.spec.model, exact.spec.kernel
+    return eft.measured_next_order(
+        [eft.simulate(model, kernel, width=n, samples=samples, seed=seed + n, depths=exact.depth) for n in WIDTHS],
+        exact,
+    )
+
+
+@pytest.mark.parametrize(
+    ("activations", "samples"),
+    [(ACTIVATIONS[:4], 40_000), pytest.param(ACTIVATIONS, 400_000, marks=pytest.mark.campaign)],
+)
+def test_theory_agrees_with_simulated_networks(activations: tuple[str, ...], samples: int) -> None:
+    """All D together, at a level of 1 %, by Holm's method."""
+    p_values = {}
+    for activation in activations:
+        exact = predicted(activation, ONE)
+        found = measured(exact, samples, seed=3)
+        assert exact.covariance_next is not None
+        assert found.covariance_next is not None
+        assert found.covariance_next_se is not None
+        value, error = found.covariance_next[-1, 0, 0], found.covariance_next_se[-1, 0, 0]
+        own = exact.details["truncation_error"]["D"] * abs(exact.covariance_next[-1, 0, 0])
+        z = max(abs(value - exact.covariance_next[-1, 0, 0]) - own, 0.0) / error
+        p_values[activation] = 2 * norm.sf(z)
+        if activation != "sin":  # whose D nearly vanishes here
+            assert error < 0.35 * abs(value), activation
+    ordered = sorted(p_values.values())
+    assert all(p >= 0.01 / (len(ordered) - rank) for rank, p in enumerate(ordered)), p_values
+
+
+def test_two_inputs() -> None:
+    exact = predicted("relu", eft.InputKernel.explicit([[1.0, 0.3], [0.3, 1.0]]), truncation=0.01)
+    found = measured(exact, 40_000, seed=11)
+    assert found.covariance_next.shape == (2, 3, 3)
+    assert found.correction_next.shape == (2, 2, 2)
+    z = (found.covariance_next - exact.covariance_next)[-1] / found.covariance_next_se[-1]
+    assert np.abs(z).max() < 4
+    np.testing.assert_allclose(found.covariance_next[-1], found.covariance_next[-1].T)
+    # at layer 0 neurons are independent: there is no correction
+    assert np.abs(found.covariance_next[0] / found.covariance_next_se[0]).max() < 4
+    np.testing.assert_array_equal(found.correction_next[0], 0.0)
+    np.testing.assert_array_equal(found.correction_next_se[0], 0.0)
+
+
+def test_the_fit_is_a_line_through_numbers_that_lie_on_one() -> None:
+    exact = predicted("tanh", ONE)
+    samples = [eft.simulate(exact.spec.model, ONE, width=n, samples=400, seed=n, depths=[0, 10]) for n in WIDTHS]
+
+    class Exactly:
+        """A sample whose V4 and K1 lie on a line over 1/n."""
+
+        def __init__(self, sample: eft.Sample) -> None:
+            self.spec, self.depth, n = sample.spec, sample.depth, sample.spec.width
+            self.covariance, self.covariance_se = exact.covariance + 3.0 / n + 50.0 / n**2, sample.covariance_se
+            self.correction, self.correction_se = exact.correction - 2.0 / n + 7.0 / n**2, sample.covariance_se
+
+    found = eft.measured_next_order([Exactly(sample) for sample in samples], exact)  # type: ignore[misc]
+    np.testing.assert_allclose(found.covariance_next, 3.0, rtol=1e-9)
+    np.testing.assert_allclose(found.correction_next, -2.0, rtol=1e-9)
+
+
+def test_standard_errors_hold_as_often_as_they_say() -> None:
+    """Of 60 measurements at few networks, those of two widths that lie more than two standard errors off."""
+    exact = predicted("tanh", ONE)
+    low, high = 64, 128
+    outside = 0
+    for seed in range(60):
+        samples = [
+            eft.simulate(exact.spec.model, ONE, width=n, samples=400, seed=seed, depths=[0, 10]) for n in (low, high)
+        ]
+        found = eft.measured_next_order(samples, exact)
+        outside += abs(found.covariance_next - exact.covariance_next)[-1, 0, 0] > 2 * found.covariance_next_se[-1, 0, 0]
+    assert outside <= 9  # 3 expected; 10 or more has probability 0.001
+
+
+def test_bad_arguments() -> None:
+    exact = predicted("tanh", ONE)
+    one, two = (eft.simulate(exact.spec.model, ONE, width=n, samples=4, depths=[0, 10]) for n in (8, 16))
+    with pytest.raises(InputError, match="two different widths"):
+        eft.measured_next_order([one, one], exact)
+    with pytest.raises(InputError, match="other layers than exact"):
+        eft.measured_next_order([one, two], predicted("tanh", ONE, depths=[0, 5, 10]))
+    with pytest.raises(InputError, match="another network"):
+        eft.measured_next_order([one, two], predicted("erf", ONE))
+    with pytest.raises(InputError, match="has no V4"):
+        eft.measured_next_order([one, two], replace(exact, covariance=None))
