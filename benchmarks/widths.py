@@ -93,12 +93,12 @@ def report(found: list[Outcome]) -> str:
         "# The width from which on the leading order of V4 holds",
         "",
         f"`python -m benchmarks.widths`: {len(found)} random configurations (ten activations, one or two inputs,",
-        "t from 0.2 to 2, C_W from 0.5 to 2.5, with and without biases), each with the tolerance for which theory says a",
-        "width of about 40, where networks can be simulated precisely.",
+        "t from 0.2 to 2, C_W from 0.5 to 2.5, with and without biases), each with the tolerance for which theory says",
+        "a width of about 40, where networks can be simulated precisely.",
         "",
         f"Within 20 %: {np.mean(np.abs(off) <= 0.2):.0%}. Within 10 %: {np.mean(np.abs(off) <= 0.1):.0%}.",
-        f"Median deviation {100 * np.median(np.abs(off)):.1f} %, largest {100 * np.abs(off).max():.0f} %; the standard"
-        f" error of the simulated width is {100 * np.median(noise):.1f} % (median).",
+        f"Median deviation {100 * np.median(np.abs(off)):.1f} %, largest {100 * np.abs(off).max():.0f} %; the"
+        f" standard error of the simulated width is {100 * np.median(noise):.1f} % (median).",
         "",
         "| activation | inputs | t | C_W | C_b | tolerance | n* of theory | n* simulated |",
         "|---|---|---|---|---|---|---|---|",
@@ -107,8 +107,8 @@ def report(found: list[Outcome]) -> str:
         model = outcome.case.model
         lines.append(
             f"| {model.activation} | {outcome.case.kernel.n_inputs} | {model.total_time:.2f}"
-            f" | {model.weight_variance:g} | {model.bias_variance:g} | {outcome.tolerance:.3f} | {outcome.predicted:.1f}"
-            f" | {outcome.measured:.1f} ± {outcome.error:.1f} |"
+            f" | {model.weight_variance:g} | {model.bias_variance:g} | {outcome.tolerance:.3f}"
+            f" | {outcome.predicted:.1f} | {outcome.measured:.1f} ± {outcome.error:.1f} |"
         )
     return "\n".join(lines) + "\n"
 
