@@ -1,8 +1,8 @@
 """One layer of the system-size expansion beside its definition, with every tensor written out.
 
-The mean and the covariance of the next layer, given this one, are functions of the deviations x. Here they are written as
-such, with matrix exponentials; automatic differentiation gives their tensors, and the laws of total cumulance are sums over
-these. Nothing is shared with ``advance`` but the functions of a basis.
+The mean and the covariance of the next layer, given this one, are functions of the deviations x. Here they are written
+as such, with matrix exponentials; automatic differentiation gives their tensors, and the laws of total cumulance are
+sums over these. Nothing is shared with ``advance`` but the functions of a basis.
 """
 
 from __future__ import annotations
