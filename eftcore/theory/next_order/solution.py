@@ -23,7 +23,7 @@ from eftcore.specs import Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import choose_engine, mean_path
 from eftcore.theory.next_order.basis import Basis
 from eftcore.theory.next_order.expansion import advance, initial
-from eftcore.theory.next_order.trigonometric import Trigonometric
+from eftcore.theory.next_order.lattice_waves import LatticeWaves
 from eftcore.theory.next_order.wick_powers import WickPowers
 
 MOST_INPUTS = 8
@@ -182,7 +182,7 @@ def _bases(
     bounded = is_bounded(activation)
     if bounded and not activation.kinks and len(widest) == 1:
         for modes in MODES:
-            yield partial(Trigonometric, activation, model.weight_variance, widest, modes)
+            yield partial(LatticeWaves, activation, model.weight_variance, widest, modes)
         return
     for highest in HIGHEST:
         if not bounded or highest <= BEST_FOR_BOUNDED:

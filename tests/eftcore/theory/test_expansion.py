@@ -16,7 +16,7 @@ import eftcore as eft
 from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.theory.next_order.basis import At, Basis
 from eftcore.theory.next_order.expansion import Moments, advance
-from eftcore.theory.next_order.trigonometric import Trigonometric
+from eftcore.theory.next_order.lattice_waves import LatticeWaves
 from eftcore.theory.next_order.wick_powers import WickPowers
 
 H = 0.4
@@ -132,8 +132,8 @@ def bases() -> dict[str, tuple[Basis, np.ndarray]]:
         "powers, one input": (powers("gelu", 3, [1.0]), np.array([[1.0]])),
         "even powers, one input": (powers("tanh", 8, [1.0]), np.array([[1.0]])),
         "even powers, two inputs": (powers("tanh", 2, [1.0, 1.5]), pair),
-        "waves, one input": (Trigonometric(eft.get_activation("tanh"), 1.5, np.array([2.0]), 4), np.array([[1.0]])),
-        "waves, two inputs": (Trigonometric(eft.get_activation("erf"), 1.5, np.array([2.0, 2.0]), 1), pair),
+        "waves, one input": (LatticeWaves(eft.get_activation("tanh"), 1.5, np.array([2.0]), 4), np.array([[1.0]])),
+        "waves, two inputs": (LatticeWaves(eft.get_activation("erf"), 1.5, np.array([2.0, 2.0]), 1), pair),
     }
 
 

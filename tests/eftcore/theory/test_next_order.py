@@ -18,7 +18,7 @@ from eftcore.results import Theory
 from eftcore.theory.mean_field import choose_engine, mean_path
 from eftcore.theory.next_order.basis import Basis
 from eftcore.theory.next_order.expansion import Moments, advance, initial
-from eftcore.theory.next_order.trigonometric import Trigonometric
+from eftcore.theory.next_order.lattice_waves import LatticeWaves
 from eftcore.theory.next_order.wick_powers import WickPowers
 
 PAIR = [[1.0, 0.3], [0.3, 2.0]]
@@ -169,7 +169,7 @@ def test_layers_become_the_continuous_limit_linearly_in_epsilon_squared(
 def test_deep_networks_are_extrapolated_from_shallower_ones() -> None:
     model = network("tanh", epsilon=0.05, depth=300)
     found = solved(model, [[2.0]])
-    basis = Trigonometric(eft.get_activation("tanh"), 2.0, found.mean[-1].diagonal(), 24)
+    basis = LatticeWaves(eft.get_activation("tanh"), 2.0, found.mean[-1].diagonal(), 24)
     direct = through(basis, model, np.array([[2.0]]))
     value = (basis.kernel @ direct.D @ basis.kernel.T)[0, 0]
     assert abs(found.covariance_next[-1, 0, 0] / value - 1) < found.details["truncation_error"]["D"] < 2e-3
@@ -198,7 +198,7 @@ def following(basis: Basis, model: eft.ResNet, matrix: np.ndarray) -> np.ndarray
 @pytest.mark.parametrize("activation", ["tanh", "logistic"])
 def test_waves_and_wick_powers_agree_where_few_of_each_suffice(activation: str) -> None:
     model, matrix = network(activation, depth=20), np.array([[1.0]])
-    waves = following(Trigonometric(eft.get_activation(activation), 2.0, np.array([1.6]), 14), model, matrix)
+    waves = following(LatticeWaves(eft.get_activation(activation), 2.0, np.array([1.6]), 14), model, matrix)
     orders = following(powers(model, matrix, 8), model, matrix)
     np.testing.assert_allclose(waves, orders, rtol=5e-3)
 
@@ -207,9 +207,7 @@ def test_waves_of_a_pair_approach_wick_powers() -> None:
     model, matrix = network("tanh", depth=10), np.array([[1.0, 0.3], [0.3, 1.0]])
     orders = following(powers(model, matrix, 6), model, matrix)
     few, many = (
-        np.abs(
-            following(Trigonometric(eft.get_activation("tanh"), 2.0, np.full(2, 1.3), modes), model, matrix) - orders
-        )
+        np.abs(following(LatticeWaves(eft.get_activation("tanh"), 2.0, np.full(2, 1.3), modes), model, matrix) - orders)
         for modes in (5, 7)
     )
     assert many.max() < 0.6 * few.max()

@@ -20,7 +20,7 @@ from eftcore.pairs import pair_indices
 from eftcore.theory.next_order.basis import At, Basis, Products
 
 
-class Trigonometric(Basis):
+class LatticeWaves(Basis):
     """cos(k . phi) for wave vectors k = j u whose numbers j have an even sum, sin(k . phi) for those with an odd sum.
 
     The unit of input a is u_a = pi / (2 L_a). Odd sums are needed only where sigma is neither odd nor even. Of k and
