@@ -2,7 +2,7 @@
 
 ``basis`` says which means over the neurons are followed and what a set of functions must give; ``lattice_waves`` and
 ``wick_powers`` are the two sets; ``expansion`` carries their moments through one layer; ``solution`` goes through the
-network and puts the entries of all inputs together.
+network and puts the entries of all inputs together; ``law`` makes of it the law of one network's kernel.
 """
 
 from eftcore.theory.next_order.solution import NextOrder, next_order
