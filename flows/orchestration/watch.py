@@ -7,10 +7,12 @@ results. Only the beginning and the end of a flow run wait for its answer.
 from __future__ import annotations
 
 import contextlib
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from db.addresses import shown
 from db.settings import settings
@@ -30,12 +32,21 @@ class ServerLost(EnvironmentProblem):
     """The Prefect server went away during a run and did not come back."""
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The authorities that httpx trusts, read once, since that takes longer than a request."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
 def answers(url: str) -> bool:
     """Whether a server answers at the address of a Prefect API; the request for its health needs no key."""
     import httpx
 
     try:
-        return not httpx.get(f"{url.rstrip('/')}/health", timeout=ANSWER_SECONDS).is_server_error
+        health = httpx.get(f"{url.rstrip('/')}/health", timeout=ANSWER_SECONDS, verify=_certificates())
+        return not health.is_server_error
     except httpx.HTTPError:
         return False
 
