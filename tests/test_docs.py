@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.flows import warm
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(
@@ -143,7 +145,7 @@ def test_what_the_tutorial_shows_runs(prefect_api: str, tmp_path: Path):
     environment = {
         **os.environ,
         "EFT_HOME": str(tmp_path / "home"),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{warm.commands()}:{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     program = "\n".join(block["code"] for block in blocks if block["language"] == "python")
     shell = []

@@ -1,4 +1,4 @@
-"""The eft command in a process that is forked from one with everything imported, which takes a tenth of the time.
+"""Commands that are forked from a process with everything imported, which takes a tenth of the time.
 
 For tests of what a command does; how its process starts is tested with `shell` and COMMAND of conftest.py.
 """
@@ -6,22 +6,49 @@ For tests of what a command does; how its process starts is tested with `shell` 
 from __future__ import annotations
 
 import atexit
+import json
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import shutil
+import socket
+import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
-from subprocess import CompletedProcess
-from typing import IO
+from functools import cache
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
+from typing import Any
 
 import pytest
 
 from flows.orchestration import surroundings
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PRELOADED = ["flows.cli", "flows.launch", "flows.run", "tests.flows.killed", "tests.flows.paused", "tests.flows.warm"]
+PRELOADED = [
+    *("flows.cli", "flows.launch", "flows.run", "tests.flows.killed", "tests.flows.paused", "tests.flows.warm"),
+    # what a study would import while it runs
+    *("anyio._backends._asyncio", "fastapi", "matplotlib.figure", "matplotlib.backends.backend_agg", "prefect.cli"),
+    *("prefect.flow_engine", "prefect.task_engine", "prefect.utilities.visualization", "rich.status", "torch"),
+]
+
+SCRIPT = """#!{python} -IS
+import json, os, signal, socket, sys
+with socket.socket(socket.AF_UNIX) as forks:
+    forks.connect({address!r})
+    socket.send_fds(forks, [b" "], [0, 1, 2])
+    forks.sendall(json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode() + b"\\n")
+    with forks.makefile() as answers:
+        process = int(answers.readline())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: os.kill(process, number))
+        code = int(answers.readline())
+sys.exit(code if code >= 0 else 128 - code)
+"""
+"""A command: it hands its arguments, folder, environment, input and output on, and ends as the forked process does."""
 
 
 def processes() -> multiprocessing.context.ForkServerContext:
@@ -34,73 +61,64 @@ def processes() -> multiprocessing.context.ForkServerContext:
     return PROCESSES
 
 
-def _carry_out(arguments: Sequence[str], environment: dict[str, str], out: Connection, err: Connection) -> None:
+def _carry_out(command: Sequence[str], folder: str, environment: dict[str, str], streams: Sequence[Any]) -> None:
+    os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    for number, pipe in ((1, out), (2, err)):
-        os.dup2(pipe.fileno(), number)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
-    sys.argv = ["eft", *arguments]
+    for number, stream in enumerate(streams):
+        os.dup2(stream.detach(), number)
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.argv = [Path(command[0]).name, *command[1:]]
+    from prefect.cli import app
     from prefect.context import refresh_global_settings_context
 
     from flows.cli import main
 
     refresh_global_settings_context()
     try:
-        main(arguments)
+        {"eft": main, "prefect": app}[sys.argv[0]]()
     finally:
         atexit._run_exitfuncs()  # which multiprocessing leaves out
 
 
-class Command:
-    """An eft command that runs, to be used as a subprocess.Popen with pipes."""
+class _Fork(StreamRequestHandler):
+    """One command that SCRIPT asks for: answers with the number of its process, then with its exit code."""
 
-    def __init__(self, environment: dict[str, str], *arguments: str) -> None:
-        pipes = [PROCESSES.Pipe(duplex=False) for _ in range(2)]
-        given = (arguments, environment, *(writing for _, writing in pipes))
-        self._process = processes().Process(target=_carry_out, args=given)
-        self._process.start()
-        self.stdout, self.stderr = (_text(reading, writing) for reading, writing in pipes)
-
-    @property
-    def returncode(self) -> int | None:
-        """Exit code, negative for a signal; None while the command runs."""
-        return self._process.exitcode
-
-    def poll(self) -> int | None:
-        """As returncode."""
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal to the process."""
-        os.kill(self._process.pid or 0, number)
-
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it says from now on until its end. Raises TimeoutError."""
-        with ThreadPoolExecutor() as threads:
-            said = [threads.submit(_rest, pipe) for pipe in (self.stdout, self.stderr)]
-            self._process.join(timeout)
-            if self._process.exitcode is None:
-                self._process.kill()
-                raise TimeoutError(f"it runs for more than {timeout} s: {[text.result() for text in said]}")
-            return said[0].result(), said[1].result()
+    def handle(self) -> None:
+        _, descriptors, _, _ = socket.recv_fds(self.request, 1, 3)
+        command, folder, environment = json.loads(self.rfile.readline())
+        streams = [DupFd(descriptor) for descriptor in descriptors]
+        process = processes().Process(target=_carry_out, args=(command, folder, environment, streams))
+        process.start()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.wfile.write(f"{process.pid}\n".encode())
+        process.join()
+        self.wfile.write(f"{process.exitcode}\n".encode())
 
 
-def _text(reading: Connection, writing: Connection) -> IO[str]:
-    writing.close()
-    with reading:
-        return os.fdopen(os.dup(reading.fileno()), encoding="utf-8")
+@cache
+def commands() -> Path:
+    """A folder with the commands `eft` and `prefect`, for the PATH of a test."""
+    folder = Path(tempfile.mkdtemp(prefix="eft-warm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    forks = ThreadingUnixStreamServer(str(folder / "forks"), _Fork)
+    forks.daemon_threads = True
+    threading.Thread(target=forks.serve_forever, daemon=True).start()
+    for name in ("eft", "prefect"):
+        (folder / name).write_text(SCRIPT.format(python=sys.executable, address=str(folder / "forks")))
+        (folder / name).chmod(0o700)
+    return folder
 
 
-def _rest(pipe: IO[str]) -> str:
-    with pipe:
-        return pipe.read()
+def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """An eft command that runs."""
+    command = [str(commands() / "eft"), *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def run(environment: dict[str, str], *arguments: str) -> CompletedProcess[str]:
-    """A command until its end."""
-    command = Command(environment, *arguments)
-    out, err = command.communicate()
-    code = command.returncode
-    assert code is not None
-    return CompletedProcess(["eft", *arguments], code, out, err)
+def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """An eft command until its end."""
+    command = [str(commands() / "eft"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

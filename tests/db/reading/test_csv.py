@@ -12,7 +12,8 @@ from db.reading.files import export_view
 from db.reading.spreadsheets import csv_bytes
 from db.session import Database
 from db.writing.repository import mark_failed
-from tests.flows.conftest import environment, shell
+from tests.flows import warm
+from tests.flows.conftest import environment
 
 __all__ = ["environment"]
 
@@ -77,6 +78,6 @@ def test_the_command_has_the_option(messages: Database, tmp_path: Path, environm
     for option, begins in (([], "'=1+1"), (["--keep-formulas"], "=1+1")):
         path = tmp_path / f"{len(option)}.csv"
         database = f"sqlite:///{messages.url.database}"
-        done = shell(environment, "export", str(path), "--view", "v_runs", "--db", database, *option)
+        done = warm.run(environment, "export", str(path), "--view", "v_runs", "--db", database, *option)
         assert done.returncode == 0, done.stderr
         assert begins in _cells(path, "error_message")

@@ -7,12 +7,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from flows.orchestration.server import LocalServer
+from tests.flows import warm
 from tests.servers import PrefectHome
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +35,7 @@ def folder(prefect_home: PrefectHome, tmp_path_factory: pytest.TempPathFactory) 
         (made / name).write_text((ROOT / name).read_text())
     prefect_home(made / "prefect")
     yield made
-    LocalServer(made / "prefect").stop(force=True)  # where a page failed before its own command to stop it
+    LocalServer(made / "prefect").stop(force=True)
 
 
 def test_every_page_is_listed_and_every_link_leads_somewhere():
@@ -49,7 +49,8 @@ def test_every_page_is_listed_and_every_link_leads_somewhere():
 def test_the_commands_of_a_page_run(page: str, folder: Path, postgresql: str):
     """On the cluster's page the address of a PostgreSQL of the tests stands in for the example's.
 
-    Where a page is not about the server, its commands find one that another command uses meanwhile.
+    They are carried out by processes that have imported everything, and find a server that runs already, until a page
+    stops it.
     """
     text = (FOLDER / page).read_text(encoding="utf-8")
     commands = "\n".join(_blocks(text, "sh")).replace("postgresql://eft@db.example/eft", f"'{postgresql}'")
@@ -57,7 +58,7 @@ def test_the_commands_of_a_page_run(page: str, folder: Path, postgresql: str):
         commands += f"\npython -W error - <<'EOF'\n{program}\nEOF\n"
     assert "eft " in commands
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("EFT_", "PREFECT_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join([str(warm.commands()), str(Path(sys.executable).parent), os.environ["PATH"]])
     quiet = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_HOME": str(folder / "prefect")}
     script = [
         "bash",
@@ -68,11 +69,10 @@ def test_the_commands_of_a_page_run(page: str, folder: Path, postgresql: str):
         "-c",
         f"trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{commands}",
     ]
-    meanwhile = nullcontext() if "eft server" in commands else LocalServer(folder / "prefect").used()
-    with meanwhile:
-        done = subprocess.run(
-            script, cwd=folder, env={**kept, **quiet, "PATH": path}, capture_output=True, text=True, check=False
-        )
+    LocalServer(folder / "prefect").start(4321)
+    done = subprocess.run(
+        script, cwd=folder, env={**kept, **quiet, "PATH": path}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
     if page == "resume.md":

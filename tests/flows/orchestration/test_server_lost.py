@@ -17,15 +17,13 @@ from flows.orchestration.server import LocalServer, Running
 from flows.orchestration.server_access import AUTH_STRING
 from tests.conftest import FaultLog
 from tests.flows import warm
-from tests.flows.conftest import COMMAND, servers_of
+from tests.flows.conftest import servers_of
 from tests.servers import PrefectHome
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc (Linux)")
 
 ENOUGH = 120
 """Seconds in which a run surely ends, on a busy machine too."""
-
-Run = subprocess.Popen[str] | warm.Command
 
 WINDOWS = 2 * (1 + 3) * 2
 """Of the tiny study: two widths, one quantity of the mean and three of g_only, two tolerances."""
@@ -53,15 +51,9 @@ def _windows(environment: dict[str, str]) -> int:
     return found
 
 
-def begun(environment: dict[str, str], study: Path, runner: str) -> Run:
+def begun(environment: dict[str, str], study: Path, runner: str) -> subprocess.Popen[str]:
     """`eft run` as the first task in this folder of results begins; its worker processes are not there yet."""
-    arguments = ("run", str(study), "--runner", runner, "--workers", "1")
-    run: Run
-    if runner == "threads":
-        run = warm.Command(environment, *arguments)
-    else:
-        command = [*COMMAND, *arguments]
-        run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = warm.start(environment, "run", str(study), "--runner", runner, "--workers", "1")
     db = Database(f"sqlite:///{environment['EFT_HOME']}/results.db", read_only=True)
     while not len(queries.runs(db)):
         assert run.poll() is None, run.communicate()
@@ -70,7 +62,7 @@ def begun(environment: dict[str, str], study: Path, runner: str) -> Run:
     return run
 
 
-def read_to(run: Run, text: str) -> None:
+def read_to(run: subprocess.Popen[str], text: str) -> None:
     """Read what a run says up to a line with this text."""
     assert run.stderr is not None
     said = []
