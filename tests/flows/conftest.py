@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from db.settings import default_url
 from db.upkeep import migrate
 from flows.cli import main
+from flows.orchestration.server_access import AUTH_STRING
 from tests.servers import PrefectHome, create_database, drop_database
 
 TINY = """
@@ -126,6 +127,12 @@ def ready(environment: dict[str, str]) -> dict[str, str]:
     """The environment, with an empty database."""
     migrate.upgrade(f"sqlite:///{environment['EFT_HOME']}/results.db")
     return environment
+
+
+@pytest.fixture
+def connected(ready: dict[str, str], prefect_api: str) -> dict[str, str]:
+    """The environment, with an empty database, for commands that use the Prefect server of all tests."""
+    return {**ready, "PREFECT_API_URL": prefect_api, AUTH_STRING: os.environ[AUTH_STRING]}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -39,11 +39,13 @@ def test_a_study_leaves_its_database_s_password_nowhere(environment: dict[str, s
     failing.write_text(study.read_text().replace("weight_variance = 2.0", "weight_variance = 1e300"))
     said = ""
     for arguments in (
+        ("server", "start"),
         ("run", str(study)),
         ("run", str(failing)),
         ("runs",),
         ("export", str(folder / "all.zip")),
         ("db", "check"),
+        ("server", "stop"),
     ):
         done = warm.run(environment, *arguments)
         said += done.stdout + done.stderr

@@ -47,9 +47,9 @@ def _records(folder: Path, names: list[str], mark: Path) -> None:
         (folder / name).write_bytes(record.serialize())
 
 
-def test_a_planted_result_of_prefect_is_never_read(ready: dict[str, str], tiny: Path, tmp_path: Path):
-    home, mark = Path(ready["EFT_HOME"]), tmp_path / "it-ran"
-    first = warm.run(ready, "run", str(tiny))
+def test_a_planted_result_of_prefect_is_never_read(connected: dict[str, str], tiny: Path, tmp_path: Path):
+    home, mark = Path(connected["EFT_HOME"]), tmp_path / "it-ran"
+    first = warm.run(connected, "run", str(tiny))
     assert "12 computed" in first.stdout, first.stderr
     study = load_study(tiny)
     digests = {path.stem for path in home.glob("arrays/*/*.npz")} | set(study.predictions) | set(study.simulations)
@@ -57,7 +57,7 @@ def test_a_planted_result_of_prefect_is_never_read(ready: dict[str, str], tiny: 
     kept = {path.name for folder in ("results", "prefect/storage") for path in (home / folder).glob("*")}
     for folder in ("results", "prefect/storage"):
         _records(home / folder, sorted({*keys, *kept, uuid4().hex}), mark)
-    hostile = {**ready, "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true"}
+    hostile = {**connected, "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true"}
     again = warm.run(hostile, "run", str(tiny))
     assert "12 tasks cached, 0 computed" in again.stdout, again.stderr
     assert not mark.exists(), "a pickle from the folder of results was executed"
