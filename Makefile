@@ -9,8 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+unexport PYTHONDONTWRITEBYTECODE  # with it, each of the processes that tests start would compile every module anew
+
 .DEFAULT_GOAL := help
-.PHONY: help run test lint validate coverage format ui paper paper-quick atlas bench docs pre-commit clean
+.PHONY: help run test pytest lint validate coverage format ui paper paper-quick atlas bench docs pre-commit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +44,10 @@ lint: $(VENV)/.installed-test ## check style, types and which room imports which
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: lint ## run every check and all tests but the campaigns
+test: $(VENV)/.installed-test ## run every check, and beside them all tests but the campaigns
+	@$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 validate: $(VENV)/.installed-test ## run the campaigns (tests too long for make test) and record what they came to
