@@ -112,11 +112,11 @@ def test_json_has_no_nan():
 
 
 def test_bytes_on_disk_for_one_configuration(sqlite_db, make_theory, make_sample, provenance):
-    """At most 4 MB: N = 4, 100 recorded depths, one simulation and every closure."""
+    """At most 4 MB: N = 4, 100 recorded depths, one simulation and every closure but "wick", which "exact" stands for."""
     network = {"n_inputs": 4, "depth": 100}
     sample, full = make_sample(**network), make_theory("g_only", **network)
     simulation = record_simulation(sqlite_db, sample, provenance=provenance)
-    for closure in CLOSURES:
+    for closure in set(CLOSURES) - {"wick"}:
         spec = eft.PredictionSpec(model=full.spec.model, kernel=full.spec.kernel, closure=closure)
         theory = replace(full, spec=spec)
         if closure in ("mean", "source_only"):
