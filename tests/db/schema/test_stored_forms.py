@@ -112,7 +112,7 @@ def test_json_has_no_nan():
 
 
 def test_bytes_on_disk_for_one_configuration(sqlite_db, make_theory, make_sample, provenance):
-    """At most 4 MB: N = 4, 100 recorded depths, one simulation and every closure but "wick", which "exact" stands for."""
+    """At most 4 MB: N = 4, 100 recorded depths, a simulation and every closure, with "exact" in the place of "wick"."""
     network = {"n_inputs": 4, "depth": 100}
     sample, full = make_sample(**network), make_theory("g_only", **network)
     simulation = record_simulation(sqlite_db, sample, provenance=provenance)
