@@ -134,10 +134,9 @@ def coefficients(exact: Theory, quantity: str) -> tuple[np.ndarray, np.ndarray]:
 
 def error_of_next(exact: Theory, quantity: str) -> float:
     """Relative error of X1 of a quantity."""
-    name = _ERROR_OF_NEXT[quantity]
-    rest = exact.details["truncation_error"]
-    assert isinstance(rest, dict)
-    return float(rest[name]) + exact.numerical_error.get(name, 0.0)
+    error = exact.relative_error(_ERROR_OF_NEXT[quantity])
+    assert error is not None
+    return error
 
 
 def smallest_width(theory: np.ndarray, x0: np.ndarray, x1: np.ndarray, tolerance: float) -> float:
