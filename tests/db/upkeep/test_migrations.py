@@ -329,9 +329,11 @@ def test_the_next_order_goes_on_the_way_back(url, make_theory, provenance):
     before = _contents(url, tables)
     database.dispose()
     migrate.downgrade(url, "0007_runs_asked")
-    kept = {table: [row for row in rows if not re.search("'(D|K2)'", row)] for table, rows in before.items()}
-    assert _contents(url, tables) == kept
-    assert all(len(kept[table]) < len(before[table]) for table in tables)
+    after = _contents(url, tables)
+    for table in tables:
+        kept = [row for row in before[table] if not re.search("'(D|K2)'", row)]
+        assert after[table] == kept
+        assert 0 < len(kept) < len(before[table])
     migrate.upgrade(url)
     assert maintenance.check(url) == []
     assert queries.runs(database, run_id=run_id).next_order.tolist() == [True], "as its spec says"
