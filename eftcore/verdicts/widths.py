@@ -121,7 +121,9 @@ def _judged(exact: Theory, theories: Iterable[Theory], tolerances: Sequence[floa
             raise InputError("is of another network, other inputs or other layers", place="theories")
         values = {name: QUANTITIES[name].of(theory) for name in _NEXT}
         present = {name: _flat(name, array) for name, array in values.items() if array is not None}
-        found.append(_Judged(spec_name(theory.spec), exact, present))
+        # only the leading order is judged, whether or not the next one was found with it
+        name = spec_name(theory.spec.model_copy(update={"next_order": False}))
+        found.append(_Judged(name, exact, present))
     return found
 
 
