@@ -1,7 +1,7 @@
 """The quantities that are recorded over depth: name, shape, symbol, and the attribute of a result that holds each.
 
 A new quantity is an entry here, an array of that name in ``eftcore.results.KernelTrajectories``, and a migration that
-lets the database hold it; windows, rows, exports and figures follow.
+lets the database hold it; windows, rows, views, archives, exports and figures follow.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Quantity:
         meaning: its meaning in a few words, as HTML.
         compared: whether errors and validity windows are found for it.
         aimed_at: whether a simulation can be run until it is known to a given precision.
+        partial: whether entries of a result may be unknown: NaN in its array, and no row for SQL.
     """
 
     name: str
@@ -36,15 +37,23 @@ class Quantity:
     meaning: str
     compared: bool = False
     aimed_at: bool = True
+    partial: bool = False
 
     def of(self, result: Any) -> np.ndarray | None:
-        """The quantity in a prediction or simulation, (R, N, N) or (R, P, P); None where the result lacks it."""
-        values: np.ndarray | None = getattr(result, self.attribute)
+        """The quantity in a prediction or simulation, (R, N, N) or (R, P, P); None where the result lacks it.
+
+        >>> from eftcore import InputKernel, ResNet, predict
+        >>> theory = predict(ResNet(activation="tanh", weight_variance=1.0, epsilon=0.1, depth=2),
+        ...                  InputKernel.explicit([[1.0]]))
+        >>> QUANTITIES["V4"].of(theory).shape, QUANTITIES["D"].of(theory)
+        ((3, 1, 1), None)
+        """
+        values: np.ndarray | None = getattr(result, self.attribute, None)
         return values
 
     def standard_error_of(self, result: Any) -> np.ndarray | None:
         """Standard error of the quantity, of the same shape; None where the result is not statistical."""
-        errors: np.ndarray | None = getattr(result, f"{self.attribute}_se")
+        errors: np.ndarray | None = getattr(result, f"{self.attribute}_se", None)
         return errors
 
     def estimate_of(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -101,6 +110,24 @@ QUANTITIES = {
             symbol="Σ",
             meaning="source of V<sub>4</sub>",
             aimed_at=False,
+        ),
+        Quantity(
+            name="D",
+            attribute="covariance_next",
+            over="pairs",
+            symbol="D",
+            meaning="1/n coefficient of V<sub>4</sub>",
+            aimed_at=False,
+            partial=True,
+        ),
+        Quantity(
+            name="K2",
+            attribute="correction_next",
+            over="inputs",
+            symbol="K<sub>2</sub>",
+            meaning="1/n coefficient of K<sub>1</sub>",
+            aimed_at=False,
+            partial=True,
         ),
     )
 }

@@ -82,3 +82,20 @@ class Theory(KernelTrajectories):
         """The highest Wick order in the solution, also where order = "auto" chose it; None for other closures."""
         found = self.details.get("wick_order")
         return found if isinstance(found, int) else self.spec.order
+
+    def relative_error(self, quantity: str) -> float | None:
+        """Estimated relative error of a quantity: that of the numerics, and of what a series leaves out.
+
+        ``quantity`` is K0, V4, K1, D, K2, or T for the third cumulant. None where neither is known.
+
+        >>> from eftcore import InputKernel, ResNet, predict
+        >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=2)
+        >>> exact = predict(model, InputKernel.explicit([[1.0]]), "exact", next_order=True)
+        >>> exact.relative_error("D") < 1e-9, exact.relative_error("U1")
+        (True, None)
+        """
+        left_out = self.details.get("truncation_error")
+        parts = [
+            part[quantity] for part in (self.numerical_error, left_out) if isinstance(part, dict) and quantity in part
+        ]
+        return sum(map(float, parts)) if parts else None

@@ -65,6 +65,7 @@ def theory_name(
     step: str | None = None,
     continuous: bool | None = None,
     rtol: float | None = None,
+    next_order: bool | None = None,
 ) -> str:
     """A prediction in few words: the closure with its order, and each setting that differs from its default.
 
@@ -77,6 +78,8 @@ def theory_name(
     'g_only (not converged)'
     >>> theory_name("g_only", step="exact"), theory_name("wick", 8, step="exact", continuous=False, rtol=1e-6)
     ('g_only, exact step', 'wick 8, rtol 1e-06')
+    >>> theory_name("exact", step="exact", next_order=True)
+    'exact, next order'
     """
     fixed = _given(nodes)
     name = closure
@@ -84,6 +87,8 @@ def theory_name(
         name += f" {order}" if isinstance(order, str) else f" {order:.0f}"
     if fixed:
         name += f" {nodes:.0f}-node"
+    if _given(next_order) and next_order:
+        name += ", next order"
     if _given(continuous) and continuous:
         name += ", continuous"
     elif _given(step) and step != usual_step(closure):
@@ -103,6 +108,7 @@ def spec_name(spec: PredictionSpec) -> str:
         step=spec.step,
         continuous=spec.continuous,
         rtol=numerics.rtol,
+        next_order=spec.next_order,
     )
 
 

@@ -37,7 +37,7 @@ RUN_COLUMNS = (
 """Columns of v_runs that a terminal shows; --json gives every column."""
 
 _RUN_SETTINGS = (
-    *("weight_variance", "bias_variance", "closure_order", "nodes", "step", "continuous", "rtol"),
+    *("weight_variance", "bias_variance", "closure_order", "nodes", "step", "continuous", "rtol", "next_order"),
     *SIMULATION_SETTINGS,
     "superseded",
 )

@@ -88,13 +88,15 @@ def _step(step: pd.Series[str], continuous: pd.Series[bool]) -> pd.Series[str]:
 def _reference(row: Mapping[Any, Any]) -> str:
     """A theory by its name and order, any other reference by its kind."""
     kind = row["reference_kind"]
-    return theory_name(row["reference_closure"], row["reference_order"]) if kind == "theory" else str(kind)
+    if kind != "theory":
+        return str(kind)
+    return theory_name(row["reference_closure"], row["reference_order"], next_order=row["reference_next_order"])
 
 
 def _predicted(row: Mapping[Any, Any]) -> str:
     """The closure with its order; nodes and steps have separate columns where rows differ in them."""
     converged = row.get("converged") if row.get("nodes") is None else None
-    return theory_name(row["closure"], row["closure_order"], converged=converged)
+    return theory_name(row["closure"], row["closure_order"], converged=converged, next_order=row["next_order"])
 
 
 def _percent(tolerance: float) -> str:

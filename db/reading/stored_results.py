@@ -57,7 +57,7 @@ def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | S
         found[name] = unpack(stored.data, shape)
         if stored.se is not None:
             found[f"{name}_se"] = unpack(stored.se, shape)
-        if stored.numerical_error is not None:
+        if stored.numerical_error is not None and QUANTITIES[stored.quantity].compared:  # others are in the details
             errors.setdefault(run.id, {})[stored.quantity] = stored.numerical_error
     return {
         run_id: _result(*runs[run_id], arrays[run_id], errors.get(run_id, {})) for run_id in wanted if run_id in runs

@@ -17,7 +17,7 @@ from db.session import Database
 
 Chosen = Mapping[str, Sequence[Any]]
 
-THEORY = ("closure", "closure_order", "nodes", "converged", "step", "continuous", "rtol")
+THEORY = ("closure", "closure_order", "nodes", "converged", "step", "continuous", "rtol", "next_order")
 """Columns that describe a theory; closure_order, nodes and step are absent where they have no meaning."""
 
 

@@ -1,7 +1,8 @@
 """Names of kernel components, and the choice of components that are also stored as rows for SQL.
 
-A component of K0, K1 or U1 is a pair of inputs a <= b, written "01"; one of V4 or Sigma is two pairs p <= q (row-major
-order of pairs), written "00,12". Inputs above 9 are written with a dash: "3-12".
+A component of a quantity over inputs (K0, K1, U1, K2) is a pair of inputs a <= b, written "01"; one of a quantity over
+pairs (V4, Sigma, D) is two pairs p <= q (row-major order of pairs), written "00,12". Inputs above 9 are written with a
+dash: "3-12".
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from eftcore.pairs import pair_indices, pair_name, pair_names
 from eftcore.quantities import QUANTITIES
 
 ROW_INPUTS = 16
-"""Entries of K0, K1, U1 and diagonal entries V4[p, p], Sigma[p, p] are stored as rows for pairs p among this many first
+"""Entries over inputs, and diagonal entries [p, p] over pairs, are stored as rows for pairs p among this many first
 inputs."""
 
 V4_ROW_INPUTS = 4
-"""Every component of V4 and Sigma among this many first inputs is stored as rows (their number grows as N^4 / 8)."""
+"""Every component over pairs among this many first inputs is stored as rows (their number grows as N^4 / 8)."""
 
 _PAIR = re.compile(r"(\d)(\d)|(\d+)-(\d+)")
 

@@ -173,6 +173,7 @@ class Run(Base):
     rtol: Mapped[float | None]
     step: Mapped[str | None]
     continuous: Mapped[bool | None] = mapped_column(_flag("continuous"))
+    next_order: Mapped[bool | None] = mapped_column(_flag("next_order"))
     converged: Mapped[bool | None] = mapped_column(_flag("converged"))
     details: Mapped[dict[str, Any] | None] = mapped_column(Json)
 
@@ -215,7 +216,8 @@ class StudyRun(Base):
 class KernelTrajectory(Base):
     """One quantity of one run at all recorded layers, in full precision: raw little-endian float64, row-major.
 
-    Shape (n_layers, n_entries, n_entries): n_entries is N for K0, K1, U1 and P = N (N + 1) / 2 for V4 and Sigma.
+    Shape (n_layers, n_entries, n_entries): n_entries is N for quantities over inputs and P = N (N + 1) / 2 for those
+    over pairs. Entries of D and K2 that are not known are NaN.
     """
 
     __tablename__ = "kernel_trajectories"

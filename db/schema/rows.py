@@ -62,6 +62,7 @@ def prediction_fields(spec: PredictionSpec) -> dict[str, Any]:
         "rtol": spec.numerics.rtol,
         "step": spec.step,
         "continuous": spec.continuous,
+        "next_order": spec.next_order,
     }
 
 
@@ -109,7 +110,7 @@ def blob_row(quantity: Quantity, result: Theory | Sample) -> dict[str, Any] | No
     values, error = quantity.of(result), quantity.standard_error_of(result)
     if values is None:
         return None
-    known = result.numerical_error.get(quantity.name)
+    known = _stored_error(quantity, result)
     numbers, markers = split_nonfinite([] if known is None else [known])
     return {
         "quantity": quantity.name,
@@ -120,6 +121,16 @@ def blob_row(quantity: Quantity, result: Theory | Sample) -> dict[str, Any] | No
         "data": pack(values),
         "se": None if error is None else pack(error),
     }
+
+
+def _stored_error(quantity: Quantity, result: Theory | Sample) -> float | None:
+    """What the column numerical_error says: of D and K2 also what the functions left out add.
+
+    For K0, V4 and K1 that stands in the details of a run by itself, since verdicts weigh the two in different ways.
+    """
+    if isinstance(result, Theory) and not quantity.compared:
+        return result.relative_error(quantity.name)
+    return result.numerical_error.get(quantity.name)
 
 
 def precision_row(quantity: Quantity, sample: Sample) -> dict[str, Any]:
@@ -149,7 +160,10 @@ def precision_row(quantity: Quantity, sample: Sample) -> dict[str, Any]:
 
 
 def value_rows(quantity: Quantity, result: Theory | Sample, layers: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows of trajectory_values, in the order of the primary key so that the b-tree fills its pages."""
+    """Rows of trajectory_values, in the order of the primary key so that the b-tree fills its pages.
+
+    Entries of a partial quantity that are not known have no row.
+    """
     whole, whole_error = quantity.of(result), quantity.standard_error_of(result)
     if whole is None:
         return []
@@ -174,6 +188,7 @@ def value_rows(quantity: Quantity, result: Theory | Sample, layers: Sequence[int
         for (name, layer), value, value_mark, error, error_mark in zip(
             keys, values, value_marks, errors, error_marks, strict=True
         )
+        if not (quantity.partial and value_mark == "nan")
     ]
 
 

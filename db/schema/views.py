@@ -24,11 +24,14 @@ _CONFIGURATION = (
     " total_time:number n_inputs:integer kernel_label:text kernel_variance:number kernel_correlation:number"
 )
 _SIMULATED = "width:integer samples:integer seed:integer estimator:text sampler:text dtype:text"
-_PREDICTED = "closure:text closure_order:integer quadrature:text nodes:integer rtol:number step:text continuous:flag"
+_PREDICTED = (
+    "closure:text closure_order:integer quadrature:text nodes:integer rtol:number step:text continuous:flag"
+    " next_order:flag"
+)
 _COMPARED = f"{_SIMULATED} {_PREDICTED}"
 _REFERENCE_THEORY = (
     "reference_closure:text reference_order:integer reference_quadrature:text reference_nodes:integer"
-    " reference_rtol:number reference_step:text reference_continuous:flag"
+    " reference_rtol:number reference_step:text reference_continuous:flag reference_next_order:flag"
 )
 _REFERENCE = f"reference_kind:text {_REFERENCE_THEORY}"
 _SPENT = "worker_seconds:number elapsed_seconds:number"

@@ -40,13 +40,14 @@ from db.schema.types import UTCDateTime
 from eftcore.errors import InputError
 from eftcore.identity import canonical_json
 
-FORMAT = 5
+FORMAT = 6
 _UNTIL_3 = {"wall_seconds": "worker_seconds"}
 RENAMED: Mapping[int, Mapping[str, str]] = {
     1: {"simulation_run_id": "reference_run_id", **_UNTIL_3},
     2: _UNTIL_3,
     3: _UNTIL_3,
     4: {},
+    5: {},
 }
 """Present names of columns by the name that each older format has for them, for every table with such a column."""
 MANIFEST = "manifest.json"

@@ -37,6 +37,7 @@ from eftcore.errors import InputError
 from eftcore.identity import digest_of
 from eftcore.inputs.fields import STUDY_NAME
 from eftcore.inputs.kernel import InputKernel
+from eftcore.quantities import QUANTITIES
 from eftcore.specs import ALGORITHM_VERSION, EnsembleSpec, PredictionSpec, ResNet
 
 TEXT_LIMIT = 100_000
@@ -139,6 +140,7 @@ class Arriving:
             fields = prediction_fields(spec)
             if spec.order == "auto":  # the order that was reached is a result, not part of the spec
                 del fields["closure_order"]
+            row.setdefault("next_order", spec.next_order)  # archives before format 6 do not say it
         else:
             spec = EnsembleSpec(**row["spec"], model=model, kernel=kernel, version=version)
             fields = simulation_fields(spec, row["digest"], row["samples"])
@@ -159,7 +161,7 @@ class Arriving:
         layers, entries = row["n_layers"], row["n_entries"]
         if run in self.shapes:
             layers, inputs = self.shapes[run]
-            entries = inputs * (inputs + 1) // 2 if row["quantity"] in ("V4", "Sigma") else inputs
+            entries = inputs * (inputs + 1) // 2 if QUANTITIES[row["quantity"]].over == "pairs" else inputs
             _same(row, n_layers=layers, n_entries=entries)
         for name in ("data", "se"):
             if row[name] is not None and len(row[name]) != 8 * layers * entries**2:

@@ -41,7 +41,7 @@ def measured_next_order(samples: Sequence[Sample], exact: Theory) -> KernelTraje
         leading = QUANTITIES[name].of(exact)
         if leading is None:
             raise InputError(f"has no {name}", place="exact", remedy="predict it with closure = 'exact'")
-        known = _relative_error(exact, name) * np.abs(leading)
+        known = (exact.relative_error(name) or 0.0) * np.abs(leading)
         found[attribute], found[f"{attribute}_se"] = _intercept(
             widths, np.array(values), np.array(errors), leading, known
         )
@@ -54,12 +54,6 @@ def measured_next_order(samples: Sequence[Sample], exact: Theory) -> KernelTraje
         numerical_error=exact.numerical_error,
         **found,
     )
-
-
-def _relative_error(exact: Theory, name: str) -> float:
-    rest = exact.details.get("truncation_error", {})
-    assert isinstance(rest, dict)
-    return exact.numerical_error.get(name, 0.0) + float(rest.get(name, 0.0))
 
 
 def _intercept(

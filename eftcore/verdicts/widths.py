@@ -121,7 +121,9 @@ def _judged(exact: Theory, theories: Iterable[Theory], tolerances: Sequence[floa
             raise InputError("is of another network, other inputs or other layers", place="theories")
         values = {name: QUANTITIES[name].of(theory) for name in _NEXT}
         present = {name: _flat(name, array) for name, array in values.items() if array is not None}
-        found.append(_Judged(spec_name(theory.spec), exact, present))
+        # only the leading order is judged, whether or not the next one was found with it
+        name = spec_name(theory.spec.model_copy(update={"next_order": False}))
+        found.append(_Judged(name, exact, present))
     return found
 
 
@@ -134,10 +136,9 @@ def coefficients(exact: Theory, quantity: str) -> tuple[np.ndarray, np.ndarray]:
 
 def error_of_next(exact: Theory, quantity: str) -> float:
     """Relative error of X1 of a quantity."""
-    name = _ERROR_OF_NEXT[quantity]
-    rest = exact.details["truncation_error"]
-    assert isinstance(rest, dict)
-    return float(rest[name]) + exact.numerical_error.get(name, 0.0)
+    error = exact.relative_error(_ERROR_OF_NEXT[quantity])
+    assert error is not None
+    return error
 
 
 def smallest_width(theory: np.ndarray, x0: np.ndarray, x1: np.ndarray, tolerance: float) -> float:

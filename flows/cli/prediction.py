@@ -43,7 +43,7 @@ def prediction_notes(theory: Theory) -> str:
     lines = [
         f"{model.activation}, C_W = {model.weight_variance:g}, C_b = {model.bias_variance:g}, "
         f"epsilon = {model.epsilon:g}, L = {model.depth}; inputs: {spec.kernel.label}",
-        f"closure: {theory_name(spec.closure, theory.order)}, {scheme}",
+        f"closure: {theory_name(spec.closure, theory.order, next_order=spec.next_order)}, {scheme}",
         f"Estimated relative error of the numerics: {errors} ({verdict} rtol = {spec.numerics.rtol:g})",
     ]
     remaining = theory.details.get("truncation_error")

@@ -133,7 +133,7 @@ def design(
     tables.print_frame(found.table())
     print(found.notes)
     if study is not None:
-        print(f"study file: {study}; what it costs: eft run {study} --dry-run")
+        print(f"study file: {study}; what it costs: eft db upgrade, then eft run {study} --dry-run")
 
 
 def _network(

@@ -81,8 +81,10 @@ class TheoryChoice(Spec):
     continuous: bool = False
     numerics: Numerics | None = Field(default=None, description="for this closure alone, in place of the study's")
     truncation: Annotated[Number, Field(gt=0)] | None = Field(
-        default=None, description="with order = 'auto': the relative error of V4 and K1 that orders left out may make"
+        default=None,
+        description="with order = 'auto' and for 'exact': the largest relative error of V4 and K1 by what is left out",
     )
+    next_order: bool = Field(default=False, description="for 'exact': also D and K2, the next order in 1/n")
 
     @property
     def orders(self) -> tuple[int | Literal["auto"] | None, ...]:
@@ -91,16 +93,20 @@ class TheoryChoice(Spec):
 
     @model_validator(mode="after")
     def _one_order_at_least_can_be_raised(self) -> TheoryChoice:
-        if self.truncation is not None and "auto" not in self.orders:
+        if self.truncation is not None and "auto" not in self.orders and self.name != "exact":
             raise InputError(
-                "goes with order = 'auto'", place="truncation", value=self.truncation, remedy="leave it out otherwise"
+                "goes with order = 'auto' and name = 'exact'",
+                place="truncation",
+                value=self.truncation,
+                remedy="leave it out otherwise",
             )
         return self
 
     def spec(self, order: int | Literal["auto"] | None, usual: Numerics, **configuration: Any) -> PredictionSpec:
         """The prediction of one configuration."""
-        own: dict[str, Any] = {"step": self.step, "continuous": self.continuous, "numerics": self.numerics or usual}
-        if order == "auto":
+        own: dict[str, Any] = {name: getattr(self, name) for name in ("step", "continuous", "next_order")}
+        own["numerics"] = self.numerics or usual
+        if order == "auto" or self.name == "exact":
             own["truncation"] = self.truncation
         return PredictionSpec(**configuration, **own, closure=self.name, order=order)
 

@@ -41,6 +41,7 @@ _PROVENANCE = {
     "converged": "numerics converged",
     "step": "step",
     "continuous": "continuous depth",
+    "next_order": "next order in 1/n",
     "git_commit": "git commit",
     "git_dirty": "uncommitted changes",
     "host": "host",
@@ -60,6 +61,16 @@ def build_simulations(db: Database) -> pd.DataFrame:
     said = [*_CHOICE, *distinguishing(rows, _CHOICE, SIMULATION_SETTINGS)]
     labels = [f"run {row['run_id']}: {configuration_text(row, said)}" for row in rows.to_dict("records")]
     return rows.assign(label=labels)
+
+
+def entries_label(over: str) -> str:
+    """What the field says in which entries of quantities over "inputs" or over "pairs" are chosen.
+
+    >>> entries_label("inputs"), entries_label("pairs")
+    ('entries ab of K0, K1, U1, K2', 'entries ab,cd of V4, Sigma, D')
+    """
+    names = ", ".join(quantity.name for quantity in QUANTITIES.values() if quantity.over == over)
+    return f"entries {'ab' if over == 'inputs' else 'ab,cd'} of {names}"
 
 
 def component_choices(quantity: str, n_inputs: int) -> tuple[list[str], list[str]]:
@@ -141,20 +152,22 @@ def build_precision(db: Database, errors: pd.DataFrame) -> pd.DataFrame:
     """Precision of the simulation and of the theories, as texts: a row per quantity. Two statements.
 
     Columns are the simulation's relative standard error (Frobenius norm over all pairs) at T, its largest value over
-    depth, the depths at which it can be trusted, and the estimated relative numerical error of each theory.
+    depth, the depths at which it can be trusted, and the estimated relative numerical error of each theory. Quantities
+    that theories alone give, such as D, come with that error alone.
     """
     shares = queries.precision(db, simulation_run_id=int(errors["simulation_run_id"].iloc[0]))
     trusted = dict(zip(shares["quantity"], shares["reliable_share"], strict=True))
     theories = errors[["prediction_run_id", "theory"]].drop_duplicates()
     found = numerical_errors(db, theories["prediction_run_id"].tolist())
     rows = []
-    for quantity in [name for name in QUANTITIES if name in set(errors["quantity"])]:
+    stored = {quantity for _, quantity in found}
+    for quantity in [name for name in QUANTITIES if name in stored.union(errors["quantity"])]:
         panel = errors[errors["quantity"] == quantity]
         # the standard errors of the simulation are the same in every comparison
-        own = panel[panel["prediction_run_id"] == panel["prediction_run_id"].iloc[0]].sort_values("time")["error_se"]
+        own = panel[panel["prediction_run_id"] == panel["prediction_run_id"].min()].sort_values("time")["error_se"]
         row = {
             "quantity": quantity,
-            "simulation, s.e. at T": _relative(own.iloc[-1]),
+            "simulation, s.e. at T": _relative(None if own.empty else own.iloc[-1]),
             "largest s.e.": _relative(own.max()),
             "s.e. can be trusted": _share(trusted.get(quantity)),
         }

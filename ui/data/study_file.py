@@ -73,7 +73,7 @@ def data_files(spec: Mapping[str, Any]) -> list[str]:
 def _closure(spec: PredictionSpec) -> str | dict[str, Any]:
     """The entry of a closure in a study file: its name, with the options that differ from the closure's defaults."""
     usual = PredictionSpec(model=spec.model, kernel=spec.kernel, closure=spec.closure)
-    fields = ("order", "step", "continuous")
+    fields = ("order", "truncation", "step", "continuous", "next_order")
     own = {field: getattr(spec, field) for field in fields if getattr(spec, field) != getattr(usual, field)}
     own = {field: value for field, value in own.items() if value is not None}
     return {"name": spec.closure, **own} if own else spec.closure

@@ -46,7 +46,7 @@ PARAMETERS = {
 }
 """Columns of v_windows that may be an axis or a filter, in the order in which the page lists them."""
 
-_REFERENCE = [f"reference_{name}" for name in ("closure", "order", "nodes", "converged", "step", "continuous", "rtol")]
+_REFERENCE = ["reference_order" if name == "closure_order" else f"reference_{name}" for name in THEORY]
 """Columns that describe the reference theory as THEORY describes a prediction; v_windows has all but one of them."""
 
 SORT = {

@@ -17,7 +17,7 @@ from ui.data.compare import (
     build_series_errors,
     build_theories,
 )
-from ui.data.run import build_simulations, component_choices
+from ui.data.run import build_simulations, component_choices, entries_label
 from ui.figures import entries_figure, errors_figure, trajectories_figure
 from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
@@ -54,12 +54,12 @@ def _choose_theories(found: pd.DataFrame, simulations: int) -> list[str]:
 
 
 def _choose_entries(n_inputs: int) -> list[str]:
-    """The chosen components of K0, K1, U1 and of V4, with a picture of their positions in the matrix."""
+    """The chosen components over inputs and over pairs, with a picture of their positions in the matrix."""
     row = st.container(horizontal=True, vertical_alignment="bottom")
     chosen: list[str] = []
     for quantity, label, key in (
-        ("K0", "entries ab of K0, K1, U1", "entries"),
-        ("V4", "entries ab,cd of V4, Sigma", "covariances"),
+        ("K0", entries_label("inputs"), "entries"),
+        ("V4", entries_label("pairs"), "covariances"),
     ):
         stored, shown = component_choices(quantity, n_inputs)
         names = row.multiselect(label, stored, default=shown[:1], key=key, bind="query-params", width=330)

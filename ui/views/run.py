@@ -31,6 +31,7 @@ from ui.data.run import (
     build_trajectories,
     build_values,
     component_choices,
+    entries_label,
     windows_matrix,
 )
 from ui.figures import errors_figure, query_figure, trajectories_figure
@@ -108,11 +109,11 @@ st.subheader("Trajectories", divider="gray")
 kernel_column, covariance_column = st.columns(2)
 stored, shown = component_choices("K0", n_inputs)
 kernel_entries = kernel_column.multiselect(
-    "entries ab of K0, K1, U1", stored, default=shown, key="entries", bind="query-params"
+    entries_label("inputs"), stored, default=shown, key="entries", bind="query-params"
 )
 stored, shown = component_choices("V4", n_inputs)
 covariance_entries = covariance_column.multiselect(
-    "entries ab,cd of V4, Sigma", stored, default=shown, key="covariances", bind="query-params"
+    entries_label("pairs"), stored, default=shown, key="covariances", bind="query-params"
 )
 if not kernel_entries and not covariance_entries:
     st.info("Choose at least one entry.")
@@ -203,7 +204,8 @@ st.subheader("Precision reached", divider="gray")
 st.table(literal(build_precision(db, errors)), border="horizontal", hide_index=True)
 st.caption(
     "Relative, Frobenius norm over all pairs of inputs. The simulation's standard error falls like 1/√M; the numerics "
-    "of a theory are its integrals and steps, not what its closure leaves out."
+    "of a theory are its integrals and steps, not what its closure leaves out; of D and K2 also what the "
+    "functions left out add."
 )
 
 st.subheader("Provenance", divider="gray")

@@ -27,7 +27,8 @@ from tests.db.conftest import PROVENANCE
 from tests.db.reading.test_data_dictionary import QUESTIONS
 from tests.servers import create_database, drop_database
 
-ARRAYS = [quantity.attribute for quantity in QUANTITIES.values()]
+ARRAYS = [quantity.attribute for quantity in QUANTITIES.values() if not quantity.partial]
+"""Of a simulation."""
 DEPTH = 32
 """Of networks with epsilon = 1 / 4: T = 2."""
 

@@ -21,15 +21,17 @@ THEORIES = [
     {"closure": "wick", "order": 4},
     {"closure": "wick", "order": 6},
     {"closure": "wick", "order": 6, "step": "euler"},
+    {"closure": "exact"},
+    {"closure": "exact", "next_order": True},
 ]
 SIMULATIONS = [{}, {"seed": 1}, {"estimator": "plain"}, {"sampler": "weights"}, {"dtype": "float64"}, {"width": 17}]
 
 KEYS = ("quantity", "tolerance", "component", "layer")
 SETTINGS = (
     *("width", "samples", "seed", "estimator", "sampler", "dtype"),
-    *("closure", "closure_order", "quadrature", "nodes", "rtol", "step", "continuous"),
+    *("closure", "closure_order", "quadrature", "nodes", "rtol", "step", "continuous", "next_order"),
     *("reference_closure", "reference_order", "reference_quadrature", "reference_nodes"),
-    *("reference_rtol", "reference_step", "reference_continuous"),
+    *("reference_rtol", "reference_step", "reference_continuous", "reference_next_order"),
 )
 
 

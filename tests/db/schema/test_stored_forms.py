@@ -22,6 +22,7 @@ from db.schema.components import ROW_INPUTS, V4_ROW_INPUTS, canonical_component,
 from db.schema.types import UTCDateTime, pack, plain_json, split_nonfinite, unpack
 from db.writing.repository import record_comparison, record_prediction, record_simulation, record_study
 from eftcore.errors import InputError
+from eftcore.quantities import QUANTITIES
 from eftcore.specs import CLOSURES
 
 _INPUTS = st.integers(min_value=0, max_value=30)
@@ -60,14 +61,14 @@ def test_every_spelling_of_a_component_is_one(a, b, c, d):
     assert canonical_component(names.pop()) == canonical_component(f"{spelled(a, b)},{spelled(c, d)}")
 
 
-@given(st.integers(min_value=1, max_value=20), st.sampled_from(["K0", "V4", "K1", "U1", "Sigma"]))
+@given(st.integers(min_value=1, max_value=20), st.sampled_from(list(QUANTITIES)))
 @settings(deadline=None)  # the first call of a size builds a table
 def test_rows_address_the_components_they_name(n_inputs, quantity):
     names, rows, columns = row_components(quantity, n_inputs)
     assert len(set(names)) == len(names)
     pairs = list(combinations_with_replacement(range(n_inputs), 2))
     for name, row, column in zip(names, rows.tolist(), columns.tolist(), strict=True):
-        if quantity in ("V4", "Sigma"):
+        if QUANTITIES[quantity].over == "pairs":
             assert name == f"{pair_name(*pairs[row])},{pair_name(*pairs[column])}"
         else:
             assert name == pair_name(row, column)

@@ -44,7 +44,7 @@ def other(backend, tmp_path, postgresql_server) -> Database:
 @pytest.fixture
 def filled(db, record_all, record_reference, make_sample, make_theory, provenance) -> Database:
     """Two studies, one with a theory as reference too, a top-up with a target, a failure, numbers that are not finite,
-    and a run that is only planned."""
+    the next order in 1/n, and a run that is only planned."""
     record_reference(db, record_all(db, "first").study_id)
     record_all(db, "second", activation="erf", width=32)
     targets = [PrecisionTarget(quantity="V4", kind="relative_se", target=0.1, reached=0.02)]
@@ -54,6 +54,7 @@ def filled(db, record_all, record_reference, make_sample, make_theory, provenanc
     more.source.setflags(write=True)
     more.source[:] = source
     record_simulation(db, more, provenance=provenance, targets=targets, stopped_because="met")
+    record_prediction(db, make_theory("exact", next_order=True), provenance=provenance)
     mark_failed(db, make_theory("mean", activation="relu").spec, error="no", provenance=provenance)
     mark_pending(db, make_theory("mean", activation="sin").spec)
     return db
@@ -62,7 +63,7 @@ def filled(db, record_all, record_reference, make_sample, make_theory, provenanc
 def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     first, second = tmp_path / "first.zip", tmp_path / "second.zip"
     rows = export_archive(filled, first)
-    assert rows["runs"] == 11, "what is only planned stays at home"
+    assert rows["runs"] == 12, "what is only planned stays at home"
     assert rows["comparisons"] == 3 + 3 + 3
     assert import_archive(other, first) == rows
     assert maintenance.check(other.url) == []
@@ -141,7 +142,7 @@ def _repack(path: Path, name: str, change) -> None:
 
 @pytest.mark.parametrize("path", RELEASED_ARCHIVES, ids=lambda path: path.stem)
 def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
-    """Written by the programs of revisions 0002 to 0006: two simulations with comparisons, a top-up, a failure."""
+    """Written by the programs of revisions 0002 to 0007: two simulations with comparisons, a top-up, a failure."""
     counts = import_archive(db, path)
     assert (counts["runs"], counts["comparisons"]) == (8, 8 if path.stem.endswith("1") else 9)
     assert maintenance.check(db.url) == []
@@ -150,6 +151,8 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     errors = queries.errors(db)
     assert (len(windows), len(errors)) == (counts["validity_windows"], counts["error_metrics"])
     assert study_progress(db).runs_asked.isna().all(), "older formats do not say it"
+    runs = queries.runs(db)
+    assert runs.next_order.isna().equals(runs.kind == "simulation"), "a column of its own since format 6"
     assert set(windows.width.dropna()) == {16, 32}
     assert set(import_archive(db, path).values()) == {0}
     assert export_archive(db, tmp_path / "now.zip") == counts
@@ -159,7 +162,7 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     ("name", "change", "word"),
     [
         ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
-        ("manifest.json", lambda data: data.replace(b'"format": 5', b'"format": 9'), "update the program"),
+        ("manifest.json", lambda data: data.replace(b'"format": 6', b'"format": 9'), "update the program"),
         ("manifest.json", lambda data: data[:50], "damaged"),
     ],
 )

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 import eftcore as eft
 from db.reading import queries
+from db.reading.stored_results import numerical_errors, stored_results
 from db.reading.study_queries import study_progress
 from db.schema.components import row_components
 from db.schema.models import (
@@ -212,6 +213,45 @@ def test_non_finite_numbers_have_a_stored_form(db, make_theory, make_sample, pro
         ).all()
         assert errors == [("K0", "inf")]
         assert session.scalar(sa.select(Run.details).where(Run.id == prediction)) == {"remaining": "nan"}
+
+
+def test_the_next_order_is_stored_with_its_error_and_without_rows_for_what_is_not_known(
+    db, make_theory, make_sample, provenance
+):
+    """The entries of two inputs did not converge."""
+    exact = make_theory("exact", next_order=True)
+    d, k2 = exact.covariance_next.copy(), exact.correction_next.copy()
+    d[:, 1], d[:, :, 1], k2[:, 0, 1], k2[:, 1, 0] = np.nan, np.nan, np.nan, np.nan
+    d[:, 0, 2] = d[:, 2, 0] = np.nan
+    exact = replace(exact, covariance_next=d, correction_next=k2)
+    run_id = record_prediction(db, exact, provenance=provenance)
+
+    arrays = queries.arrays(db, run_id)
+    np.testing.assert_array_equal(arrays["D"], d)
+    np.testing.assert_array_equal(arrays["K2"], k2)
+    again = stored_results(db, [run_id])[run_id]
+    assert isinstance(again, eft.Theory)
+    np.testing.assert_array_equal(again.covariance_next, d)
+    errors = numerical_errors(db, [run_id])
+    for quantity in ("D", "K2"):
+        assert errors[run_id, quantity] == again.relative_error(quantity) == exact.relative_error(quantity) > 1e-3
+    assert again.numerical_error == exact.numerical_error
+
+    rows = "SELECT quantity, component, layer, value FROM trajectory_values WHERE quantity IN ('D', 'K2')"
+    found = queries.select(db, rows + " ORDER BY quantity, component, layer")
+    assert len(found) == 2 * 2 * 9
+    assert found.component.unique().tolist() == ["00,00", "11,11", "00", "11"]
+    np.testing.assert_array_equal(found.value[found.component == "00,00"], d[:, 0, 0])
+
+    simulation = record_simulation(db, make_sample(), provenance=provenance)
+    beside = queries.trajectories(db, simulation_run_id=simulation, quantity=["V4", "D"], component=["00,00", "01,01"])
+    counts = beside.groupby(["quantity", "component"])[["simulated", "predicted"]].count()
+    assert counts.to_dict("index") == {
+        ("D", "00,00"): {"simulated": 0, "predicted": 9},
+        ("V4", "00,00"): {"simulated": 9, "predicted": 9},
+        ("V4", "01,01"): {"simulated": 9, "predicted": 9},
+    }
+    assert set(beside.next_order) == {True}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -29,6 +29,7 @@ def row(**changes: object) -> dict[str, object]:
         "rtol": 1e-9,
         "step": "exact",
         "continuous": False,
+        "next_order": False,
         "closure": "wick",
         "closure_order": 8,
         "quantity": "V4",
@@ -42,7 +43,9 @@ def row(**changes: object) -> dict[str, object]:
         "reference_kind": "simulation",
         "reference_run_id": 2,
         "superseded": False,
-        **dict.fromkeys(f"reference_{name}" for name in ("closure", "order", "nodes", "step", "continuous", "rtol")),
+        **dict.fromkeys(
+            f"reference_{name}" for name in ("closure", "order", "nodes", "step", "continuous", "rtol", "next_order")
+        ),
     }
     return {**base, **changes}
 
@@ -56,6 +59,7 @@ AGAINST_WICK = {
     "reference_order": 38,
     "reference_step": "exact",
     "reference_continuous": False,
+    "reference_next_order": False,
     "reference_rtol": 1e-9,
 }
 TYPES = {"closure_order": "Int64", "reference_order": "Int64", "width": "Int64", "samples": "Int64"}

@@ -7,8 +7,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import eftcore as eft
 from db.reading import queries
 from db.reading.study_queries import study_progress
 from db.session import Database
@@ -171,6 +173,28 @@ def test_a_failed_reference_leaves_the_rest(calls: list[str], tiny: Path, monkey
     repaired = run(tiny)
     assert (repaired.failures, repaired.computed) == ([], 1 + 2 + 1)
     assert len(theory_windows()) == 8
+
+
+def test_the_next_order_that_a_study_asks_for_is_there_for_sql(calls: list[str], tiny: Path):
+    closures = 'closures = ["g_only", "exact", { name = "exact", next_order = true, truncation = 0.01 }]'
+    tiny.write_text(tiny.read_text().replace('closures = ["mean", "g_only"]', closures))
+    assert run(tiny).failures == []
+    spec = next(spec for spec in load_study(tiny).predictions.values() if spec.next_order)
+    exact = eft.predict_spec(spec)
+    db = Database(default_url(), read_only=True)
+    found = queries.select(
+        db,
+        "SELECT width, component, predicted, closure, layer FROM v_trajectories WHERE next_order AND quantity = 'D'"
+        " AND layer = depth ORDER BY width, component",
+    )
+    assert found.width.tolist() == [8] * 6 + [16] * 6
+    last = exact.covariance_next[-1]
+    assert found.predicted.tolist() == pytest.approx([*last[np.triu_indices(3)]] * 2, rel=1e-9)
+    without = queries.select(db, "SELECT COUNT(*) AS n FROM v_trajectories WHERE closure = 'exact' AND NOT next_order")
+    assert without.n.iloc[0] > 0
+    stored = queries.select(db, "SELECT quantity, numerical_error FROM kernel_trajectories WHERE quantity = 'K2'")
+    assert stored.numerical_error.tolist() == [pytest.approx(exact.relative_error("K2"), rel=1e-6)]
+    db.dispose()
 
 
 def test_a_lost_database_is_filled_again_from_the_cache(calls: list[str], tiny: Path):

@@ -91,6 +91,20 @@ def test_a_raised_order_ends_where_the_study_says():
         expand_study(changed(closures=["mean"], reference={"name": "g_only", "truncation": 0.01}))
 
 
+def test_the_exact_closure_takes_the_next_order_and_a_truncation():
+    exact = {"name": "exact", "next_order": True, "truncation": 0.01}
+    study = expand_study(changed(closures=["g_only", "exact", exact], reference=exact))
+    found = {(spec.next_order, spec.truncation) for spec in study.predictions.values() if spec.closure == "exact"}
+    assert found == {(False, 1e-3), (True, 0.01)}
+    assert len(study.predictions) == 3 * len(study.references)
+    wrong = {"name": "g_only", "next_order": True}
+    for field, place in ({"closures": [wrong]}, r"closures\[0\]"), ({"reference": wrong}, "reference"):
+        with pytest.raises(
+            InputError, match=rf"^{place}\.next_order = True: belongs to closure = 'exact'; leave it out"
+        ):
+            expand_study(changed(**{"closures": ["mean"], **field}))
+
+
 def test_closures_take_a_step_or_the_continuous_limit():
     study = expand_study(
         changed(closures=["g_only", {"name": "g_only", "step": "exact"}, {"name": "sigma", "continuous": True}])
@@ -310,7 +324,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
         changed(reference={"name": "wick", "order": [8, 24]}),
         ["reference.order", "[8, 24]"],
     ),
-    ("unknown reference", changed(reference="exact"), ["reference.name = 'exact'", "'wick'"]),
+    ("unknown reference", changed(reference="exakt"), ["reference.name = 'exakt'", "'wick'"]),
     (
         "nothing but the reference",
         changed(widths=[], closures=["wick"], reference="wick"),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 import eftcore as eft
 from db.reading import queries
+from db.reading.stored_results import stored_specs
 from db.session import Database
-from db.writing.repository import record_prediction
+from db.writing.repository import record_comparison, record_prediction
 from ui.data.run import (
     build_errors,
+    build_precision,
     build_provenance,
     build_run_windows,
     build_simulations,
@@ -17,6 +23,7 @@ from ui.data.run import (
     build_values,
     windows_matrix,
 )
+from ui.figures import trajectories_figure
 from ui.notation import number, with_error
 
 
@@ -53,6 +60,32 @@ def test_values_come_in_reading_order(results: Database, simulation: int) -> Non
     table = build_values(build_trajectories(results, simulation, ["00", "01", "00,00"]), 1.0)
     assert table["quantity"].drop_duplicates().tolist() == ["K0", "V4", "K1", "U1", "Sigma"]
     assert table["component"].tolist() == ["00", "01", "00,00", "00", "01", "00", "01", "00,00"]
+
+
+def test_the_next_order_is_shown_where_a_theory_has_it(fresh: Database, put: Callable[..., int]) -> None:
+    simulation = put(fresh, "tanh")
+    spec = stored_specs(fresh, [simulation])[simulation]
+    exact = eft.predict(spec.model, spec.kernel, "exact", next_order=True)
+    unknown = exact.covariance_next.copy()
+    unknown[:, 0, 2] = unknown[:, 2, 0] = np.nan
+    record_comparison(
+        fresh,
+        prediction_run_id=record_prediction(fresh, replace(exact, covariance_next=unknown), provenance={}),
+        reference_run_id=simulation,
+        comparison=eft.compare(exact, eft.simulate(spec.model, spec.kernel, width=16, samples=64, device="cpu")),
+    )
+    shown = build_trajectories(fresh, simulation, ["01", "00,00", "00,11"])
+    table = build_values(shown, 1.0).set_index(["quantity", "component"])
+    assert table.loc[("D", "00,00"), "simulated ± s.e."] == "—"
+    assert table.loc[("D", "00,00"), "exact, next order"] == number(exact.covariance_next[-1, 0, 0], 6)
+    assert table.loc[("K2", "01"), "exact, next order"] == number(exact.correction_next[-1, 0, 1], 6)
+    assert ("D", "00,11") not in table.index, "it is not known"
+    for log in (False, True):
+        texts = [note.text for note in trajectories_figure(shown, log=log).layout.annotations]
+        assert {"D  1/n coefficient of V<sub>4</sub>", "K<sub>2</sub>  1/n coefficient of K<sub>1</sub>"} <= set(texts)
+    precision = build_precision(fresh, build_errors(fresh, simulation)).set_index("quantity")
+    assert precision.loc["D", "exact, next order, numerics"] == f"{exact.relative_error('D'):.1e}"
+    assert precision.loc["D", "simulation, s.e. at T"] == "—"
 
 
 def test_windows_matrix_has_every_window(results: Database, simulation: int) -> None:

@@ -36,6 +36,9 @@ def test_the_study_asks_for_the_same_work(kernel: eft.InputKernel, depths: tuple
         PredictionSpec(**shared, closure="source_only", continuous=True),
         PredictionSpec(**shared, closure="wick"),
         PredictionSpec(**shared, closure="wick", order=8),
+        PredictionSpec(**shared, closure="wick", order="auto", truncation=0.01),
+        PredictionSpec(**shared, closure="exact"),
+        PredictionSpec(**shared, closure="exact", truncation=0.01, next_order=True),
     ]
     del shared["numerics"]
     ensemble = EnsembleSpec(**shared, width=32, seed=5, estimator="plain", sampler="weights", dtype="float64")

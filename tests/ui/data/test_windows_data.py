@@ -173,6 +173,7 @@ def test_theories_of_one_closure_are_told_apart() -> None:
             "step": ["exact", "exact", "euler", "euler"],
             "continuous": [False] * 4,
             "rtol": [1e-9] * 4,
+            "next_order": [False] * 4,
             "prediction_run_id": [2, 3, 4, 5],
             "simulation_run_id": [1] * 4,
         }
