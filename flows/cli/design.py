@@ -23,7 +23,7 @@ TRUNCATION = 0.01
 LEVEL = 0.95
 
 CLOSURES = ("g_only", "sigma")
-"""The closures that are judged beside the exact leading order."""
+"""The closures that are judged beside the exact leading order, with every power of epsilon."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +119,13 @@ def designed(model: eft.ResNet, kernel: eft.InputKernel, width: int, tolerance: 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", eft.NumericsWarning)
         exact = eft.predict(model, kernel, "exact", next_order=True, truncation=TRUNCATION, depths=depths)
-        closures = [eft.predict(model, kernel, name, depths=depths) for name in CLOSURES]  # type: ignore[arg-type]
+        closures = [
+            eft.predict(model, kernel, name, step="exact", depths=depths)  # type: ignore[arg-type]
+            for name in CLOSURES
+        ]
     eft.kernel_law(exact, width)
     windows = width_windows(exact, closures, [tolerance])
+    windows["theory"] = windows["theory"].str.removesuffix(", exact step")
     return Design(model, kernel, width, tolerance, exact, windows, tuple(str(each.message) for each in caught))
 
 
@@ -132,7 +136,7 @@ def study_file(found: Design, inputs: int, variance: float, correlation: float) 
 name = "design"
 widths = [{found.width}]
 precision = {{ quantity = "V4", relative = {found.tolerance / 3:.6g} }}
-closures = ["g_only", "sigma", "exact"]
+closures = [{{ name = "g_only", step = "exact" }}, {{ name = "sigma", step = "exact" }}, "exact"]
 tolerances = [{found.tolerance:g}]
 
 [model]
