@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 import eftcore as eft
+from eftcore.errors import InputError
 from eftcore.results import Theory
 from eftcore.specs import default_depths
 from eftcore.verdicts.widths import width_windows
@@ -115,6 +116,8 @@ class Design:
 
 def designed(model: eft.ResNet, kernel: eft.InputKernel, width: int, tolerance: float) -> Design:
     """The answer from theory alone. Raises InputError for a tolerance that is not in (0, 1) or a width below 1."""
+    if not 0 < tolerance < 1:
+        raise InputError("must lie between 0 and 1", place="tolerance", value=tolerance)
     depths = default_depths(model.depth, RECORDED)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", eft.NumericsWarning)

@@ -176,7 +176,7 @@ def test_design_answers_and_writes_a_study_that_checks_it(eft: Eft, tmp_path: Pa
     ("options", "message"),
     [
         (["--width", "0"], "width = 0: must be a whole number of at least 1"),
-        (["--tolerance", "-0.1"], "tolerances = -0.1: must lie between 0 and 1"),
+        (["--tolerance", "-0.1"], "tolerance = -0.1: must lie between 0 and 1"),
         (["--layers", "5", "--total-time", "1"], "--layers = 5: does not go with --total-time 1.0"),
     ],
 )
