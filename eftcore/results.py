@@ -80,7 +80,7 @@ class Theory(KernelTrajectories):
     @property
     def order(self) -> int | str | None:
         """The highest Wick order in the solution, also where order = "auto" chose it; None for other closures."""
-        found = self.details.get("wick_order")
+        found = self.details.get("wick_order") if self.spec.closure == "wick" else None
         return found if isinstance(found, int) else self.spec.order
 
     def relative_error(self, quantity: str) -> float | None:

@@ -102,6 +102,7 @@ def test_activations_that_grow_or_bend_have_wick_powers(activation: str) -> None
     found = eft.predict(model, kernel, "exact", truncation=0.01)
     wick = eft.predict(model, kernel, "wick", order="auto", truncation=0.01)
     assert found.details["basis"] == "wick"
+    assert (found.order, wick.order) == (None, found.details["wick_order"])
     assert found.covariance is not None
     np.testing.assert_array_equal(found.covariance, wick.covariance)
 
