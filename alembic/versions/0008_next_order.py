@@ -105,11 +105,15 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """D and K2 are deleted; what else their predictions found stays."""
+    """The trajectories of predictions with the next order are deleted, and these marked as stale.
+
+    A later upgrade makes them again; programs of this revision cannot read what they are.
+    """
     first, second, third, sixth = earlier_revisions()
     second.drop_views(list(views(sixth)))
     for table in third.TRAJECTORY_TABLES:
-        op.execute(f"DELETE FROM {table} WHERE quantity IN ('D', 'K2')")
+        op.execute(f"DELETE FROM {table} WHERE run_id IN (SELECT id FROM runs WHERE next_order)")
     hold(third.TRAJECTORIES, first, third)
+    op.execute("UPDATE runs SET status = 'stale' WHERE next_order")
     op.execute("ALTER TABLE runs DROP COLUMN next_order")
     second.create_views(sixth.views())
