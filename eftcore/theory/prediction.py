@@ -136,7 +136,7 @@ def _beyond(spec: PredictionSpec, solution: Solution, details: dict[str, object]
         correction_next=to_matrix(found.correction),
         third_cumulant=found.third,
     )
-    if spec.kernel.n_inputs > 1 and "2 inputs" not in found.details:
+    if not np.isfinite(to_matrix(found.correction[-1])).all():
         warnings.warn(
             "next_order = True: the entries of two inputs do not converge and are left out",
             TruncationWarning,

@@ -294,6 +294,9 @@ class KernelLaw:
         assert theory.correction is not None
         assert theory.covariance_next is not None
         assert theory.third_cumulant is not None
+        for name, index in (("a", a), ("b", b)):
+            if not theory.mean[row, index, index] > 0:
+                raise InputError("the input is 0 there, and its kernel does not vary", place=name, value=index)
         third = theory.third_cumulant[row][np.ix_(p, p, p)]
         if not np.isfinite(third).all():
             raise InputError("the next order of these inputs is not known", place="b", value=b)

@@ -106,6 +106,49 @@ def next_order(spec: PredictionSpec, leading: np.ndarray) -> NextOrder:
             place="kernel",
             remedy="give fewer inputs, such as the pair of interest",
         )
+    kept, copy_of, sign = _copies(spec)
+    first, second = pair_indices(inputs)
+    p = pair_table(len(kept))[copy_of[first], copy_of[second]]
+    s = sign[first] * sign[second]
+    one = pair_table(inputs)[kept[pair_indices(len(kept))[0]], kept[pair_indices(len(kept))[1]]]
+    found = _of_different(spec, kernel[np.ix_(kept, kept)], leading[:, one[:, None], one])
+    return NextOrder(
+        leading,
+        found.covariance[:, p[:, None], p] * np.outer(s, s),
+        found.correction[:, p] * s,
+        found.third[:, p[:, None, None], p[:, None], p] * np.einsum("p,q,r->pqr", s, s, s),
+        found.error,
+        found.details,
+    )
+
+
+def _copies(spec: PredictionSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The inputs of which no earlier one is a copy, of which of these each input is a copy, and with which sign.
+
+    Equal inputs stay equal at all layers, and opposite ones opposite where sigma is odd and there are no biases.
+    """
+    kernel = spec.kernel.array
+    odd = get_activation(spec.model.activation).parity == "odd" and spec.model.bias_variance == 0
+    kept: list[int] = []
+    copy_of, sign = [], []
+    for b in range(len(kernel)):
+        for position, a in enumerate(kept):
+            c = np.sign(kernel[a, b])
+            same = kernel[a, a] == kernel[b, b] == abs(kernel[a, b])
+            if same and (c >= 0 or odd):
+                copy_of.append(position)
+                sign.append(1.0 if c >= 0 else -1.0)
+                break
+        else:
+            copy_of.append(len(kept))
+            sign.append(1.0)
+            kept.append(b)
+    return np.array(kept), np.array(copy_of), np.array(sign)
+
+
+def _of_different(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> NextOrder:
+    """The next order of inputs (N, N) of which none is a copy of another."""
+    inputs = len(kernel)
     pairs, depths = inputs * (inputs + 1) // 2, len(spec.time)
     parts = {
         "V4": leading,
@@ -150,11 +193,13 @@ def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> Nex
     shallow = coarsened(spec.model, min(LAYERS[0], spec.model.depth))
     ends = mean_path(shallow, kernel, engine).kernel[[0, -1]]
     widest = np.diag(ends[1])
-    size = float(np.trace(kernel))
+    if not widest.all():
+        return _nothing(leading)
+    size = float(np.trace(ends[1]))
     before: NextOrder | None = None
     best: Basis | None = None
     error: dict[str, float] = {}
-    for make in _bases(activation, engine, spec.model, widest):
+    for make in _bases(activation, engine, spec.model, kernel, widest):
         basis = make()
         if basis.size > MOST_FUNCTIONS:
             break
@@ -167,7 +212,7 @@ def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> Nex
     if best is None or not error["D"] < USELESS:
         return None
     found, rest = _at_recorded(spec, partial(_through, best, kernel=kernel, engine=engine), size)
-    missed = _norm(found.leading - leading) / _norm(leading) + best.left_out(ends)
+    missed = _norm(found.leading - leading) / max(_norm(leading), 1e-300) + best.left_out(ends)
     error = {name: error[name] + rest.get(name, 0.0) + missed for name in ("D", "K2", "T")}
     if not error["D"] < USELESS:
         return None
@@ -175,8 +220,21 @@ def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> Nex
     return NextOrder(**vars(found) | {"error": error, "details": details})
 
 
+def _nothing(leading: np.ndarray) -> NextOrder:
+    """The next order where an input stays 0: 0, for the entries of other inputs are found without it."""
+    depths, pairs = leading.shape[:2]
+    return NextOrder(
+        leading,
+        np.zeros((depths, pairs, pairs)),
+        np.zeros((depths, pairs)),
+        np.zeros((depths, pairs, pairs, pairs)),
+        {"D": 0.0, "K2": 0.0, "T": 0.0},
+        {"functions": "none: an input is 0"},
+    )
+
+
 def _bases(
-    activation: Activation, engine: MehlerExpectations, model: ResNet, widest: np.ndarray
+    activation: Activation, engine: MehlerExpectations, model: ResNet, kernel: np.ndarray, widest: np.ndarray
 ) -> Iterator[Callable[[], Basis]]:
     """Larger and larger sets of functions."""
     bounded = is_bounded(activation)
@@ -184,6 +242,8 @@ def _bases(
         for modes in MODES:
             yield partial(LatticeWaves, activation, model.weight_variance, widest, modes)
         return
+    if not np.diag(kernel).all():
+        return  # Wick powers of an input that is 0 at layer 0 are 0
     for highest in HIGHEST:
         if not bounded or highest <= BEST_FOR_BOUNDED:
             resolved = MehlerExpectations(activation, engine.level, engine.terms, highest)

@@ -214,16 +214,37 @@ def test_waves_of_a_pair_approach_wick_powers() -> None:
     assert many.max() < 0.15 * np.abs(orders).max()
 
 
-def test_symmetries_and_equal_inputs() -> None:
+def test_symmetries() -> None:
     found = solved(network("relu", depth=20), [[1.0, 0.3], [0.3, 1.0]], truncation=0.3)
     d, third = found.covariance_next[-1], found.third_cumulant[-1]
     np.testing.assert_allclose(d, d[::-1, ::-1], rtol=1e-9)
     np.testing.assert_allclose(d, d.T, rtol=1e-12)
     for order in ((1, 0, 2), (2, 1, 0), (1, 2, 0)):
         np.testing.assert_allclose(third, third.transpose(order), rtol=1e-12)
-    # two inputs of which one is minus the other, for an odd activation
-    mirrored = solved(network("linear", depth=20), [[1.0, -1.0], [-1.0, 1.0]]).covariance_next[-1]
-    np.testing.assert_allclose(np.abs(mirrored), mirrored[0, 0], rtol=1e-9)
+
+
+def test_copies_of_an_input_and_zero_have_what_follows_from_it() -> None:
+    """Inputs x, x, -x and 0 of an odd activation without biases."""
+    model, row = network("tanh", depth=20), np.array([1.0, 1.0, -1.0, 0.0])
+    found = solved(model, np.outer(row, row).tolist())
+    alone = solved(model, [[1.0]])
+    a, b = np.triu_indices(4)
+    s = row[a] * row[b]
+    np.testing.assert_allclose(found.covariance_next[-1], np.outer(s, s) * alone.covariance_next[-1, 0, 0], rtol=1e-9)
+    np.testing.assert_allclose(found.correction_next[-1], np.outer(row, row) * alone.correction_next[-1, 0, 0])
+    third = np.einsum("p,q,r->pqr", s, s, s) * alone.third_cumulant[-1, 0, 0, 0]
+    np.testing.assert_allclose(found.third_cumulant[-1], third, rtol=1e-9)
+    with pytest.raises(InputError, match="is 0 there"):
+        eft.kernel_law(found, 64).entry(3)
+
+
+def test_an_input_that_grows_from_zero() -> None:
+    """Biases make it a Gaussian at once; one input has waves, which do not mind."""
+    model = network("tanh", depth=40, bias_variance=0.5)
+    zero, small = (solved(model, [[variance]], truncation=0.01) for variance in (0.0, 1e-5))
+    np.testing.assert_allclose(zero.covariance_next[-1], small.covariance_next[-1], rtol=2e-3)
+    with pytest.raises(InputError, match="does not converge with 'relu' at this kernel"):
+        solved(network("relu", bias_variance=0.5), [[0.0]])
 
 
 def test_more_inputs_have_the_entries_of_their_pairs() -> None:
