@@ -6,12 +6,13 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.stats import chi2
+from scipy.stats import chi2, lognorm
 
 import eftcore as eft
 from benchmarks.kernel_law import LEVELS, outcomes
 from eftcore.errors import InputError
 from eftcore.results import Theory
+from eftcore.theory.next_order.law import PowerLaw
 
 PAIR = [[1.0, 0.4], [0.4, 2.0]]
 
@@ -72,6 +73,29 @@ def test_mean_and_variance_are_those_of_theory(pair: Theory) -> None:
     mean = pair.mean[-1, 0, 0] + pair.correction[-1, 0, 0] / width
     variance = (pair.covariance[-1, 0, 0] + pair.covariance_next[-1, 0, 0] / width) / width
     np.testing.assert_allclose([x.mean(), x.var()], [mean, variance], rtol=5e-3)
+
+
+@pytest.mark.parametrize("power", [-0.3, 0.0, 1 / 3, 1.0])
+@pytest.mark.parametrize("spread", [0.05, 0.3])
+def test_a_power_law_has_the_moments_that_it_is_made_of(power: float, spread: float) -> None:
+    law = PowerLaw.of_moments(2.0, (2.0 * spread) ** 2, power, in_range=True)
+    x = law.quantile((np.arange(100_000) + 0.5) / 100_000)
+    np.testing.assert_allclose([x.mean(), x.std()], [2.0, 2.0 * spread], rtol=1e-3)
+    # not at 0, where a Gaussian that can be negative is cut off
+    np.testing.assert_allclose(
+        law.cdf(x[5_000::10_000]), (np.arange(5_000, 100_000, 10_000) + 0.5) / 100_000, atol=1e-9
+    )
+    assert law.in_range
+    if power == 0:
+        logarithm = np.log1p(spread**2) ** 0.5
+        exact = lognorm(logarithm, scale=2.0 / np.sqrt(1 + spread**2))
+        np.testing.assert_allclose(x[::10_000], exact.ppf(law.cdf(x[::10_000])), rtol=1e-6)
+
+
+def test_a_power_that_no_such_law_has_is_replaced_and_told() -> None:
+    law = PowerLaw.of_moments(1.0, 0.64, -2.0, in_range=True)
+    assert law.power == pytest.approx(-0.1 / 0.8)
+    assert not law.in_range
 
 
 def test_intervals_hold_as_often_as_they_say() -> None:
