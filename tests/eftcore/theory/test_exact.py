@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-from scipy.special import expit
 
 import eftcore as eft
-from eftcore.activations import unregister_activation
 from eftcore.errors import InputError
 from eftcore.quantities import QUANTITIES
-
-
-@pytest.fixture(scope="module", autouse=True)
-def registered() -> Iterator[None]:
-    """Bounded activations: one that is neither odd nor even, and one that bends."""
-    eft.register_activation("logistic", lambda x: 2 * expit(x - 1))
-    eft.register_activation("hard_tanh", lambda x: np.clip(x, -1, 1))
-    yield
-    unregister_activation("logistic")
-    unregister_activation("hard_tanh")
 
 
 def network(activation: str, **other) -> eft.ResNet:
     return eft.ResNet(**{"activation": activation, "weight_variance": 2.0, "epsilon": 0.2, "depth": 25} | other)
 
+
+pytestmark = pytest.mark.usefixtures("registered")
 
 PAIR = [[1.0, 0.4], [0.4, 2.0]]
 

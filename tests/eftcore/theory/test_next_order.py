@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from scipy.special import expit
 
 import eftcore as eft
-from eftcore.activations import unregister_activation
 from eftcore.errors import InputError
 from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.pairs import pair_names
@@ -21,17 +18,9 @@ from eftcore.theory.next_order.expansion import Moments, advance, initial
 from eftcore.theory.next_order.lattice_waves import LatticeWaves
 from eftcore.theory.next_order.wick_powers import WickPowers
 
+pytestmark = pytest.mark.usefixtures("registered")
+
 PAIR = [[1.0, 0.3], [0.3, 2.0]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def registered() -> Iterator[None]:
-    """A bounded activation that is neither odd nor even, and one that bends."""
-    eft.register_activation("logistic", lambda x: 2 * expit(x - 1))
-    eft.register_activation("hard_tanh", lambda x: np.clip(x, -1, 1))
-    yield
-    unregister_activation("logistic")
-    unregister_activation("hard_tanh")
 
 
 def network(activation: str, **other) -> eft.ResNet:
