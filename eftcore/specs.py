@@ -148,6 +148,10 @@ class _Recorded(Spec):
         own = self.model_dump(mode="json", exclude={"model", "kernel", "version"})
         return {**own, "model": self.model.identity(), "kernel": self.kernel.identity()}
 
+    def of_same_network(self, other: _Recorded) -> bool:
+        """Whether both describe the same model and the same inputs."""
+        return (self.model, self.kernel.matrix) == (other.model, other.kernel.matrix)
+
     @property
     def superseded(self) -> bool:
         """Whether this describes a result of an older version of the algorithm, which this program cannot compute."""

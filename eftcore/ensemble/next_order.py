@@ -32,8 +32,7 @@ def measured_next_order(samples: Sequence[Sample], exact: Theory) -> KernelTraje
     if len(set(widths)) < 2:
         raise InputError("two different widths are needed at least", place="samples", value=widths.tolist())
     for sample in samples:
-        same = sample.spec.model == exact.spec.model and sample.spec.kernel.matrix == exact.spec.kernel.matrix
-        if not same or sample.depth.tolist() != exact.depth.tolist():
+        if not sample.spec.of_same_network(exact.spec) or sample.depth.tolist() != exact.depth.tolist():
             raise InputError("are of another network, other inputs or other layers than exact", place="samples")
     found: dict[str, np.ndarray] = {}
     for name, attribute in (("V4", "covariance_next"), ("K1", "correction_next")):

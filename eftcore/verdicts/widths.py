@@ -17,7 +17,7 @@ import pandas as pd
 from eftcore.errors import InputError
 from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
-from eftcore.verdicts.windows import DEFAULT_TOLERANCES
+from eftcore.verdicts.windows import DEFAULT_TOLERANCES, check_tolerances
 from eftcore.words import spec_name
 
 UNKNOWN = 0.5
@@ -111,13 +111,10 @@ def _judged(exact: Theory, theories: Iterable[Theory], tolerances: Sequence[floa
             place="exact",
             remedy="predict it with closure = 'exact' and next_order = True",
         )
-    for tolerance in tolerances:
-        if not 0 < tolerance < 1:
-            raise InputError("must lie between 0 and 1", place="tolerances", value=tolerance)
+    check_tolerances(tolerances)
     found = []
     for theory in (exact, *theories):
-        same = theory.spec.model == exact.spec.model and theory.spec.kernel.matrix == exact.spec.kernel.matrix
-        if not same or theory.depth.tolist() != exact.depth.tolist():
+        if not theory.spec.of_same_network(exact.spec) or theory.depth.tolist() != exact.depth.tolist():
             raise InputError("is of another network, other inputs or other layers", place="theories")
         values = {name: QUANTITIES[name].of(theory) for name in _NEXT}
         present = {name: _flat(name, array) for name, array in values.items() if array is not None}

@@ -252,11 +252,15 @@ def _errors(
     )
 
 
-def _check_same(theory: Theory, reference: Reference, tolerances: Sequence[float]) -> None:
+def check_tolerances(tolerances: Sequence[float]) -> None:
+    """Raises InputError unless every tolerance lies between 0 and 1."""
     if any(not 0 < tolerance < 1 for tolerance in tolerances):
         raise InputError("each must lie between 0 and 1, such as 0.05", place="tolerances", value=list(tolerances))
-    other = reference.spec
-    if (other.model, other.kernel.matrix) != (theory.spec.model, theory.spec.kernel.matrix):
+
+
+def _check_same(theory: Theory, reference: Reference, tolerances: Sequence[float]) -> None:
+    check_tolerances(tolerances)
+    if not theory.spec.of_same_network(reference.spec):
         raise InputError("describes another network or input kernel than the theory", place="reference")
     if not np.intersect1d(theory.depth, reference.depth).size:
         raise InputError("has no recorded layer in common with the theory", place="reference")

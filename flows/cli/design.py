@@ -11,7 +11,6 @@ import pandas as pd
 
 import eftcore as eft
 from eftcore.errors import InputError
-from eftcore.results import Theory
 from eftcore.specs import default_depths
 from eftcore.verdicts.widths import width_windows
 
@@ -33,11 +32,14 @@ class Design:
 
     model: eft.ResNet
     kernel: eft.InputKernel
-    width: int
+    law: eft.KernelLaw
     tolerance: float
-    exact: Theory
     windows: pd.DataFrame
     notices: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        return self.law.width
 
     @property
     def heading(self) -> str:
@@ -73,8 +75,8 @@ class Design:
     def _law(self) -> str:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", eft.LawWarning)
-            low, high = eft.kernel_law(self.exact, self.width).entry(0).interval(LEVEL)
-        mean = self.exact.mean[-1, 0, 0]
+            low, high = self.law.entry(0).interval(LEVEL)
+        mean = self.law.theory.mean[-1, 0, 0]
         doubt = " (outside the range in which this was measured)" if caught else ""
         return (
             f"At layer {self.model.depth} the kernel G_00 of one network lies in [{low:.4g}, {high:.4g}] with"
@@ -97,7 +99,7 @@ class Design:
 
     def as_data(self) -> dict[str, Any]:
         """All of it for programs; infinite widths are null."""
-        low, high = eft.kernel_law(self.exact, self.width).entry(0).interval(LEVEL)
+        low, high = self.law.entry(0).interval(LEVEL)
         last = self.windows[self.windows["depth"] == self.model.depth]
         rows = last.replace([math.inf], math.nan).to_dict("records")
         deepest = [
@@ -126,10 +128,10 @@ def designed(model: eft.ResNet, kernel: eft.InputKernel, width: int, tolerance: 
             eft.predict(model, kernel, name, step="exact", depths=depths)  # type: ignore[arg-type]
             for name in CLOSURES
         ]
-    eft.kernel_law(exact, width)
+    law = eft.kernel_law(exact, width)
     windows = width_windows(exact, closures, [tolerance])
     windows["theory"] = windows["theory"].str.removesuffix(", exact step")
-    return Design(model, kernel, width, tolerance, exact, windows, tuple(str(each.message) for each in caught))
+    return Design(model, kernel, law, tolerance, windows, tuple(str(each.message) for each in caught))
 
 
 def study_file(found: Design, inputs: int, variance: float, correlation: float) -> str:

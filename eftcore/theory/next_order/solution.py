@@ -160,7 +160,7 @@ def _of_different(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray)
     details: dict[str, object] = {}
     known: dict[bytes, NextOrder | None] = {}
     # fewer inputs last: one input alone has the best functions
-    for size in range(min(inputs, COMPLETE if inputs <= COMPLETE else 2), 0, -1):
+    for size in range(inputs if inputs <= COMPLETE else 2, 0, -1):
         for chosen in itertools.combinations(range(inputs), size):
             own = kernel[np.ix_(chosen, chosen)]
             a, b = pair_indices(size)
