@@ -1,8 +1,8 @@
 """V4 of the paired estimator's control, n Cov(G~ + u), from theory: the exact leading order.
 
-It is the Wick series (docs/theory.md, section 4), summed to the precision that a sample needs. The series and the
-sampled control both contain every power of epsilon, so that they differ only by the orders left out and the error of
-the integrals.
+It is a sum over waves or over Wick orders (docs/theory.md, section 4), continued to the precision that a sample needs.
+The sum and the sampled control both contain every power of epsilon, so that they differ only by what is left out of the
+sum and the error of the integrals.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from functools import lru_cache
 import numpy as np
 
 from eftcore.specs import EnsembleSpec, PredictionSpec
-from eftcore.theory.truncation import ORDERS, Raised, entries, raised_orders
+from eftcore.theory.mean_field import shared_paths
+from eftcore.theory.solving import Solution, calmly
+from eftcore.theory.truncation import ORDERS, entries, raised_orders
+from eftcore.theory.waves import rising_waves
 
 MAX_ENTRIES = 2**19
-"""Largest size of the series' state, P x P x Wick powers, up to which an order is tried: some ten seconds of work."""
+"""Largest state of the Wick series, P x P x Wick powers, up to which an order is tried: some ten seconds of work."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +39,8 @@ class LeadingOrder:
 
 
 def leading_order(spec: EnsembleSpec, rtol: float) -> LeadingOrder | None:
-    """The leading order to relative error ``rtol``, or as close as MAX_ENTRIES allows; None if no order is allowed."""
-    wanted = PredictionSpec(model=spec.model, kernel=spec.kernel, depths=spec.depths, closure="wick", order="auto")
+    """The leading order to relative error ``rtol``, or as close as can be afforded; None where nothing can be."""
+    wanted = PredictionSpec(model=spec.model, kernel=spec.kernel, depths=spec.depths, closure="exact")
     return _series(wanted).to(rtol)
 
 
@@ -47,7 +50,7 @@ def _series(spec: PredictionSpec) -> _Series:
 
 
 class _Series:
-    """A Wick series that keeps its sums up to each order computed so far, and adds orders for more precision."""
+    """A sum that keeps what it came to at each number of terms so far, and adds terms for more precision."""
 
     def __init__(self, spec: PredictionSpec) -> None:
         self._next = _rising(spec)
@@ -55,7 +58,7 @@ class _Series:
         self._lock = threading.Lock()  # tasks of one process share a series
 
     def to(self, rtol: float) -> LeadingOrder | None:
-        with self._lock:
+        with self._lock, shared_paths(), calmly():
             for found in self._found:
                 if found.relative_error <= rtol:
                     return found
@@ -63,28 +66,32 @@ class _Series:
                 self._found.append(found)
                 if found.relative_error <= rtol:
                     return found
-            return self._found[-1] if self._found else None
+            return min(self._found, key=lambda found: found.relative_error, default=None)
 
 
 def _rising(spec: PredictionSpec) -> Iterator[LeadingOrder]:
-    solutions = raised_orders(spec)
+    """Waves as far as they suit the activation, then Wick orders."""
+    for before, after in rising_waves(spec):
+        assert before.covariance is not None
+        assert after.covariance is not None
+        yield _with_error(after, np.abs(after.covariance - before.covariance))
+    wick = spec.model_copy(update={"closure": "wick", "order": "auto"})
+    solutions = raised_orders(wick)
     for order in ORDERS:
-        if entries(spec, order) > MAX_ENTRIES:
+        if entries(wick, order) > MAX_ENTRIES or (found := next(solutions, None)) is None:
             return
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            found = next(solutions, None)
-        if found is None:
-            return
-        yield _with_error(found)
+        left = np.sqrt(found.beyond.variance)
+        yield _with_error(found.solution, left[:, :, None] * left[:, None, :])
 
 
-def _with_error(found: Raised) -> LeadingOrder:
-    """V4 of a solution with its error: the bound of the orders left out (eq. 4.24) plus the error of the integrals.
+def _with_error(solution: Solution, left_out: np.ndarray) -> LeadingOrder:
+    """V4 of a solution with its error: what is left out of the sum (R, P, P) plus the error of the integrals.
 
-    The error of the integrals is distributed over the entries in proportion to sqrt(V4_pp V4_qq).
+    What is left out is bounded by the last change of the sum over waves, which converges exponentially, and by eq. 4.24
+    for Wick orders. The error of the integrals is distributed over the entries in proportion to sqrt(V4_pp V4_qq).
     """
-    covariance, error = found.solution.covariance, found.solution.numerical_error["V4"]
+    covariance = solution.covariance
     assert covariance is not None
     scale = np.sqrt(np.clip(np.diagonal(covariance, axis1=1, axis2=2), 0.0, None))
-    left, scale = np.sqrt(found.beyond.variance), np.sqrt(error) * scale
-    return LeadingOrder(covariance, sum(x[:, :, None] * x[:, None, :] for x in (left, scale)))
+    integrals = solution.numerical_error["V4"] * scale[:, :, None] * scale[:, None, :]
+    return LeadingOrder(covariance, left_out + integrals)

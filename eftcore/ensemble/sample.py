@@ -17,6 +17,7 @@ from eftcore.ensemble.agreement import disagreement
 from eftcore.ensemble.estimates import Estimate
 from eftcore.ensemble.expected_spread import relative_variance
 from eftcore.ensemble.groups import FEWEST, group_counts
+from eftcore.ensemble.histogram import HISTOGRAM, Quantiles, histogram_shape, quantiles
 from eftcore.ensemble.leading_order import LeadingOrder, leading_order
 from eftcore.ensemble.reference import Reference
 from eftcore.ensemble.reliability import CONTRIBUTIONS, Widening, widening
@@ -52,7 +53,8 @@ class Sample:
         spec: the ensemble.
         shards: (index, networks) of every shard in the sample, sorted.
         reference: the infinite-width theory that deviations are measured from.
-        sums: additive float64 sums, see eftcore.ensemble.sums; older samples lack the sums by group.
+        sums: additive float64 sums, see eftcore.ensemble.sums, and the histograms of eftcore.ensemble.histogram; older
+            samples lack the sums by group or the histograms.
         streams: kinds of random streams that its networks were drawn from; provenance, not part of the identity.
         leading: exact leading-order V4, to which the paired estimator adds the measured difference; None until needed.
     """
@@ -223,6 +225,24 @@ class Sample:
         fluctuations: np.ndarray = scale / self.samples * (one - share * one.sum(0))
         return fluctuations
 
+    def quantiles(self, probability: np.ndarray | Iterable[float] | float) -> Quantiles:
+        """Quantiles over networks of each G_aa, with 95 % bounds; ``eft.kernel_law`` predicts them.
+
+        Raises InputError for a probability outside (0, 1), and for a sample of an older version, which has none.
+
+        >>> from eftcore import InputKernel, ResNet, simulate
+        >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=1)
+        >>> found = simulate(model, InputKernel.explicit([[1.0]]), width=64, samples=4096).quantiles([0.5])
+        >>> bool(found.low[0, 0, 0] < 0.9896 < found.high[0, 0, 0])  # the median of chi^2 / 64 with 64 degrees
+        True
+        """
+        if HISTOGRAM not in self.sums:
+            raise InputError(
+                "the sample is of a version that kept no histograms", place="sample", remedy="simulate it again"
+            )
+        kernel = np.diagonal(to_matrix(self.reference.kernel), axis1=1, axis2=2)
+        return quantiles(self.sums[HISTOGRAM], kernel, self.spec.width, probability)
+
     def __add__(self, other: Sample) -> Sample:
         """Merge samples of the same ensemble. Raises InputError for another ensemble or a shard that both contain."""
         if not isinstance(other, Sample):
@@ -277,6 +297,8 @@ class Sample:
         groups = group_shapes(len(spec.depths), spec.kernel.n_inputs, paired=paired)
         if all(name in arrays for name in groups):
             shapes |= groups
+        if HISTOGRAM in arrays:
+            shapes[HISTOGRAM] = histogram_shape(len(spec.depths), spec.kernel.n_inputs)
         wrong = [name for name, shape in shapes.items() if name not in arrays or arrays[name].shape != shape]
         if wrong:
             raise InputError(

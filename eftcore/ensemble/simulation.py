@@ -154,7 +154,7 @@ def _add_up(spec: EnsembleSpec, shard: int, samples: int, device: str, report: C
         spec=spec,
         shards=((shard, samples),),
         reference=path.reference,
-        sums=moments.finished(),
+        sums=moments.finished(samples),
         streams=(engine.stream,),
     )
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from eftcore.errors import InputError, NumericsWarning, StepWarning, TruncationWarning
 from eftcore.inputs.kernel import InputKernel
@@ -19,7 +17,7 @@ from eftcore.results import Theory
 from eftcore.specs import Closure, Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import out_of_range, shared_paths
 from eftcore.theory.next_order import next_order
-from eftcore.theory.solving import Solution, solve
+from eftcore.theory.solving import Solution, calmly, solve
 from eftcore.theory.truncation import Raised, raised_orders, truncated
 from eftcore.theory.waves import by_waves
 
@@ -89,20 +87,13 @@ def predict(
     )
 
 
-@lru_cache(maxsize=1)
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
 def predict_spec(spec: PredictionSpec) -> Theory:
     """The prediction that a spec describes; see ``predict``. Raises InputError for an older version's spec too."""
     if spec.superseded:
         raise InputError(
             "this program has a newer algorithm only", place="version", value=spec.version, remedy="leave version out"
         )
-    # there are many small matrix products; several threads inside each would only wait for one another
-    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    with quiet, _libraries().limit(limits=1, user_api="blas"):
+    with calmly():
         if spec.closure == "exact":
             solution = _exact(spec)
         elif spec.closure == "wick":
@@ -128,7 +119,7 @@ def predict_spec(spec: PredictionSpec) -> Theory:
 def _beyond(spec: PredictionSpec, solution: Solution, details: dict[str, object]) -> tuple[Solution, dict[str, object]]:
     """The solution with D, K2 and the third cumulant, whose relative errors ``details["truncation_error"]`` has too."""
     assert solution.covariance is not None
-    with np.errstate(all="ignore"), _libraries().limit(limits=1, user_api="blas"):
+    with calmly():
         found = next_order(spec, solution.covariance)
     solution = replace(
         solution,

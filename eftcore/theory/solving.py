@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from eftcore.errors import InputError
 from eftcore.gaussian.mehler import MehlerExpectations
@@ -84,6 +86,22 @@ SMALLEST = 1e-75
 
 Builder = Callable[[np.ndarray, np.ndarray], Closure]
 """Makes a closure from the first and the last mean kernel, (N, N) each."""
+
+
+@contextmanager
+def calmly() -> Iterator[None]:
+    """Within the block the many small matrix products take one thread each, and overflow is looked for afterwards.
+
+    Several threads inside each product would only wait for one another.
+    """
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
+    with quiet, _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def starting_engine(spec: PredictionSpec) -> Expectations:

@@ -5,8 +5,10 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise, takewhile
 
 import numpy as np
 
@@ -32,31 +34,41 @@ def by_waves(spec: PredictionSpec) -> Solution | None:
     It is larger than ``spec.truncation`` where more waves would be too many. None for an activation that is not smooth
     and bounded, and where no two numbers of waves can be compared.
     """
-    activation = get_activation(spec.model.activation)
     assert spec.truncation is not None
-    if activation.kinks or not is_bounded(activation):
-        return None
-    engine = starting_engine(spec)
-    path = mean_path(spec.model, spec.kernel.array, engine).kernel
-    engine = engine.refined(nodes=True, terms=True) or engine
-    before: Solution | None = None
     found: Solution | None = None
-    for modes in MODES:
-        waves = Waves(activation, np.diag(path[-1]), modes)
-        if not _affordable(waves, path[[0, -1]]):
-            break
-        build: Builder = partial(Trigonometric, spec.model, waves=waves)
-        if before is None:
-            before = solve(spec, build)
-            continue
-        after = at_resolution(spec, engine, build)
+    for before, after in rising_waves(spec):
         change = relative_change(before, after)
         rest = {name: change[name] for name in ("V4", "K1")}
-        details = {**before.details, "basis": "trigonometric", "modes": modes, "truncation_error": rest}
-        before = found = replace(after, numerical_error=before.numerical_error, details=details)
+        found = replace(after, details={**after.details, "truncation_error": rest})
         if max(rest.values()) <= spec.truncation:
             break
     return found
+
+
+def rising_waves(spec: PredictionSpec) -> Iterator[tuple[Solution, Solution]]:
+    """Solutions with more and more waves, each beside the one before it, as far as memory allows.
+
+    The numerical error is estimated on the fewest waves, which carry almost all of V4 and K1. There are none for an
+    activation that is not smooth and bounded.
+    """
+    activation = get_activation(spec.model.activation)
+    if activation.kinks or not is_bounded(activation):
+        return
+    engine = starting_engine(spec)
+    path = mean_path(spec.model, spec.kernel.array, engine).kernel
+    engine = engine.refined(nodes=True, terms=True) or engine
+    families = ((modes, Waves(activation, np.diag(path[-1]), modes)) for modes in MODES)
+    affordable = takewhile(lambda family: _affordable(family[1], path[[0, -1]]), families)
+    before: Solution | None = None
+    for (_, fewest), (modes, waves) in pairwise(affordable):
+        build: Builder = partial(Trigonometric, spec.model, waves=waves)
+        if before is None:
+            before = solve(spec, partial(Trigonometric, spec.model, waves=fewest))
+        found = at_resolution(spec, engine, build)
+        details = {**before.details, "basis": "trigonometric", "modes": modes}
+        found = replace(found, numerical_error=before.numerical_error, details=details)
+        yield before, found
+        before = found
 
 
 def _affordable(waves: Waves, kernels: np.ndarray) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from eftcore.compiled import compiled
 from eftcore.ensemble.cpu.lanes import Array, Code, Lanes, vector_code
 from eftcore.ensemble.groups import GroupSums
+from eftcore.ensemble.histogram import HISTOGRAM, Histogram
 from eftcore.ensemble.reference import Reference
 from eftcore.ensemble.sums import LANES, POWERS, UNIT, on_grid, sum_shapes
 from eftcore.ensemble.threads import in_threads
@@ -39,6 +40,7 @@ class Moments:
         shapes = sum_shapes(len(spec.depths), n_inputs, paired=paired)
         self.sums: dict[str, np.ndarray] = {name: np.zeros(shape) for name, shape in shapes.items()}
         self._groups = GroupSums(len(spec.depths), n_inputs, paired=paired)
+        self._histogram = Histogram(spec, reference)
         self._spec = spec
         self._reference = reference
         increment = spec.model.bias_variance + spec.model.weight_variance * reference.second_moment
@@ -55,10 +57,12 @@ class Moments:
         """Add observations (bundles, R, 2 or 4, P, LANES): d, s, and for paired also R, T; unused lanes are zero."""
         in_threads(lambda begin, end: _accumulate(observed, begin, end, *self._arguments), observed.shape[1])
         self._groups.add(observed)
+        self._histogram.add(observed)
 
-    def finished(self) -> dict[str, np.ndarray]:
-        """The shard's sums, on the ensemble's grid."""
-        return on_grid(self.sums | self._groups.sums, self._spec, self._reference)
+    def finished(self, networks: int) -> dict[str, np.ndarray]:
+        """The shard's sums over this number of networks, on the ensemble's grid, and its histogram."""
+        sums = on_grid(self.sums | self._groups.sums, self._spec, self._reference)
+        return sums | {HISTOGRAM: self._histogram.finished(networks)}
 
 
 def _products(n_inputs: int, couples: np.ndarray) -> np.ndarray:

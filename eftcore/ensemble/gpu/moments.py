@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from eftcore.ensemble.groups import GroupSums
+from eftcore.ensemble.histogram import HISTOGRAM, Histogram
 from eftcore.ensemble.reference import Reference
 from eftcore.ensemble.sums import DEVICE_UNIT, POWERS, on_grid, sum_shapes
 from eftcore.pairs import pair_indices, pair_table
@@ -43,6 +44,7 @@ class DeviceMoments:
         self._shapes = sum_shapes(len(spec.depths), n_inputs, paired=paired)
         self._pairs = n_inputs * (n_inputs + 1) // 2
         self._groups = GroupSums(len(spec.depths), n_inputs, paired=paired)
+        self._histogram = Histogram(spec, reference)
         increment = spec.model.bias_variance + spec.model.weight_variance * reference.second_moment
         self._kernel, self._increment = self._double(reference.kernel), self._double(increment)
         self._weight_variance = self._double(np.array([spec.model.weight_variance]))
@@ -59,6 +61,7 @@ class DeviceMoments:
         for begin in range(0, observed.shape[-1], DEVICE_UNIT):
             self._add_unit(observed, begin, min(DEVICE_UNIT, observed.shape[-1] - begin))
         self._groups.add_networks(observed)
+        self._histogram.add_networks(observed)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -93,9 +96,10 @@ class DeviceMoments:
         found["powers"] = single[:, first == second, len(_SINGLE) :]
         return {name: np.ascontiguousarray(found[name]) for name in self._shapes}
 
-    def finished(self) -> dict[str, np.ndarray]:
-        """The shard's sums, rounded to the ensemble's grid (eftcore.ensemble.sums.on_grid)."""
-        return on_grid(self.sums | self._groups.sums, self._spec, self._reference)
+    def finished(self, networks: int) -> dict[str, np.ndarray]:
+        """The shard's sums over this number of networks, on the ensemble's grid, and its histogram."""
+        sums = on_grid(self.sums | self._groups.sums, self._spec, self._reference)
+        return sums | {HISTOGRAM: self._histogram.finished(networks)}
 
     def _double(self, array: np.ndarray) -> torch.Tensor:
         return torch.tensor(np.ascontiguousarray(array), dtype=torch.float64, device=self._device)

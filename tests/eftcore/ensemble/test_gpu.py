@@ -106,7 +106,7 @@ def interpret(target: str) -> None:
             pieces.append(observed[0].numpy())
         found[f"{name}|pieces"] = np.array(len(pieces))
         found[f"{name}|observed"] = np.concatenate(pieces, axis=-1)
-        found |= {f"{name}|{key}": value for key, value in moments.finished().items()}
+        found |= {f"{name}|{key}": value for key, value in moments.finished(samples).items()}
     found |= {
         f"{LIMITED}|{networks}|{name}": value for networks in FITTING for name, value in limited(networks).items()
     }
@@ -312,7 +312,7 @@ def test_sums_are_those_of_the_processor(interpreted, name):
     bundles = np.moveaxis(padded.reshape(*observed.shape[:-1], -1, LANES), -2, 0)
     moments = Moments(spec, reference.Path(spec).reference)
     moments.add(np.ascontiguousarray(bundles))
-    expected = moments.finished()
+    expected = moments.finished(samples)
     assert interpreted[name].keys() == expected.keys() | {"observed", "pieces"}
     for key, value in expected.items():
         seen = interpreted[name][key]

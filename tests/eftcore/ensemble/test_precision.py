@@ -210,6 +210,7 @@ def test_the_leading_order_is_summed_up_as_far_as_a_sample_needs(monkeypatch):
 
 
 def test_without_a_leading_order_v4_is_the_plain_estimate(monkeypatch):
+    monkeypatch.setattr("eftcore.theory.waves.MOST_ENTRIES", 0)
     monkeypatch.setattr("eftcore.ensemble.leading_order.MAX_ENTRIES", 0)
     depths = (0, 5)  # of no other test: series are kept
     sample = simulate(samples=2000, depths=depths)

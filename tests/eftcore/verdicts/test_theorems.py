@@ -204,7 +204,7 @@ def hand_made(model: eft.ResNet, kernel: eft.InputKernel, seed: int, shared: flo
     observed = np.moveaxis(np.array(recorded), 2, 0).reshape(-1, LANES, 2, 2, len(upper[0]))
     total = Moments(spec, path.reference)
     total.add(np.ascontiguousarray(np.moveaxis(observed, 1, -1)))
-    return eft.Sample(spec=spec, shards=((0, len(phi)),), reference=path.reference, sums=total.finished())
+    return eft.Sample(spec=spec, shards=((0, len(phi)),), reference=path.reference, sums=total.finished(len(phi)))
 
 
 def test_samples_of_another_law_are_told_apart() -> None:
