@@ -37,7 +37,7 @@ PAGES = {
     "sql": f"/sql?{urlencode({'sql': EXAMPLES['error of V4 over depth'], 'chart_shown': 'true'})}",
     "studies": "/studies",
 }
-LATE = {"predict": "Reference: Wick hierarchy"}
+LATE = {"predict": "Reference: the exact leading order"}
 """Text on a page that appears only after it was first drawn; a picture waits for it."""
 
 SHOWN = {"predict": 1200, "windows": 1060}

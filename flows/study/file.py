@@ -112,7 +112,7 @@ class TheoryChoice(Spec):
 
 
 class Reference(TheoryChoice):
-    """``reference``: the theory that every prediction is compared with, such as ``{name = "wick", order = "auto"}``."""
+    """``reference``: the theory that every prediction is compared with, such as ``"exact"``."""
 
     order: Whole | Literal["auto"] | None = None
 
@@ -201,7 +201,7 @@ class StudyFile(Spec):
             raise InputError(
                 "has no widths and there is no reference, so that nothing judges its closures",
                 place=("model", simulated.index(False)) if len(self.model) > 1 else "model",
-                remedy="give widths, such as [64], or reference = { name = 'wick', order = 'auto' }",
+                remedy="give widths, such as [64], or reference = 'exact'",
             )
         return self
 

@@ -32,7 +32,7 @@ from ui.notation import number
 RTOL = 1e-5
 RECORDED = 40
 TRUNCATION = 1e-3
-"""Relative error of V4 and K1 by orders left out at which the Wick hierarchy counts as the exact leading order."""
+"""Relative error of V4 and K1 by what the series of the exact leading order leaves out."""
 
 MOST_INPUTS = 16
 MOST_BYTES = 4_000_000
@@ -106,10 +106,10 @@ def predict_at_once(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, The
 
 
 def predict_slowly(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
-    """Predictions of the other closures, by name, among them the Wick hierarchy as the exact leading order."""
+    """Predictions of the other closures, by name, among them the exact leading order."""
     found = {} if kernel.n_inputs <= FEW_INPUTS else {"sigma": _predict(spec_of(model, kernel, "sigma"))}
-    exact = _predict(spec_of(model, kernel, "wick", order="auto", truncation=TRUNCATION))
-    return {**found, "wick": exact}
+    exact = _predict(spec_of(model, kernel, "exact", truncation=TRUNCATION))
+    return {**found, "exact": exact}
 
 
 def _predict(spec: PredictionSpec) -> Theory:
@@ -119,9 +119,8 @@ def _predict(spec: PredictionSpec) -> Theory:
 
 
 def theory_label(theory: Theory) -> str:
-    """Name of the closure; for the Wick hierarchy with the order that was reached."""
-    name = theory_name(theory.spec.closure, theory.order)
-    return f"exact ({name})" if theory.spec.order == "auto" else name
+    """Name of the closure, with its Wick order where it has one."""
+    return theory_name(theory.spec.closure, theory.order)
 
 
 def trajectories_frame(
@@ -164,7 +163,7 @@ def _entries(quantity: str, n_inputs: int, components: Sequence[str]) -> list[tu
 def windows_frame(theories: Mapping[str, Theory], exact: Theory) -> pd.DataFrame:
     """Windows t* of every closure against the exact leading order, as texts: a row per closure and quantity.
 
-    What the Wick hierarchy leaves out above its last order counts as an error of the reference, so that a window is
+    What the series of the exact leading order leaves out counts as an error of the reference, so that a window is
     certified or refuted only where this error cannot change the verdict.
     """
     rows = []

@@ -21,7 +21,6 @@ from ui.data.run import build_simulations, component_choices, entries_label
 from ui.figures import entries_figure, errors_figure, trajectories_figure
 from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
-EXACT_ORDER = 24
 REFERENCES = ("simulation", "exact leading order")
 
 
@@ -78,13 +77,11 @@ def _exact(spec_json: str) -> Theory:
 
 
 def _exact_of(results: dict[int, object], pairs: pd.DataFrame, found: pd.DataFrame) -> dict[int, Theory]:
-    """The exact leading order for each simulation: the stored Wick hierarchy of highest order, or one computed here."""
+    """The exact leading order for each simulation: a stored prediction, or one computed here."""
     exact: dict[int, Theory] = {}
     for simulation in pairs["simulation_run_id"].unique():
-        wick = found[(found["simulation_run_id"] == simulation) & (found["closure"] == "wick")]
-        stored = (
-            results.get(int(wick.sort_values("closure_order")["prediction_run_id"].iloc[-1])) if len(wick) else None
-        )
+        recorded = found[(found["simulation_run_id"] == simulation) & (found["closure"] == "exact")]
+        stored = results.get(int(recorded["prediction_run_id"].iloc[-1])) if len(recorded) else None
         if isinstance(stored, Theory):
             exact[int(simulation)] = stored
             continue
@@ -93,8 +90,7 @@ def _exact_of(results: dict[int, object], pairs: pd.DataFrame, found: pd.DataFra
         spec = eft.PredictionSpec(
             model=some.spec.model,
             kernel=some.spec.kernel,
-            closure="wick",
-            order=EXACT_ORDER,
+            closure="exact",
             depths=some.spec.depths,
             numerics=eft.Numerics(rtol=1e-6),
         )
@@ -150,14 +146,14 @@ else:
 
 st.subheader("Relative error", divider="gray")
 if reference == REFERENCES[1]:
-    wick = found.loc[found["closure"] == "wick", "prediction_run_id"].tolist()
-    results = build_results(db, [*pairs["prediction_run_id"].tolist(), *wick])
+    recorded = found.loc[found["closure"] == "exact", "prediction_run_id"].tolist()
+    results = build_results(db, [*pairs["prediction_run_id"].tolist(), *recorded])
     exact = _exact_of(dict(results), pairs, found)
     errors = build_exact_errors(results, pairs, exact, errors)
-    orders = sorted({str(theory.details.get("wick_order", theory.spec.order)) for theory in exact.values()})
+    unsure = max(theory.relative_error(name) or 0.0 for theory in exact.values() for name in ("V4", "K1"))
     st.caption(
-        f"Against the Wick hierarchy up to order {', '.join(orders)}, exact at leading order in 1/n as that grows; "
-        "no noise and no finite-width part. A Wick prediction of that order is its own reference: its error is 0."
+        f"Against the exact leading order, no noise and no finite-width part; its own relative error is at most "
+        f"{unsure:.0e}. A prediction of the exact closure is its own reference: its error is 0."
     )
 else:
     st.caption(

@@ -36,7 +36,7 @@ from ui.shell import PLOT, find_database, narrow, tell
 SOURCES = ("equicorrelated", "Gram matrix", "data file")
 POLL_SECONDS = 0.4
 INPUT_PIXELS = 160
-STUDY_CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick")
+STUDY_CLOSURES = ("mean", "source_only", "g_only", "sigma", "exact")
 STUDY_SAMPLES = 20_000
 
 Made = TypeVar("Made")
@@ -159,15 +159,15 @@ def _show(key: str, model: eft.ResNet, kernel: eft.InputKernel, width: int, comp
         st.subheader(f"At T = {number(model.total_time)}", divider="gray")
         st.table(literal(values_frame(theories, width)), border="horizontal", hide_index=True)
         st.subheader("Windows t* against the exact leading order", divider="gray")
-        exact = slow.get("wick")
+        exact = slow.get("exact")
         if exact is None:
-            st.caption("The Wick hierarchy is being raised until it is exact at leading order in 1/n …")
+            st.caption("The exact leading order in 1/n is being computed …")
             return
         rest = exact.details.get("truncation_error")
         left = max(rest.values()) if isinstance(rest, dict) else 0.0
         st.caption(
-            f"Reference: Wick hierarchy up to order {exact.details.get('wick_order')}; what is left out is about "
-            f"{left:.0e} of V4 and K1 and counts as its noise. Depth t up to which the relative error stays within τ."
+            f"Reference: the exact leading order; what its series leaves out is about {left:.0e} of V4 and K1 and "
+            "counts as its noise. Depth t up to which the relative error stays within τ."
         )
         st.table(literal(windows_frame(theories, exact)), border="horizontal", hide_index=True)
 

@@ -176,8 +176,8 @@ def _show_diagnosis(chosen: str) -> None:
         st.plotly_chart(figure, key="orders", config=_saving("orders"), alt="Size of each Wick order at T.")
         st.caption("Frobenius norm at T of what each Wick order adds to V4, K1 and U1; order 2 holds all up to it.")
     else:
-        wick = errors.loc[errors["closure"] == "wick", "prediction_run_id"]
-        references = {"simulation": run_id} | ({"Wick hierarchy": int(wick.iloc[-1])} if len(wick) else {})
+        exact = errors.loc[errors["closure"] == "exact", "prediction_run_id"]
+        references = {"simulation": run_id} | ({"exact leading order": int(exact.iloc[-1])} if len(exact) else {})
         name = st.segmented_control(
             "on", list(references), default="simulation", required=True, key="residual_on", bind="query-params"
         )
@@ -187,8 +187,8 @@ def _show_diagnosis(chosen: str) -> None:
         st.caption(
             "The G-only equation of V4 on the reference's own V4: what is left over is the step's higher powers of ε, "
             "the source error Σ − Σ(K⁰) and the transport error E[S | G] ≠ E₂(G). Where an older version of the "
-            "program recorded the simulation without its Σ, the last two stay together; on the Wick hierarchy the "
-            "source error is 0."
+            "program recorded the simulation without its Σ, the last two stay together; on the exact leading "
+            "order the source error is 0."
         )
 
 

@@ -142,7 +142,7 @@ row.segmented_control(
 )
 if options.counts.empty:
     st.info("No closure has been compared with a better theory yet: a study asks for it with `reference`, as in")
-    st.code('reference = "wick"', language="toml")
+    st.code('reference = "exact"', language="toml")
     st.stop()
 chosen = _choose_filters(options, reference_kind, row)
 matching = options.matching(chosen)

@@ -58,7 +58,7 @@ def test_errors_against_the_exact_leading_order(results: Database) -> None:
     pairs = build_theories(results, run)
     stored = stored_results(results, pairs["prediction_run_id"].tolist())
     some = next(iter(stored.values()))
-    exact = eft.predict(some.spec.model, some.spec.kernel, "wick", order=8, depths=some.spec.depths)
+    exact = eft.predict(some.spec.model, some.spec.kernel, "exact", depths=some.spec.depths)
     errors = build_exact_errors(stored, pairs, {run[0]: exact}, build_series_errors(results, pairs))
     g_only = next(theory for theory in stored.values() if theory.spec.closure == "g_only")
     assert isinstance(g_only, Theory)

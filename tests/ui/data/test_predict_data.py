@@ -76,7 +76,7 @@ def test_frame_holds_the_entries_asked_for(quick: dict[str, eft.Theory]) -> None
 
 def test_windows_against_the_exact_leading_order(quick: dict[str, eft.Theory]) -> None:
     theories = {**quick, **predict_slowly(MODEL, KERNEL)}
-    exact = theories["wick"]
+    exact = theories["exact"]
     table = windows_frame(theories, exact).set_index(["closure", "quantity"])
     assert set(table.index.get_level_values("closure")) == {"mean", "source_only", "g_only", "sigma"}
     assert table.loc[("sigma", "V4"), "τ = 0.05"] == "> 1"

@@ -17,8 +17,8 @@ from ui.notation import number
 STUDY = """
 name = "atlas"
 samples = 256
-reference = { name = "wick", order = "auto" }
-closures = ["source_only", "g_only", "sigma", { name = "wick", order = [2, 8, "auto"] }]
+reference = "exact"
+closures = ["source_only", "g_only", "sigma", { name = "wick", order = [2, 8] }, "exact"]
 tolerances = [0.05, 0.10]
 recorded_depths = 5
 
@@ -52,7 +52,7 @@ correlation = 0.3
 
 DIGITS = """
 name = "digits-16"
-reference = { name = "wick", order = 8 }
+reference = "exact"
 closures = ["g_only", "sigma"]
 recorded_depths = 5
 
@@ -133,7 +133,7 @@ def test_an_error_on_the_page_is_that_of_the_theories(atlas: tuple[str, Database
                 epsilon=epsilon,
                 depth=round(0.5 / epsilon**2),
             )
-            better = eft.predict(model, kernel, "wick", order="auto")
+            better = eft.predict(model, kernel, "exact")
             found = eft.compare(eft.predict(model, kernel, "g_only"), better).errors
             errors.append(found.loc[found["quantity"] == "V4", "error"].iloc[-1])
     row = next(line for line in page.splitlines() if line.startswith("| relu | 2 | V4 |"))
@@ -146,9 +146,9 @@ def test_an_error_on_the_page_is_that_of_the_theories(atlas: tuple[str, Database
 def test_the_excess_of_a_width_is_relative_to_the_leading_order(atlas: tuple[str, Database, Path]) -> None:
     page, db, _ = atlas
     simulation = queries.runs(db, kind="simulation", activation="relu", width=8)["run_id"].iloc[0]
-    wick = queries.runs(db, kind="prediction", activation="relu", closure="wick")
+    predictions = queries.runs(db, kind="prediction", activation="relu", closure="exact")
     configuration = queries.runs(db, run_id=simulation)["configuration_id"].iloc[0]
-    exact = wick[(wick["configuration_id"] == configuration) & (wick["closure_order"] > 8)]["run_id"].item()
+    exact = predictions.loc[predictions["configuration_id"] == configuration, "run_id"].item()
     simulated, predicted = queries.arrays(db, simulation), queries.arrays(db, exact)
     for quantity in ("K0", "V4"):
         leading = predicted[quantity][-1, 0, 0]

@@ -21,7 +21,7 @@ LEVEL = 0.05
 """Probability that any of the tests of a page rejects although every hypothesis holds (Bonferroni)."""
 
 LEFT_OUT = {"K0": 0.0, "V4": 1e-3}
-"""Relative error of the leading order itself: its Wick order is raised until the orders left out add less."""
+"""Relative error of the leading order itself: terms are added to its series until those left out add less."""
 
 COLUMNS = (
     "quantity, activation, weight_variance AS c_w, width, COUNT(*) AS simulations,\n"

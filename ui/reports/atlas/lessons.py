@@ -17,8 +17,8 @@ STUDY = "atlas"
 
 INTRODUCTION = (
     "Which closure holds how long, over activations, C_W, C_b, epsilon, variance and correlation of two inputs, up to"
-    " T = 2. Errors are relative (Frobenius norm over all components) against the exact leading order, the Wick"
-    " hierarchy with its order raised until V4 and K1 settle: no noise and no finite width. Simulations with the paired"
+    " T = 2. Errors are relative (Frobenius norm over all components) against the exact leading order: no"
+    " noise and no finite width. Simulations with the paired"
     " estimator then say what a finite width n adds. Units: t = epsilon^2 * layer, V4 = n Cov(G), K1 = n (E[G] - K0)."
 )
 
@@ -152,7 +152,7 @@ _STEPS = (
 )
 
 _WIDTHS = (
-    "SELECT activation, CASE WHEN closure = 'wick' THEN 'exact leading order' ELSE closure END AS theory, width,\n"
+    "SELECT activation, CASE WHEN closure = 'exact' THEN 'exact leading order' ELSE closure END AS theory, width,\n"
     "    COUNT(*) AS configurations, SUM(CASE WHEN status = 'beyond' THEN 1 ELSE 0 END) AS to_the_end,\n"
     "    SUM(CASE WHEN status = 'bounded' THEN 1 ELSE 0 END) AS refuted,\n"
     "    AVG(COALESCE(certified_until, 0)) AS average\n"

@@ -32,7 +32,7 @@ _LINES = {
     CONVERGED: ("G-only, converged", CLOSURE_LINE["g_only"]),
     SOURCE_ONLY: ("source only", CLOSURE_LINE["source_only"]),
     SIGMA: ("sigma-kernel closure", CLOSURE_LINE["sigma"]),
-    EXACT: ("exact leading order", CLOSURE_LINE["wick"]),
+    EXACT: ("exact leading order", CLOSURE_LINE["exact"]),
 }
 """Label and line of each theory."""
 

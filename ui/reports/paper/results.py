@@ -31,7 +31,7 @@ STUDIES = ("paper", "paper-quick")
 class Number:
     """A value, its standard error (0 for theory) and the SQL query that returns it.
 
-    ``unsure`` is the estimated absolute error of a theory's value: numerical error and Wick orders left out.
+    ``unsure`` is the estimated absolute error of a theory's value: numerical error and what a series leaves out.
     """
 
     value: float
@@ -42,27 +42,21 @@ class Number:
 
 @dataclass(frozen=True)
 class Theory:
-    """Selects a prediction by closure, Wick order, and nodes of the fixed rule (None for converged quadrature).
-
-    With ``above`` it selects the highest recorded Wick order that is above this number, since the order that
-    order = "auto" reached is not known in advance.
-    """
+    """Selects a prediction by closure, Wick order, and nodes of the fixed rule (None for converged quadrature)."""
 
     closure: str
     order: int | None = None
     nodes: int | None = None
-    above: int | None = None
 
     @property
     def condition(self) -> str:
         """SQL condition that selects the prediction in a view."""
         order = "" if self.order is None else f" AND closure_order = {self.order}"
-        order += "" if self.above is None else f" AND closure_order > {self.above}"
         nodes = "IS NULL" if self.nodes is None else f"= {self.nodes}"
         return f"closure = '{self.closure}'{order} AND nodes {nodes}"
 
     def __str__(self) -> str:
-        return theory_name(self.closure, self.order if self.above is None else "auto", self.nodes)
+        return theory_name(self.closure, self.order, self.nodes)
 
 
 EPSILON = published().model.epsilon
@@ -74,17 +68,12 @@ CONVERGED = Theory("g_only")
 SOURCE_ONLY = Theory("source_only")
 NORMAL_ORDERED = Theory("wick", order=2)
 SIGMA = Theory("sigma")
-EXACT = Theory("wick", above=NORMAL_ORDERED.order)
+EXACT = Theory("exact")
 THEORIES = (SOURCE_ONLY, CONVERGED, PUBLISHED, SIGMA, NORMAL_ORDERED, EXACT)
 
 
-def _one(theory: Theory | None) -> str:
-    """SQL that keeps one row, the one of the highest order where there are several."""
-    return (" ORDER BY closure_order DESC" if theory is not None and theory.above is not None else "") + " LIMIT 1"
-
-
 def _unsure(result: Prediction, quantity: str, row: int) -> float:
-    """Estimated error of the prediction at one recorded depth (Frobenius norm): numerics and orders left out."""
+    """Estimated error of the prediction at one recorded depth (Frobenius norm): numerics, and what a series leaves out."""
     scales = error_scales(result)
     if quantity not in scales:
         return 0.0
@@ -191,7 +180,7 @@ class Results:
             f"layer = {layer}",
         )
         unsure = _unsure(result, quantity, at[0]) if isinstance(result, Prediction) else 0.0
-        return Number(float(values[at]), 0.0 if errors is None else float(errors[at]), f"{sql}{_one(theory)}", unsure)
+        return Number(float(values[at]), 0.0 if errors is None else float(errors[at]), f"{sql} LIMIT 1", unsure)
 
     def error(self, quantity: str, layer: int, theory: Theory) -> Number:
         """Relative error of a theory against the simulation (Frobenius norm over all components)."""
@@ -199,7 +188,7 @@ class Results:
         sql = self._query(
             "error, error_se", "v_errors", self.width, theory.condition, f"quantity = '{quantity}'", f"layer = {layer}"
         )
-        return Number(float(row["error"]), float(row["error_se"]), f"{sql}{_one(theory)}")
+        return Number(float(row["error"]), float(row["error_se"]), f"{sql} LIMIT 1")
 
     def window(self, quantity: str, tolerance: float, theory: Theory) -> tuple[dict[str, Any], str]:
         """A validity window (a row of v_windows), and the query that returns it."""
@@ -241,8 +230,6 @@ class Results:
     def _of_theory(rows: pd.DataFrame, theory: Theory) -> pd.DataFrame:
         rows = rows[rows["closure"] == theory.closure]
         rows = rows[rows["nodes"].isna() if theory.nodes is None else rows["nodes"] == theory.nodes]
-        if theory.above is not None:
-            rows = rows[rows["closure_order"] > theory.above].sort_values("closure_order", ascending=False)
         return rows if theory.order is None else rows[rows["closure_order"] == theory.order]
 
     def _row(self, rows: pd.DataFrame, quantity: str, theory: Theory, where: pd.Series) -> dict[str, Any]:
