@@ -21,6 +21,7 @@ _DASHES: dict[str, Any] = {
     "longdash": (0, (6, 2)),
     "dashdot": (0, (5, 1, 1, 1)),
     "longdashdot": (0, (8, 1, 1, 1)),
+    "10px,2px": (0, (10, 2)),
 }
 """Matplotlib's line style for each of Plotly's dashes."""
 

@@ -308,7 +308,7 @@ WRONG: list[tuple[str, dict[str, Any], list[str]]] = [
     ("unknown quantity", changed(precision={"quantity": "V5", "relative": 0.1}), ["precision.quantity = 'V5'", "'V4'"]),
     ("no bound", changed(precision={"quantity": "V4"}), ["precision", "relative (such as 0.01) or absolute"]),
     ("bound of 200 %", changed(precision={"quantity": "V4", "relative": 2.0}), ["relative = 2.0", "less than 1"]),
-    ("no width", changed(widths=[]), ["no widths", "[64]", "reference = { name = 'wick', order = 'auto' }"]),
+    ("no width", changed(widths=[]), ["no widths", "[64]", "reference = 'exact'"]),
     (
         "no width in one section",
         changed(model=[BASE["model"], {**BASE["model"], "widths": []}]),
