@@ -57,6 +57,35 @@ def window_text(window: Mapping[Any, Any]) -> str:
             return f"> {certified:.4g} ?{seen}" if known else "undecided"
 
 
+def width_text(row: Mapping[Any, Any]) -> str:
+    """From which width on a theory holds, n*, from status, width, width_low and width_high of a row, in neurons.
+
+    The bounds of a theory stand in parentheses. Simulations show that it fails at one width and holds at another.
+
+    >>> width_text({"status": "from", "width": 105.6, "width_low": 99.2, "width_high": 112.0})
+    '106 (100 - 112)'
+    >>> width_text({"status": "never"}), width_text({"status": "unknown"})
+    ('no width', 'not known')
+    >>> ends = {"width_low": 16.0, "width_high": 32.0}
+    >>> [width_text({**ends, "status": status}) for status in ("between", "above", "at_most")]
+    ['16 - 32', '> 16', '<= 32']
+    """
+    match row["status"]:
+        case "from":
+            low, width, high = (math.ceil(row[name]) for name in ("width_low", "width", "width_high"))
+            return f"{width} ({low} - {high})" if low != high else str(low)
+        case "between":
+            return f"{row['width_low']:.0f} - {row['width_high']:.0f}"
+        case "above":
+            return f"> {row['width_low']:.0f}"
+        case "at_most":
+            return f"<= {row['width_high']:.0f}"
+        case "never":
+            return "no width"
+        case _:
+            return "not known"
+
+
 def theory_name(
     closure: str,
     order: float | str | None = None,

@@ -41,6 +41,11 @@ class StudyResult:
         return self._frame(queries.errors, study=self.study)
 
     @property
+    def width_windows(self) -> pd.DataFrame:
+        """From which width on each prediction holds, by the next order in 1/n and by simulations: v_width_windows."""
+        return self._frame(queries.width_windows, study=self.study)
+
+    @property
     def runs(self) -> pd.DataFrame:
         """Simulations and predictions with their provenance: rows of v_runs."""
         return self._frame(queries.runs, study=self.study)

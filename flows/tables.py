@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
-from flows.windows_table import LEGEND, windows_table
+from flows.windows_table import LEGEND, WIDTH_LEGEND, widths_table, windows_table
 
 if TYPE_CHECKING:
     from eftcore.ensemble import Attained
@@ -86,10 +86,21 @@ def print_windows(windows: pd.DataFrame) -> None:
     if windows.empty:
         print_frame(windows, columns=("activation", "quantity", "closure", "tolerance", "status"))
         return
-    heading, table = windows_table(windows)
+    _print_headed(*windows_table(windows), LEGEND)
+
+
+def print_widths(widths: pd.DataFrame) -> None:
+    """Print windows in width (with the columns that widths_table needs) as a table with its legend."""
+    if widths.empty:
+        print_frame(widths, columns=("activation", "quantity", "closure", "tolerance", "status"))
+        return
+    _print_headed(*widths_table(widths), WIDTH_LEGEND)
+
+
+def _print_headed(heading: str, table: pd.DataFrame, legend: str) -> None:
     print(heading)
     print_frame(table)
-    print(LEGEND)
+    print(legend)
 
 
 def precision_table(attained: Iterable[Attained]) -> pd.DataFrame:

@@ -1,15 +1,15 @@
-"""Validity windows as a readable table: a line for each closure and quantity, a column for each tolerance."""
+"""Windows in depth and in width as readable tables: a line for each closure and quantity, a column per tolerance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
 from eftcore.quantities import QUANTITIES
-from eftcore.words import theory_name, window_text
+from eftcore.words import theory_name, width_text, window_text
 
 _CONFIGURATION = {
     "activation": "activation",
@@ -25,6 +25,13 @@ _CONFIGURATION = {
     "superseded": "superseded",
 }
 """Columns that describe a configuration, with their headings."""
+
+_IN_WIDTH = {
+    "time" if name == "total_time" else name: "t" if name == "total_time" else title
+    for name, title in _CONFIGURATION.items()
+    if name not in ("width", "samples")
+}
+"""The same for windows in width: they are at one time, and of no network of one width."""
 
 _SETTINGS = {
     "step": "step",
@@ -42,23 +49,42 @@ LEGEND = (
     "reference is too imprecise before c; 'not resolved': everywhere. All of a window holds together at 95 %."
 )
 
+WIDTH_LEGEND = (
+    "Neurons per layer from which on the relative error stays within 1 %, 5 % and so on. Held against theory (the\n"
+    "next order in 1/n): 'a (b - c)': from a on, with its bounds; 'no width': the closure alone is wrong by more;\n"
+    "'not known': the next order is too uncertain. Against simulations: 'a - b': wrong by more at width a, within it\n"
+    "at b and at every wider one that was simulated; '> a', '<= b': one of the two is known; 'not known': too noisy."
+)
+
 
 def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """A heading with the values that all rows share, and the table of the values that differ.
 
     ``windows`` has the columns of the view v_windows. Settings are shown where rows differ only in them.
     """
+    return _table(windows, _CONFIGURATION, window_text)
+
+
+def widths_table(widths: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """As windows_table, for rows of the view v_width_windows."""
+    leading = widths.assign(next_order=False)  # only the leading order is judged, also where the next one is known
+    return _table(leading, _IN_WIDTH, width_text)
+
+
+def _table(
+    windows: pd.DataFrame, configuration: Mapping[str, str], text: Callable[[Mapping[Any, Any]], str]
+) -> tuple[str, pd.DataFrame]:
     windows = windows.assign(
         reference=[_reference(row) for row in windows.to_dict("records")],
         reference_step=_step(windows["reference_step"], windows["reference_continuous"]),
         step=_step(windows["step"], windows["continuous"]),
         quantity=pd.Categorical(windows["quantity"], list(QUANTITIES)),
         superseded=windows["superseded"].map({True: "yes", False: "no"}),
-    ).sort_values([*_CONFIGURATION, "quantity", "prediction_run_id", "tolerance"])
+    ).sort_values([*configuration, "quantity", "prediction_run_id", "tolerance"])
     windows = windows.astype(object).where(windows.notna(), None)
-    alike = [*_CONFIGURATION, "quantity", "tolerance", "closure", "closure_order"]
-    telling = distinguishing(windows, alike, list(_SETTINGS))
-    distinct = {name: windows[name].dropna().unique() for name in _CONFIGURATION}
+    alike = [*configuration, "quantity", "tolerance", "closure", "closure_order"]
+    telling = distinguishing(windows, alike, [name for name in _SETTINGS if name in windows])
+    distinct = {name: windows[name].dropna().unique() for name in configuration}
     common = {name: next(iter(values), None) for name, values in distinct.items() if len(values) <= 1}
     lines: dict[tuple[object, ...], dict[str, object]] = {}
     for row in windows.to_dict("records"):
@@ -66,14 +92,14 @@ def windows_table(windows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
         line = lines.setdefault(
             key,
             {
-                **{_CONFIGURATION[name]: row[name] for name in _CONFIGURATION if name not in common},
+                **{configuration[name]: row[name] for name in configuration if name not in common},
                 "quantity": row["quantity"],
                 "closure": _predicted(row),
                 **{_SETTINGS[name]: row[name] for name in telling},
             },
         )
-        line[_percent(row["tolerance"])] = window_text(row)
-    said = {_CONFIGURATION[name]: _text(value) for name, value in common.items() if value not in (None, "no")}
+        line[_percent(row["tolerance"])] = text(row)
+    said = {configuration[name]: _shown(value) for name, value in common.items() if value not in (None, "no")}
     heading = ", ".join(f"{title} {text}" for title, text in said.items())
     table = pd.DataFrame(list(lines.values()))
     tolerances = [_percent(tolerance) for tolerance in sorted(windows["tolerance"].unique())]
@@ -103,5 +129,5 @@ def _percent(tolerance: float) -> str:
     return f"{100 * tolerance:.4g} %"
 
 
-def _text(value: object) -> str:
+def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -24,6 +24,7 @@ from db.schema.views import (
     v_precision,
     v_runs,
     v_trajectories,
+    v_width_windows,
     v_windows,
 )
 from db.session import Database
@@ -39,6 +40,7 @@ __all__ = [
     "select",
     "studies",
     "trajectories",
+    "width_windows",
     "windows",
 ]
 
@@ -133,6 +135,51 @@ def windows(
     )
     query = _in_study(query, study, v_windows.c.prediction_run_id, v_windows.c.reference_run_id)
     return _frame(db, query.order_by(*_READING_ORDER).limit(limit).offset(offset))
+
+
+def width_windows(
+    db: Database,
+    *,
+    study: str | None = None,
+    activation: OneOrMany[str] = None,
+    closure: OneOrMany[str] = None,
+    reference_kind: OneOrMany[str] = None,
+    quantity: OneOrMany[str] = None,
+    tolerance: OneOrMany[float] = None,
+    status: OneOrMany[str] = None,
+    configuration_id: OneOrMany[int] = None,
+    prediction_run_id: OneOrMany[int] = None,
+    layer: OneOrMany[int] = None,
+    deepest: bool = False,
+) -> pd.DataFrame:
+    """Columns of the view v_width_windows: from which width on (neurons per layer) each prediction holds, by layer.
+
+    Args:
+        study: name or digest of a study to which the predictions belong.
+        reference_kind: "theory" for what follows from the next order in 1/n, "simulation" for what networks of several
+            widths show.
+        deepest: only the last layer of each network.
+    """
+    query = _filtered(
+        v_width_windows,
+        activation=activation,
+        closure=closure,
+        reference_kind=reference_kind,
+        quantity=quantity,
+        tolerance=tolerance,
+        status=status,
+        configuration_id=configuration_id,
+        prediction_run_id=prediction_run_id,
+        layer=layer,
+    )
+    query = _in_study(query, study, v_width_windows.c.prediction_run_id)
+    if deepest:
+        query = query.where(v_width_windows.c.layer == v_width_windows.c.depth)
+    order = (
+        *("activation", "configuration_id", "quantity", "closure", "prediction_run_id", "reference_kind"),
+        *("reference_run_id", "tolerance", "layer"),
+    )
+    return _frame(db, query.order_by(*(v_width_windows.c[name] for name in order)))
 
 
 def errors(

@@ -14,14 +14,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.schema.types import NONFINITE, Json, UTCDateTime, is_finite, utc_now
-from eftcore.quantities import QUANTITIES
+from eftcore.quantities import COMPARED, QUANTITIES
 
 TRAJECTORIES = tuple(QUANTITIES)
 AIMED_AT = tuple(quantity.name for quantity in QUANTITIES.values() if quantity.aimed_at)
+JUDGED = tuple(quantity.name for quantity in COMPARED)
 KINDS = ("simulation", "prediction")
 RUN_STATUSES = ("pending", "running", "succeeded", "failed", "stale")
 STOP_REASONS = ("met", "cap", "count")
 WINDOW_STATUSES = ("bounded", "beyond", "undecided", "too_noisy")
+WIDTH_STATUSES = ("from", "never", "unknown")
 
 
 class Base(DeclarativeBase):
@@ -396,3 +398,35 @@ class ValidityWindow(Base):
     numerical_error: Mapped[float | None]
     confidence: Mapped[float | None]
     status: Mapped[str] = mapped_column(_choice("status", WINDOW_STATUSES))
+
+
+class WidthWindow(Base):
+    """The width n* from which on a prediction stays within a tolerance at one recorded layer, in neurons per layer.
+
+    It follows from the reference, a prediction of the exact closure with its next order in 1/n, by which this itself is
+    judged too (eftcore.width_windows). The widths are NULL unless the status is "from". What simulations say of widths
+    follows from their error_metrics, in v_width_windows.
+    """
+
+    __tablename__ = "width_windows"
+    __table_args__ = (
+        *(_finite(name) for name in ("tolerance", "width", "width_low", "width_high")),
+        sa.CheckConstraint(
+            "(status = 'from') = (width IS NOT NULL) AND (status = 'from') = (width_low IS NOT NULL)"
+            " AND (status = 'from') = (width_high IS NOT NULL)",
+            name="widths_of_its_status",
+        ),
+        sa.CheckConstraint("1 <= width_low AND width_low <= width AND width <= width_high", name="widths_in_order"),
+        sa.Index(None, "quantity", "tolerance"),
+        {"sqlite_with_rowid": False},
+    )
+
+    prediction_run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
+    reference_run_id: Mapped[int] = _reference("runs.id", owner=True, index=True, primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", JUDGED), primary_key=True)
+    tolerance: Mapped[float] = mapped_column(primary_key=True)
+    layer: Mapped[int] = mapped_column(primary_key=True)
+    width: Mapped[float | None]
+    width_low: Mapped[float | None]
+    width_high: Mapped[float | None]
+    status: Mapped[str] = mapped_column(_choice("status", WIDTH_STATUSES))

@@ -16,6 +16,8 @@ from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, PredictionSpec
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from eftcore.ensemble.sample import Sample
     from eftcore.verdicts.windows import Comparison
 
@@ -212,7 +214,7 @@ def error_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, Any
         columns |= {name: numbers, f"{name}_nonfinite": markers}
     for name in ("error_low", "error_high", "resolution"):
         columns[name] = split_nonfinite(frame[name].to_numpy(dtype=float))[0]
-    return _rows(comparison_id, columns)
+    return _rows({"comparison_id": comparison_id}, columns)
 
 
 def window_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, Any]]:
@@ -221,10 +223,19 @@ def window_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, An
     columns = {name: frame[name].tolist() for name in ("quantity", "tolerance", "status")}
     for name in ("resolved_from", "certified_until", "refuted_from", "numerical_error", "confidence"):
         columns[name] = split_nonfinite(frame[name].to_numpy(dtype=float))[0]
-    return _rows(comparison_id, columns)
+    return _rows({"comparison_id": comparison_id}, columns)
 
 
-def _rows(comparison_id: int, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def width_rows(prediction_run_id: int, reference_run_id: int, widths: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of width_windows, from those of eftcore.verdicts.widths.widths_of."""
+    columns = {name: widths[name].tolist() for name in ("quantity", "tolerance", "status")}
+    columns["layer"] = widths["depth"].astype(int).tolist()
+    for name in ("width", "width_low", "width_high"):
+        columns[name] = split_nonfinite(widths[name].to_numpy(dtype=float))[0]
+    return _rows({"prediction_run_id": prediction_run_id, "reference_run_id": reference_run_id}, columns)
+
+
+def _rows(owner: Mapping[str, int], columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     names = list(columns)
     records = zip(*columns.values(), strict=True)
-    return [{"comparison_id": comparison_id, **dict(zip(names, record, strict=True))} for record in records]
+    return [{**owner, **dict(zip(names, record, strict=True))} for record in records]

@@ -108,6 +108,16 @@ v_precision = _view(
     "simulation_run_id:integer",
 )
 
+v_width_windows = _view(
+    "v_width_windows",
+    _CONFIGURATION,
+    _PREDICTED,
+    _REFERENCE,
+    "quantity:text tolerance:number layer:integer time:number width:number width_low:number width_high:number",
+    "status:text widths:integer converged:flag superseded:flag",
+    _THEORY_IDS,
+)
+
 OF_RESULTS = (
     v_runs,
     v_windows,
@@ -117,6 +127,7 @@ OF_RESULTS = (
     v_precision,
     v_theory_windows,
     v_theory_errors,
+    v_width_windows,
 )
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -34,13 +34,14 @@ from db.schema.models import (
     StudyRun,
     TrajectoryValue,
     ValidityWindow,
+    WidthWindow,
 )
 from db.schema.statements import table_of
 from db.schema.types import UTCDateTime
 from eftcore.errors import InputError
 from eftcore.identity import canonical_json
 
-FORMAT = 6
+FORMAT = 7
 _UNTIL_3 = {"wall_seconds": "worker_seconds"}
 RENAMED: Mapping[int, Mapping[str, str]] = {
     1: {"simulation_run_id": "reference_run_id", **_UNTIL_3},
@@ -48,6 +49,7 @@ RENAMED: Mapping[int, Mapping[str, str]] = {
     3: _UNTIL_3,
     4: {},
     5: {},
+    6: {},
 }
 """Present names of columns by the name that each older format has for them, for every table with such a column."""
 MANIFEST = "manifest.json"
@@ -60,10 +62,14 @@ ROWS_AT_ONCE = 20_000
 
 @dataclass(frozen=True)
 class Moved:
-    """A table in an archive: ids in ``references`` (column: model) are replaced by digests, its own id is left out."""
+    """A table in an archive: ids in ``references`` (column: model) are replaced by digests, its own id is left out.
+
+    Archives of formats before ``since`` do not have it.
+    """
 
     model: type[Base]
     references: Mapping[str, type[Base]]
+    since: int = 1
 
     @property
     def name(self) -> str:
@@ -93,6 +99,7 @@ TABLES = (
     Moved(ComparisonRow, {"prediction_run_id": Run, "reference_run_id": Run}),
     Moved(ErrorMetric, _COMPARED),
     Moved(ValidityWindow, _COMPARED),
+    Moved(WidthWindow, {"prediction_run_id": Run, "reference_run_id": Run}, since=7),
 )
 """The tables of an archive, in the order in which they can be imported."""
 
@@ -159,6 +166,10 @@ class Manifest:
     format: int
     rows: Mapping[str, int]
 
+    def holds(self, moved: Moved) -> bool:
+        """Whether archives of this format have this table."""
+        return moved.since <= self.format
+
 
 def read_rows(archive: zipfile.ZipFile, moved: Moved, manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
     """The rows of one table of an archive, in batches, with the present column names; their values are not checked yet.
@@ -222,11 +233,13 @@ def verified_manifest(archive: zipfile.ZipFile, size: int) -> Manifest:
         )
     if read["format"] not in (*RENAMED, FORMAT):
         raise InputError(f"is not an archive of `eft export`, there is no archive format {read['format']}")
+    held = [moved for moved in TABLES if moved.since <= read["format"]]
+    _check_names(archive, held)
     rows, sums = read.get("rows"), read.get("sha256")
-    tables = [moved.name for moved in TABLES]
+    tables = [moved.name for moved in held]
     if not (isinstance(rows, dict) and isinstance(sums, dict)) or not set(rows) == set(sums) == set(tables):
         raise InputError("is not an archive of `eft export`, its manifest does not list our tables")
-    for moved in TABLES:
+    for moved in held:
         name = moved.name
         if type(rows[name]) is not int or not 0 <= rows[name] <= ROWS_LIMIT:
             raise InputError(f"its manifest says that {name} has {str(rows[name])[:50]} rows")
@@ -235,16 +248,22 @@ def verified_manifest(archive: zipfile.ZipFile, size: int) -> Manifest:
     return Manifest(read["format"], rows)
 
 
-def _check_members(archive: zipfile.ZipFile, size: int) -> None:
-    """Raises InputError unless, by its directory, the zip holds exactly the expected files, once each, uncompressed."""
-    members = archive.infolist()
-    names = [member.filename for member in members]
-    wanted = {MANIFEST, *(str(moved.file) for moved in TABLES)}
+def _check_names(archive: zipfile.ZipFile, held: Iterable[Moved]) -> None:
+    """Raises InputError unless the zip holds exactly the manifest and these tables, once each."""
+    names = archive.namelist()
+    wanted = {MANIFEST, *(str(moved.file) for moved in held)}
     if missing := sorted(wanted - set(names)):
         raise InputError(f"is not an archive of `eft export`, or damaged: {missing[0]} is missing")
     if len(names) > len(wanted):
         extra = next((name for name in names if name not in wanted), "a name twice")
         raise InputError(f"is not an archive of `eft export`: it holds {extra[:100]!r}")
+
+
+def _check_members(archive: zipfile.ZipFile, size: int) -> None:
+    """Raises InputError unless, by its directory, the zip holds a manifest, and no more than its own size."""
+    members = archive.infolist()
+    if MANIFEST not in archive.namelist():
+        raise InputError(f"is not an archive of `eft export`, or damaged: {MANIFEST} is missing")
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             raise InputError(

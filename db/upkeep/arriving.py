@@ -27,6 +27,7 @@ from db.schema.models import (
     Study,
     TrajectoryValue,
     ValidityWindow,
+    WidthWindow,
 )
 from db.schema.rows import prediction_fields, simulation_fields
 from db.schema.types import UTCDateTime
@@ -57,6 +58,7 @@ class Arriving:
         self.models: dict[str, tuple[ResNet, InputKernel] | None] = {}
         self.runs: dict[str, tuple[str, str, str]] = {}
         self.shapes: dict[str, tuple[int, int]] = {}
+        self.next_order: set[str] = set()
         self.seen: dict[type[Base], set[str]] = {}
         self.special: Mapping[type[Base], Callable[[Row], None]] = {
             Study: self._study,
@@ -68,6 +70,7 @@ class Arriving:
             ComparisonRow: self._comparison,
             ErrorMetric: self._error,
             ValidityWindow: self._window,
+            WidthWindow: self._width,
         }
 
     def check(self, moved: Moved, row: Row) -> None:
@@ -130,6 +133,8 @@ class Arriving:
                 remedy="update the program",
             )
         self.runs[row["digest"]] = configuration, row["kind"], row["status"]
+        if row.get("next_order"):
+            self.next_order.add(row["digest"])
         known = self.models[configuration]
         if known is None:
             return
@@ -187,9 +192,19 @@ class Arriving:
     def _error(self, row: Row) -> None:
         _natural(row, "layer")
 
+    def _width(self, row: Row) -> None:
+        self._comparison(row)
+        _natural(row, "layer")
+        _tolerance(row)
+        if row["reference_run_id"] not in self.next_order:
+            raise InputError("has no next order in 1/n", place="reference_run_id", value=row["reference_run_id"][:12])
+        widths = [row[name] for name in ("width_low", "width", "width_high")]
+        there = [width for width in widths if width is not None]
+        if len(there) != (3 if row["status"] == "from" else 0) or there != sorted(there) or any(n < 1 for n in there):
+            raise InputError(f"{widths} is no interval of widths", place="width")
+
     def _window(self, row: Row) -> None:
-        if not 0 < row["tolerance"] < 1:
-            raise InputError("must lie between 0 and 1", place="tolerance", value=row["tolerance"])
+        _tolerance(row)
         ends = [row[name] for name in ("certified_until", "refuted_from") if row[name] is not None]
         if any(end < 0 for end in ends) or ends != sorted(ends):
             raise InputError(f"{ends} is no interval of time", place="refuted_from")
@@ -199,6 +214,11 @@ def _known(row: Row, name: str, there: Mapping[str, Any]) -> str:
     if row[name] not in there:
         raise InputError("the archive has no such row", place=name, value=row[name][:12])
     return str(row[name])
+
+
+def _tolerance(row: Row) -> None:
+    if not 0 < row["tolerance"] < 1:
+        raise InputError("must lie between 0 and 1", place="tolerance", value=row["tolerance"])
 
 
 def _natural(row: Row, name: str) -> None:

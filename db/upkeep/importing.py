@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.orm import Session
 
-from db.schema.models import Base, ComparisonRow, Configuration, Run, StudyRun
+from db.schema.models import Base, ComparisonRow, Configuration, Run, StudyRun, WidthWindow
 from db.schema.statements import insert, table_of
 from db.session import Database
 from db.upkeep.archive import TABLES, Manifest, Moved, read_rows, verified_manifest
@@ -85,11 +85,13 @@ class _Import:
         added = {}
         for moved in TABLES:
             owner = next(iter(moved.references.values()), None)
-            if moved.model is ComparisonRow:
+            if not self.manifest.holds(moved):
+                added[moved.name] = 0
+            elif moved.model is ComparisonRow:
                 added[moved.name] = self._comparisons(moved)
             elif "id" in table_of(moved.model).c:
                 added[moved.name] = self._named(moved)
-            elif moved.model is StudyRun:
+            elif moved.model in (StudyRun, WidthWindow):
                 added[moved.name] = self._plain(moved, None)
             else:
                 added[moved.name] = self._plain(moved, owner)
@@ -169,9 +171,9 @@ class _Import:
         return len(new)
 
     def _plain(self, moved: Moved, owner: type[Base] | None) -> int:
-        """Import a table whose rows belong to a run or a comparison; returns the number of new rows.
+        """Import a table whose rows belong to others; returns the number of new rows.
 
-        Rows of a run are imported only if the run itself is new; otherwise they exist already.
+        Rows of a run (``owner``) are imported only if the run itself is new; otherwise they exist already.
         """
         added = 0
         (first, *_) = moved.references

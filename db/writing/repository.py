@@ -25,6 +25,7 @@ from db.schema.models import (
     StudyRun,
     TrajectoryValue,
     ValidityWindow,
+    WidthWindow,
 )
 from db.schema.rows import (
     PrecisionTarget,
@@ -35,6 +36,7 @@ from db.schema.rows import (
     provenance_fields,
     simulation_fields,
     value_rows,
+    width_rows,
     window_rows,
 )
 from db.schema.statements import get_or_create, insert, table_of, upsert
@@ -48,12 +50,15 @@ from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, PredictionSpec
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from eftcore.ensemble.sample import Sample
     from eftcore.verdicts.windows import Comparison
 
 __all__ = [
     "PrecisionTarget",
     "find_run",
+    "judged_widths",
     "judged_windows",
     "mark_failed",
     "mark_pending",
@@ -62,6 +67,7 @@ __all__ = [
     "record_prediction",
     "record_simulation",
     "record_study",
+    "record_widths",
     "succeeded_runs",
 ]
 
@@ -251,14 +257,47 @@ def record_comparison(db: Database, *, prediction_run_id: int, reference_run_id:
     """
     # ids from a frame are numpy integers, which SQLite would store as bytes
     pair = {"prediction_run_id": int(prediction_run_id), "reference_run_id": int(reference_run_id)}
+    if pair["prediction_run_id"] == pair["reference_run_id"]:
+        raise InputError(
+            "is the prediction itself",
+            place="reference_run_id",
+            value=pair["reference_run_id"],
+            remedy="compare it with another run",
+        )
     with db.session() as session:
-        _check_pair(session, **pair)
+        _check_pair(session, **pair, kinds=("simulation", "prediction"))
         statement = insert(session, ComparisonRow).values(pair)
         statement = statement.on_conflict_do_update(index_elements=list(pair), set_={"updated_at": utc_now()})
         comparison_id = int(session.execute(statement.returning(ComparisonRow.id)).scalar_one())
         upsert(session, ErrorMetric, error_rows(comparison_id, comparison))
         upsert(session, ValidityWindow, window_rows(comparison_id, comparison))
         return comparison_id
+
+
+def record_widths(db: Database, *, prediction_run_id: int, reference_run_id: int, widths: pd.DataFrame) -> None:
+    """Record from which widths on a prediction holds; rows of the same quantity, tolerance and layer are overwritten.
+
+    Args:
+        reference_run_id: the prediction of the exact closure with its next order from which this follows; it may be the
+            judged prediction itself.
+        widths: as eftcore.verdicts.widths.widths_of gives them.
+
+    Raises:
+        InputError: a run does not exist or did not succeed, is no prediction, the reference has no next order, or their
+            configurations differ.
+    """
+    pair = {"prediction_run_id": int(prediction_run_id), "reference_run_id": int(reference_run_id)}
+    rows = width_rows(**pair, widths=widths)
+    with db.session() as session:
+        _, reference = _check_pair(session, **pair, kinds=("prediction",))
+        if not reference.next_order:
+            raise InputError(
+                "has no next order in 1/n",
+                place="reference_run_id",
+                value=reference.id,
+                remedy="predict it with closure = 'exact' and next_order = True",
+            )
+        upsert(session, WidthWindow, rows)
 
 
 def find_run(db: Database, digest: str) -> Run | None:
@@ -289,6 +328,17 @@ def judged_windows(db: Database, *, reference_run_id: int, prediction_run_ids: S
             ComparisonRow.prediction_run_id.in_(prediction_run_ids),
             ValidityWindow.confidence.is_not(None),
         )
+    )
+    with db.reading() as session:
+        return {(run_id, tolerance) for run_id, tolerance in session.execute(query)}
+
+
+def judged_widths(db: Database, *, reference_run_id: int, prediction_run_ids: Sequence[int]) -> set[tuple[int, float]]:
+    """(prediction run, tolerance) of the windows in width that follow from a reference."""
+    query = (
+        sa.select(WidthWindow.prediction_run_id, WidthWindow.tolerance)
+        .where(WidthWindow.reference_run_id == reference_run_id, WidthWindow.prediction_run_id.in_(prediction_run_ids))
+        .distinct()
     )
     with db.reading() as session:
         return {(run_id, tolerance) for run_id, tolerance in session.execute(query)}
@@ -331,29 +381,25 @@ def _insert_trajectories(session: Session, run_id: int, blobs: Rows, values: Row
     session.execute(sa.insert(table_of(TrajectoryValue)), [{"run_id": run_id, **value} for value in values])
 
 
-def _check_pair(session: Session, prediction_run_id: int, reference_run_id: int) -> None:
-    if prediction_run_id == reference_run_id:
-        raise InputError(
-            "is the prediction itself",
-            place="reference_run_id",
-            value=reference_run_id,
-            remedy="compare it with another run",
-        )
-    wanted = {
-        "prediction_run_id": (prediction_run_id, ("prediction",)),
-        "reference_run_id": (reference_run_id, ("simulation", "prediction")),
-    }
-    configurations = set()
-    for name, (run_id, kinds) in wanted.items():
-        run = session.get(Run, run_id)
-        if run is None or run.kind not in kinds or run.status != "succeeded":
-            found = "no such run" if run is None else f"a {run.kind} with status {run.status}"
-            raise InputError(f"must be a {' or '.join(kinds)} that succeeded, and is {found}", place=name, value=run_id)
-        configurations.add(run.configuration_id)
-    if len(configurations) > 1:
+def _check_pair(
+    session: Session, *, prediction_run_id: int, reference_run_id: int, kinds: tuple[str, ...]
+) -> tuple[Run, Run]:
+    """Both runs. Raises InputError unless they succeeded, are a prediction and one of ``kinds``, and of one network."""
+    prediction = _finished(session, "prediction_run_id", prediction_run_id, ("prediction",))
+    reference = _finished(session, "reference_run_id", reference_run_id, kinds)
+    if prediction.configuration_id != reference.configuration_id:
         raise InputError(
             f"belongs to another configuration than run {prediction_run_id}",
             place="reference_run_id",
             value=reference_run_id,
             remedy="compare like with like",
         )
+    return prediction, reference
+
+
+def _finished(session: Session, name: str, run_id: int, kinds: tuple[str, ...]) -> Run:
+    run = session.get(Run, run_id)
+    if run is None or run.kind not in kinds or run.status != "succeeded":
+        found = "no such run" if run is None else f"a {run.kind} with status {run.status}"
+        raise InputError(f"must be a {' or '.join(kinds)} that succeeded, and is {found}", place=name, value=run_id)
+    return run

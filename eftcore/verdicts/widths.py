@@ -7,9 +7,7 @@ follows from theory alone. Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -27,8 +25,6 @@ _NEXT = {"K0": "correction", "V4": "covariance_next", "K1": "correction_next"}
 """Attribute of the coefficient of 1/n of each quantity."""
 
 _ERROR_OF_NEXT = {"K0": "K1", "V4": "D", "K1": "K2"}
-
-_COLUMNS = ("theory", "quantity", "tolerance", "depth", "time", "width", "width_low", "width_high", "status")
 
 
 def width_windows(
@@ -60,51 +56,18 @@ def width_windows(
     >>> rows.width.round().tolist(), rows.status.tolist()
     ([106.0], ['from'])
     """
-    return pd.DataFrame(
-        [
-            {"theory": judged.name, "quantity": quantity, "tolerance": tolerance, **row}
-            for judged in _judged(exact, theories, tolerances)
-            for quantity in judged.values
-            for tolerance in tolerances
-            for row in judged.rows(quantity, tolerance)
-        ],
-        columns=list(_COLUMNS),
-    )
+    frames = []
+    for theory in (exact, *theories):
+        found = widths_of(theory, exact, tolerances)
+        # only the leading order is judged, whether or not the next one was found with it
+        name = spec_name(theory.spec.model_copy(update={"next_order": False}))
+        found.insert(0, "theory", name)
+        frames.append(found)
+    return pd.concat(frames, ignore_index=True)
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """One theory's quantities (R, E) beside X0 and X1 of the exact closure, entries that are known alone."""
-
-    name: str
-    exact: Theory
-    values: dict[str, np.ndarray]
-
-    def rows(self, quantity: str, tolerance: float) -> list[dict[str, object]]:
-        error = error_of_next(self.exact, quantity)
-        found: list[dict[str, object]] = []
-        leading, following = coefficients(self.exact, quantity)
-        for row, (mine, x0, x1) in enumerate(zip(self.values[quantity], leading, following, strict=True)):
-            known = np.isfinite(x1)
-            mine, x0, x1 = mine[known], x0[known], x1[known]
-            width = smallest_width(mine, x0, x1, tolerance)
-            ends = [smallest_width(mine, x0, (1 + sign * error) * x1, tolerance) for sign in (-1, 1)]
-            status = "never" if math.isinf(width) else "from" if error < UNKNOWN or not x1.any() else "unknown"
-            low, high = min(*ends, width) * (1 - tolerance), max(*ends, width)
-            high *= 1 + tolerance if high > 1 else 1
-            known_ones = [width, max(low, 1.0), high] if status != "unknown" else [math.nan] * 3
-            found.append(
-                {
-                    "depth": int(self.exact.depth[row]),
-                    "time": float(self.exact.time[row]),
-                    **dict(zip(("width", "width_low", "width_high"), known_ones, strict=True)),
-                    "status": status,
-                }
-            )
-        return found
-
-
-def _judged(exact: Theory, theories: Iterable[Theory], tolerances: Sequence[float]) -> list[_Judged]:
+def widths_of(theory: Theory, exact: Theory, tolerances: Sequence[float] = DEFAULT_TOLERANCES) -> pd.DataFrame:
+    """The rows of ``width_windows`` of one theory, which may be ``exact`` itself, without its name."""
     if exact.covariance_next is None:
         raise InputError(
             "widths need the next order",
@@ -112,16 +75,42 @@ def _judged(exact: Theory, theories: Iterable[Theory], tolerances: Sequence[floa
             remedy="predict it with closure = 'exact' and next_order = True",
         )
     check_tolerances(tolerances)
-    found = []
-    for theory in (exact, *theories):
-        if not theory.spec.of_same_network(exact.spec) or theory.depth.tolist() != exact.depth.tolist():
-            raise InputError("is of another network, other inputs or other layers", place="theories")
-        values = {name: QUANTITIES[name].of(theory) for name in _NEXT}
-        present = {name: _flat(name, array) for name, array in values.items() if array is not None}
-        # only the leading order is judged, whether or not the next one was found with it
-        name = spec_name(theory.spec.model_copy(update={"next_order": False}))
-        found.append(_Judged(name, exact, present))
-    return found
+    if not theory.spec.of_same_network(exact.spec) or theory.depth.tolist() != exact.depth.tolist():
+        raise InputError("is of another network, other inputs or other layers", place="theories")
+    frames = []
+    for quantity in _NEXT:
+        values = QUANTITIES[quantity].of(theory)
+        if values is not None:
+            mine = _flat(quantity, values)
+            frames += [_rows(mine, exact, quantity, tolerance) for tolerance in tolerances]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _rows(mine: np.ndarray, exact: Theory, quantity: str, tolerance: float) -> pd.DataFrame:
+    """One row per layer, from a theory's entries (R, E) and those of the exact closure whose X1 is known."""
+    leading, following = coefficients(exact, quantity)
+    known = np.isfinite(following)
+    mine, x0, x1 = (np.where(known, values, 0.0) for values in (mine, leading, following))
+    error = error_of_next(exact, quantity)
+    unknown = x1.any(axis=1) & (not error < UNKNOWN)
+    bound = error if error < UNKNOWN else UNKNOWN
+    width, least, most = (smallest_width(mine, x0, scale * x1, tolerance) for scale in (1, 1 - bound, 1 + bound))
+    low = np.minimum(width, np.minimum(least, most)) * (1 - tolerance)
+    high = np.maximum(width, np.maximum(least, most))
+    status = np.where(np.isinf(width), "never", np.where(unknown, "unknown", "from"))
+    hidden = status == "unknown"
+    return pd.DataFrame(
+        {
+            "quantity": quantity,
+            "tolerance": tolerance,
+            "depth": exact.depth.astype(int),
+            "time": exact.time.astype(float),
+            "width": np.where(hidden, np.nan, width),
+            "width_low": np.where(hidden, np.nan, np.maximum(low, 1.0)),
+            "width_high": np.where(hidden, np.nan, np.where(high > 1, high * (1 + tolerance), high)),
+            "status": status.astype(object),
+        }
+    )
 
 
 def coefficients(exact: Theory, quantity: str) -> tuple[np.ndarray, np.ndarray]:
@@ -138,20 +127,26 @@ def error_of_next(exact: Theory, quantity: str) -> float:
     return error
 
 
-def smallest_width(theory: np.ndarray, x0: np.ndarray, x1: np.ndarray, tolerance: float) -> float:
+def smallest_width(theory: np.ndarray, x0: np.ndarray, x1: np.ndarray, tolerance: float) -> np.ndarray:
     """The smallest n >= 1 from which on ||theory - x0 - x1/n|| <= tolerance ||x0 + x1/n||; infinite if there is none.
 
-    >>> smallest_width(np.array([1.0]), np.array([1.0]), np.array([3.0]), 0.05)
+    Norms are over the last axis of the three arrays (..., E). It is 1 where the theory and X0 are both exactly 0, as K1
+    is at the first layers: what X1 is there is rounding.
+
+    >>> round(float(smallest_width(np.array([1.0]), np.array([1.0]), np.array([3.0]), 0.05)), 9)
     57.0
     """
-    # a u^2 + b u + c <= 0 for all u = 1/n from 0 up to 1 / n*
+    # a u^2 + b u + c <= 0 for all u = 1/n from 0 up to 1 / n*; where c < 0 one root is positive
     missed, square = theory - x0, tolerance**2
-    a, b, c = (x1 @ x1) * (1 - square), -2 * (missed @ x1 + square * (x0 @ x1)), missed @ missed - square * (x0 @ x0)
-    if c > 0:
-        return math.inf
-    roots = np.roots([a, b, c]) if a > 0 else np.empty(0)
-    crossing = [float(root.real) for root in roots if abs(root.imag) < 1e-12 * abs(root) and root.real > 0]
-    return max(1.0, 1 / min(crossing)) if crossing else 1.0
+    a = (x1 * x1).sum(-1) * (1 - square)
+    b = -2 * (missed * x1 + square * x0 * x1).sum(-1)
+    c = (missed * missed).sum(-1) - square * (x0 * x0).sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        q = np.abs(b) + np.sqrt(b * b - 4 * a * c)
+        inverse = np.where(b > 0, q / (-2 * c), 2 * a / q)  # without cancellation
+    ends = np.where((a > 0) & (c < 0), np.maximum(inverse, 1.0), 1.0)
+    found: np.ndarray = np.where(c > 0, np.inf, ends)
+    return found
 
 
 def _flat(quantity: str, values: np.ndarray) -> np.ndarray:

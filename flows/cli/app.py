@@ -122,11 +122,18 @@ def windows(
     reference: Annotated[
         str | None, typer.Option(help="Only windows against this kind of reference: simulation or theory.")
     ] = None,
+    in_width: Annotated[
+        bool, typer.Option("--in-width", help="From which width on, in neurons per layer, in place of how deep.")
+    ] = False,
+    layer: Annotated[int | None, typer.Option(help="With --in-width: at this layer; else at the last one.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """List validity windows: the times t = epsilon^2 * layer up to which a closure stays within a tolerance."""
+    """List validity windows: the times t = epsilon^2 * layer up to which a closure stays within a tolerance.
+
+    With --in-width, the widths from which on it does at one layer.
+    """
     from db.reading import queries
-    from db.schema.views import REFERENCE_KINDS, v_windows
+    from db.schema.views import REFERENCE_KINDS, v_width_windows, v_windows
     from flows import tables
 
     if reference is not None and reference not in REFERENCE_KINDS:
@@ -138,14 +145,26 @@ def windows(
             value=width,
             remedy="leave one out",
         )
+    if in_width and width is not None:
+        reason, remedy = "is what --in-width looks for", "leave one out"
+        raise InputError(reason, place="--width", value=width, remedy=remedy)
+    if layer is not None and not in_width:
+        raise InputError("goes with --in-width", place="--layer", value=layer, remedy="leave it out otherwise")
     chosen: dict[str, Any] = {"study": study, "activation": activation, "closure": closure}
-    chosen |= {"quantity": quantity, "tolerance": tolerance, "width": width, "reference_kind": reference}
+    chosen |= {"quantity": quantity, "tolerance": tolerance, "reference_kind": reference}
     database = reading_database(db)
-    frame = queries.windows(database, **chosen)
-    if frame.empty:
-        _say_what_there_is(database, v_windows, ("prediction_run_id", "reference_run_id"), chosen)
+    if in_width:
+        frame = queries.width_windows(database, **chosen, layer=layer, deepest=layer is None)
+    else:
+        frame = queries.windows(database, **chosen, width=width)
+    if frame.empty and in_width:
+        _say_what_there_is(database, v_width_windows, ("prediction_run_id",), {**chosen, "layer": layer})
+    elif frame.empty:
+        _say_what_there_is(database, v_windows, ("prediction_run_id", "reference_run_id"), {**chosen, "width": width})
     if json:
         tables.print_frame(frame, as_json=True)
+    elif in_width:
+        tables.print_widths(frame)
     else:
         tables.print_windows(frame)
 

@@ -13,6 +13,7 @@ import eftcore as eft
 from eftcore.errors import InputError
 from eftcore.specs import default_depths
 from eftcore.verdicts.widths import width_windows
+from eftcore.words import width_text
 
 RECORDED = 100
 """Number of depths at which windows are looked for."""
@@ -61,7 +62,7 @@ class Design:
                     "theory": "exact leading order" if theory == "exact" else theory,
                     "quantity": quantity,
                     f"at width {self.width} down to layer": _deepest(part, self.width, self.model.depth),
-                    f"at layer {self.model.depth} from width": _from_width(last),
+                    f"at layer {self.model.depth} from width": width_text(last.to_dict()),
                 }
             )
         return pd.DataFrame(rows)
@@ -173,10 +174,3 @@ def _deepest(part: pd.DataFrame, width: int, depth: int) -> str:
         return "not known"
     layer = _deepest_layer(part, width)
     return "nowhere" if layer is None else "all" if layer == depth else str(layer)
-
-
-def _from_width(row: pd.Series[Any]) -> str:
-    if row["status"] != "from":
-        return {"never": "no width", "unknown": "not known"}[row["status"]]
-    low, high = (math.ceil(row[name]) for name in ("width_low", "width_high"))
-    return f"{math.ceil(row['width'])} ({low} - {high})" if low != high else str(low)

@@ -33,6 +33,7 @@ TASKS: dict[Kind, Task[..., None]] = {
     "merge": tasks.merge,
     "compare": tasks.compare,
     "record": tasks.record,
+    "widths": tasks.record_widths,
 }
 
 ON_WORKERS: tuple[Kind, ...] = ("predict", "simulate")

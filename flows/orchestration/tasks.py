@@ -130,6 +130,14 @@ def record(
     )
 
 
+@task(name="record widths", **_settings)
+def record_widths(
+    digest: str, study: dict[str, Any], exact: str, predictions: list[str], tolerances: list[float]
+) -> None:
+    """Record from which width on predictions hold, by the next order in 1/n of one of them."""
+    recording.record_widths(default_store(), study=study, exact=exact, predictions=predictions, tolerances=tolerances)
+
+
 @task(name="verify", task_run_name="five exact statements", **_unstored)
 def verify(request: dict[str, Any]) -> list[dict[str, Any]]:
     """Check the exact statements on one network; records with name, statistic, law, p_value, bound, level, passed."""

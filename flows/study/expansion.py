@@ -118,6 +118,21 @@ class Study:
         """Digests of the predictions that are compared with each simulation, by digest of the ensemble."""
         return _by_reference(self.comparisons)
 
+    @cached_property
+    def width_references(self) -> dict[str, list[str]]:
+        """Digests of the predictions of the same network, for each prediction of the next order in 1/n by its digest.
+
+        From the next order follows from which width on each of them holds, itself among them.
+        """
+        alike: dict[tuple[object, ...], list[str]] = {}
+        for digest, spec in self.predictions.items():
+            alike.setdefault((spec.model, spec.kernel.matrix), []).append(digest)
+        return {
+            digest: alike[spec.model, spec.kernel.matrix]
+            for digest, spec in self.predictions.items()
+            if spec.next_order
+        }
+
     @property
     def runs(self) -> list[PredictionSpec | Simulation]:
         """Its predictions and simulations; each of them is a run in the database."""

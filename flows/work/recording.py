@@ -15,6 +15,7 @@ from eftcore.ensemble import Sample, attained, reached
 from eftcore.identity import digest_of
 from eftcore.precision import Precision
 from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.verdicts.widths import widths_of
 from flows.study.expansion import Simulation, Study
 from flows.work import computations
 from flows.work.provenance import origin, timed
@@ -83,6 +84,44 @@ def record(
                 reference_run_id=reference_run_id,
                 comparison=computations.load_comparison(store, digest),
             )
+
+
+def widths_digest(study: str, *, exact: str, predictions: Sequence[str], tolerances: Sequence[float]) -> str:
+    """Identity of a record of widths, as record_digest."""
+    what = {"study": study, "widths_by": exact, "predictions": list(predictions), "tolerances": list(tolerances)}
+    return digest_of({"database": digest_of(default_url()), **what})
+
+
+@waits
+def record_widths(
+    store: ResultStore, *, study: Mapping[str, Any], exact: str, predictions: Sequence[str], tolerances: Sequence[float]
+) -> None:
+    """Record predictions, and from which width on each of them holds.
+
+    Args:
+        exact: digest of the prediction of the next order from which this follows.
+        predictions: digests of the predictions of the same network to be judged.
+    """
+    reference, _ = computations.load_theory(store, exact)
+    with _database() as db:
+        study_id = repository.record_study(db, **study)
+        reference_run_id = _record_prediction(db, store, exact, study_id)
+        for digest in predictions:
+            widths = widths_of(computations.load_theory(store, digest)[0], reference, tolerances)
+            run_id = _record_prediction(db, store, digest, study_id)
+            repository.record_widths(db, prediction_run_id=run_id, reference_run_id=reference_run_id, widths=widths)
+
+
+@waits
+def has_widths(study: str, *, exact: str, predictions: Sequence[str], tolerances: Sequence[float]) -> bool:
+    """Whether the database has these predictions for the study (digest), and their widths."""
+    with _database(read_only=True) as db:
+        ids = repository.succeeded_runs(db, study, [exact, *predictions])
+        if not {exact, *predictions} <= set(ids):
+            return False
+        wanted = [ids[digest] for digest in predictions]
+        judged = repository.judged_widths(db, reference_run_id=ids[exact], prediction_run_ids=wanted)
+        return judged >= set(itertools.product(wanted, tolerances))
 
 
 def _record_prediction(db: Database, store: ResultStore, digest: str, study_id: int) -> int:

@@ -19,7 +19,7 @@ from flows.work.store import ResultStore
 
 Item = TypeVar("Item")
 
-Kind = Literal["predict", "simulate", "merge", "compare", "record"]
+Kind = Literal["predict", "simulate", "merge", "compare", "record", "widths"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Node:
 
 
 class Walk(ABC):
-    """Goes through the nodes of a study: first predictions, then references and comparisons by configuration.
+    """Goes through the nodes of a study: first predictions, then what they say of widths, references and comparisons.
 
     A node is left out where a node that it needs did not succeed.
     """
@@ -86,6 +86,7 @@ class Walk(ABC):
         predictions = list(self.plan.predictions)
         done = self.each(self._predict, predictions)
         self._predicted = {digest for digest, succeeded in zip(predictions, done, strict=True) if succeeded}
+        self.each(self._widths, self.plan.width_references)
         self.each(self._against_theory, self.plan.references)
         self.each(self._configuration, self.plan.simulations)
 
@@ -103,6 +104,23 @@ class Walk(ABC):
         label = f"predict {spec_name(spec)}: {spec.model.activation}, {spec.kernel.label}{_version(spec)}"
         inputs = {"spec": spec.model_dump(mode="json")}
         return self.perform(Node(kind="predict", label=label, digest=digest, inputs=inputs, run=spec))
+
+    def _widths(self, exact: str) -> bool:
+        """Record from which width on the predictions of one network hold, by its next order in 1/n."""
+        if exact not in self._predicted:
+            return False
+        spec = self.plan.predictions[exact]
+        there = [prediction for prediction in self.plan.width_references[exact] if prediction in self._predicted]
+        judged: dict[str, Any] = {"exact": exact, "predictions": there, "tolerances": list(self.plan.tolerances)}
+        return self.perform(
+            Node(
+                kind="widths",
+                label=f"record widths: {spec.model.activation}, {spec.kernel.label}",
+                digest=recording.widths_digest(self.plan.digest, **judged),
+                inputs={"study": self.plan.record, **judged},
+                is_recorded=lambda: recording.has_widths(self.plan.digest, **judged),
+            )
+        )
 
     def _against_theory(self, reference: str) -> bool:
         """Compare the predictions of one configuration with a better theory, and record them."""

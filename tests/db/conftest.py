@@ -17,7 +17,14 @@ import sqlalchemy as sa
 import eftcore as eft
 from db.session import Database, parse_url
 from db.upkeep import migrate
-from db.writing.repository import record_comparison, record_prediction, record_simulation, record_study
+from db.writing.repository import (
+    record_comparison,
+    record_prediction,
+    record_simulation,
+    record_study,
+    record_widths,
+)
+from eftcore.verdicts.widths import widths_of
 from tests.db.workers import MadeSample
 from tests.servers import create_database, drop_database
 
@@ -145,6 +152,45 @@ def make_sample(make_theory: MakeTheory) -> MakeSample:
         return replace(made, **(changes or {}))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_next_order(make_theory: MakeTheory) -> MakeTheory:
+    """The exact closure with a next order of our choice: D and K2 are ratio (1 + t) times V4 and K1, known to 1 %."""
+
+    def make(ratio: float = 2.0, **network: Any) -> eft.Theory:
+        exact = make_theory("exact", **network)
+        assert exact.covariance is not None
+        assert exact.correction is not None
+        growing = ratio * (1 + exact.time[:, None, None])
+        return replace(
+            exact,
+            spec=exact.spec.model_copy(update={"next_order": True}),
+            covariance_next=growing * exact.covariance,
+            correction_next=growing * exact.correction,
+            details={"truncation_error": {"V4": 0.0, "K1": 0.0, "D": 0.01, "K2": 0.01}},
+        )
+
+    return make
+
+
+@pytest.fixture
+def record_next_order(make_theory: MakeTheory, make_next_order: MakeTheory) -> Callable[..., int]:
+    """Record from which width on the closures of one network hold; gives the run id of the next order."""
+
+    def record(
+        database: Database, study_id: int | None = None, closures: tuple[str, ...] = ("mean", "g_only"), **network: Any
+    ) -> int:
+        exact = make_next_order(**network)
+        reference = record_prediction(database, exact, provenance=PROVENANCE, study_id=study_id)
+        network.pop("ratio", None)
+        for theory in (exact, *(make_theory(closure, **network) for closure in closures)):
+            run_id = record_prediction(database, theory, provenance=PROVENANCE, study_id=study_id)
+            widths = widths_of(theory, exact)
+            record_widths(database, prediction_run_id=run_id, reference_run_id=reference, widths=widths)
+        return reference
+
+    return record
 
 
 @dataclass(frozen=True)

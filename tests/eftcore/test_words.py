@@ -1,10 +1,10 @@
-"""Validity windows as people read them."""
+"""Windows in depth and in width as people read them."""
 
 from __future__ import annotations
 
 import pytest
 
-from eftcore.words import window_text
+from eftcore.words import width_text, window_text
 
 NAN = float("nan")
 
@@ -28,3 +28,20 @@ def test_each_status_has_its_own_text(status, resolved, certified, refuted, text
     """Windows that older versions recorded have no time from which they are resolved."""
     window = {"resolved_from": resolved, "certified_until": certified, "refuted_from": refuted, "total_time": 2.0}
     assert window_text({**window, "status": status}) == text
+
+
+@pytest.mark.parametrize(
+    ("status", "width", "low", "high", "text"),
+    [
+        ("from", 16.2, 13.3, 20.4, "17 (14 - 21)"),
+        ("from", 1.0, 1.0, 1.0, "1"),
+        ("from", 1.4, 1.2, 1.9, "2"),
+        ("never", None, None, None, "no width"),
+        ("unknown", None, None, None, "not known"),
+        ("between", None, 16.0, 64.0, "16 - 64"),
+        ("above", None, 128.0, None, "> 128"),
+        ("at_most", None, None, 8.0, "<= 8"),
+    ],
+)
+def test_each_status_of_a_width_has_its_own_text(status, width, low, high, text):
+    assert width_text({"status": status, "width": width, "width_low": low, "width_high": high}) == text

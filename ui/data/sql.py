@@ -19,6 +19,10 @@ WHERE reference_kind = 'simulation' AND closure = 'g_only' AND quantity = 'V4' A
   AND status = 'bounded'
 ORDER BY refuted_from
 LIMIT 20""",
+    "how wide, from theory": """SELECT activation, weight_variance, kernel_label, closure, time, width, status
+FROM v_width_windows
+WHERE reference_kind = 'theory' AND quantity = 'V4' AND tolerance = 0.05 AND layer = depth
+ORDER BY activation, closure""",
     "error of V4 over depth": """SELECT time, error, error_se, closure
 FROM v_errors
 WHERE quantity = 'V4' AND simulation_run_id = (SELECT max(simulation_run_id) FROM v_errors)
@@ -51,6 +55,7 @@ MEANING = {
     "v_theory_windows": "the rows of v_windows whose reference is a better theory",
     "v_theory_errors": "the rows of v_errors whose reference is a better theory",
     "v_best_closures": "one row per simulation, quantity and tolerance: the closure that holds longest",
+    "v_width_windows": "one row per theory, quantity, tolerance and layer: from which width on it holds, n*",
     "v_precision": "one row per simulation and quantity: how well it is known, and the precision it was run for",
 }
 

@@ -10,7 +10,6 @@ import pytest
 from db.reading import queries
 from db.schema.models import Base
 from db.schema.views import VIEWS
-from db.writing.repository import record_prediction
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "data-dictionary.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```sql\n(.*?)```", TEXT, re.DOTALL))
@@ -45,12 +44,10 @@ def test_every_sql_block_is_an_example():
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example_runs_and_has_the_columns_shown(
-    name, db, record_all, record_reference, make_theory, provenance, read_only
-):
+def test_example_runs_and_has_the_columns_shown(name, db, record_all, record_reference, record_next_order, read_only):
     record_all(db)
     record_reference(db)
-    record_prediction(db, make_theory("exact", next_order=True), provenance=provenance)
+    record_next_order(db)
     record_all(db, "second", activation="erf", width=32)
     frame = queries.select(read_only, EXAMPLES[name])
     assert len(frame) > 0

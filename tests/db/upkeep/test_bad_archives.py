@@ -35,10 +35,11 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def members(good: Members, sqlite_db: Database, record_all, tmp_path: Path) -> Members:
+def members(good: Members, sqlite_db: Database, record_all, record_next_order, tmp_path: Path) -> Members:
     """A good archive of one study, member by member."""
     if not good:
         record_all(sqlite_db, "first", closures=("mean", "g_only"))
+        record_next_order(sqlite_db)
         export_archive(sqlite_db, tmp_path / "good.zip")
         with zipfile.ZipFile(tmp_path / "good.zip") as archive:
             good.update({name: archive.read(name) for name in archive.namelist()})
@@ -119,6 +120,14 @@ def _more(table: pa.Table, column: str) -> pa.Table:
     return table.set_column(position, column, pa.array(values, table.schema.field(position).type))
 
 
+def _by_another(table: pa.Table) -> pa.Table:
+    """Widths that follow from a prediction without the next order, it says."""
+    references = set(table.column("reference_run_id").to_pylist())
+    other = next(run for run in table.column("prediction_run_id").to_pylist() if run not in references)
+    position = table.schema.get_field_index("reference_run_id")
+    return table.set_column(position, "reference_run_id", pa.array([other] * len(table), pa.string()))
+
+
 def _manifest(change: Callable[[dict[str, Any]], Any]):
     def make(members: Members) -> bytes:
         manifest = json.loads(members["manifest.json"])
@@ -126,6 +135,15 @@ def _manifest(change: Callable[[dict[str, Any]], Any]):
         return _zip({**members, "manifest.json": json.dumps(manifest if changed is None else changed).encode()})
 
     return make
+
+
+def _said_to_be_of_format_3(members: Members) -> bytes:
+    """With the tables of that format, but not its columns."""
+    manifest = {**json.loads(members["manifest.json"]), "format": 3}
+    for part in ("rows", "sha256"):
+        del manifest[part]["width_windows"]
+    older = {name: data for name, data in members.items() if name != "width_windows.parquet"}
+    return _zip({**older, "manifest.json": json.dumps(manifest).encode()})
 
 
 def _member(name: str, data: bytes | None):
@@ -211,7 +229,8 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "format of text": (_manifest(lambda m: m.update(format="2")), "no format"),
     "format true": (_manifest(lambda m: m.update(format=True)), "no format"),
     "format 0": (_manifest(lambda m: m.update(format=0)), "no archive format 0"),
-    "format 3 said of 5": (_manifest(lambda m: m.update(format=3)), "worker_seconds, of a later format"),
+    "format 3 said of 7": (_manifest(lambda m: m.update(format=3)), "holds 'width_windows.parquet'"),
+    "format 3 said of 5": (_said_to_be_of_format_3, "worker_seconds, of a later format"),
     "no checksums": (_manifest(lambda m: m.pop("sha256") and None), "does not list our tables"),
     "checksums a list": (_manifest(lambda m: m.update(sha256=[])), "does not list our tables"),
     "another table": (_manifest(lambda m: m["rows"].update(x=1)), "does not list our tables"),
@@ -278,6 +297,15 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     ),
     "tolerance of two": (_forged("validity_windows", "tolerance", 2.0), "between 0 and 1"),
     "window turned round": (_forged("validity_windows", "certified_until", 1e9), "no interval|does not take"),
+    "width below one": (_forged("width_windows", "width_low", 0.5), "no interval of widths"),
+    "widths turned round": (_forged("width_windows", "width_high", 1.0, row=-1), "no interval of widths"),
+    "width that is never": (_forged("width_windows", "status", "never"), "no interval of widths"),
+    "width of no tolerance": (_forged("width_windows", "tolerance", 1.0), "between 0 and 1"),
+    "width of no layer": (_forged("width_windows", "layer", -1), "layer = -1"),
+    "width by a theory without the next order": (
+        _rows("width_windows", _by_another),
+        "has no next order",
+    ),
     "error of no quantity": (_forged("error_metrics", "quantity", "K7"), "must be one of"),
 }
 
@@ -289,7 +317,7 @@ def test_the_corpus_is_large():
 def test_the_good_one_is_taken(members: Members, empty: Database, tmp_path: Path):
     path = tmp_path / "good.zip"
     path.write_bytes(_zip(_sealed(members)))
-    assert import_archive(empty, path)["runs"] == 3
+    assert import_archive(empty, path)["runs"] == 4
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -325,7 +353,7 @@ def test_only_the_archive_that_was_meant(members: Members, empty: Database, tmp_
             import_archive(empty, path, sha256=wrong)
     assert count_rows(empty) == before
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert import_archive(empty, path, sha256=f" {digest.upper()}\n")["runs"] == 3
+    assert import_archive(empty, path, sha256=f" {digest.upper()}\n")["runs"] == 4
 
 
 def test_what_is_no_file_is_not_waited_for(empty: Database, tmp_path: Path):
@@ -341,4 +369,4 @@ def test_numbers_forged_within_pass_and_the_design_says_so(members: Members, emp
     """Its own checksums cannot tell: docs/design/security.md names the limit, and --sha256 the remedy."""
     path = tmp_path / "forged.zip"
     path.write_bytes(_forged("trajectory_values", "value", 123.0)(members))
-    assert import_archive(empty, path)["runs"] == 3
+    assert import_archive(empty, path)["runs"] == 4

@@ -35,7 +35,8 @@ RELEASED = sorted((Path(__file__).parents[1] / "released").glob("*.db"))
 """A database as each released revision left it: one study, two simulations of real networks, a failed run; the later
 runs up to number 40 were deleted. From 0002 on also a top-up, a Wick prediction that chose its order, a pending run;
 from 0003 on a closure held against that prediction; from 0004 on windows that say from where they are resolved; from
-0005 on elapsed times. None says how many runs its study asks for."""
+0005 on elapsed times; from 0008 on a prediction with the next order in 1/n. None says how many runs its study asks
+for, and from which widths on its predictions hold."""
 
 
 def _tables(engine: sa.Engine) -> dict[str, Any]:
@@ -257,6 +258,10 @@ def test_released_databases_are_upgraded_and_taken_back(empty_url, path):
     with_simulation = queries.windows(database, study="released", reference_kind="simulation")
     assert len(with_simulation) + len(compared) == len(before["validity_windows"])
     assert len(queries.errors(database)) == len(before["error_metrics"])
+    assert runs.next_order.sum() == (path.stem >= "0008"), "as its spec says"
+    widths = queries.width_windows(database)
+    assert set(widths.reference_kind) == {"simulation"}
+    assert (widths.status == "unknown").all() == (path.stem < "0004"), "without bounds of the errors"
     windows = queries.windows(database)
     assert windows.confidence.isna().all() == (path.stem < "0004"), "judged by an older version"
     assert set(runs.worker_seconds.dropna()) == {1.25}
@@ -345,6 +350,30 @@ def test_predictions_with_the_next_order_are_made_again_after_the_way_back(url, 
     again = _contents(url, tables)
     for table in tables:
         assert sorted(again[table]) == sorted(before[table])
+    database.dispose()
+
+
+def test_widths_from_theory_go_on_the_way_back(url, record_all, record_next_order, count_rows):
+    """What simulations show of widths stays, since it follows from the errors."""
+    database = Database(url)
+    record_all(database)
+    record_next_order(database)
+    before = queries.width_windows(database)
+    rows = count_rows(database)
+    assert set(before.reference_kind) == {"simulation", "theory"}
+    database.dispose()
+    assert migrate.dropped_by_downgrade(url, "0008_next_order") == [
+        f"table width_windows with {rows['width_windows']} rows"
+    ]
+    migrate.downgrade(url, "0008_next_order")
+    migrate.upgrade(url)
+    assert maintenance.check(url) == []
+    after = queries.width_windows(database)
+    simulated = before[before.reference_kind == "simulation"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(after, simulated, check_dtype=False)
+    assert count_rows(database) == {**rows, "width_windows": 0}
+    record_next_order(database)
+    assert count_rows(database) == rows
     database.dispose()
 
 

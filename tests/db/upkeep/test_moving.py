@@ -42,10 +42,12 @@ def other(backend, tmp_path, postgresql_server) -> Database:
 
 
 @pytest.fixture
-def filled(db, record_all, record_reference, make_sample, make_theory, provenance) -> Database:
-    """Two studies, one with a theory as reference too, a top-up with a target, a failure, numbers that are not finite,
-    the next order in 1/n, and a run that is only planned."""
-    record_reference(db, record_all(db, "first").study_id)
+def filled(db, record_all, record_reference, record_next_order, make_sample, make_theory, provenance) -> Database:
+    """Two studies, one with a theory as reference too and with the next order in 1/n, a top-up with a target, a
+    failure, numbers that are not finite, and a run that is only planned."""
+    study_id = record_all(db, "first").study_id
+    record_reference(db, study_id)
+    record_next_order(db, study_id)
     record_all(db, "second", activation="erf", width=32)
     targets = [PrecisionTarget(quantity="V4", kind="relative_se", target=0.1, reached=0.02)]
     more = make_sample(shards=((0, 64), (1, 64), (2, 64)))
@@ -54,7 +56,6 @@ def filled(db, record_all, record_reference, make_sample, make_theory, provenanc
     more.source.setflags(write=True)
     more.source[:] = source
     record_simulation(db, more, provenance=provenance, targets=targets, stopped_because="met")
-    record_prediction(db, make_theory("exact", next_order=True), provenance=provenance)
     mark_failed(db, make_theory("mean", activation="relu").spec, error="no", provenance=provenance)
     mark_pending(db, make_theory("mean", activation="sin").spec)
     return db
@@ -65,6 +66,7 @@ def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     rows = export_archive(filled, first)
     assert rows["runs"] == 12, "what is only planned stays at home"
     assert rows["comparisons"] == 3 + 3 + 3
+    assert rows["width_windows"] == 3 * 9 * (3 + 3 + 1)
     assert import_archive(other, first) == rows
     assert maintenance.check(other.url) == []
     assert set(study_progress(other).runs_asked) == {4}
@@ -77,6 +79,10 @@ def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     ours, theirs = (queries.windows(database, study="first", reference_kind="theory") for database in (filled, other))
     numbers = [name for name in ours if not name.endswith("_id")]
     assert len(ours) == 3 * (1 + 2 + 3)
+    pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
+    ours, theirs = (queries.width_windows(database, study="first") for database in (filled, other))
+    numbers = [name for name in ours if not name.endswith("_id")]
+    assert set(ours.reference_kind) == {"simulation", "theory"}
     pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
 
 
@@ -91,7 +97,7 @@ def test_importing_twice_adds_nothing(filled, other, tmp_path, count_rows):
 
 def test_one_study_or_some_runs_go_alone(filled, other, tmp_path):
     rows = export_archive(filled, tmp_path / "a.zip", study="second")
-    assert (rows["studies"], rows["runs"], rows["comparisons"]) == (1, 4, 3)
+    assert (rows["studies"], rows["runs"], rows["comparisons"], rows["width_windows"]) == (1, 4, 3, 0)
     import_archive(other, tmp_path / "a.zip")
     assert set(queries.runs(other).activation) == {"erf"}
     ours, theirs = (queries.windows(database, study="second") for database in (filled, other))
@@ -142,9 +148,12 @@ def _repack(path: Path, name: str, change) -> None:
 
 @pytest.mark.parametrize("path", RELEASED_ARCHIVES, ids=lambda path: path.stem)
 def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
-    """Written by the programs of revisions 0002 to 0007: two simulations with comparisons, a top-up, a failure."""
+    """Written by the programs of revisions 0002 to 0008: two simulations with comparisons, a top-up, a failure; the
+    last one also holds the next order in 1/n."""
     counts = import_archive(db, path)
-    assert (counts["runs"], counts["comparisons"]) == (8, 8 if path.stem.endswith("1") else 9)
+    assert counts["runs"] == (9 if path.stem.endswith("6") else 8)
+    assert counts["comparisons"] == (8 if path.stem.endswith("1") else 9)
+    assert counts["width_windows"] == 0, "there are such rows since format 7"
     assert maintenance.check(db.url) == []
     simulated = queries.windows(db, study="released", reference_kind="simulation")
     windows = pd.concat([simulated, queries.windows(db, reference_kind="theory")])
@@ -162,7 +171,7 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     ("name", "change", "word"),
     [
         ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
-        ("manifest.json", lambda data: data.replace(b'"format": 6', b'"format": 9'), "update the program"),
+        ("manifest.json", lambda data: data.replace(b'"format": 7', b'"format": 9'), "update the program"),
         ("manifest.json", lambda data: data[:50], "damaged"),
     ],
 )
@@ -211,6 +220,15 @@ def test_wrong_views_are_refused(sqlite_db, tmp_path):
     for name, view, word in (("a.csv", "runs", "v_runs"), ("a.xlsx", "v_runs", "parquet")):
         with pytest.raises(InputError, match=word):
             export_view(sqlite_db, tmp_path / name, view)
+
+
+def test_widths_that_are_missing_here_are_added_to_runs_that_are_not(filled, other, make_theory, provenance, tmp_path):
+    """A run that exists already keeps its trajectories, and gets the widths that only the archive has."""
+    record_prediction(other, make_theory("g_only"), provenance=provenance)
+    rows = export_archive(filled, tmp_path / "a.zip")
+    assert import_archive(other, tmp_path / "a.zip")["width_windows"] == rows["width_windows"]
+    exact = queries.runs(filled, closure="exact").run_id.tolist()
+    assert export_archive(filled, tmp_path / "b.zip", run_ids=exact)["width_windows"] == 3 * 3 * 9, "of itself alone"
 
 
 def test_deleting_a_study_keeps_what_others_use(db, record_all, count_rows):

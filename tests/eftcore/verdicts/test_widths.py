@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import eftcore as eft
 from eftcore.errors import InputError
 from eftcore.results import Theory
-from eftcore.verdicts.widths import smallest_width
+from eftcore.verdicts.widths import smallest_width, widths_of
 
 KERNEL = eft.InputKernel.explicit([[1.0]])
 
@@ -58,6 +59,18 @@ def test_widths_of_special_cases() -> None:
     assert smallest_width(1.06 * one, one, one, 0.05) == math.inf
     # error and correction have opposite signs: from some width on the closure is wrong by itself, and never right after
     assert smallest_width(1.2 * one, one, 10 * one, 0.05) == math.inf
+    # K1 of the first layers is exactly 0, and its K2 is rounding
+    assert smallest_width(none, none, 1e-7 * one, 0.05) == 1.0
+    assert smallest_width(one, none, none, 0.05) == math.inf
+
+
+def test_widths_of_many_layers_are_those_of_each() -> None:
+    values = np.random.default_rng(3).normal(size=(3, 40, 2))
+    theory, x0, x1 = values[0] * 0.03 + values[1], values[1], values[2]
+    together = smallest_width(theory, x0, x1, 0.05)
+    alone = [float(smallest_width(*each, 0.05)) for each in zip(theory, x0, x1, strict=True)]
+    assert together.tolist() == alone
+    assert 0 < np.isinf(together).sum() < 40
 
 
 def test_a_row_for_every_theory_quantity_tolerance_and_layer(relu: Theory) -> None:
@@ -74,6 +87,10 @@ def test_a_row_for_every_theory_quantity_tolerance_and_layer(relu: Theory) -> No
     assert math.isclose(v4.loc[25, "width"], ratio * 0.95 / 0.05, rel_tol=1e-6)
     wider = found.query("quantity == 'V4' and theory == 'exact' and tolerance == 0.1 and depth == 25")
     assert wider["width"].item() < v4.loc[25, "width"]
+    alone = widths_of(sigma, relu, [0.05, 0.1])
+    pd.testing.assert_frame_equal(
+        alone, found[found["theory"] == "sigma"].drop(columns="theory").reset_index(drop=True)
+    )
 
 
 def test_a_closure_that_is_wrong_by_itself_holds_from_no_width_on(relu: Theory) -> None:

@@ -23,6 +23,8 @@ from db.session import Database
 from db.settings import default_url
 from db.writing import repository
 from eftcore import activation_names
+from eftcore.verdicts.widths import widths_of
+from eftcore.words import width_text
 from flows.cli.app import app
 from flows.study.expansion import load_study
 from tests.flows.conftest import TINY, Eft, shell
@@ -314,6 +316,30 @@ def test_sql_keeps_every_column_and_digit(eft: Eft):
     assert str(2**62 + 1) in eft("sql", query).out
 
 
+def test_windows_in_width(eft: Eft, home: Path, make_runs: Callable[[Database], None]):
+    eft("db", "upgrade")
+    assert json.loads(eft("windows", "--in-width", "--json").out) == []
+    db = Database(default_url())
+    make_runs(db)
+    model = physics.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.25, depth=4)
+    exact = physics.predict(model, physics.InputKernel.explicit([[2.0]]), "exact", next_order=True)
+    run_id = repository.record_prediction(db, exact, provenance={})
+    repository.record_widths(db, prediction_run_id=run_id, reference_run_id=run_id, widths=widths_of(exact, exact))
+    db.dispose()
+
+    table = eft("windows", "--in-width", "--quantity", "V4")
+    assert table.code == 0
+    heading, _, _, *lines = table.out.splitlines()
+    assert heading == "activation tanh, C_W 2, C_b 0, epsilon 0.25, t 0.25, inputs explicit"
+    (from_theory,) = [line.split("  ") for line in lines if "next order  V4" in line]
+    row = widths_of(exact, exact, [0.05]).query("quantity == 'V4' and depth == 4").iloc[0]
+    assert width_text(row.to_dict()) in [cell.strip() for cell in from_theory]
+    assert [line for line in lines if line.startswith("simulation") and "g_only" in line]
+    rows = json.loads(eft("windows", "--in-width", "--layer", "2", "--tolerance", "0.1", "--json").out)
+    assert {(row["layer"], row["tolerance"]) for row in rows} == {(2, 0.1)}
+    assert {row["reference_kind"] for row in rows} == {"simulation", "theory"}
+
+
 def test_filters_that_match_nothing_say_what_there_is(eft: Eft, home: Path, make_runs: Callable[[Database], None]):
     eft("db", "upgrade")
     for command in ("runs", "windows"):
@@ -326,6 +352,9 @@ def test_filters_that_match_nothing_say_what_there_is(eft: Eft, home: Path, make
         (["windows", "--width", "7"], ["width = 7", "there are: 16"]),
         (["windows", "--tolerance", "0.3"], ["tolerance = 0.3", "there are: 0.01, 0.05, 0.1"]),
         (["windows", "--reference", "theory"], ["reference_kind = 'theory'", "there are: simulation"]),
+        (["windows", "--in-width", "--reference", "theory"], ["reference_kind = 'theory'", "there are: simulation"]),
+        (["windows", "--in-width", "--layer", "9"], ["layer = 9", "there are: 0, 1, 2, 3, 4"]),
+        (["windows", "--in-width", "--study", "nosuch"], ["study = 'nosuch'", "there are: first"]),
         (["runs", "--activation", "leaky_relu(slope=.2)"], ["activation = 'leaky_relu(slope=.2)'", "there are: tanh"]),
         (["runs", "--kind", "nosuch", "--study", "first"], ["kind = 'nosuch'", "prediction, simulation"]),
         (["runs", "--kind", "simulation", "--status", "failed"], ["status = 'failed'", "there are: succeeded"]),

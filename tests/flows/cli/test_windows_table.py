@@ -1,4 +1,4 @@
-"""Validity windows as people read them."""
+"""Windows in depth and in width as people read them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from flows.tables import RUN_COLUMNS, run_columns
-from flows.windows_table import windows_table
+from flows.windows_table import widths_table, windows_table
 
 NAN = float("nan")
 
@@ -142,3 +142,33 @@ def test_runs_show_the_settings_in_which_they_differ_alone():
     frame = pd.DataFrame([first, second, third])
     assert run_columns(frame) == [*RUN_COLUMNS, "step"]
     assert run_columns(frame[1:]) == [*RUN_COLUMNS]
+
+
+def test_widths_of_theory_and_of_simulations_stand_below_each_other():
+    def width(**changes: object) -> dict[str, object]:
+        simulated = ("width", "samples", "seed", "estimator", "sampler", "dtype")
+        ends = {"time": 2.0, "width": NAN, "width_low": NAN, "width_high": NAN}
+        return {**{name: value for name, value in row().items() if name not in simulated}, **ends, **changes}
+
+    exact = {"closure": "exact", "closure_order": None, "next_order": True}
+    by_theory = {name: value for name, value in AGAINST_WICK.items() if name not in WITHOUT_NETWORKS}
+    by_theory |= {"reference_closure": "exact", "reference_order": None, "reference_next_order": True}
+    frame = pd.DataFrame(
+        [
+            width(**exact, **by_theory, status="from", width=16.2, width_low=13.0, width_high=20.4),
+            width(**exact, **by_theory, tolerance=0.01, status="never"),
+            width(**exact, status="between", width_low=8.0, width_high=32.0, reference_run_id=None),
+        ]
+    ).astype({"closure_order": "Int64", "reference_order": "Int64", "reference_run_id": "Int64"})
+    heading, table = widths_table(frame)
+    assert heading == "activation tanh, C_W 2, C_b 0, epsilon 0.1, t 2, inputs k"
+    assert table.replace({np.nan: None}).to_dict("records") == [
+        {
+            "held against": "exact, next order",
+            "quantity": "V4",
+            "closure": "exact",
+            "1 %": "no width",
+            "5 %": "17 (13 - 21)",
+        },
+        {"held against": "simulation", "quantity": "V4", "closure": "exact", "1 %": None, "5 %": "8 - 32"},
+    ]

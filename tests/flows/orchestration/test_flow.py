@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 import eftcore as eft
 from db.reading import queries
@@ -16,7 +17,7 @@ from db.reading.study_queries import study_progress
 from db.session import Database
 from db.settings import data_home, default_url
 from db.upkeep import migrate
-from eftcore.errors import OutOfMemory
+from eftcore.errors import InputError, OutOfMemory
 from flows.study.expansion import load_study
 from flows.study.requests import StudyRequest
 from flows.work import computations
@@ -26,7 +27,7 @@ from tests.flows.conftest import TINY
 TASKS = 2 + 2 * (1 + 1 + 2 + 1)
 """Of the tiny study: two predictions; for each of two widths one shard, one merge, two comparisons, one record."""
 
-TABLES = ("v_runs", "v_windows", "v_errors", "v_trajectories")
+TABLES = ("v_runs", "v_windows", "v_errors", "v_trajectories", "v_width_windows")
 
 
 @pytest.fixture
@@ -194,6 +195,55 @@ def test_the_next_order_that_a_study_asks_for_is_there_for_sql(calls: list[str],
     assert without.n.iloc[0] > 0
     stored = queries.select(db, "SELECT quantity, numerical_error FROM kernel_trajectories WHERE quantity = 'K2'")
     assert stored.numerical_error.tolist() == [pytest.approx(exact.relative_error("K2"), rel=1e-6)]
+
+    from_theory = queries.width_windows(db, study="tiny", reference_kind="theory")
+    mine = from_theory[(from_theory.closure == "exact") & from_theory.next_order]
+    columns = ["quantity", "tolerance", "layer"]
+    made = eft.width_windows(exact).rename(columns={"depth": "layer"}).sort_values(columns)
+    assert mine.sort_values(columns).status.tolist() == made.status.tolist()
+    known = made.status == "from"
+    assert mine.sort_values(columns).width.dropna().tolist() == pytest.approx(made.width[known].tolist(), rel=1e-6)
+    assert set(from_theory.closure) == {"g_only", "exact"}
+    assert len(from_theory) == 3 * len(mine), "of both predictions of the leading order, and of g_only"
+    simulated = queries.width_windows(db, study="tiny", reference_kind="simulation")
+    assert set(simulated.widths) == {2}
+    db.dispose()
+
+
+def test_lost_widths_are_recorded_again_without_computing_anything(calls: list[str], tiny: Path):
+    closures = 'closures = ["g_only", { name = "exact", next_order = true, truncation = 0.05 }]'
+    tiny.write_text(tiny.read_text().replace('closures = ["mean", "g_only"]', closures))
+    first = run(tiny)
+    assert (first.failures, first.computed) == ([], TASKS + 1)
+    rows = counts()
+    calls.clear()
+    assert (run(tiny).cached, calls) == (TASKS + 1, [])
+    db = Database(default_url())
+    with db.session() as session:
+        session.execute(sa.text("DELETE FROM width_windows WHERE tolerance = 0.05 AND quantity = 'V4'"))
+        session.execute(sa.text("DELETE FROM width_windows WHERE tolerance = 0.1"))
+    db.dispose()
+    again = run(tiny)
+    assert (again.cached, again.computed, calls) == (TASKS, 1, [])
+    assert counts() == rows
+
+
+def test_without_its_next_order_a_study_says_no_widths_and_goes_on(tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    closures = 'closures = ["g_only", { name = "exact", next_order = true }]'
+    tiny.write_text(tiny.read_text().replace('closures = ["mean", "g_only"]', closures))
+    predict = computations.predict
+
+    def fails(store: Any, spec: eft.PredictionSpec) -> None:
+        if spec.next_order:
+            raise InputError("the next order does not converge")
+        predict(store, spec)
+
+    monkeypatch.setattr(computations, "predict", fails)
+    found = run(tiny)
+    assert [failure.cause for failure in found.failures] == ["the next order does not converge"]
+    assert found.skipped == 1 + 2, "the widths, and its comparisons"
+    db = Database(default_url(), read_only=True)
+    assert set(queries.width_windows(db).reference_kind) == {"simulation"}
     db.dispose()
 
 

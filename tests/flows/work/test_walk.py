@@ -24,6 +24,27 @@ def runs_of_nodes(study: Study, folder: Path) -> int:
     return len({node.run.digest for node in listing.nodes if node.run is not None})
 
 
+def test_widths_are_recorded_once_for_each_network_with_the_next_order(tmp_path: Path):
+    """Of every prediction of the network, by each that has the next order; without simulations and a reference too."""
+    following = {"name": "exact", "next_order": True}
+    content = without_samples(widths=[], closures=["mean", "g_only", following], reference=EXACT)
+    study = expand_study(content)
+    listing = Listing(study, ResultStore(tmp_path))
+    listing.go()
+    widths = [node for node in listing.nodes if node.kind == "widths"]
+    assert len(widths) == len({node.digest for node in widths}) == 8
+    for node in widths:
+        exact = study.predictions[node.inputs["exact"]]
+        judged = [study.predictions[digest] for digest in node.inputs["predictions"]]
+        assert exact.next_order
+        assert [(spec.model, spec.kernel) for spec in judged] == [(exact.model, exact.kernel)] * 4
+        assert exact in judged
+        assert node.inputs["tolerances"] == [0.01, 0.05, 0.1]
+    none = Listing(expand_study(BASE), ResultStore(tmp_path))
+    none.go()
+    assert "widths" not in {node.kind for node in none.nodes}
+
+
 @pytest.mark.parametrize("name", sorted(bundled_studies()))
 def test_a_bundled_study_asks_for_the_runs_of_its_nodes(name: str, tmp_path: Path):
     study = load_study(find_study(name))
