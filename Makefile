@@ -75,9 +75,10 @@ paper-quick: $(VENV)/.installed ## the same with fewer networks, within two minu
 	$(BIN)/eft run paper-quick
 	$(BIN)/eft report --study paper-quick --output paper-quick.html
 
-atlas: $(VENV)/.installed ## run the study of 288 networks (about half an hour) and write docs/atlas.md
+atlas: $(VENV)/.installed ## run the studies of many networks (about half an hour) and write docs/atlas.md
 	$(BIN)/eft db upgrade
 	$(BIN)/eft run atlas
+	$(BIN)/eft run plane
 	$(BIN)/eft run digits-16
 	$(BIN)/eft atlas --output docs/atlas.md
 

@@ -30,7 +30,7 @@ _DASHES: dict[str, Any] = {
 class Curve:
     """Values over time, (R,) each: a line, points with error bars, or a band.
 
-    ``spread`` is half the height of a bar or of the band.
+    ``spread`` is half the height of a bar or of the band, or (2, R) how far a bar reaches down and up.
     """
 
     label: str
@@ -75,7 +75,7 @@ def panels_figure(described: PanelFigure, *, narrow: bool = False) -> go.Figure:
         scale = "log" if panel.logarithmic else "linear"
         figure.update_yaxes(title=panel.quantity if first else None, range=panel.limits, type=scale, **cell)
     title_bottom(figure, TIME, cells, 1 if narrow else columns)
-    longest = max(float(curve.time[-1]) for panel in panels for curve in panel.curves)
+    longest = max(float(curve.time[-1]) for panel in panels for curve in panel.curves if len(curve.time))
     figure.update_xaxes(gridcolor=GRID, zeroline=False, range=[0, longest])
     figure.update_yaxes(gridcolor=GRID, zeroline=False)
     place_legend(figure, 260 * (len(cells) if narrow else len(described.rows)) + 100, narrow=narrow)
@@ -89,14 +89,15 @@ def _add_curve(figure: go.Figure, panel: Panel, curve: Curve, cell: dict[str, in
         add_band(figure, curve.time, low, high, curve.line["color"], curve.label, cell)
         return
     points = curve.kind == "points"
+    down, up = np.broadcast_to(spread, (2, len(curve.value)))
     figure.add_scatter(
         x=curve.time,
         y=curve.value,
         mode="markers" if points else "lines",
         marker={"color": curve.line["color"], "size": 5},
         line={**curve.line, "width": 2},
-        error_y={"type": "data", "array": spread, "thickness": 1, "width": 0} if points else None,
-        customdata=spread / 2,
+        error_y={"type": "data", "array": up, "arrayminus": down, "thickness": 1, "width": 0} if points else None,
+        customdata=(down + up) / 4,
         name=curve.label,
         legendgroup=curve.label,
         showlegend=curve.label not in shown,
@@ -148,7 +149,7 @@ def _plot_curve(axis: Any, curve: Curve) -> None:
     if curve.kind == "band":
         axis.fill_between(curve.time, curve.value - curve.spread, curve.value + curve.spread, color="0.8", lw=0)
     elif curve.kind == "points":
-        style: dict[str, Any] = {"fmt": "o", "ms": 2.5, "lw": 0.8, "color": "0.25", "zorder": 3}
+        style: dict[str, Any] = {"fmt": "o", "ms": 2.5, "lw": 0.8, "color": colour, "zorder": 3}
         axis.errorbar(curve.time, curve.value, curve.spread, label=label, **style)
     else:
         dash = _DASHES[curve.line.get("dash", "solid")]

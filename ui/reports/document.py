@@ -13,6 +13,7 @@ from eftcore.errors import EnvironmentProblem, InputError
 from ui.figures import panels_svg
 from ui.notation import number
 from ui.reports.atlas import lessons as atlas
+from ui.reports.atlas import plane
 from ui.reports.atlas.figure import SQL as FIGURE_SQL
 from ui.reports.atlas.figure import atlas_figure
 from ui.reports.paper.audit import COLUMNS, INTRODUCTION, LEGEND, TITLE, findings, lines
@@ -52,21 +53,27 @@ def write_report(db: Database, html: Path, *, markdown: Path | None = None, stud
 
 def write_atlas(db: Database, markdown: Path) -> list[Path]:
     """Write the atlas as a Markdown page, its figure in the folder ``images`` beside it. Raises as write_report."""
-    figure = atlas_figure(db)
+    windows = atlas_figure(db)
+    figures = (plane.plane_figure(db), windows)
     content = {
         "introduction": atlas.INTRODUCTION,
         "study": atlas.STUDY,
         "real_inputs": atlas.REAL_INPUTS,
         "longest": LONGEST_TABLE,
-        "figure": figure,
+        "plane": plane.STUDY,
+        "figures": figures,
         "lessons": [
             {"title": each.title, "sentences": each.sentences, "sql": each.sql, "table": _table(each.table)}
             for each in atlas.lessons(db)
         ],
-        "figure_sql": FIGURE_SQL,
+        "queries": {
+            "The plane of depth and width": plane.WINDOWS,
+            "The next order in that plane": plane.NEXT_ORDER,
+            "The errors over depth": FIGURE_SQL,
+        },
     }
-    picture = markdown.parent / "images" / f"atlas-{figure.name}.svg"
-    return _write({markdown: _render("atlas.md.j2", content), picture: panels_svg(figure)})
+    pictures = {markdown.parent / "images" / f"atlas-{each.name}.svg": panels_svg(each) for each in figures}
+    return _write({markdown: _render("atlas.md.j2", content), **pictures})
 
 
 def _table(frame: pd.DataFrame) -> str:

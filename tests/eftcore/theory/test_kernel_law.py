@@ -110,6 +110,21 @@ def test_intervals_hold_as_often_as_they_say() -> None:
         assert abs(covered.mean() - level) < (0.01 if level == 0.95 else 0.004)
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_quantiles_of_simulations_are_those_of_the_law(activation: str) -> None:
+    theory = predicted([[1.5]], activation)
+    sample = eft.simulate(
+        theory.spec.model, theory.spec.kernel, width=48, samples=40_000, depths=[0, 10, 20], device="cpu"
+    )
+    found = sample.quantiles([0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995])
+    p = found.probability
+    for row, layer in enumerate(sample.depth):
+        law = eft.kernel_law(theory, 48).entry(0, layer=int(layer))
+        noise = np.sqrt(p * (1 - p) / sample.samples)
+        # the law itself is an approximation: up to 0.6 % of probability, less in the tails
+        assert (np.abs(law.cdf(found.value[row, 0]) - p) < 4 * noise + 0.03 * np.sqrt(p * (1 - p)) / 2).all()
+
+
 def test_where_it_was_not_measured_it_says_so() -> None:
     theory = predicted([[1.0]], "relu", depths=[0, 20])
     with pytest.warns(eft.LawWarning, match="intervals may be wrong here"):

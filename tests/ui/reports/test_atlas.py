@@ -74,6 +74,27 @@ variance = 1.0
 correlation = 0.65
 """
 
+PLANE = """
+name = "plane"
+samples = 2000
+closures = [{ name = "g_only", step = "exact" }, { name = "exact", next_order = true }]
+tolerances = [0.05]
+recorded_depths = 4
+
+[[model]]
+activation = ["tanh", "relu"]
+weight_variance = 2.0
+epsilon = 0.25
+depth = 8
+widths = [4, 16, 64]
+
+[[kernel]]
+kind = "equicorrelated"
+n_inputs = 1
+variance = 2.0
+correlation = 0.0
+"""
+
 
 @pytest.fixture(scope="module")
 def atlas(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Database, Path]:
@@ -81,11 +102,13 @@ def atlas(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[s
     folder = tmp_path_factory.mktemp("atlas")
     (folder / "small.toml").write_text(STUDY)
     (folder / "digits.toml").write_text(DIGITS)
+    (folder / "plane.toml").write_text(PLANE)
     environment = {**os.environ, "EFT_HOME": str(folder / "home"), "EFT_DATABASE_URL": ""}
     for command in (
         ["db", "upgrade"],
         ["run", str(folder / "small.toml")],
         ["run", str(folder / "digits.toml")],
+        ["run", str(folder / "plane.toml")],
         ["atlas", "--output", str(folder / "page" / "atlas.md")],
     ):
         done = warm.run(environment, *command)
@@ -99,14 +122,30 @@ def test_every_table_is_what_its_query_gives(atlas: tuple[str, Database, Path]) 
     parts = re.split(r"^## ", page, flags=re.MULTILINE)
     queried = dict(re.findall(r"^(\w[^\n]*)\n\n```sql\n(.*?);\n```", parts[-1], re.DOTALL | re.MULTILINE))
     shown = {part.split("\n", 1)[0]: re.findall(r"^\| (.*) \|$", part, re.MULTILINE) for part in parts[1:-1]}
-    assert len(shown) == 10
-    assert set(queried) == {*shown, "The figure"}
+    assert len(shown) == 11
+    assert set(queried) - set(shown) == {
+        "The plane of depth and width",
+        "The next order in that plane",
+        "The errors over depth",
+    }
     for title, lines in shown.items():
         frame = queries.select(db, queried[title])
         cells = [[number(x) if isinstance(x, float) else str(x) for x in row] for row in frame.itertuples(index=False)]
         assert [line.split(" | ") for line in lines[2:]] == cells
         assert lines
-    assert (folder / "images" / "atlas-windows.svg").read_text().lstrip().startswith("<?xml")
+    for figure in ("windows", "plane"):
+        assert (folder / "images" / f"atlas-{figure}.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_neurons_that_depth_costs_are_those_of_theory(atlas: tuple[str, Database, Path]) -> None:
+    page = atlas[0]
+    model = eft.ResNet(activation="relu", weight_variance=2.0, epsilon=0.25, depth=8)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=1, variance=2.0, correlation=0.0)
+    exact = eft.predict(model, kernel, "exact", next_order=True, depths=[0, 8])
+    expected = eft.width_windows(exact, tolerances=[0.05]).query("quantity == 'V4' and depth == 8")["width"].item()
+    row = next(line for line in page.splitlines() if line.startswith("| relu | 0.5 |"))
+    assert float(row.strip("| ").split(" | ")[2]) == pytest.approx(expected, rel=1e-3)
+    assert f"relu {number(expected, 3)}" in page
 
 
 def test_windows_by_width_are_those_against_simulations(atlas: tuple[str, Database, Path]) -> None:

@@ -8,7 +8,8 @@ import pandas as pd
 from db.session import Database
 from ui.figures.panels import Curve, Panel, PanelFigure
 from ui.figures.style import INK, theory_lines
-from ui.reports.atlas.lessons import COST, IN_STUDY, THEORY, V4_TOLERANCE, ask
+from ui.reports.atlas.lessons import COST, IN_STUDY, THEORY, V4_TOLERANCE
+from ui.reports.atlas.study import ask
 
 COLUMNS = 3
 LIMIT = {"color": INK, "dash": "dot"}

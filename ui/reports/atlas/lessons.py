@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from db.reading import queries
 from db.session import Database
-from eftcore.errors import InputError
 from ui.notation import number
-from ui.reports.atlas import finite_width
+from ui.reports.atlas import finite_width, plane
+from ui.reports.atlas.study import ask, in_study
 
 STUDY = "atlas"
 
@@ -35,13 +34,7 @@ SAME_ERROR = 1.25
 """Errors of two kernels within this factor count as equal: they give visibly the same windows."""
 
 
-def _in_study(name: str, run_id: str = "prediction_run_id") -> str:
-    """SQL condition that selects runs of the newest study of this name; older ones may have other contents."""
-    newest = f"SELECT MAX(id) FROM studies WHERE name = '{name}'"
-    return f"{run_id} IN (SELECT run_id FROM study_runs WHERE study_id = ({newest}))"
-
-
-IN_STUDY = _in_study(STUDY)
+IN_STUDY = in_study(STUDY)
 
 EXACT = f"prediction_run_id IN (SELECT reference_run_id FROM v_theory_windows WHERE {IN_STUDY})"
 """SQL condition that selects predictions of the exact leading order, the reference of the study's other predictions."""
@@ -62,6 +55,7 @@ def lessons(db: Database) -> tuple[Lesson, ...]:
     return tuple(
         _learn(db, *question)
         for question in (
+            ("How many neurons depth costs", plane.COST, plane.cost),
             ("How deep each closure follows V4", _windows("V4", V4_TOLERANCE), _covariance),
             ("How deep each closure follows K1", _windows("K1", K1_TOLERANCE), _correction),
             ("Where G-only fails, and by how much", _G_ONLY_ERRORS, _failures),
@@ -79,15 +73,6 @@ def lessons(db: Database) -> tuple[Lesson, ...]:
 def _learn(db: Database, title: str, sql: str, say: Callable[[pd.DataFrame], Iterable[str]]) -> Lesson:
     table = ask(db, sql)
     return Lesson(title, tuple(say(table)), table, sql)
-
-
-def ask(db: Database, sql: str) -> pd.DataFrame:
-    """The answer of the database. Raises InputError where it has no rows."""
-    table = queries.select(db, sql, max_rows=None)
-    if table.empty:
-        study = REAL_INPUTS if f"'{REAL_INPUTS}'" in sql else STUDY
-        raise InputError("is not complete", place="study", value=study, remedy=f"`eft run {study}` goes on")
-    return table
 
 
 def _windows(quantity: str, tolerance: float) -> str:
@@ -113,7 +98,7 @@ def _finite_width(quantity: str, component: str) -> str:
         f"SELECT {finite_width.COLUMNS}\n"
         f"FROM v_trajectories\nWHERE {EXACT} AND layer = depth\n"
         f"    AND quantity = '{quantity}' AND component = '{component}'\n"
-        f"    AND {IN_STUDY}\n    AND {_in_study(STUDY, 'simulation_run_id')}\n"
+        f"    AND {IN_STUDY}\n    AND {in_study(STUDY, 'simulation_run_id')}\n"
         "GROUP BY quantity, activation, weight_variance, width\nORDER BY activation, weight_variance, width"
     )
 
@@ -168,7 +153,7 @@ _REAL_INPUTS = (
     "SELECT quantity, closure, activation, n_inputs,\n"
     f"    MAX({_DIGITS.format('=')}) AS digits,\n    MAX({_DIGITS.format('<>')}) AS equicorrelated\n"
     "FROM v_theory_errors\nWHERE layer = depth AND quantity IN ('V4', 'K1') AND closure IN ('g_only', 'sigma')\n"
-    f"    AND {_in_study(REAL_INPUTS)}\n"
+    f"    AND {in_study(REAL_INPUTS)}\n"
     "GROUP BY quantity, closure, activation, n_inputs\nORDER BY quantity, closure, activation, n_inputs"
 )
 

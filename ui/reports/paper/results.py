@@ -73,7 +73,7 @@ THEORIES = (SOURCE_ONLY, CONVERGED, PUBLISHED, SIGMA, NORMAL_ORDERED, EXACT)
 
 
 def _unsure(result: Prediction, quantity: str, row: int) -> float:
-    """Estimated error of the prediction at one recorded depth (Frobenius norm): of numerics and of a series left off."""
+    """Estimated error of the prediction at one recorded depth (Frobenius norm), numerics and series together."""
     scales = error_scales(result)
     if quantity not in scales:
         return 0.0
