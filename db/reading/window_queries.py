@@ -1,6 +1,7 @@
 """Validity windows by any parameters: their number for each combination, cells of a map, pages of a sorted table.
 
-Every function is one statement on v_windows; ``chosen`` maps columns of that view to the values allowed in them.
+Every function is one statement on v_windows, or on v_width_windows; ``chosen`` maps columns of that view to the values
+allowed in them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from db.reading.queries import _READING_ORDER, _filtered, _frame
-from db.schema.views import v_windows
+from db.schema.views import v_width_windows, v_windows
 from db.session import Database
 
 Chosen = Mapping[str, Sequence[Any]]
@@ -68,3 +69,10 @@ def window_page(
         column = v_windows.c[order]
         query = query.order_by((column.desc() if descending else column.asc()).nulls_last())
     return _frame(db, query.order_by(*_READING_ORDER).limit(limit).offset(offset))
+
+
+def width_rows(db: Database, chosen: Chosen) -> pd.DataFrame:
+    """The rows of v_width_windows, each prediction's by depth."""
+    order = ("activation", "configuration_id", "prediction_run_id", "reference_kind", "reference_run_id", "quantity")
+    query = _filtered(v_width_windows, **chosen)
+    return _frame(db, query.order_by(*(v_width_windows.c[name] for name in (*order, "tolerance", "layer"))))

@@ -17,7 +17,10 @@ import eftcore as eft
 from db.reading import queries
 from db.schema.views import VIEWS, by_study
 from db.session import Database
-from db.writing.repository import record_study
+from db.writing.repository import record_prediction, record_study, record_widths
+from eftcore.errors import InputError
+from eftcore.verdicts.widths import widths_of
+from eftcore.words import width_text
 from tests.ui.conftest import ONE_RUN
 from ui.data.diagnostics import CHECKS, DIAGNOSTICS
 from ui.data.predict import MOST_LAYERS
@@ -333,6 +336,73 @@ def test_predict_draws_the_stored_simulation(open_page: OpenPage, results: Datab
     assert "simulation ± 2 s.e." in app.get("plotly_chart")[0].proto.spec
     app = open_page(results.url, "predict", **query, sigma="gelu")
     assert not app.get("page_link")
+
+
+def _finished(app: AppTest) -> AppTest:
+    """The page when its predictions in the background are finished."""
+    for _ in range(300):
+        if " …" not in _said(app):
+            return app
+        app.run()
+    raise AssertionError("the predictions do not end")
+
+
+def test_predict_shows_the_next_order_and_widths_where_they_are_asked_for(open_page: OpenPage, tmp_path: Path) -> None:
+    query = {"sigma": "relu", "eps": "0.25", "T": "1.0", "N": "1", "variance": "1.0"}
+    plain = _finished(open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query))
+    assert len(plain.get("plotly_chart")) == 1
+    assert "Windows in width n*" not in [element.value for element in plain.subheader]
+    app = _finished(open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query, next="true", tau="0.1"))
+    assert not app.exception
+    assert len(app.get("plotly_chart")) == 2
+    titles = [element.value for element in app.subheader]
+    assert titles.index("The next order in 1/n at T") < titles.index("Windows in width n*")
+    coefficients = next(table.value for table in app.table if "coefficient" in table.value)
+    assert [name.replace("\\", "") for name in coefficients["coefficient"]] == ["D[00,00]", "K2[00]"]
+    widths = app.table[-1].value.set_index(["closure", "quantity"])
+    assert widths.columns[-1].replace("\\", "") == "τ = 0.1"
+    assert widths.loc[("g\\_only", "V4")].iloc[-1] == "no width"
+    model = eft.ResNet(activation="relu", weight_variance=2.0, epsilon=0.25, depth=16)
+    exact = eft.predict(model, eft.InputKernel.explicit([[1.0]]), "exact", next_order=True, truncation=0.01)
+    row = eft.width_windows(exact, tolerances=[0.1]).query("quantity == 'V4' and depth == 16").iloc[0]
+    found = re.sub(r"\\(.)", r"\1", widths.loc[("exact leading order", "V4")].iloc[-1])
+    assert found == width_text(row.to_dict())
+
+
+def test_predict_tells_why_there_is_no_next_order(open_page: OpenPage, tmp_path: Path, monkeypatch) -> None:
+    def refused(*_arguments: Any) -> None:
+        raise InputError("the next order does not converge with 'sin' at this kernel", place="next_order", value=True)
+
+    monkeypatch.setattr("ui.data.predict.predict_next_order", refused)
+    query = {"sigma": "sin", "eps": "0.5", "T": "1.0", "N": "1"}
+    app = _finished(open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query, next="true"))
+    assert _told(app) == ["next_order = True: the next order does not converge with 'sin' at this kernel"]
+    assert len(app.get("plotly_chart")) == 1
+
+
+def test_windows_in_width_are_shown_where_they_are_asked_for(
+    open_page: OpenPage, fresh: Database, put: Callable[..., int], statements: list[str]
+) -> None:
+    put(fresh, "tanh")
+    before = len(statements)
+    closed = open_page(fresh.url)
+    spent = len(statements) - before
+    assert len(closed.dataframe) == 1
+    app = open_page(fresh.url, in_width="true")
+    assert "One asks for it" not in _said(closed)
+    assert "next_order = true" in _said(app)
+    assert app.dataframe[1].value["n*"].tolist() != []
+    assert len(statements) - before - spent == spent + 1
+    model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.25, depth=16)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=1.0, correlation=0.3)
+    exact = eft.predict(model, kernel, "exact", next_order=True, truncation=0.05)
+    run_id = record_prediction(fresh, exact, provenance={})
+    record_widths(fresh, prediction_run_id=run_id, reference_run_id=run_id, widths=widths_of(exact, exact))
+    app = open_page(fresh.url, in_width="true", quantity="V4")
+    assert "next_order = true" not in _said(app)
+    table = app.dataframe[1].value
+    row = widths_of(exact, exact, [0.05]).query("quantity == 'V4' and depth == 16").iloc[0]
+    assert table.set_index(["theory", "from"]).loc[("exact", "next order in 1/n"), "n*"] == width_text(row.to_dict())
 
 
 def test_predict_writes_the_study_file(open_page: OpenPage, results: Database, tmp_path: Path, monkeypatch) -> None:

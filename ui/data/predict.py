@@ -27,7 +27,7 @@ from eftcore.specs import PredictionSpec, default_depths
 from eftcore.theory.mean_field import shared_paths
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES, compare
 from eftcore.words import theory_name, window_text
-from ui.notation import number
+from ui.notation import number, with_error
 
 RTOL = 1e-5
 RECORDED = 40
@@ -46,6 +46,12 @@ FEW_INPUTS = 4
 
 _SHOWN = ("K0", "V4", "K1", "U1")
 """Quantities of the figure; Sigma(K0) is the same for all closures."""
+
+FOLLOWING = ("D", "K2")
+"""Quantities of the next order in 1/n, which the exact closure alone has."""
+
+COARSE = 0.01
+"""Relative error of V4 and K1 by functions left out, with which the next order is looked for."""
 
 
 def layers_of(total_time: float, epsilon: float) -> int:
@@ -112,6 +118,11 @@ def predict_slowly(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theo
     return {**found, "exact": exact}
 
 
+def predict_next_order(model: eft.ResNet, kernel: eft.InputKernel) -> Theory:
+    """The exact closure with its next order in 1/n. Raises InputError, with the reason, where there is none."""
+    return _predict(spec_of(model, kernel, "exact", next_order=True, truncation=COARSE))
+
+
 def _predict(spec: PredictionSpec) -> Theory:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumericsWarning)  # the page shows the estimates themselves
@@ -124,12 +135,19 @@ def theory_label(theory: Theory) -> str:
 
 
 def trajectories_frame(
-    theories: Mapping[str, Theory], sample: StoredSample | None, components: Sequence[str]
+    theories: Mapping[str, Theory],
+    sample: StoredSample | None,
+    components: Sequence[str],
+    following: Theory | None = None,
 ) -> pd.DataFrame:
-    """Predicted entries and, if there is a sample, simulated ones: columns as for ui.figures.trajectories_figure."""
+    """Predicted entries and, if there is a sample, simulated ones: columns as for ui.figures.trajectories_figure.
+
+    ``following`` is the exact closure with its next order, of which D and K2 are shown.
+    """
     frames = []
-    for name, theory in theories.items():
-        for quantity in _SHOWN:
+    shown = [(name, theory, _SHOWN) for name, theory in theories.items()]
+    for name, theory, quantities in [*shown, *([] if following is None else [("exact", following, FOLLOWING)])]:
+        for quantity in quantities:
             values = QUANTITIES[quantity].of(theory)
             for component, index in _entries(quantity, theory.spec.kernel.n_inputs, components):
                 if values is None:
@@ -180,6 +198,23 @@ def windows_frame(theories: Mapping[str, Theory], exact: Theory) -> pd.DataFrame
             }
             rows.append({"closure": name, "quantity": quantity, **texts})
     return pd.DataFrame(rows)
+
+
+def next_order_frame(exact: Theory, components: Sequence[str]) -> pd.DataFrame:
+    """D and K2 at T with their estimated errors, as texts: a row per entry; entries that are not known say so."""
+    rows = []
+    for quantity in FOLLOWING:
+        values, error = QUANTITIES[quantity].of(exact), exact.relative_error(quantity)
+        assert values is not None
+        assert error is not None
+        for component, index in _entries(quantity, exact.spec.kernel.n_inputs, components):
+            value = float(values[(-1, *index)])
+            text = "not known" if np.isnan(value) else with_error(value, error * abs(value))
+            rows.append({"coefficient": f"{quantity}[{component}]", "of 1/n in": _OF[quantity], "at T": text})
+    return pd.DataFrame(rows, columns=["coefficient", "of 1/n in", "at T"])
+
+
+_OF = {"D": "V4 = n Cov(G, G)", "K2": "K1 = n (E G - K0)"}
 
 
 def values_frame(theories: Mapping[str, Theory], width: int) -> pd.DataFrame:

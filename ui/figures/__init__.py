@@ -9,6 +9,7 @@ from ui.figures.heat_map import heat_map_figure
 from ui.figures.intervals import intervals_figure
 from ui.figures.panels import panels_figure, panels_svg
 from ui.figures.query import query_figure
+from ui.figures.widths import widths_figure
 from ui.figures.windows import windows_figure
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "panels_svg",
     "query_figure",
     "trajectories_figure",
+    "widths_figure",
     "windows_figure",
 ]

@@ -16,11 +16,14 @@ from eftcore.errors import EftError, EnvironmentProblem
 from eftcore.identity import digest_of
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec
+from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 from ui.data import deployments
 from ui.data.predict import (
     kernel_from_upload,
     layers_of,
+    next_order_frame,
     predict_at_once,
+    predict_next_order,
     predict_slowly,
     spec_of,
     trajectories_frame,
@@ -29,7 +32,8 @@ from ui.data.predict import (
 )
 from ui.data.run import component_choices
 from ui.data.study_file import study_toml
-from ui.figures import trajectories_figure
+from ui.data.widths import predicted_widths, predicted_widths_table
+from ui.figures import trajectories_figure, widths_figure
 from ui.notation import literal, number
 from ui.shell import PLOT, find_database, narrow, tell
 
@@ -51,6 +55,12 @@ def _worker() -> ThreadPoolExecutor:
 def _slow(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> Future[dict[str, Theory]]:
     """The slow predictions, computed in the background; all sessions that ask for the same ones share the result."""
     return _worker().submit(predict_slowly, _model, _kernel)
+
+
+@st.cache_resource(max_entries=256)
+def _next_order(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> Future[Theory]:
+    """The next order in 1/n, computed in the background as the slow predictions are."""
+    return _worker().submit(predict_next_order, _model, _kernel)
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
@@ -125,25 +135,73 @@ def _stored(model: eft.ResNet, kernel: eft.InputKernel, width: int) -> tuple[int
     return run_id, sample
 
 
-def _show(key: str, model: eft.ResNet, kernel: eft.InputKernel, width: int, components: list[str], log: bool) -> None:
+def _result(future: Future[Made] | None) -> Made | None:
+    """What was computed in the background; None where it is not finished, or was refused, which is told."""
+    return None if future is None or not future.done() else _told(future.result)
+
+
+def _show_windows(theories: dict[str, Theory], exact: Theory) -> None:
+    """How deep each closure holds, by the exact leading order."""
+    rest = exact.details.get("truncation_error")
+    left = max(rest.values()) if isinstance(rest, dict) else 0.0
+    st.caption(
+        f"Reference: the exact leading order; what its series leaves out is about {left:.0e} of V4 and K1 and "
+        "counts as its noise. Depth t up to which the relative error stays within τ."
+    )
+    st.table(literal(windows_frame(theories, exact)), border="horizontal", hide_index=True)
+
+
+def _show_widths(theories: dict[str, Theory], exact: Theory, components: list[str]) -> None:
+    """D and K2 at T with their errors, and from which width on each theory holds."""
+    st.subheader("The next order in 1/n at T", divider="gray")
+    values = next_order_frame(exact, components)
+    if not values.empty:
+        st.table(literal(values), border="horizontal", hide_index=True)
+    st.subheader("Windows in width n*", divider="gray")
+    st.caption(
+        "From n* neurons per layer on, the error of a closure and that of finite width together stay within τ: by the "
+        "exact leading order and its next order. No width: the closure alone is off by more than τ."
+    )
+    tolerances = {f"{value:g}": value for value in DEFAULT_TOLERANCES}
+    chosen = st.segmented_control(
+        "tolerance τ", list(tolerances), default="0.05", required=True, key="tau", bind="query-params"
+    )
+    widths = predicted_widths(theories, exact, DEFAULT_TOLERANCES)
+    st.plotly_chart(
+        widths_figure(widths[widths["tolerance"] == tolerances[str(chosen)]], narrow=narrow()),
+        key="widths",
+        config=PLOT,
+        alt="The width from which on each closure holds, over depth; the numbers at T are in the table below.",
+    )
+    st.table(literal(predicted_widths_table(widths)), border="horizontal", hide_index=True)
+
+
+def _show(
+    key: str,
+    model: eft.ResNet,
+    kernel: eft.InputKernel,
+    width: int,
+    components: list[str],
+    *,
+    log: bool,
+    next_order: bool,
+) -> None:
     """Figure and tables, redrawn automatically until the predictions in the background are finished."""
     future = _slow(key, model, kernel)
-    pending = not future.done()
+    later = _next_order(key, model, kernel) if next_order else None
+    awaited = [each for each in (future, later) if each is not None]
+    pending = not all(each.done() for each in awaited)
 
     @st.fragment(run_every=POLL_SECONDS if pending else None)
     def draw() -> None:
-        if pending and future.done():
+        if pending and all(each.done() for each in awaited):
             st.rerun()
-        slow = {}
-        if future.done():
-            try:
-                slow = future.result()
-            except EftError as problem:
-                tell(problem)
+        searching = later is not None and not later.done()
+        slow, following = _result(future) or {}, _result(later)
         together = {**quick, **slow}
         order = [name for name in STUDY_CLOSURES if name in together]
         theories = {name: together[name] for name in order}
-        frame = trajectories_frame(theories, sample, components)
+        frame = trajectories_frame(theories, sample, components, following)
         st.plotly_chart(
             trajectories_figure(frame, log=log, narrow=narrow()),
             key="prediction",
@@ -162,14 +220,12 @@ def _show(key: str, model: eft.ResNet, kernel: eft.InputKernel, width: int, comp
         exact = slow.get("exact")
         if exact is None:
             st.caption("The exact leading order in 1/n is being computed …")
-            return
-        rest = exact.details.get("truncation_error")
-        left = max(rest.values()) if isinstance(rest, dict) else 0.0
-        st.caption(
-            f"Reference: the exact leading order; what its series leaves out is about {left:.0e} of V4 and K1 and "
-            "counts as its noise. Depth t up to which the relative error stays within τ."
-        )
-        st.table(literal(windows_frame(theories, exact)), border="horizontal", hide_index=True)
+        else:
+            _show_windows(theories, exact)
+        if following is not None:
+            _show_widths(theories, following, components)
+        elif searching:
+            st.caption("The next order in 1/n is being looked for …")
 
     quick = _at_once(key, model, kernel)
     draw()
@@ -230,12 +286,18 @@ try:
     scale = row.segmented_control(
         "scale", ("linear", "log"), default="linear", required=True, key="scale", bind="query-params"
     )
+    next_order = row.toggle(
+        "next order in 1/n",
+        key="next",
+        bind="query-params",
+        help="By the exact closure: D and K2, the coefficients of 1/n in V4 and K1; from which width on theories hold.",
+    )
     if not components:
         st.info("Choose at least one entry.")
         st.stop()
     key = digest_of({"model": model.identity(), "kernel": kernel.identity()})
     run_id, sample = _stored(model, kernel, width)
-    _show(key, model, kernel, width, components, scale == "log")
+    _show(key, model, kernel, width, components, log=scale == "log", next_order=next_order)
     _study_file(model, kernel, width, key)
 except EftError as problem:
     tell(problem)

@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from ui.data.naming import split_columns
+from ui.data.widths import MOST_SERIES, build_widths, widths_table
 from ui.data.windows import (
     MOST_INTERVALS,
     PAGE_ROWS,
@@ -22,7 +23,7 @@ from ui.data.windows import (
     build_windows,
     value_text,
 )
-from ui.figures import heat_map_figure, intervals_figure, windows_figure
+from ui.figures import heat_map_figure, intervals_figure, widths_figure, windows_figure
 from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
 HEADER_PIXELS, ROW_PIXELS, TABLE_ROWS = 38, 28, 18
@@ -123,6 +124,31 @@ def _show_figure(view: str, across: str, by: str, chosen: WindowFilter, total: i
         _open(str(found[2]))
 
 
+def _show_widths(chosen: WindowFilter) -> None:
+    """Windows in width of the chosen theories: from how many neurons per layer on they hold, by depth."""
+    widths = build_widths(db, chosen)
+    st.caption(
+        "From n* neurons per layer on, the error of a theory and that of finite width together stay within τ. Lines: "
+        "by the next order in 1/n, with the bounds of n*; a line ends where the theory itself is off by more than τ, "
+        "or where the next order is too uncertain. Marks: what simulations of several widths show."
+    )
+    if not (widths["reference_kind"] == "theory").any():
+        st.info("No study with these theories has the next order in 1/n: one asks for it among its closures, as in")
+        st.code('closures = ["g_only", "sigma", { name = "exact", next_order = true }]', language="toml")
+    if widths.empty:
+        return
+    names = widths["series"].drop_duplicates().tolist()
+    if len(names) > MOST_SERIES:
+        st.caption(f"The first {MOST_SERIES} of {len(names)} theories are drawn: choose filters to see the others.")
+    st.plotly_chart(
+        widths_figure(widths[widths["series"].isin(names[:MOST_SERIES])], narrow=narrow()),
+        key="widths",
+        config=PLOT,
+        alt="The width from which on each theory holds, over depth; at the last layer it is in the table.",
+    )
+    st.dataframe(widths_table(widths), hide_index=True, placeholder="—")
+
+
 db = open_database()
 reference_kind = REFERENCES.get(st.query_params.get("reference", ""), "simulation")
 options = build_window_options(db, reference_kind)
@@ -207,3 +233,6 @@ st.caption(
     f"Windows {first} to {first + len(shown.table) - 1} of {total}. "
     f"Choose a row, or click in the figure, to open {opened}."
 )
+st.subheader("Windows in width", divider="gray")
+if st.toggle("show from which width on", key="in_width", bind="query-params"):
+    _show_widths(chosen)

@@ -199,7 +199,8 @@ def test_the_next_order_that_a_study_asks_for_is_there_for_sql(calls: list[str],
     from_theory = queries.width_windows(db, study="tiny", reference_kind="theory")
     mine = from_theory[(from_theory.closure == "exact") & from_theory.next_order]
     columns = ["quantity", "tolerance", "layer"]
-    made = eft.width_windows(exact).rename(columns={"depth": "layer"}).sort_values(columns)
+    made = eft.width_windows(exact, tolerances=load_study(tiny).tolerances).rename(columns={"depth": "layer"})
+    made = made.sort_values(columns)
     assert mine.sort_values(columns).status.tolist() == made.status.tolist()
     known = made.status == "from"
     assert mine.sort_values(columns).width.dropna().tolist() == pytest.approx(made.width[known].tolist(), rel=1e-6)
@@ -220,15 +221,16 @@ def test_lost_widths_are_recorded_again_without_computing_anything(calls: list[s
     assert (run(tiny).cached, calls) == (TASKS + 1, [])
     db = Database(default_url())
     with db.session() as session:
-        session.execute(sa.text("DELETE FROM width_windows WHERE tolerance = 0.05 AND quantity = 'V4'"))
-        session.execute(sa.text("DELETE FROM width_windows WHERE tolerance = 0.1"))
+        session.execute(sa.text("DELETE FROM width_windows WHERE tolerance = 0.05"))
     db.dispose()
     again = run(tiny)
     assert (again.cached, again.computed, calls) == (TASKS, 1, [])
     assert counts() == rows
 
 
-def test_without_its_next_order_a_study_says_no_widths_and_goes_on(tiny: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_its_next_order_a_study_says_no_widths_and_goes_on(
+    calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch
+):
     closures = 'closures = ["g_only", { name = "exact", next_order = true }]'
     tiny.write_text(tiny.read_text().replace('closures = ["mean", "g_only"]', closures))
     predict = computations.predict
