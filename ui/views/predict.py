@@ -190,6 +190,7 @@ def _show(
     future = _slow(key, model, kernel)
     later = _next_order(key, model, kernel) if next_order else None
     awaited = [each for each in (future, later) if each is not None]
+    quick = _at_once(key, model, kernel)  # meanwhile the others may be finished, and the page need not be drawn again
     pending = not all(each.done() for each in awaited)
 
     @st.fragment(run_every=POLL_SECONDS if pending else None)
@@ -227,7 +228,6 @@ def _show(
         elif searching:
             st.caption("The next order in 1/n is being looked for …")
 
-    quick = _at_once(key, model, kernel)
     draw()
 
 
