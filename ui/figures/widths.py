@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from eftcore.quantities import QUANTITIES
 from eftcore.words import width_text
 from ui.figures.style import (
+    CLOSURE_LINE,
     GRID,
     LINES,
     SERIES,
@@ -40,11 +41,8 @@ def widths_figure(widths: pd.DataFrame, *, narrow: bool = False) -> go.Figure:
     figure, cells = panel_grid([panel_title(name, beside) for name in quantities], beside, shared_yaxes="all")
     names = widths["series"].drop_duplicates().tolist()
     for rank, name in enumerate(names):
-        line: dict[str, Any] = {
-            "color": SERIES[rank % len(SERIES)],
-            "dash": LINES[rank // len(SERIES) % len(LINES)],
-            "width": 2,
-        }
+        other = {"color": SERIES[rank % len(SERIES)], "dash": LINES[rank // len(SERIES) % len(LINES)]}
+        line: dict[str, Any] = {**CLOSURE_LINE.get(name, other), "width": 2}
         shown = {"name": escape(name), "legendgroup": name}
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, **shown)
         for quantity, cell in zip(quantities, cells, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -122,14 +123,14 @@ def _told(choose: Callable[[], Made | None]) -> Made | None:
 
 
 def _stored(model: eft.ResNet, kernel: eft.InputKernel, width: int) -> tuple[int | None, StoredSample | None]:
-    """Run id and sample of a simulation of this configuration, at this width if there is one, else at another."""
+    """Run id and sample of a simulation of this configuration, of the width nearest to this one."""
     db = find_database()
     if db is None:
         return None, None
     found = simulations_of(db, model, kernel)
     if not found:
         return None, None
-    run_id = next((run for run, n, _ in found if n == width), found[0][0])
+    run_id = min(found, key=lambda each: abs(math.log(each[1] / width)))[0]
     sample = stored_results(db, [run_id])[run_id]
     assert isinstance(sample, StoredSample)
     return run_id, sample
