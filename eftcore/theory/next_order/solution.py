@@ -14,16 +14,15 @@ from functools import partial
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from eftcore.activations import Activation, get_activation
+from eftcore.activations import get_activation
 from eftcore.errors import InputError
 from eftcore.gaussian.fourier import is_bounded
 from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.pairs import pair_indices, pair_table
 from eftcore.specs import Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import choose_engine, mean_path
-from eftcore.theory.next_order.basis import Basis
-from eftcore.theory.next_order.expansion import advance, initial
-from eftcore.theory.next_order.lattice_waves import LatticeWaves
+from eftcore.theory.next_order import adapted_expansion, expansion
+from eftcore.theory.next_order.adapted import adapted_functions
 from eftcore.theory.next_order.wick_powers import WickPowers
 
 MOST_INPUTS = 8
@@ -33,10 +32,20 @@ COMPLETE = 4
 """Up to this many inputs all entries are found; with more, those that belong to at most two inputs."""
 
 MOST_FUNCTIONS = 90
-"""Largest number of functions that is tried: third cumulants of M functions are M^3 numbers in each layer."""
+"""Largest number of Wick powers that is tried: third cumulants of M functions are M^3 numbers in each layer."""
 
-MODES = (14, 17, 20, 24, 28, 34, 40, 48)
-"""Longest wave vectors, in units of pi / L, that are tried in turn."""
+MOST_ADAPTED = 2
+"""Most inputs for which adapted functions are used: grids of three and more dimensions have too many points."""
+
+SETS = ((17, 1e-2), (20, 3e-3), (24, 1e-3), (28, 3e-4), (34, 1e-4), (40, 3e-5), (48, 1e-5), (56, 3e-6))
+"""Longest waves, in units of pi / L, and tolerances of the sets of adapted functions that are tried in turn."""
+
+COARSENESS = {"D": 0.1, "K2": 2.0, "T": 0.01}
+"""Relative errors of the three quantities per relative size of the largest combination that is left out, as measured:
+two sets of adapted functions in a row may lack the same one."""
+
+PROBES = 6
+"""Number of depths whose kernels say what functions are needed."""
 
 HIGHEST = (4, 6, 8, 10, 12, 14, 16)
 """Highest Wick orders that are tried in turn."""
@@ -88,6 +97,24 @@ class NextOrder:
     def of(cls, parts: dict[str, np.ndarray]) -> NextOrder:
         """The inverse of ``parts``, without errors."""
         return cls(leading=parts["V4"], covariance=parts["D"], correction=parts["K2"], third=parts["T"])
+
+
+@dataclass(frozen=True, eq=False)
+class _Functions:
+    """A set of functions whose means are followed.
+
+    Attributes:
+        name, size: what they are, and how many.
+        through: of the mean path (L + 1, N, N), h = epsilon^2 and the layers that are wanted, to ``NextOrder.parts``.
+        left_out: the largest share of the variance of sigma_a sigma_b that is not in them.
+        coarseness: what their coarseness adds to the errors of D, K2 and T at least.
+    """
+
+    name: str
+    size: int
+    through: Callable[[np.ndarray, float, np.ndarray], dict[str, np.ndarray]]
+    left_out: Callable[[], float]
+    coarseness: dict[str, float] = field(default_factory=dict)
 
 
 def next_order(spec: PredictionSpec, leading: np.ndarray) -> NextOrder:
@@ -187,36 +214,56 @@ def _of_different(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray)
 def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> NextOrder | None:
     """All entries of a kernel (N, N) of few inputs, solved together; None where D is not known to USELESS."""
     assert spec.truncation is not None
-    activation = get_activation(spec.model.activation)
     engine = choose_engine(spec.model, kernel, Numerics(), series=True)
     assert isinstance(engine, MehlerExpectations)
     shallow = coarsened(spec.model, min(LAYERS[0], spec.model.depth))
-    ends = mean_path(shallow, kernel, engine).kernel[[0, -1]]
-    widest = np.diag(ends[1])
-    if not widest.all():
+    path = mean_path(shallow, kernel, engine).kernel
+    if not np.diag(path[-1]).all():
         return _nothing(leading)
-    size = float(np.trace(ends[1]))
+    size = float(np.trace(path[-1]))
+    for sets in (_adapted(spec, engine, path), _wick_powers(spec, engine, path)):
+        found = _converged(spec, kernel, leading, engine, sets, size)
+        if found is not None:
+            return found
+    return None
+
+
+def _converged(
+    spec: PredictionSpec,
+    kernel: np.ndarray,
+    leading: np.ndarray,
+    engine: MehlerExpectations,
+    sets: Iterator[_Functions],
+    size: float,
+) -> NextOrder | None:
+    """With the first of larger and larger sets of functions at which D changes by at most ``spec.truncation``, or with
+    the last; None where D is not known to USELESS."""
+    assert spec.truncation is not None
+    shallow = coarsened(spec.model, min(LAYERS[0], spec.model.depth))
+
+    def solve(best: _Functions, model: ResNet, layers: np.ndarray) -> NextOrder:
+        path = mean_path(model, kernel, engine).kernel
+        return NextOrder.of(best.through(path, model.epsilon**2, layers))
+
     before: NextOrder | None = None
-    best: Basis | None = None
+    best: _Functions | None = None
     error: dict[str, float] = {}
-    for make in _bases(activation, engine, spec.model, kernel, widest):
-        basis = make()
-        if basis.size > MOST_FUNCTIONS:
-            break
-        found = _through(basis, shallow, kernel, engine, np.arange(shallow.depth + 1))
+    for functions in sets:
+        found = solve(functions, shallow, np.arange(shallow.depth + 1))
         if before is not None:
-            error, best = _change(before, found, size), basis
+            error, best = _change(before, found, size), functions
+            error = {name: change + best.coarseness.get(name, 0.0) for name, change in error.items()}
             if error["D"] <= spec.truncation:
                 break
         before = found
     if best is None or not error["D"] < USELESS:
         return None
-    found, rest = _at_recorded(spec, partial(_through, best, kernel=kernel, engine=engine), size)
-    missed = _norm(found.leading - leading) / max(_norm(leading), 1e-300) + best.left_out(ends)
+    found, rest = _at_recorded(spec, partial(solve, best), size)
+    missed = _norm(found.leading - leading) / max(_norm(leading), 1e-300) + best.left_out()
     error = {name: error[name] + rest.get(name, 0.0) + missed for name in ("D", "K2", "T")}
     if not error["D"] < USELESS:
         return None
-    details = {"functions": type(best).__name__, "size": best.size}
+    details = {"functions": best.name, "size": best.size}
     return NextOrder(**vars(found) | {"error": error, "details": details})
 
 
@@ -233,21 +280,42 @@ def _nothing(leading: np.ndarray) -> NextOrder:
     )
 
 
-def _bases(
-    activation: Activation, engine: MehlerExpectations, model: ResNet, kernel: np.ndarray, widest: np.ndarray
-) -> Iterator[Callable[[], Basis]]:
-    """Larger and larger sets of functions."""
-    bounded = is_bounded(activation)
-    if bounded and not activation.kinks and len(widest) == 1:
-        for modes in MODES:
-            yield partial(LatticeWaves, activation, model.weight_variance, widest, modes)
+def _adapted(spec: PredictionSpec, engine: MehlerExpectations, path: np.ndarray) -> Iterator[_Functions]:
+    """Larger and larger sets of adapted functions, for smooth bounded activations and one or two inputs."""
+    activation = engine.activation
+    if activation.kinks or not is_bounded(activation) or path.shape[-1] > MOST_ADAPTED:
         return
-    if not np.diag(kernel).all():
-        return  # Wick powers of an input that is 0 at layer 0 are 0
+    kernels = path[np.unique(np.linspace(0, len(path) - 1, PROBES).round().astype(int))]
+    if not kernels[0].any():  # the next layer, of the deepest network that is solved, is the first Gaussian one
+        deepest = coarsened(spec.model, spec.model.depth if _is_direct(spec) else LAYERS[-1])
+        kernels[0] = mean_path(deepest, np.zeros_like(kernels[0]), engine).kernel[1]
+    for modes, tolerance in SETS:
+        found = adapted_functions(activation, spec.model.weight_variance, kernels, modes, tolerance)
+        if found is None:
+            return
+        yield _Functions(
+            "adapted functions",
+            found.size,
+            partial(adapted_expansion.through, found),
+            partial(float, found.left_out),
+            {name: weight * found.largest_left_out for name, weight in COARSENESS.items()},
+        )
+
+
+def _wick_powers(spec: PredictionSpec, engine: MehlerExpectations, path: np.ndarray) -> Iterator[_Functions]:
+    """Wick powers of rising order; those of an input that is 0 at layer 0 would be 0."""
+    if not np.diag(path[0]).all():
+        return
+    bounded = is_bounded(engine.activation)
     for highest in HIGHEST:
         if not bounded or highest <= BEST_FOR_BOUNDED:
-            resolved = MehlerExpectations(activation, engine.level, engine.terms, highest)
-            yield partial(WickPowers, resolved, model.weight_variance, highest, widest)
+            resolved = MehlerExpectations(engine.activation, engine.level, engine.terms, highest)
+            found = WickPowers(resolved, spec.model.weight_variance, highest, np.diag(path[-1]))
+            if found.size > MOST_FUNCTIONS:
+                return
+            yield _Functions(
+                "Wick powers", found.size, partial(expansion.through, found), partial(found.left_out, path[[0, -1]])
+            )
 
 
 def coarsened(model: ResNet, depth: int) -> ResNet:
@@ -255,25 +323,9 @@ def coarsened(model: ResNet, depth: int) -> ResNet:
     return model.model_copy(update={"depth": depth, "epsilon": model.epsilon * float(np.sqrt(model.depth / depth))})
 
 
-def _through(
-    basis: Basis, model: ResNet, kernel: np.ndarray, engine: MehlerExpectations, layers: np.ndarray
-) -> NextOrder:
-    """The next order at some layers, in increasing order, with one set of functions."""
-    path, h = mean_path(model, kernel, engine).kernel, model.epsilon**2
-    g, wanted = basis.kernel, set(layers.tolist())
-    at = basis.at(path[0])
-    x = initial(basis, at)
-    rows = []
-    for layer in range(int(layers[-1]) + 1):
-        if layer:
-            before, at = at, basis.at(path[layer])
-            x = advance(basis, before, at, basis.carried(path[layer - 1], path[layer]), h, x)
-        if layer in wanted:
-            covariance = g @ x.C @ g.T
-            third = np.einsum("pi,qj,rk,ijk->pqr", g, g, g, x.T, optimize=True)
-            rows.append((covariance, g @ x.D @ g.T, g @ x.b, third))
-    leading, covariance, correction, thirds = (np.array(part) for part in zip(*rows, strict=True))
-    return NextOrder(leading, covariance, correction, thirds)
+def _is_direct(spec: PredictionSpec) -> bool:
+    """Whether the network itself is solved, layer by layer."""
+    return not spec.continuous and spec.model.depth <= DIRECT
 
 
 def _at_recorded(
@@ -286,7 +338,7 @@ def _at_recorded(
     """
     model = spec.model
     assert spec.depths is not None
-    if not spec.continuous and model.depth <= DIRECT:
+    if _is_direct(spec):
         return solve(model=model, layers=np.array(spec.depths)), {}
     target = 0.0 if spec.continuous else model.epsilon**2
     times = np.linspace(0, model.depth * model.epsilon**2, GRID + 1)

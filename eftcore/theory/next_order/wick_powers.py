@@ -8,6 +8,8 @@ docs/theory.md.
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from functools import cached_property
 from math import factorial, prod
 
 import numpy as np
@@ -17,21 +19,72 @@ from eftcore.gaussian.pair_moments import correlations
 from eftcore.gaussian.wick_series import components
 from eftcore.gaussian.wick_tails import tails
 from eftcore.pairs import pair_indices, to_pairs
-from eftcore.theory.next_order.basis import At, Basis, Products
 
 Index = tuple[int, ...]
 """A multi-index alpha: the power of each input."""
 
 
-class WickPowers(Basis):
+@dataclass(frozen=True, eq=False)
+class Products:
+    """u_i u_j = sum_s coefficient_s u_result_s for i <= j, all pairs (i, j) one after the other, row-major.
+
+    Attributes:
+        start: (M (M + 1) / 2 + 1,) where the terms of each pair begin.
+        result: (S,) number of the function of each term, in increasing order for each pair.
+    """
+
+    start: np.ndarray
+    result: np.ndarray
+
+    def applied(self, coefficient: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """(..., M, M) values of the products u_i u_j, for values (..., E) of the functions."""
+        terms = coefficient * values[..., self.result]
+        sums: np.ndarray = np.add.reduceat(terms, self.start[:-1], axis=-1)[..., self.pair_of]
+        return sums
+
+    @cached_property
+    def pair_of(self) -> np.ndarray:
+        """(M, M) position of the pair (i, j) in row-major order of i <= j."""
+        size = (int(np.sqrt(8 * len(self.start) - 7)) - 1) // 2
+        first, second = np.triu_indices(size)
+        table = np.empty((size, size), dtype=np.intp)
+        table[first, second] = table[second, first] = np.arange(len(first))
+        return table
+
+
+@dataclass(frozen=True, eq=False)
+class At:
+    """What the functions are at one mean kernel K0.
+
+    Attributes:
+        mean: (E,) of each function under N(0, K0).
+        second: (E, M) of u_r u_k under N(0, K0).
+        coefficient: (S,) of the terms of the products.
+        response: (P, M) the deviation of Q is ``response @ x``.
+    """
+
+    mean: np.ndarray
+    second: np.ndarray
+    coefficient: np.ndarray
+    response: np.ndarray
+
+
+class WickPowers:
     """Wick powers :phi^alpha: / sqrt(alpha! K^alpha) of total order 1 to ``highest``, of even order alone where sigma
-    is odd or even. The further functions, which have neither mean nor deviation, are those up to twice that order.
+    is odd or even. The further functions, which the products lead to, are those up to twice that order; they have
+    neither mean nor deviation. Function M is the constant 1, and there are E functions in all.
 
     Args:
         engine: does the integrals; its ``extra`` must be at least ``highest``.
         weight_variance: C_W.
         highest: the highest order.
         variance: (N,) typical variances, by which the functions are made of order 1.
+
+    Attributes:
+        size: M.
+        factor, index: (P, E) D_q u_r = factor[q, r] u_{index[q, r]}.
+        products: which functions the products u_i u_j are made of.
+        kernel: (P, M) the deviation of the kernel G is ``kernel @ x``.
     """
 
     def __init__(self, engine: MehlerExpectations, weight_variance: float, highest: int, variance: np.ndarray) -> None:
@@ -55,6 +108,7 @@ class WickPowers(Basis):
         self._make_products()
 
     def at(self, kernel: np.ndarray) -> At:
+        """The functions at the mean kernel K0 (N, N)."""
         contractions = to_pairs(kernel)
         monomials = self._coefficient * np.prod(contractions**self._contracted, axis=1)
         coefficient = np.add.reduceat(monomials, self._merged)
@@ -65,12 +119,22 @@ class WickPowers(Basis):
         return At(mean, second, coefficient, self._response(kernel))
 
     def left_out(self, kernels: np.ndarray) -> float:
+        """Largest share of the variance of sigma_a sigma_b that is not in the functions, at some kernels (R, N, N)."""
         even_only, single = self.engine.activation.parity is not None, kernels.shape[-1] == 1
         basis = components(self.highest, even_only=even_only, single=single)
         return float(tails(self.engine, kernels, basis).share.max())
 
-    def carried(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        return np.ones(len(self.powers))
+    def lowered(self, values: np.ndarray) -> np.ndarray:
+        """(P, M, ...) D_q on deviations (M, ...) of the functions that are followed; the constant has none."""
+        padded = np.concatenate([values, np.zeros((1, *values.shape[1:]))])
+        factor, index = self.factor[:, : self.size], self.index[:, : self.size]
+        found: np.ndarray = factor.reshape(*factor.shape, *[1] * (values.ndim - 1)) * padded[index]
+        return found
+
+    def lowered_means(self, values: np.ndarray) -> np.ndarray:
+        """(..., P, E) D_q on values (..., E) of all functions."""
+        found: np.ndarray = self.factor * values[..., self.index]
+        return found
 
     def _make_lowering(self) -> None:
         self.factor = np.zeros((len(self.pairs), len(self.powers)))

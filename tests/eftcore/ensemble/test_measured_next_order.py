@@ -57,8 +57,9 @@ def test_theory_agrees_with_simulated_networks(activations: tuple[str, ...], sam
     assert all(p >= 0.01 / (len(ordered) - rank) for rank, p in enumerate(ordered)), p_values
 
 
-def test_two_inputs() -> None:
-    exact = predicted("relu", eft.InputKernel.explicit([[1.0, 0.3], [0.3, 1.0]]), truncation=0.01)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sin"])
+def test_two_inputs(activation: str) -> None:
+    exact = predicted(activation, eft.InputKernel.explicit([[1.0, 0.3], [0.3, 1.5]]), truncation=0.01)
     found = measured(exact, 40_000, seed=11)
     assert found.covariance_next.shape == (2, 3, 3)
     assert found.correction_next.shape == (2, 2, 2)

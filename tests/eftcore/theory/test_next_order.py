@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -13,9 +11,10 @@ from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.pairs import pair_names
 from eftcore.results import Theory
 from eftcore.theory.mean_field import choose_engine, mean_path
-from eftcore.theory.next_order.basis import Basis
-from eftcore.theory.next_order.expansion import Moments, advance, initial
-from eftcore.theory.next_order.lattice_waves import LatticeWaves
+from eftcore.theory.next_order import adapted_expansion
+from eftcore.theory.next_order.adapted import AdaptedFunctions, adapted_functions
+from eftcore.theory.next_order.drift import Moments
+from eftcore.theory.next_order.expansion import advance, initial
 from eftcore.theory.next_order.wick_powers import WickPowers
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -32,14 +31,14 @@ def solved(model: eft.ResNet, kernel: list[list[float]], **options) -> Theory:
     return eft.predict(model, eft.InputKernel.explicit(kernel), "exact", **options)
 
 
-def through(basis: Basis, model: eft.ResNet, matrix: np.ndarray) -> Moments:
+def through(basis: WickPowers, model: eft.ResNet, matrix: np.ndarray) -> Moments:
     """The moments at the last layer with one set of functions."""
     path = mean_path(model, matrix, engine_of(model, matrix)).kernel
     at = basis.at(path[0])
     x = initial(basis, at)
-    for here, there in itertools.pairwise(path):
-        before, at = at, basis.at(there)
-        x = advance(basis, before, at, basis.carried(here, there), model.epsilon**2, x)
+    for deeper in path[1:]:
+        before, at = at, basis.at(deeper)
+        x = advance(basis, before, at, model.epsilon**2, x)
     return x
 
 
@@ -158,9 +157,8 @@ def test_layers_become_the_continuous_limit_linearly_in_epsilon_squared(
 def test_deep_networks_are_extrapolated_from_shallower_ones() -> None:
     model = network("tanh", epsilon=0.05, depth=300)
     found = solved(model, [[2.0]])
-    basis = LatticeWaves(eft.get_activation("tanh"), 2.0, found.mean[-1].diagonal(), 24)
-    direct = through(basis, model, np.array([[2.0]]))
-    value = (basis.kernel @ direct.D @ basis.kernel.T)[0, 0]
+    direct = adapted(model, np.array([[2.0]]), 28, 3e-4)
+    value = direct["D"][-1, 0, 0]
     assert abs(found.covariance_next[-1, 0, 0] / value - 1) < found.details["truncation_error"]["D"] < 2e-3
 
 
@@ -178,29 +176,75 @@ def test_a_pair_says_of_one_input_what_that_input_says_alone() -> None:
             )
 
 
-def following(basis: Basis, model: eft.ResNet, matrix: np.ndarray) -> np.ndarray:
+def following(basis: WickPowers, model: eft.ResNet, matrix: np.ndarray) -> np.ndarray:
     """(P, P) D at the last layer."""
     found: np.ndarray = basis.kernel @ through(basis, model, matrix).D @ basis.kernel.T
     return found
 
 
+def adapted(model: eft.ResNet, matrix: np.ndarray, modes: int, tolerance: float) -> dict[str, np.ndarray]:
+    """V4, D, K2 and T at the last layer with adapted functions."""
+    path = mean_path(model, matrix, engine_of(model, matrix)).kernel
+    probed = path[np.linspace(0, len(path) - 1, 6).astype(int)]
+    functions = adapted_functions(eft.get_activation(model.activation), 2.0, probed, modes, tolerance)
+    assert isinstance(functions, AdaptedFunctions)
+    return adapted_expansion.through(functions, path, model.epsilon**2, np.array([model.depth]))
+
+
 @pytest.mark.parametrize("activation", ["tanh", "logistic"])
-def test_waves_and_wick_powers_agree_where_few_of_each_suffice(activation: str) -> None:
-    model, matrix = network(activation, depth=20), np.array([[1.0]])
-    waves = following(LatticeWaves(eft.get_activation(activation), 2.0, np.array([1.6]), 14), model, matrix)
-    orders = following(powers(model, matrix, 8), model, matrix)
-    np.testing.assert_allclose(waves, orders, rtol=5e-3)
+@pytest.mark.parametrize("matrix", [[[1.0]], [[1.0, 0.3], [0.3, 0.7]]])
+def test_adapted_functions_and_wick_powers_agree_where_few_of_each_suffice(
+    activation: str, matrix: list[list[float]]
+) -> None:
+    model, kernel = network(activation, depth=10), np.array(matrix)
+    found = adapted(model, kernel, 20, 1e-3)["D"][-1]
+    highest = 8 if len(kernel) == 1 else 6
+    less, orders = (following(powers(model, kernel, order), model, kernel) for order in (highest - 2, highest))
+    assert np.linalg.norm(found - orders) < np.linalg.norm(less - orders)
+    np.testing.assert_allclose(found, orders, rtol=0, atol=5e-3 * np.abs(orders).max())
 
 
-def test_waves_of_a_pair_approach_wick_powers() -> None:
-    model, matrix = network("tanh", depth=10), np.array([[1.0, 0.3], [0.3, 1.0]])
-    orders = following(powers(model, matrix, 6), model, matrix)
-    few, many = (
-        np.abs(following(LatticeWaves(eft.get_activation("tanh"), 2.0, np.full(2, 1.3), modes), model, matrix) - orders)
-        for modes in (5, 7)
+HARD = {
+    "tanh": [[2.0, 2.5], [2.5, 4.0]],
+    "erf": [[1.0, 0.99], [0.99, 1.0]],
+    "sin": [[15.0, 12.0], [12.0, 15.0]],
+    "cos": [[1.0, -0.4], [-0.4, 2.0]],
+    "logistic": [[1.0, 0.3], [0.3, 1.0]],
+}
+
+
+@pytest.mark.parametrize("activation", HARD)
+def test_pairs_of_bounded_activations_converge(activation: str) -> None:
+    """The error covers the change to many more functions, and what a pair says of one input is what it says alone."""
+    model, matrix = network(activation, epsilon=0.25, depth=16), np.array(HARD[activation])
+    found = solved(model, matrix.tolist())
+    error = found.details["truncation_error"]
+    assert error["D"] < 2e-3
+    assert error["K2"] < 0.3  # that of logistic nearly cancels
+    finer = adapted(model, matrix, 34, 3e-5)
+    a, b = np.triu_indices(2)
+    for name, values in (
+        ("D", found.covariance_next[-1]),
+        ("K2", found.correction_next[-1][a, b]),
+        ("T", found.third_cumulant[-1]),
+    ):
+        assert np.linalg.norm(values - finer[name][-1]) <= error[name] * np.linalg.norm(finer[name][-1]), name
+    alone = adapted(model, matrix[1:, 1:], 34, 3e-5)
+    np.testing.assert_allclose(finer["D"][-1, 2, 2], alone["D"][-1, 0, 0], rtol=1e-3)
+    np.testing.assert_allclose(finer["K2"][-1, 2], alone["K2"][-1, 0], rtol=5e-3)
+    np.testing.assert_allclose(finer["T"][-1, 2, 2, 2], alone["T"][-1, 0, 0, 0], rtol=1e-4)
+
+
+def test_nearly_equal_inputs_have_nearly_the_same() -> None:
+    """Entries of two inputs approach those of one linearly in 1 - rho."""
+    model = network("tanh", epsilon=0.25, depth=16)
+    alone = adapted(model, np.array([[1.0]]), 28, 3e-4)["D"][-1, 0, 0]
+    near, nearer = (
+        np.abs(adapted(model, np.array([[1.0, rho], [rho, 1.0]]), 28, 3e-4)["D"][-1] - alone).max()
+        for rho in (0.98, 0.99)
     )
-    assert many.max() < 0.6 * few.max()
-    assert many.max() < 0.15 * np.abs(orders).max()
+    assert nearer < 0.1 * alone
+    assert 1.5 < near / nearer < 2.5
 
 
 def test_symmetries() -> None:
@@ -258,9 +302,10 @@ def test_what_it_cannot_do_is_refused() -> None:
 
 
 def test_entries_that_do_not_converge_are_left_out() -> None:
-    """The weight of sin sits at orders far above those that a pair of inputs can have; one input has waves."""
+    """No set of functions suits a pair whose kernel is singular because one of the inputs is 0."""
+    model = network("tanh", depth=4, bias_variance=0.5)
     with pytest.warns(eft.TruncationWarning, match="entries of two inputs do not converge"):
-        found = solved(network("sin", depth=4), [[15.0, 12.0], [12.0, 15.0]])
+        found = solved(model, [[1.0, 0.0], [0.0, 0.0]])
     assert np.isfinite(found.covariance_next[-1]).tolist() == np.diag([True, False, True]).tolist()
     assert np.isfinite(found.correction_next[-1]).tolist() == np.eye(2, dtype=bool).tolist()
     with pytest.raises(InputError, match="the next order of these inputs is not known"):
