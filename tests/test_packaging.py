@@ -52,15 +52,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return env / "bin"
 
 
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and an environment without our variables."""
-    for name in [name for name in os.environ if name.startswith(("EFT_", "PREFECT_", "PYTHONPATH"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_the_wheel_holds_migrations_studies_and_pages(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"flows/_studies/{path.name}" for path in (ROOT / "studies").glob("*.toml")}
@@ -112,21 +103,6 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_the_main_job_from_an_empty_folder(installed: Path, empty: Path):
-    where = _run(str(installed / "python"), "-c", "import db, eftcore, flows, ui; print(flows.__file__)")
-    assert where.startswith(str(installed.parent))
-    eft = str(installed / "eft")
-    assert "arXiv:2604.15742" in _run(eft, "--cite")
-    assert "created" in _run(eft, "db", "upgrade")
-    (empty / "tiny.toml").write_text(TINY)
-    assert "0 tasks cached" in _run(eft, "run", "tiny.toml")
-    assert "g_only" in _run(eft, "windows")
-    assert _run(eft, "sql", "SELECT DISTINCT activation AS a FROM v_trajectories").split()[-1] == "tanh"
-    assert (empty / "eft-data" / "results.db").is_file()
-    unknown = subprocess.run([eft, "run", "nothing"], capture_output=True, text=True, check=False)
-    assert "digits, paper-quick, paper, quick" in unknown.stderr
-
-
 @pytest.fixture
 def tool(installed: Path, tmp_path: Path) -> Path:
     """`eft` as pipx and uv tool leave it: a link to the command of an environment that holds nothing else of ours."""
@@ -136,15 +112,42 @@ def tool(installed: Path, tmp_path: Path) -> Path:
     return link
 
 
-def test_as_a_tool_it_meets_no_other_package_of_its_names(tool: Path, empty: Path, prefect_home: PrefectHome):
-    """In a folder of another project with packages db, flows and ui, none of which is imported."""
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory without results, in an environment without our variables.
+
+    It is that of another project, with packages of our names.
+    """
+    for name in [name for name in os.environ if name.startswith(("EFT_", "PREFECT_", "PYTHONPATH"))]:
+        monkeypatch.delenv(name)
+    project = tmp_path / "project"
     for package in PACKAGES:
-        (empty / package).mkdir()
-        (empty / package / "__init__.py").write_text("raise ImportError('of another project')")
-    prefect_home(empty / "eft-data" / "prefect")
-    (empty / "tiny.toml").write_text(TINY)
-    assert "created" in _run(str(tool), "db", "upgrade")
-    assert "0 tasks cached" in _run(str(tool), "run", "tiny.toml")
+        (project / package).mkdir(parents=True)
+        (project / package / "__init__.py").write_text("raise ImportError('of another project')")
+    monkeypatch.chdir(project)
+    return project
+
+
+def test_the_wheel_is_what_runs(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    where = _run(str(installed / "python"), "-c", "import db, eftcore, flows, ui; print(flows.__file__)")
+    assert where.startswith(str(installed.parent))
+
+
+def test_the_main_job_as_a_tool_among_packages_of_its_names(tool: Path, folder: Path, prefect_home: PrefectHome):
+    """None of which is imported, by the commands, the server or the explorer."""
+    prefect_home(folder / "eft-data" / "prefect")
+    eft = str(tool)
+    assert "arXiv:2604.15742" in _run(eft, "--cite")
+    assert "created" in _run(eft, "db", "upgrade")
+    (folder / "tiny.toml").write_text(TINY)
+    assert "0 tasks cached" in _run(eft, "run", "tiny.toml")
+    assert "g_only" in _run(eft, "windows")
+    assert _run(eft, "sql", "SELECT DISTINCT activation AS a FROM v_trajectories").split()[-1] == "tanh"
+    assert (folder / "eft-data" / "results.db").is_file()
+    unknown = subprocess.run([eft, "run", "nothing"], capture_output=True, text=True, check=False)
+    assert "digits, paper-quick, paper, quick" in unknown.stderr
     with _explorer(tool.parent, _free_port()) as address, urlopen(f"{address}/_stcore/health", timeout=30) as answer:
         assert answer.read() == b"ok"
 
@@ -154,11 +157,6 @@ def test_the_readme_asks_for_an_environment_of_its_own():
     assert "`pipx install .`" in readme
     assert "`uv tool install .`" in readme
     assert all(f"`{package}`" in readme.split("## What is predicted")[0] for package in PACKAGES)
-
-
-def test_the_explorer_starts(installed: Path, empty: Path):
-    with _explorer(installed, _free_port()) as address, urlopen(f"{address}/_stcore/health", timeout=30) as answer:
-        assert answer.read() == b"ok"
 
 
 class _explorer:
