@@ -72,7 +72,8 @@ def trajectories_picture(frame: pd.DataFrame) -> str:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = Figure(figsize=(8, 3))
+    figure.subplots_adjust(left=0.09, right=0.99, bottom=0.16, top=0.92, wspace=0.24)
     for axes, quantity in zip(figure.subplots(1, len(_COMPONENTS)), _COMPONENTS, strict=True):
         rows = frame[frame["quantity"] == quantity]
         if rows.empty:
@@ -87,6 +88,7 @@ def trajectories_picture(frame: pd.DataFrame) -> str:
             axes.plot(theory["time"], theory["predicted"], "--", label=" ".join(map(str, closure)))
         axes.set_xlabel("t = ε² · layer")
         axes.set_ylabel(f"{quantity}[{_COMPONENTS[quantity]}]")
+        axes.ticklabel_format(axis="y", scilimits=(-2, 3))  # numbers of few digits: the margins are fixed
         axes.legend(fontsize="small")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=90)
