@@ -128,24 +128,28 @@ def _everywhere(settings: Mapping[str, str]) -> Iterator[None]:
     process that cleans up after worker processes, are silenced.
     """
     import prefect.settings
-    from prefect.context import refresh_global_settings_context
+    from prefect import context
 
     ignored = os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker"
     wanted = {**settings, "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": ",".join(filter(None, ignored))}
     before = {name: os.environ.get(name) for name in wanted}
+    of_all_threads = context.GLOBAL_SETTINGS_CONTEXT
     os.environ.update(wanted)
-    refresh_global_settings_context()
+    context.refresh_global_settings_context()
     try:
-        updates = {getattr(prefect.settings, name): value for name, value in settings.items()}
-        with prefect.settings.temporary_settings(updates):
+        if context.get_settings_context() is context.GLOBAL_SETTINGS_CONTEXT:
             yield
+        else:  # the caller has settings of its own, as within a flow
+            updates = {getattr(prefect.settings, name): value for name, value in settings.items()}
+            with prefect.settings.temporary_settings(updates):
+                yield
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        refresh_global_settings_context()
+        context.GLOBAL_SETTINGS_CONTEXT = of_all_threads
 
 
 def require_answer(url: str) -> None:

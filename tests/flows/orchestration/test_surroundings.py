@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from flows.orchestration import surroundings
+from flows.orchestration.server_access import AUTH_STRING
 from tests.flows.conftest import PROXIES, shell
 
 
@@ -19,6 +22,30 @@ def test_neither_folders_named_as_our_packages_nor_proxies_disturb_a_run(
     run = shell({**ready, **PROXIES}, *arguments, folder=foreign_folder)
     assert run.returncode == 0, run.stderr
     assert "0 tasks cached, 12 computed." in run.stdout
+
+
+@pytest.mark.parametrize("within", ["no settings", "settings of a flow"])
+def test_every_thread_has_the_key_while_the_api_is_used_and_afterwards_what_it_had(
+    prefect_api: str, within: str, monkeypatch: pytest.MonkeyPatch
+):
+    from prefect import context, settings
+
+    def seen() -> list[str | None]:
+        with ThreadPoolExecutor() as threads:
+            ask = settings.PREFECT_API_AUTH_STRING.value
+            return [ask(), threads.submit(ask).result()]
+
+    monkeypatch.delenv(AUTH_STRING)
+    monkeypatch.setattr(context, "GLOBAL_SETTINGS_CONTEXT", context.root_settings_context())
+    key, before = surroundings.local_server().key, [None, None]
+    with contextlib.ExitStack() as stack:
+        if within == "settings of a flow":
+            stack.enter_context(settings.temporary_settings({settings.PREFECT_API_AUTH_STRING: "another"}))
+            before = ["another", None]
+        assert seen() == before
+        with surroundings.api():
+            assert seen() == [key, key]
+        assert seen() == before
 
 
 @pytest.mark.parametrize(
