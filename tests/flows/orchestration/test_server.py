@@ -25,8 +25,8 @@ def test_servers_that_start_together_do_not_take_each_others_port(prefect_home: 
 
 
 def test_a_server_ends_when_its_folder_is_gone(prefect_home: PrefectHome, tmp_path: Path):
-    running = LocalServer(prefect_home(tmp_path / "home")).start()
-    handle = os.pidfd_open(running.pid)
-    shutil.rmtree(tmp_path / "home", ignore_errors=True)  # its database tidies up meanwhile
-    assert select.select([handle], [], [], 60)[0]
-    os.close(handle)
+    with LocalServer(prefect_home(tmp_path / "home")).used() as running:
+        handle = os.pidfd_open(running.pid)
+        shutil.rmtree(tmp_path / "home", ignore_errors=True)  # its database tidies up meanwhile
+        assert select.select([handle], [], [], 60)[0]
+        os.close(handle)
