@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +25,14 @@ PAGES = re.findall(r"\]\((\w+\.md)\)", INDEX)
 
 def _blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +57,17 @@ def test_every_page_is_listed_and_every_link_leads_somewhere():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run(page: str, folder: Path, postgresql: str):
-    """On the cluster's page the address of a PostgreSQL of the tests stands in for the example's.
+    """An address of a PostgreSQL of the tests, and free ports, stand in for those of the examples.
 
     They are carried out by processes that have imported everything, and find a server that runs already, until a page
     stops it.
     """
     text = (FOLDER / page).read_text(encoding="utf-8")
-    commands = "\n".join(_blocks(text, "sh")).replace("postgresql://eft@db.example/eft", f"'{postgresql}'")
+    commands = "\n".join(_blocks(text, "sh"))
+    server, scheduler = _free_ports(2)
+    stand_in = {"postgresql://eft@db.example/eft": f"'{postgresql}'", "4321": str(server), "8799": str(scheduler)}
+    for shown, used in stand_in.items():
+        commands = commands.replace(shown, used)
     if program := "\n".join(_blocks(text, "python")):
         commands += f"\npython -W error - <<'EOF'\n{program}\nEOF\n"
     assert "eft " in commands
@@ -69,7 +83,7 @@ def test_the_commands_of_a_page_run(page: str, folder: Path, postgresql: str):
         "-c",
         f"trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{commands}",
     ]
-    LocalServer(folder / "prefect").start(4321)
+    LocalServer(folder / "prefect").start(server)
     done = subprocess.run(
         script, cwd=folder, env={**kept, **quiet, "PATH": path}, capture_output=True, text=True, check=False
     )

@@ -37,7 +37,7 @@ def _counts(url: str) -> tuple[dict[str, int], int, int]:
 
 @pytest.mark.parametrize(
     ("kills", "seed"),
-    [(5, 0), pytest.param(20, random.SystemRandom().randrange(1000), marks=pytest.mark.campaign, id="20")],
+    [(3, 0), pytest.param(20, random.SystemRandom().randrange(1000), marks=pytest.mark.campaign, id="20")],
 )
 def test_a_killed_study_goes_on_and_leaves_no_trace_of_it(
     prefect_api: str,
