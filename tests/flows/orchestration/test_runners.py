@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from db.reading import queries
 from db.session import Database
 from db.settings import default_url
+from db.upkeep import migrate
 from eftcore.errors import EnvironmentProblem, InputError
 from flows.orchestration.runners import dispatching
 from flows.study.requests import Resources, StudyRequest
@@ -63,15 +64,22 @@ def _rows(url: str) -> list[tuple[object, ...]]:
     return sorted(((tuple(row)) for row in rows), key=repr)
 
 
-@pytest.fixture
-def reference(results: Path, study: Path) -> tuple[dict[str, dict[str, np.ndarray]], list[tuple[object, ...]]]:
-    """What one thread computes; the folder of results is empty again afterwards."""
-    _run(study, workers=1)
-    made = _arrays(results)
+@pytest.fixture(scope="module")
+def reference(
+    prefect_api: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, dict[str, np.ndarray]], list[tuple[object, ...]]]:
+    """What one thread computes."""
+    folder = tmp_path_factory.mktemp("reference")
+    study, url = folder / "study.toml", f"sqlite:///{folder / 'results.db'}"
+    study.write_text(STUDY)
+    migrate.upgrade(url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFT_HOME", str(folder))
+        patch.setenv("EFT_DATABASE_URL", "")
+        _run(study, workers=1)
+    made = _arrays(folder)
     assert len(made) == 2 + 2 * (3 + 1 + 2)
-    rows = _rows(f"sqlite:///{results / 'results.db'}")
-    (results / "arrays").rename(results / "reference")
-    return made, rows
+    return made, _rows(url)
 
 
 def _assert_same(found: dict[str, dict[str, np.ndarray]], reference: dict[str, dict[str, np.ndarray]]) -> None:

@@ -38,9 +38,8 @@ def foreign(
 ) -> Iterator[tuple[Running, dict[str, str]]]:
     """A server at PREFECT_API_URL that no command here can start again, and the environment that names it."""
     server = LocalServer(prefect_home(tmp_path / "elsewhere"))
-    running = server.start()
-    yield running, {**ready, "PREFECT_API_URL": running.url, AUTH_STRING: server.key}
-    server.stop(force=True)
+    with server.used() as running:
+        yield running, {**ready, "PREFECT_API_URL": running.url, AUTH_STRING: server.key}
 
 
 def _windows(environment: dict[str, str]) -> int:
@@ -107,7 +106,7 @@ def test_what_is_computed_does_not_depend_on_the_server(
     finally:
         os.kill(server.pid, signal.SIGCONT)
     whole = _windows(environment) == WINDOWS
-    LocalServer(tmp_path / "elsewhere").start(server.port)
+    LocalServer(tmp_path / "elsewhere").again(server)
     out, said = run.communicate(timeout=ENOUGH)
     completes = run.returncode == 0 and "0 tasks cached, 12 computed." in out
     moment = f"as the first task begins, until all were done, {runner}, {goes.name}"
