@@ -298,7 +298,7 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "tolerance of two": (_forged("validity_windows", "tolerance", 2.0), "between 0 and 1"),
     "window turned round": (_forged("validity_windows", "certified_until", 1e9), "no interval|does not take"),
     "width below one": (_forged("width_windows", "width_low", 0.5), "no interval of widths"),
-    "widths turned round": (_forged("width_windows", "width_high", 1.0, row=-1), "no interval of widths"),
+    "widths turned round": (_forged("width_windows", "width_low", 1e9), "no interval of widths"),
     "width that is never": (_forged("width_windows", "status", "never"), "no interval of widths"),
     "width of no tolerance": (_forged("width_windows", "tolerance", 1.0), "between 0 and 1"),
     "width of no layer": (_forged("width_windows", "layer", -1), "layer = -1"),

