@@ -119,7 +119,7 @@ def test_the_width_agrees_with_simulated_networks(activation: str, samples: int)
     predicted = smallest_width(
         found.covariance[-1].ravel(), found.covariance[-1].ravel(), found.covariance_next[-1].ravel(), tolerance
     )
-    width = round(predicted)
+    width = round(float(predicted))
     sample = eft.simulate(model, KERNEL, width=width, samples=samples, seed=7, depths=[0, 25])
     true, noise = sample.covariance[-1, 0, 0], sample.covariance_se[-1, 0, 0]
     leading = found.covariance[-1, 0, 0]
