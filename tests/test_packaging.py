@@ -147,7 +147,7 @@ def test_the_main_job_as_a_tool_among_packages_of_its_names(tool: Path, folder: 
     assert _run(eft, "sql", "SELECT DISTINCT activation AS a FROM v_trajectories").split()[-1] == "tanh"
     assert (folder / "eft-data" / "results.db").is_file()
     unknown = subprocess.run([eft, "run", "nothing"], capture_output=True, text=True, check=False)
-    assert "digits, paper-quick, paper, quick" in unknown.stderr
+    assert "digits, paper-quick, paper, plane, quick" in unknown.stderr
     with _explorer(tool.parent, _free_port()) as address, urlopen(f"{address}/_stcore/health", timeout=30) as answer:
         assert answer.read() == b"ok"
 

@@ -394,7 +394,7 @@ def test_a_wrong_field_names_its_file(tmp_path: Path):
 
 
 def test_an_unknown_study_lists_the_bundled_ones():
-    with pytest.raises(InputError, match=r"study = 'slow': no such file .* digits, paper-quick, paper, quick"):
+    with pytest.raises(InputError, match=r"study = 'slow': no such file .* digits, paper-quick, paper, plane, quick"):
         find_study("slow")
 
 
