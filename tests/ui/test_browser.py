@@ -169,7 +169,7 @@ def test_a_table_has_no_download_that_leaves_formulas(page: Page, address: str) 
 
 def test_predict_finishes_by_itself(page: Page, address: str) -> None:
     _open(page, f"{address}/predict?T=0.5", "Predict")
-    page.get_by_text("Reference: Wick hierarchy up to order").wait_for()
+    page.get_by_text("Reference: the exact leading order").wait_for()
     row = page.locator("tr", has=page.get_by_role("cell", name="g_only", exact=True)).first
     model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=50)
     kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.3)
@@ -217,7 +217,7 @@ def test_filters_of_one_page_leave_the_inputs_of_another_alone(page: Page, addre
     _open(page, f"{address}/?activation=relu", "Validity windows")
     page.get_by_role("link", name="Predict", exact=True).click()
     page.get_by_role("heading", name="Predict", level=1).wait_for()
-    page.get_by_text("Reference: Wick hierarchy up to order").wait_for()
+    page.get_by_text("Reference: the exact leading order").wait_for()
     expect(page.get_by_role("combobox", name="activation σ")).to_have_value("tanh")
 
 

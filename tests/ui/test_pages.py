@@ -276,7 +276,7 @@ def test_compare_overlays_what_the_link_names(open_page: OpenPage, both: Databas
 
 def test_compare_against_the_exact_leading_order(open_page: OpenPage, results: Database) -> None:
     app = open_page(results.url, "compare", reference="exact leading order")
-    assert "Wick hierarchy up to order 24" in _said(app)
+    assert "Against the exact leading order" in _said(app)
 
 
 def test_sql_page_runs_the_query_of_the_link(open_page: OpenPage, both: Database) -> None:
@@ -303,8 +303,9 @@ def test_sql_page_explains_what_was_refused(open_page: OpenPage, results: Databa
 
 
 def test_examples_of_the_sql_page_answer(both: Database) -> None:
+    without = {"failures", "how wide, from theory"}  # these results have no failure, and no next order
     for name, sql in EXAMPLES.items():
-        assert len(queries.select(both, sql)) or name == "failures"
+        assert (len(queries.select(both, sql)) > 0) == (name not in without)
 
 
 def test_sql_chart_takes_the_columns_of_the_result(open_page: OpenPage, results: Database) -> None:
