@@ -119,7 +119,7 @@ def predict_spec(spec: PredictionSpec) -> Theory:
 def _beyond(spec: PredictionSpec, solution: Solution, details: dict[str, object]) -> tuple[Solution, dict[str, object]]:
     """The solution with D, K2 and the third cumulant, whose relative errors ``details["truncation_error"]`` has too."""
     assert solution.covariance is not None
-    with calmly():
+    with calmly(), shared_paths():
         found = next_order(spec, solution.covariance)
     solution = replace(
         solution,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,6 +60,11 @@ class PanelFigure:
     caption: str
     rows: tuple[tuple[Panel, ...], ...]
     shared_values: bool = False
+
+
+def in_rows(panels: Sequence[Panel], columns: int) -> tuple[tuple[Panel, ...], ...]:
+    """The panels row by row, ``columns`` in each but perhaps the last."""
+    return tuple(tuple(panels[start : start + columns]) for start in range(0, len(panels), columns))
 
 
 def panels_figure(described: PanelFigure, *, narrow: bool = False) -> go.Figure:

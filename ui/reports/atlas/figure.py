@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from db.session import Database
-from ui.figures.panels import Curve, Panel, PanelFigure
+from ui.figures.panels import Curve, Panel, PanelFigure, in_rows
 from ui.figures.style import INK, theory_lines
 from ui.reports.atlas.lessons import COST, IN_STUDY, THEORY, V4_TOLERANCE
 from ui.reports.atlas.study import ask
@@ -46,7 +46,7 @@ def atlas_figure(db: Database) -> PanelFigure:
         "windows",
         "Relative error of V4 against the exact leading order over depth; C_W = 2, C_b = 0, epsilon = 0.1, two inputs"
         " of variance 2 and correlation 0.3.",
-        tuple(tuple(panels[start : start + COLUMNS]) for start in range(0, len(panels), COLUMNS)),
+        in_rows(panels, COLUMNS),
         shared_values=True,
     )
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from db.session import Database
-from ui.figures.panels import Curve, Panel, PanelFigure
+from eftcore.ensemble.bands import NORMAL
+from ui.figures.panels import Curve, Panel, PanelFigure, in_rows
 from ui.figures.style import CLOSURE_LINE, INK, VERMILION
 from ui.notation import number
 from ui.reports.atlas.study import ask, in_study
@@ -22,7 +23,6 @@ from ui.reports.atlas.study import ask, in_study
 STUDY = "plane"
 TOLERANCE = 0.05
 COLUMNS = 3
-NORMAL = 1.96
 
 LABELS = {"g_only": "g_only", "sigma": "sigma", "exact": "exact leading order"}
 NEXT = "next order (D / nV<sub>4</sub>)² = tolerance"
@@ -68,22 +68,22 @@ def plane_figure(db: Database) -> PanelFigure:
     Lines are theory; bars are simulations: V4 is off by more than the tolerance at the width of the lower end, and by
     less at that of the upper end and all larger ones. Raises InputError where the database lacks these results.
     """
-    windows, following = ask(db, WINDOWS), ask(db, NEXT_ORDER)
+    following = dict(iter(ask(db, NEXT_ORDER).groupby("activation")))
     panels = [
         Panel(
             "width n",
-            (*_borders(rows, following[following["activation"] == name]), *_simulated(rows, following, str(name))),
+            (*_borders(rows, following[name]), *_simulated(rows, following[name])),
             title=str(name),
             logarithmic=True,
         )
-        for name, rows in windows.groupby("activation", sort=False)
+        for name, rows in ask(db, WINDOWS).groupby("activation", sort=False)
     ]
     return PanelFigure(
         "plane",
         f"From which width on a theory's V4 stays within {TOLERANCE:.0%} over depth t; C_W = 2, C_b = 0, epsilon = 0.1,"
         " one input of variance 2. A theory can be trusted above its line. Bars: simulations of many widths, which are"
         " beyond the tolerance at the lower end and within it from the upper end on.",
-        tuple(tuple(panels[start : start + COLUMNS]) for start in range(0, len(panels), COLUMNS)),
+        in_rows(panels, COLUMNS),
         shared_values=True,
     )
 
@@ -98,11 +98,10 @@ def _borders(windows: pd.DataFrame, following: pd.DataFrame) -> Iterable[Curve]:
     yield Curve(NEXT, NEXT_LINE, once["time"].to_numpy(), np.maximum(size, 1.0))
 
 
-def _simulated(windows: pd.DataFrame, following: pd.DataFrame, activation: str) -> Iterable[Curve]:
+def _simulated(windows: pd.DataFrame, following: pd.DataFrame) -> Iterable[Curve]:
     simulated = windows[(windows["reference_kind"] == "simulation") & (windows["closure"] == "exact")]
     yield _bars("exact leading order, simulated", VERMILION, simulated)
-    rows = following[following["activation"] == activation]
-    yield _bars("next order, simulated", INK, next_order_widths(rows))
+    yield _bars("next order, simulated", INK, next_order_widths(following))
 
 
 def _bars(label: str, color: str, rows: pd.DataFrame) -> Curve:
