@@ -127,9 +127,10 @@ def _beyond(spec: PredictionSpec, solution: Solution, details: dict[str, object]
         correction_next=to_matrix(found.correction),
         third_cumulant=found.third,
     )
-    if not np.isfinite(to_matrix(found.correction[-1])).all():
+    of_pairs = {"D": found.covariance[-1].diagonal(), "K2": found.correction[-1]}
+    if missing := [name for name, values in of_pairs.items() if not np.isfinite(values).all()]:
         warnings.warn(
-            "next_order = True: the entries of two inputs do not converge and are left out",
+            f"next_order = True: left out where it does not converge: {' and '.join(missing)} of some inputs",
             TruncationWarning,
             stacklevel=4,
         )

@@ -92,7 +92,7 @@ def _rows(mine: np.ndarray, exact: Theory, quantity: str, tolerance: float) -> p
     known = np.isfinite(following)
     mine, x0, x1 = (np.where(known, values, 0.0) for values in (mine, leading, following))
     error = error_of_next(exact, quantity)
-    unknown = x1.any(axis=1) & (not error < UNKNOWN)
+    unknown = ~known.any(axis=1) | x1.any(axis=1) & (not error < UNKNOWN)
     bound = error if error < UNKNOWN else UNKNOWN
     width, least, most = (smallest_width(mine, x0, scale * x1, tolerance) for scale in (1, 1 - bound, 1 + bound))
     low = np.minimum(width, np.minimum(least, most)) * (1 - tolerance)
@@ -121,10 +121,9 @@ def coefficients(exact: Theory, quantity: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def error_of_next(exact: Theory, quantity: str) -> float:
-    """Relative error of X1 of a quantity."""
+    """Relative error of X1 of a quantity; infinite where no entry of it is known."""
     error = exact.relative_error(_ERROR_OF_NEXT[quantity])
-    assert error is not None
-    return error
+    return np.inf if error is None else error
 
 
 def smallest_width(theory: np.ndarray, x0: np.ndarray, x1: np.ndarray, tolerance: float) -> np.ndarray:

@@ -206,10 +206,9 @@ def next_order_frame(exact: Theory, components: Sequence[str]) -> pd.DataFrame:
     for quantity in FOLLOWING:
         values, error = QUANTITIES[quantity].of(exact), exact.relative_error(quantity)
         assert values is not None
-        assert error is not None
         for component, index in _entries(quantity, exact.spec.kernel.n_inputs, components):
             value = float(values[(-1, *index)])
-            text = "not known" if np.isnan(value) else with_error(value, error * abs(value))
+            text = "not known" if error is None or np.isnan(value) else with_error(value, error * abs(value))
             rows.append({"coefficient": f"{quantity}[{component}]", "of 1/n in": _OF[quantity], "at T": text})
     return pd.DataFrame(rows, columns=["coefficient", "of 1/n in", "at T"])
 

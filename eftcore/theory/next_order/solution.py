@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import make_interp_spline
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
@@ -23,7 +23,7 @@ from eftcore.specs import Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import choose_engine, mean_path
 from eftcore.theory.next_order import adapted_expansion, expansion
 from eftcore.theory.next_order.adapted import adapted_functions
-from eftcore.theory.next_order.wick_powers import WickPowers
+from eftcore.theory.next_order.wick_powers import WickPowers, followed_powers
 
 MOST_INPUTS = 8
 """Most inputs of a prediction of the next order."""
@@ -47,23 +47,30 @@ two sets of adapted functions in a row may lack the same one."""
 PROBES = 6
 """Number of depths whose kernels say what functions are needed."""
 
-HIGHEST = (4, 6, 8, 10, 12, 14, 16)
-"""Highest Wick orders that are tried in turn."""
+HIGHEST = (4, 6, 8, 12, 18, 28, 40)
+"""Highest Wick orders that are tried in turn: each half as large again, so that an error which falls as the inverse
+square of the order, as at a kink, is smaller than the last change."""
+
+DOUBT = 2.0
+"""Errors of Wick powers in units of the last change: it is small by chance where a divergent series turns back."""
 
 BEST_FOR_BOUNDED = 6
 """The Wick order after which D of a bounded activation gets worse, since the series diverges."""
 
-LAYERS = (32, 64, 128, 256, 512, 1024)
+KNOWN_K2 = 0.1
+"""Relative error of K2 at which no larger set of functions is tried, if D is known as well as wanted."""
+
+LAYERS = (16, 32, 48, 64, 80, 96, 128, 192, 256, 384, 512)
 """Depths of the networks from which deeper ones, of the same total time, are extrapolated (eq. 10.6)."""
 
-DIRECT = 256
+DIRECT = 128
 """Networks of at most this many layers are solved layer by layer."""
 
-GRID = 32
-"""Number of intervals in t at whose ends deep networks are extrapolated; splines lie between them."""
+GRID = 16
+"""Number of intervals in t at whose ends deep networks are extrapolated; quintic splines lie between them."""
 
 USELESS = 0.5
-"""Relative error of D from which on entries of the next order are left out."""
+"""Relative error of D from which on entries of the next order are left out, and of K2 from which on it alone is."""
 
 VANISHING = 1e-4
 """Errors of a K2 that vanishes are relative to this times |D| / |K0|."""
@@ -78,7 +85,8 @@ class NextOrder:
         covariance: (R, P, P) D: V4(n) = V4 + D/n + O(1/n^2).
         correction: (R, P) K2: E[G] = K0 + K1/n + K2/n^2 + O(1/n^3).
         third: (R, P, P, P) third cumulants of the kernel times n^2, as n -> infinity.
-        error: relative error of D, K2 and T from functions left out and from the extrapolation in depth.
+        error: relative error of D, K2 and T from functions left out and from the extrapolation in depth, of those of
+            which some entries are known.
         details: which functions were used, JSON-able.
     """
 
@@ -108,6 +116,7 @@ class _Functions:
         through: of the mean path (L + 1, N, N), h = epsilon^2 and the layers that are wanted, to ``NextOrder.parts``.
         left_out: the largest share of the variance of sigma_a sigma_b that is not in them.
         coarseness: what their coarseness adds to the errors of D, K2 and T at least.
+        doubt: the error as a multiple of the change from the set before.
     """
 
     name: str
@@ -115,6 +124,7 @@ class _Functions:
     through: Callable[[np.ndarray, float, np.ndarray], dict[str, np.ndarray]]
     left_out: Callable[[], float]
     coarseness: dict[str, float] = field(default_factory=dict)
+    doubt: float = 1.0
 
 
 def next_order(spec: PredictionSpec, leading: np.ndarray) -> NextOrder:
@@ -122,8 +132,8 @@ def next_order(spec: PredictionSpec, leading: np.ndarray) -> NextOrder:
 
     ``leading`` (R, P, P) is the exact V4. By how much the functions that are followed miss it, and the share of the
     variance of sigma sigma^T that they leave out, are part of the error beside the change from fewer functions.
-    Entries whose D does not converge are NaN. Raises InputError for more than MOST_INPUTS inputs, and where none
-    converges.
+    Entries whose D does not converge are NaN, and so is their K2 where it alone does not. Raises InputError for more
+    than MOST_INPUTS inputs, and where none converges.
     """
     kernel = spec.kernel.array
     inputs = len(kernel)
@@ -222,7 +232,7 @@ def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> Nex
         return _nothing(leading)
     size = float(np.trace(path[-1]))
     for sets in (_adapted(spec, engine, path), _wick_powers(spec, engine, path)):
-        found = _converged(spec, kernel, leading, engine, sets, size)
+        found = _converged(spec, kernel, leading, engine, sets, shallow, size)
         if found is not None:
             return found
     return None
@@ -234,12 +244,16 @@ def _converged(
     leading: np.ndarray,
     engine: MehlerExpectations,
     sets: Iterator[_Functions],
+    shallow: ResNet,
     size: float,
 ) -> NextOrder | None:
-    """With the first of larger and larger sets of functions at which D changes by at most ``spec.truncation``, or with
-    the last; None where D is not known to USELESS."""
+    """With the best of larger and larger sets of functions, by the change from the set before in a shallow network.
+
+    The sets end where D changes by at most ``spec.truncation`` and K2 by KNOWN_K2, or where they get worse, as those of
+    a divergent series do. None where D is not known to USELESS.
+    """
     assert spec.truncation is not None
-    shallow = coarsened(spec.model, min(LAYERS[0], spec.model.depth))
+    wanted = {"D": spec.truncation, "K2": KNOWN_K2}
 
     def solve(best: _Functions, model: ResNet, layers: np.ndarray) -> NextOrder:
         path = mean_path(model, kernel, engine).kernel
@@ -248,12 +262,22 @@ def _converged(
     before: NextOrder | None = None
     best: _Functions | None = None
     error: dict[str, float] = {}
+    least, worse = np.inf, 0
     for functions in sets:
         found = solve(functions, shallow, np.arange(shallow.depth + 1))
         if before is not None:
-            error, best = _change(before, found, size), functions
-            error = {name: change + best.coarseness.get(name, 0.0) for name, change in error.items()}
-            if error["D"] <= spec.truncation:
+            least_error = functions.coarseness
+            change = {
+                name: functions.doubt * value + least_error.get(name, 0.0)
+                for name, value in _change(before, found, size).items()
+            }
+            # above 1, an error says only that nothing is known
+            missed = max(min(change[name], 1.0) / goal for name, goal in wanted.items())
+            if missed < least:
+                least, worse, error, best = missed, 0, change, functions
+            else:
+                worse += 1
+            if missed <= 1 or worse == 2:
                 break
         before = found
     if best is None or not error["D"] < USELESS:
@@ -263,8 +287,11 @@ def _converged(
     error = {name: error[name] + rest.get(name, 0.0) + missed for name in ("D", "K2", "T")}
     if not error["D"] < USELESS:
         return None
+    if not error["K2"] < USELESS:
+        del error["K2"]
+        found = replace(found, correction=np.full_like(found.correction, np.nan))
     details = {"functions": best.name, "size": best.size}
-    return NextOrder(**vars(found) | {"error": error, "details": details})
+    return replace(found, error=error, details=details)
 
 
 def _nothing(leading: np.ndarray) -> NextOrder:
@@ -306,16 +333,21 @@ def _wick_powers(spec: PredictionSpec, engine: MehlerExpectations, path: np.ndar
     """Wick powers of rising order; those of an input that is 0 at layer 0 would be 0."""
     if not np.diag(path[0]).all():
         return
-    bounded = is_bounded(engine.activation)
+    bounded, even_only = is_bounded(engine.activation), engine.activation.parity is not None
     for highest in HIGHEST:
-        if not bounded or highest <= BEST_FOR_BOUNDED:
-            resolved = MehlerExpectations(engine.activation, engine.level, engine.terms, highest)
-            found = WickPowers(resolved, spec.model.weight_variance, highest, np.diag(path[-1]))
-            if found.size > MOST_FUNCTIONS:
-                return
-            yield _Functions(
-                "Wick powers", found.size, partial(expansion.through, found), partial(found.left_out, path[[0, -1]])
-            )
+        if bounded and highest > BEST_FOR_BOUNDED:
+            return
+        if len(followed_powers(path.shape[-1], highest, even_only=even_only)) > MOST_FUNCTIONS:
+            return
+        resolved = MehlerExpectations(engine.activation, engine.level, engine.terms, highest)
+        found = WickPowers(resolved, spec.model.weight_variance, highest, np.diag(path[-1]))
+        yield _Functions(
+            "Wick powers",
+            found.size,
+            partial(expansion.through, found),
+            partial(found.left_out, path[[0, -1]]),
+            doubt=DOUBT,
+        )
 
 
 def coarsened(model: ResNet, depth: int) -> ResNet:
@@ -356,7 +388,7 @@ def _at_recorded(
             if len(tables) > 2 and error["D"] <= 0.3 * (spec.truncation or 0.0):
                 break
     assert found is not None
-    curves = {name: CubicSpline(times, values)(spec.time) for name, values in found.parts().items()}
+    curves = {name: make_interp_spline(times, values, k=5)(spec.time) for name, values in found.parts().items()}
     return NextOrder.of(curves), error
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import cached_property
-from math import factorial, prod
+from math import factorial
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from eftcore.gaussian.mehler import MehlerExpectations, by_parts
 from eftcore.gaussian.pair_moments import correlations
 from eftcore.gaussian.wick_series import components
 from eftcore.gaussian.wick_tails import tails
-from eftcore.pairs import pair_indices, to_pairs
+from eftcore.pairs import pair_indices, pair_table, to_pairs
 
 Index = tuple[int, ...]
 """A multi-index alpha: the power of each input."""
@@ -26,30 +26,29 @@ Index = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """u_i u_j = sum_s coefficient_s u_result_s for i <= j, all pairs (i, j) one after the other, row-major.
+    """u_i u_j = sum_r terms[(i, j), r] u_r for i <= j, row-major.
 
     Attributes:
-        start: (M (M + 1) / 2 + 1,) where the terms of each pair begin.
-        result: (S,) number of the function of each term, in increasing order for each pair.
+        terms: (M (M + 1) / 2, E), sparse.
     """
 
-    start: np.ndarray
-    result: np.ndarray
+    terms: csr_array
 
-    def applied(self, coefficient: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """(..., M, M) values of the products u_i u_j, for values (..., E) of the functions."""
-        terms = coefficient * values[..., self.result]
-        sums: np.ndarray = np.add.reduceat(terms, self.start[:-1], axis=-1)[..., self.pair_of]
-        return sums
+    def applied(self, values: np.ndarray) -> np.ndarray:
+        """(M, M, ...) values of the products u_i u_j, for values (E, ...) of the functions."""
+        sums: np.ndarray = self.terms @ values.reshape(len(values), -1)
+        size = (int(np.sqrt(8 * len(sums) + 1)) - 1) // 2
+        found: np.ndarray = sums[pair_table(size)].reshape(size, size, *values.shape[1:])
+        return found
 
-    @cached_property
-    def pair_of(self) -> np.ndarray:
-        """(M, M) position of the pair (i, j) in row-major order of i <= j."""
-        size = (int(np.sqrt(8 * len(self.start) - 7)) - 1) // 2
-        first, second = np.triu_indices(size)
-        table = np.empty((size, size), dtype=np.intp)
-        table[first, second] = table[second, first] = np.arange(len(first))
-        return table
+    def with_coefficients(self, coefficient: np.ndarray) -> Products:
+        """The same terms with other coefficients (S,)."""
+        pattern = (coefficient, self.terms.indices, self.terms.indptr)
+        return Products(csr_array(pattern, shape=self.terms.shape))
+
+    def change(self, before: Products) -> Products:
+        """By how much the coefficients differ from those of the same terms at another K0."""
+        return self.with_coefficients(self.terms.data - before.terms.data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +58,16 @@ class At:
     Attributes:
         mean: (E,) of each function under N(0, K0).
         second: (E, M) of u_r u_k under N(0, K0).
-        coefficient: (S,) of the terms of the products.
+        products: which functions the products u_i u_j are made of.
         response: (P, M) the deviation of Q is ``response @ x``.
+        third: (M, M, M) of u_i u_j u_k under N(0, K0).
     """
 
     mean: np.ndarray
     second: np.ndarray
-    coefficient: np.ndarray
+    products: Products
     response: np.ndarray
+    third: np.ndarray
 
 
 class WickPowers:
@@ -83,14 +84,13 @@ class WickPowers:
     Attributes:
         size: M.
         factor, index: (P, E) D_q u_r = factor[q, r] u_{index[q, r]}.
-        products: which functions the products u_i u_j are made of.
         kernel: (P, M) the deviation of the kernel G is ``kernel @ x``.
     """
 
     def __init__(self, engine: MehlerExpectations, weight_variance: float, highest: int, variance: np.ndarray) -> None:
         self.engine, self.highest, self.weight_variance = engine, highest, weight_variance
         inputs, step = len(variance), 1 if engine.activation.parity is None else 2
-        followed = [alpha for order in range(step, highest + 1, step) for alpha in _of_order(inputs, order)]
+        followed = followed_powers(inputs, highest, even_only=step == 2)
         last = highest - highest % step
         further = [alpha for order in range(last + step, 2 * last + 1, step) for alpha in _of_order(inputs, order)]
         self.powers = np.array([*followed, (0,) * inputs, *further])
@@ -105,18 +105,18 @@ class WickPowers:
             self.kernel[p, self._position[tuple(alpha.tolist())]] = 1.0
         self.kernel *= self.unit[: self.size]
         self._make_lowering()
+        self._make_response()
         self._make_products()
 
     def at(self, kernel: np.ndarray) -> At:
         """The functions at the mean kernel K0 (N, N)."""
         contractions = to_pairs(kernel)
-        monomials = self._coefficient * np.prod(contractions**self._contracted, axis=1)
-        coefficient = np.add.reduceat(monomials, self._merged)
+        products = self._products.with_coefficients(self._polynomials @ np.prod(contractions**self._monomials, axis=1))
         mean = np.zeros(len(self.powers))
         mean[self.size] = 1.0
         second = np.zeros((len(self.powers), self.size))
-        second[: self.size] = self.products.applied(coefficient, mean)
-        return At(mean, second, coefficient, self._response(kernel))
+        second[: self.size] = products.applied(mean)
+        return At(mean, second, products, self._response(kernel), products.applied(second))
 
     def left_out(self, kernels: np.ndarray) -> float:
         """Largest share of the variance of sigma_a sigma_b that is not in the functions, at some kernels (R, N, N)."""
@@ -171,24 +171,37 @@ class WickPowers:
         coefficient = ways * self.unit[where] / (self.unit[first[pair]] * self.unit[second[pair]])
         order = np.lexsort((where, pair))
         pair, where = pair[order], where[order]
-        self._contracted, self._coefficient = contracted[order], coefficient[order]
         # several tables of contractions lead to the same function
-        self._merged = np.flatnonzero(np.diff(pair * len(self.powers) + where, prepend=-1))
-        start = np.searchsorted(pair[self._merged], np.arange(len(first) + 1))
-        self.products = Products(start, where[self._merged])
+        begins = np.flatnonzero(np.diff(pair * len(self.powers) + where, prepend=-1))
+        start = np.searchsorted(pair[begins], np.arange(len(first) + 1))
+        pattern = (np.zeros(len(begins)), where[begins], start)
+        self._products = Products(csr_array(pattern, shape=(len(first), len(self.powers))))
+        code = contracted[order] @ (most + 1) ** np.arange(len(self.pairs))
+        _, one, monomial = np.unique(code, return_index=True, return_inverse=True)
+        self._monomials = contracted[order[one]]
+        shape = (len(begins), len(self._monomials))
+        self._polynomials = csr_array((coefficient[order], monomial, np.append(begins, len(pair))), shape=shape)
+
+    def _make_response(self) -> None:
+        """Which derivatives of sigma(phi_a) and sigma(phi_b) each function needs, and C_W / alpha!."""
+        powers = self.powers[: self.size]
+        a, b = (np.array(index)[:, None] for index in zip(*self.pairs, strict=True))
+        own, other = powers.T[a[:, 0]], np.where(a == b, 0, powers.T[b[:, 0]])
+        weight = np.where(own + other == powers.sum(1), 1 / _factorials(self.highest)[powers].prod(1), 0.0)
+        self._derivatives = own, other, self.weight_variance * weight * self.unit[: self.size]
 
     def _response(self, kernel: np.ndarray) -> np.ndarray:
         """(P, M) C_W < d^alpha (sigma sigma) > / alpha!."""
+        own, other, weight = self._derivatives
         moments = _derivative_moments(self.engine, kernel, self.highest)
-        found = np.zeros((len(self.pairs), self.size))
-        for (p, (a, b)), (r, alpha) in itertools.product(
-            enumerate(self.pairs), enumerate(self.powers[: self.size].tolist())
-        ):
-            if all(power == 0 or c in (a, b) for c, power in enumerate(alpha)):
-                orders = (alpha[a], 0) if a == b else (alpha[a], alpha[b])
-                found[p, r] = moments[p, orders[0], orders[1]] / prod(factorial(x) for x in alpha)
-        scaled: np.ndarray = self.weight_variance * found * self.unit[: self.size]
+        scaled: np.ndarray = weight * moments[np.arange(len(own))[:, None], own, other]
         return scaled
+
+
+def followed_powers(inputs: int, highest: int, *, even_only: bool) -> list[Index]:
+    """The powers of total order 1 to ``highest``, or those of even order alone."""
+    step = 2 if even_only else 1
+    return [alpha for order in range(step, highest + 1, step) for alpha in _of_order(inputs, order)]
 
 
 def _derivative_moments(engine: MehlerExpectations, kernel: np.ndarray, highest: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from torch.func import jacfwd
 
 import eftcore as eft
@@ -40,7 +41,8 @@ class Waves:
         self.factor = -np.stack([0.5 * k[:, 0] ** 2, k[:, 0] * k[:, 1], 0.5 * k[:, 1] ** 2])
         self.index = np.broadcast_to(np.arange(len(k)), self.factor.shape)
         result = np.array([[self.numbers.index(positive(j)) for j in pair] for pair in both.tolist()])
-        self.products = Products(np.arange(0, 2 * len(first) + 1, 2), np.sort(result, axis=1).ravel())
+        terms = (np.full(result.size, 0.5), np.sort(result, axis=1).ravel(), np.arange(0, 2 * len(first) + 1, 2))
+        self.products = Products(csr_array(terms, shape=(len(first), len(k))))
         # sin x sin y = (cos(x - y) - cos(x + y)) / 2
         self.response = np.zeros((3, self.size))
         for p, (less, more) in enumerate(((None, (2, 0)), ((1, -1), (1, 1)), (None, (0, 2)))):
@@ -53,7 +55,7 @@ class Waves:
         k = np.array(self.numbers)
         sums, differences = (k[:, None] + s * k[None, : self.size] for s in (1, -1))
         second = 0.5 * sum(np.exp(-0.5 * np.einsum("rka,ab,rkb->rk", s, kernel, s)) for s in (sums, differences))
-        return At(mean, second, np.full(len(self.products.result), 0.5), self.response)
+        return At(mean, second, self.products, self.response, self.products.applied(second))
 
     def carried(self, increment: np.ndarray) -> np.ndarray:
         """By what a Gaussian increment multiplies the mean of each wave."""
@@ -79,16 +81,15 @@ class Written:
         self.generators, self.carried = torch.tensor(generators), torch.tensor(carried)
         self.mean, self.response = torch.tensor(before.mean), torch.tensor(before.response)
         self.after_mean = torch.tensor(after.mean)
-        self.old, self.new = (self._table(basis, at.coefficient) for at in (before, after))
+        self.old, self.new = (self._table(basis, at.products.terms) for at in (before, after))
 
-    def _table(self, basis: WickPowers | Waves, coefficient: np.ndarray) -> torch.Tensor:
+    def _table(self, basis: WickPowers | Waves, terms: csr_array) -> torch.Tensor:
         """(M + 1, M + 1, E) coefficients of the products of two functions, the constant among them."""
         m, total = self.m, basis.factor.shape[1]
         table = np.zeros((m + 1, m + 1, total))
         pairs = [(i, j) for i in range(m) for j in range(i, m)]
-        for p, (i, j) in enumerate(pairs):
-            for s in range(basis.products.start[p], basis.products.start[p + 1]):
-                table[i, j, basis.products.result[s]] += coefficient[s]
+        for (i, j), row in zip(pairs, terms.toarray(), strict=True):
+            table[i, j] = row
             table[j, i] = table[i, j]
         for i in range(m + 1):
             table[i, m, i] = table[m, i, i] = 1.0
