@@ -42,12 +42,14 @@ _LOOK_SECONDS = 0.5
 _DATABASE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 """The two environment variables that may hold the address of Prefect's own database."""
 
-_COMMAND = (
+COMMAND = (
     *(sys.executable, "-P", "-c"),
     f"import runpy, sys; sys.path.append({str(Path(__file__).parents[2])!r}); "
     "runpy.run_module('flows.orchestration.server', run_name='__main__')",
 )
-"""Command that runs this module as a program. It ignores the working directory, which may have a folder ``flows``."""
+"""Command that runs this module as a program: ``serve`` with its three arguments, the socket by the number of its file.
+
+It ignores the working directory, which may have a folder ``flows``."""
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this process started."""
@@ -192,6 +194,8 @@ class LocalServer:
     def _start(self, *, whole: bool, kept: bool, port: int | None = None) -> Running:
         log = self.folder / "server.log"
         with _listening(port or self._left() or (PORT if whole else 0)) as door, log.open("wb") as output:
+            # that of a server that was killed says nothing of the new one
+            (self.folder / "server.json").unlink(missing_ok=True)
             taken = door.getsockname()[1]
             if port is not None and taken != port:
                 raise EnvironmentProblem(
@@ -199,7 +203,7 @@ class LocalServer:
                 )
             running = Running(pid=0, port=taken, whole=whole, kept=kept, started_at=time.time())
             process = subprocess.Popen(
-                [*_COMMAND, str(self.folder), str(door.fileno()), json.dumps(asdict(running))],
+                [*COMMAND, str(self.folder), str(door.fileno()), json.dumps(asdict(running))],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -208,7 +212,6 @@ class LocalServer:
                 start_new_session=True,  # so that Ctrl-C reaches only the commands that use the server
             )
         _children[process.pid] = process
-        running = replace(running, pid=process.pid)
         deadline = time.monotonic() + STARTUP_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
@@ -217,8 +220,9 @@ class LocalServer:
                     place=SERVER,
                     remedy=f"check that {self.prefect_home} can be written, or set PREFECT_API_URL to a running server",
                 )
-            if (self.folder / "server.json").exists() and answers(running.url):
-                return running
+            ready = self._card()
+            if ready is not None and answers(ready.url):
+                return ready
             time.sleep(0.05)
         self._end(process.pid)
         raise EnvironmentProblem(
@@ -311,7 +315,7 @@ def _listening(wanted: int) -> socket.socket:
     return door
 
 
-def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
+def serve(folder: Path, door: socket.socket, wanted: Running) -> None:
     """Serve Prefect's API at an open socket until SIGTERM or, unless the server is kept, until no command uses it."""
     alive = (folder / "alive").open("ab")
     for _ in range(100):  # another process may hold the lock for a moment, to see whether a server runs
@@ -321,7 +325,6 @@ def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
     else:
         sys.exit("another server runs here")
     card = folder / "server.json"
-    card.unlink(missing_ok=True)
 
     import uvicorn
     from prefect.server.api.server import create_app
@@ -356,4 +359,4 @@ def _serve(folder: Path, door: socket.socket, wanted: Running) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), Running(**json.loads(sys.argv[3])))
+    serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), Running(**json.loads(sys.argv[3])))

@@ -15,7 +15,9 @@ import sqlalchemy as sa
 from db.settings import default_url
 from db.upkeep import migrate
 from flows.cli import main
+from flows.orchestration import server
 from flows.orchestration.server_access import AUTH_STRING
+from tests.flows import warm
 from tests.servers import PrefectHome, create_database, drop_database
 
 TINY = """
@@ -180,11 +182,30 @@ def long(tiny: Path) -> Path:
 
 
 @pytest.fixture
+def warm_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers that this process starts are forked from a process with everything imported."""
+    monkeypatch.setattr(server, "COMMAND", (str(warm.commands() / warm.SERVER),))
+
+
+@pytest.fixture
 def under_way(ready: dict[str, str], long: Path) -> Iterator[subprocess.Popen[str]]:
     """`eft run` of the long study that has begun to compute; its server is up."""
     command = [*COMMAND, "run", str(long)]
     with subprocess.Popen(command, env=ready, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stderr is not None
-        assert any("predict" in line for line in run.stderr), "it computes nothing"
+        _wait_for_work(run)
         yield run
         run.kill()
+
+
+@pytest.fixture
+def warm_under_way(ready: dict[str, str], long: Path) -> Iterator[subprocess.Popen[str]]:
+    """The same with everything imported before."""
+    with warm.start(ready, "run", str(long)) as run:
+        _wait_for_work(run)
+        yield run
+        run.terminate()
+
+
+def _wait_for_work(run: subprocess.Popen[str]) -> None:
+    assert run.stderr is not None
+    assert any("predict" in line for line in run.stderr), "it computes nothing"

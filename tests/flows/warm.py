@@ -21,7 +21,6 @@ from functools import cache
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
-from typing import Any
 
 import pytest
 
@@ -33,13 +32,16 @@ PRELOADED = [
     # what a study would import while it runs
     *("anyio._backends._asyncio", "fastapi", "matplotlib.figure", "matplotlib.backends.backend_agg", "prefect.cli"),
     *("prefect.flow_engine", "prefect.task_engine", "prefect.utilities.visualization", "rich.status", "torch"),
+    # and its server
+    *("prefect.server.api.server", "uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.loops.auto"),
 ]
 
 SCRIPT = """#!{python} -IS
 import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as forks:
     forks.connect({address!r})
-    socket.send_fds(forks, [b" "], [0, 1, 2])
+    files = [0, 1, 2, int(sys.argv[2])] if sys.argv[0].endswith({server!r}) else [0, 1, 2]
+    socket.send_fds(forks, [b" "], files)
     forks.sendall(json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode() + b"\\n")
     with forks.makefile() as answers:
         process = int(answers.readline())
@@ -61,12 +63,17 @@ def processes() -> multiprocessing.context.ForkServerContext:
     return PROCESSES
 
 
-def _carry_out(command: Sequence[str], folder: str, environment: dict[str, str], streams: Sequence[Any]) -> None:
+SERVER = "flows.orchestration.server"
+"""Name of the command that serves Prefect, by which the process is known as a server."""
+
+
+def _carry_out(command: Sequence[str], folder: str, environment: dict[str, str], files: Sequence[DupFd]) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    for number, stream in enumerate(streams):
-        os.dup2(stream.detach(), number)
+    numbers = [file.detach() for file in files]
+    for number, file in enumerate(numbers[:3]):
+        os.dup2(file, number)
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     sys.argv = [Path(command[0]).name, *command[1:]]
@@ -74,10 +81,15 @@ def _carry_out(command: Sequence[str], folder: str, environment: dict[str, str],
     from prefect.context import refresh_global_settings_context
 
     from flows.cli import main
+    from flows.orchestration import server
 
     refresh_global_settings_context()
+    server.COMMAND = (str(Path(command[0]).parent / SERVER),)
     try:
-        {"eft": main, "prefect": app}[sys.argv[0]]()
+        if sys.argv[0] == SERVER:
+            server.serve(Path(command[1]), socket.socket(fileno=numbers[3]), server.Running(**json.loads(command[3])))
+        else:
+            {"eft": main, "prefect": app}[sys.argv[0]]()
     finally:
         atexit._run_exitfuncs()  # which multiprocessing leaves out
 
@@ -86,10 +98,12 @@ class _Fork(StreamRequestHandler):
     """One command that SCRIPT asks for: answers with the number of its process, then with its exit code."""
 
     def handle(self) -> None:
-        _, descriptors, _, _ = socket.recv_fds(self.request, 1, 3)
+        _, descriptors, _, _ = socket.recv_fds(self.request, 1, 4)
         command, folder, environment = json.loads(self.rfile.readline())
-        streams = [DupFd(descriptor) for descriptor in descriptors]
-        process = processes().Process(target=_carry_out, args=(command, folder, environment, streams))
+        files = [DupFd(descriptor) for descriptor in descriptors]
+        # nobody waits for a server when the tests end
+        serves = Path(command[0]).name == SERVER
+        process = processes().Process(target=_carry_out, args=(command, folder, environment, files), daemon=serves)
         process.start()
         for descriptor in descriptors:
             os.close(descriptor)
@@ -100,14 +114,15 @@ class _Fork(StreamRequestHandler):
 
 @cache
 def commands() -> Path:
-    """A folder with the commands `eft` and `prefect`, for the PATH of a test."""
+    """A folder with the commands `eft` and `prefect`, for the PATH of a test, and the one that serves Prefect."""
     folder = Path(tempfile.mkdtemp(prefix="eft-warm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     forks = ThreadingUnixStreamServer(str(folder / "forks"), _Fork)
     forks.daemon_threads = True
     threading.Thread(target=forks.serve_forever, daemon=True).start()
-    for name in ("eft", "prefect"):
-        (folder / name).write_text(SCRIPT.format(python=sys.executable, address=str(folder / "forks")))
+    for name in ("eft", "prefect", SERVER):
+        script = SCRIPT.format(python=sys.executable, address=str(folder / "forks"), server=SERVER)
+        (folder / name).write_text(script)
         (folder / name).chmod(0o700)
     return folder
 

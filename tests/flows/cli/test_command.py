@@ -91,6 +91,7 @@ def test_a_server_serves_every_command_and_ends_by_itself_after_kill_9(
     watched.close()
 
 
+@pytest.mark.usefixtures("warm_server")
 def test_a_server_that_hangs_is_ended_by_the_next_command(
     prefect_home: PrefectHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -55,6 +55,7 @@ def test_every_page_is_listed_and_every_link_leads_somewhere():
         assert [target for target in targets if not (path.parent / target).exists()] == []
 
 
+@pytest.mark.usefixtures("warm_server")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run(page: str, folder: Path, postgresql: str):
     """An address of a PostgreSQL of the tests, and free ports, stand in for those of the examples.

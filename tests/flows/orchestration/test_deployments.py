@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +15,10 @@ import pytest
 from db.reading import queries
 from db.session import Database
 from eftcore.errors import EnvironmentProblem
-from tests.flows.conftest import COMMAND, shell
+from tests.flows import warm
 from ui.data.deployments import trigger
 
 ROOT = Path(__file__).parents[3]
-PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 CONFIGURATION = {"activation": "tanh", "epsilon": 0.5, "total_time": 1.0, "width": 8, "samples": 64}
 FLOWS = {"run-study", "run-configuration", "top-up", "verify-theorems", "sweep-stale"}
 
@@ -28,10 +26,10 @@ FLOWS = {"run-study", "run-configuration", "top-up", "verify-theorems", "sweep-s
 @pytest.fixture
 def served(ready: dict[str, str]) -> Iterator[httpx.Client]:
     """A client of the server that `eft serve` offers the deployments on."""
-    with subprocess.Popen([*COMMAND, "serve"], env=ready, stdout=subprocess.PIPE, text=True) as serve:
+    with warm.start(ready, "serve") as serve:
         assert serve.stdout is not None
         pages = serve.stdout.readline().split()[-1]
-        ready["PREFECT_API_AUTH_STRING"] = shell(ready, "server", "key").stdout.strip()
+        ready["PREFECT_API_AUTH_STRING"] = warm.run(ready, "server", "key").stdout.strip()
         shown = tuple(ready["PREFECT_API_AUTH_STRING"].split(":"))
         with httpx.Client(base_url=f"{pages}/api/", auth=shown, trust_env=False, timeout=60) as client:
             _until(lambda: len(client.post("deployments/filter", json={}).json()) == len(FLOWS))
@@ -151,9 +149,10 @@ def test_flows_are_triggered_with_a_checked_form(
     with_api = {**environment, "PREFECT_API_URL": str(served.base_url).rstrip("/"), "PREFECT_HOME": str(tmp_path / "p")}
     for name in ("prefect.yaml", "work-pool.json"):
         shutil.copy(ROOT / name, tmp_path)
+    prefect = [str(warm.commands() / "prefect"), "--no-prompt"]
     create = ["work-pool", "create", "eft", "--type", "process", "--base-job-template", "work-pool.json"]
     for arguments in (create, ["deploy", "--all"]):
-        done = subprocess.run([*PREFECT, *arguments], env=with_api, cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run([*prefect, *arguments], env=with_api, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     pool = {flow: _deployment(served, flow, "pool") for flow in FLOWS}
     assert all(deployment["work_pool_name"] == "eft" for deployment in pool.values())
@@ -165,7 +164,7 @@ def test_flows_are_triggered_with_a_checked_form(
     _change(served, pool["run-configuration"], {})
     run = _triggered(served, pool["run-configuration"], {**CONFIGURATION, "activation": "erf"})
     assert _answer(lambda: served.patch(f"flow_runs/{run}", json={"job_variables": hostile})).is_client_error
-    worker = [*PREFECT, "worker", "start", "--pool", "eft", "--run-once"]
+    worker = [*prefect, "worker", "start", "--pool", "eft", "--run-once"]
     done = subprocess.run(worker, env=with_api, cwd=tmp_path, capture_output=True, text=True)
     assert _ended(served, run)["state_type"] == "COMPLETED", done.stdout + done.stderr
     assert not mark.exists()

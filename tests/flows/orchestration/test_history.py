@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import pytest
 
 from flows.orchestration import history
 from flows.orchestration.server import LocalServer, Running
 from tests.servers import PrefectHome
+
+pytestmark = pytest.mark.usefixtures("warm_server")
 
 
 def _client(server: LocalServer, running: Running) -> httpx.Client:

@@ -8,9 +8,13 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from flows.orchestration.server import LocalServer
 from flows.orchestration.watch import answers
 from tests.servers import PrefectHome
+
+pytestmark = pytest.mark.usefixtures("warm_server")
 
 
 def test_servers_that_start_together_do_not_take_each_others_port(prefect_home: PrefectHome, tmp_path: Path):

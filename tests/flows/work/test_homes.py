@@ -119,20 +119,20 @@ def test_two_users_share_a_folder_of_any_name(shared: tuple[Path, AsUser], fault
 
 
 def test_a_store_that_goes_away_ends_the_run_which_goes_on_when_it_is_back(
-    environment: dict[str, str], under_way: subprocess.Popen[str], long: Path, fault_log: FaultLog
+    environment: dict[str, str], warm_under_way: subprocess.Popen[str], long: Path, fault_log: FaultLog
 ):
     store = Path(environment["EFT_HOME"]) / "arrays"
     while len(list(store.glob("*/*.npz"))) < 3:
         time.sleep(0.1)
     away = store.rename(store.with_name("away"))
     store.touch()
-    _, said = under_way.communicate(timeout=60)
+    _, said = warm_under_way.communicate(timeout=60)
     store.unlink()
     finished = {path: path.stat().st_mtime_ns for path in away.rename(store).glob("*/*.npz")}
     long.write_text(TINY)
     last = warm.run(environment, "run", str(long))
     kept = {path: path.stat().st_mtime_ns for path in finished} == finished
-    told = under_way.returncode == 1 and f"eft: {store}" in said
+    told = warm_under_way.returncode == 1 and f"eft: {store}" in said
     completes = last.returncode == 0 and kept
     fault_log.note("store unreachable", "sqlite", "after three results", consistent=told and kept, completes=completes)
     assert told, said
