@@ -22,7 +22,8 @@ class Quantity:
     Attributes:
         name: its name in tables, SQL and files.
         attribute: the array of a result that holds it; its standard error has the same name and ``_se``.
-        over: what an entry belongs to: "inputs", (N, N) at one layer, or "pairs", (P, P) with P = N (N + 1) / 2.
+        over: what an entry belongs to: "inputs", (N, N) at one layer; "pairs", (P, P) with P = N (N + 1) / 2 pairs of
+            inputs a <= b; or "triples" of pairs, (P, P, P).
         symbol: its symbol as HTML, for figures.
         meaning: its meaning in a few words, as HTML.
         compared: whether errors and validity windows are found for it.
@@ -32,7 +33,7 @@ class Quantity:
 
     name: str
     attribute: str
-    over: Literal["inputs", "pairs"]
+    over: Literal["inputs", "pairs", "triples"]
     symbol: str
     meaning: str
     compared: bool = False
@@ -40,7 +41,7 @@ class Quantity:
     partial: bool = False
 
     def of(self, result: Any) -> np.ndarray | None:
-        """The quantity in a prediction or simulation, (R, N, N) or (R, P, P); None where the result lacks it.
+        """The quantity in a prediction or simulation, over R layers; None where the result lacks it.
 
         >>> from eftcore import InputKernel, ResNet, predict
         >>> theory = predict(ResNet(activation="tanh", weight_variance=1.0, epsilon=0.1, depth=2),
@@ -63,13 +64,21 @@ class Quantity:
             raise InputError("this result has no estimate of it with a standard error", place=self.name)
         return value, error
 
+    def shape(self, layers: int, entries: int) -> tuple[int, ...]:
+        """Shape of its array over recorded layers; ``entries`` is N for a quantity over inputs, otherwise P.
+
+        >>> QUANTITIES["K0"].shape(5, 2), QUANTITIES["T"].shape(5, 3)
+        ((5, 2, 2), (5, 3, 3, 3))
+        """
+        return (layers, *[entries] * (3 if self.over == "triples" else 2))
+
     def norms(self, values: np.ndarray) -> np.ndarray:
         """(R,) Frobenius norms over pair space, where every pair of inputs counts once.
 
         >>> QUANTITIES["K0"].norms(np.array([[[3.0, 4.0], [4.0, 0.0]]])).tolist()
         [5.0]
         """
-        entries = values if self.over == "pairs" else to_pairs(values)
+        entries = to_pairs(values) if self.over == "inputs" else values
         sizes: np.ndarray = np.linalg.norm(entries.reshape(len(entries), -1), axis=1)
         return sizes
 
@@ -126,6 +135,15 @@ QUANTITIES = {
             over="inputs",
             symbol="K<sub>2</sub>",
             meaning="1/n coefficient of K<sub>1</sub>",
+            aimed_at=False,
+            partial=True,
+        ),
+        Quantity(
+            name="T",
+            attribute="third_cumulant",
+            over="triples",
+            symbol="T",
+            meaning="n<sup>2</sup> third cumulant of G",
             aimed_at=False,
             partial=True,
         ),

@@ -30,6 +30,7 @@ from db.schema.views import (
 from db.session import Database
 from eftcore.activations import canonical_name
 from eftcore.errors import InputError
+from eftcore.quantities import QUANTITIES
 
 __all__ = [
     "arrays",
@@ -225,7 +226,7 @@ def trajectories(
     """Columns of the view v_trajectories: simulated and predicted values side by side.
 
     Args:
-        component: "01", or "00,11" for V4 and Sigma, in any order of the symmetric indices.
+        component: "01", "00,11" for V4, Sigma and D, or "00,00,00" for T, in any order of the symmetric indices.
 
     Raises:
         InputError: not a component.
@@ -306,8 +307,8 @@ def precision(
 def arrays(db: Database, run_id: int) -> dict[str, np.ndarray]:
     """The exact arrays of a run by name.
 
-    They are "depth" and "time" (R,) and, where present, "K0", "K1", "U1" (R, N, N) and "V4", "Sigma" (R, P, P). A
-    simulation has standard errors too: "K0_se" and so on.
+    They are "depth" and "time" (R,) and, where present, "K0", "K1", "U1", "K2" (R, N, N), "V4", "Sigma", "D" (R, P, P)
+    and "T" (R, P, P, P). A simulation has standard errors too: "K0_se" and so on.
 
     Raises InputError when there is no such run.
     """
@@ -321,7 +322,7 @@ def arrays(db: Database, run_id: int) -> dict[str, np.ndarray]:
     depth = np.array(run.spec["depths"])
     found: dict[str, np.ndarray] = {"depth": depth, "time": float(epsilon or 0.0) ** 2 * depth}
     for item in stored:
-        shape = (item.n_layers, item.n_entries, item.n_entries)
+        shape = QUANTITIES[item.quantity].shape(item.n_layers, item.n_entries)
         found[item.quantity] = unpack(item.data, shape)
         if item.se is not None:
             found[f"{item.quantity}_se"] = unpack(item.se, shape)

@@ -51,13 +51,13 @@ def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | S
     errors: dict[int, dict[str, float]] = {}
     for run, configuration, kernel, stored in records:
         runs[run.id] = (run, configuration, kernel)
-        shape = (stored.n_layers, stored.n_entries, stored.n_entries)
-        name = QUANTITIES[stored.quantity].attribute
+        quantity = QUANTITIES[stored.quantity]
+        shape, name = quantity.shape(stored.n_layers, stored.n_entries), quantity.attribute
         found = arrays.setdefault(run.id, {})
         found[name] = unpack(stored.data, shape)
         if stored.se is not None:
             found[f"{name}_se"] = unpack(stored.se, shape)
-        if stored.numerical_error is not None and QUANTITIES[stored.quantity].compared:  # others are in the details
+        if stored.numerical_error is not None and quantity.compared:  # others are in the details
             errors.setdefault(run.id, {})[stored.quantity] = stored.numerical_error
     return {
         run_id: _result(*runs[run_id], arrays[run_id], errors.get(run_id, {})) for run_id in wanted if run_id in runs

@@ -219,12 +219,15 @@ class KernelTrajectory(Base):
     """One quantity of one run at all recorded layers, in full precision: raw little-endian float64, row-major.
 
     Shape (n_layers, n_entries, n_entries): n_entries is N for quantities over inputs and P = N (N + 1) / 2 for those
-    over pairs. Entries of D and K2 that are not known are NaN.
+    over pairs; T has one axis of P more. Entries of D, K2 and T that are not known are NaN.
     """
 
     __tablename__ = "kernel_trajectories"
     __table_args__ = (
-        sa.CheckConstraint("length(data) = 8 * n_layers * n_entries * n_entries", name="data_fits_shape"),
+        sa.CheckConstraint(
+            "length(data) = 8 * n_layers * n_entries * n_entries * CASE quantity WHEN 'T' THEN n_entries ELSE 1 END",
+            name="data_fits_shape",
+        ),
         sa.CheckConstraint("se IS NULL OR length(se) = length(data)", name="se_fits_shape"),
         *_one_form("numerical_error", required=False),
     )

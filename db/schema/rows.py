@@ -126,7 +126,7 @@ def blob_row(quantity: Quantity, result: Theory | Sample) -> dict[str, Any] | No
 
 
 def _stored_error(quantity: Quantity, result: Theory | Sample) -> float | None:
-    """What the column numerical_error says: of D and K2 also what the functions left out add.
+    """What the column numerical_error says: of D, K2 and T also what the functions left out add.
 
     For K0, V4 and K1 that stands in the details of a run by itself, since verdicts weigh the two in different ways.
     """
@@ -169,13 +169,14 @@ def value_rows(quantity: Quantity, result: Theory | Sample, layers: Sequence[int
     whole, whole_error = quantity.of(result), quantity.standard_error_of(result)
     if whole is None:
         return []
-    names, rows, columns = row_components(quantity.name, result.spec.kernel.n_inputs)
-    values, value_marks = split_nonfinite(whole[:, rows, columns].T.ravel())
+    names, index = row_components(quantity.name, result.spec.kernel.n_inputs)
+    at: tuple[Any, ...] = (slice(None), *index)
+    values, value_marks = split_nonfinite(whole[at].T.ravel())
     count = len(values)
     errors: Sequence[float | None] = [None] * count
     error_marks: Sequence[str | None] = [None] * count
     if whole_error is not None:
-        errors, error_marks = split_nonfinite(whole_error[:, rows, columns].T.ravel())
+        errors, error_marks = split_nonfinite(whole_error[at].T.ravel())
     keys = [(name, layer) for name in names for layer in layers]
     return [
         {

@@ -163,16 +163,16 @@ class Arriving:
         _, _, status = self.runs[run]
         if status != "succeeded":
             raise InputError("a run that failed has no trajectory", place="run_id", value=run[:12])
+        quantity = QUANTITIES[row["quantity"]]
         layers, entries = row["n_layers"], row["n_entries"]
         if run in self.shapes:
             layers, inputs = self.shapes[run]
-            entries = inputs * (inputs + 1) // 2 if QUANTITIES[row["quantity"]].over == "pairs" else inputs
+            entries = inputs if quantity.over == "inputs" else inputs * (inputs + 1) // 2
             _same(row, n_layers=layers, n_entries=entries)
         for name in ("data", "se"):
-            if row[name] is not None and len(row[name]) != 8 * layers * entries**2:
-                raise InputError(
-                    f"has {len(row[name])} bytes, not those of {layers} x {entries} x {entries}", place=name
-                )
+            shape = quantity.shape(layers, entries)
+            if row[name] is not None and len(row[name]) != 8 * math.prod(shape):
+                raise InputError(f"has {len(row[name])} bytes, not those of {' x '.join(map(str, shape))}", place=name)
 
     def _value(self, row: Row) -> None:
         _known(row, "run_id", self.runs)

@@ -359,7 +359,7 @@ def test_predict_shows_the_next_order_and_widths_where_they_are_asked_for(open_p
     titles = [element.value for element in app.subheader]
     assert titles.index("The next order in 1/n at T") < titles.index("Windows in width n*")
     coefficients = next(table.value for table in app.table if "coefficient" in table.value)
-    assert [name.replace("\\", "") for name in coefficients["coefficient"]] == ["D[00,00]", "K2[00]"]
+    assert [name.replace("\\", "") for name in coefficients["coefficient"]] == ["D[00,00]", "K2[00]", "T[00,00,00]"]
     widths = app.table[-1].value.set_index(["closure", "quantity"])
     assert widths.columns[-1].replace("\\", "") == "τ = 0.1"
     assert widths.loc[("g\\_only", "V4")].iloc[-1] == "no width"

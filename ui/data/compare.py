@@ -24,7 +24,7 @@ MOST_SERIES = 8
 
 
 def build_theories(db: Database, simulation_run_ids: Sequence[int]) -> pd.DataFrame:
-    """Theories compared with these simulations: simulation_run_id, prediction_run_id, closure, closure_order, theory.
+    """Theories compared with these simulations: both run ids, closure, closure_order, next_order, theory.
 
     One row per simulation and prediction, theories sorted from the crudest to the finest. One statement.
     """
@@ -33,7 +33,7 @@ def build_theories(db: Database, simulation_run_ids: Sequence[int]) -> pd.DataFr
     names = theory_names(rows[list(THEORY)])
     rows = rows.assign(theory=names, rank=rows["closure"].map(CLOSURES.index))
     ordered = rows.sort_values(["rank", "closure_order", "prediction_run_id"])
-    kept = ["simulation_run_id", "prediction_run_id", "closure", "closure_order", "theory"]
+    kept = ["simulation_run_id", "prediction_run_id", "closure", "closure_order", "next_order", "theory"]
     return ordered.drop_duplicates(["simulation_run_id", "theory"])[kept]
 
 

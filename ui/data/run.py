@@ -54,6 +54,8 @@ _PROVENANCE = {
 
 _DIGITS = 12
 
+_SHOWN_FIRST = {"inputs": ["00", "01"], "pairs": ["00,00", "01,01", "00,11"], "triples": ["00,00,00"]}
+
 
 def build_simulations(db: Database) -> pd.DataFrame:
     """Finished simulations, newest first: v_runs with the column label, a one-line description. One statement."""
@@ -64,13 +66,14 @@ def build_simulations(db: Database) -> pd.DataFrame:
 
 
 def entries_label(over: str) -> str:
-    """What the field says in which entries of quantities over "inputs" or over "pairs" are chosen.
+    """What the field says in which entries of quantities over "inputs", "pairs" or "triples" are chosen.
 
-    >>> entries_label("inputs"), entries_label("pairs")
-    ('entries ab of K0, K1, U1, K2', 'entries ab,cd of V4, Sigma, D')
+    >>> entries_label("inputs"), entries_label("pairs"), entries_label("triples")
+    ('entries ab of K0, K1, U1, K2', 'entries ab,cd of V4, Sigma, D', 'entries ab,ab,ab of T')
     """
     names = ", ".join(quantity.name for quantity in QUANTITIES.values() if quantity.over == over)
-    return f"entries {'ab' if over == 'inputs' else 'ab,cd'} of {names}"
+    written = {"inputs": "ab", "pairs": "ab,cd", "triples": "ab,ab,ab"}
+    return f"entries {written[over]} of {names}"
 
 
 def component_choices(quantity: str, n_inputs: int) -> tuple[list[str], list[str]]:
@@ -82,8 +85,7 @@ def component_choices(quantity: str, n_inputs: int) -> tuple[list[str], list[str
     ['00,00', '01,01', '00,11']
     """
     stored = list(row_components(quantity, n_inputs)[0])
-    first = ["00,00", "01,01", "00,11"] if quantity == "V4" else ["00", "01"]
-    return stored, [name for name in first if name in stored]
+    return stored, [name for name in _SHOWN_FIRST[QUANTITIES[quantity].over] if name in stored]
 
 
 def build_trajectories(db: Database, simulation_run_id: int, components: list[str]) -> pd.DataFrame:

@@ -52,8 +52,8 @@ def _choose_theories(found: pd.DataFrame, simulations: int) -> list[str]:
     return st.multiselect("theories", names, default=shown, key="theory", bind="query-params")
 
 
-def _choose_entries(n_inputs: int) -> list[str]:
-    """The chosen components over inputs and over pairs, with a picture of their positions in the matrix."""
+def _choose_entries(n_inputs: int, *, next_order: bool) -> list[str]:
+    """The chosen components; over inputs and over pairs with a picture of their positions in the matrix."""
     row = st.container(horizontal=True, vertical_alignment="bottom")
     chosen: list[str] = []
     for quantity, label, key in (
@@ -67,6 +67,10 @@ def _choose_entries(n_inputs: int) -> list[str]:
                 entries_figure(n_inputs, stored, names), key=f"picture-{key}", config={"displayModeBar": False}
             )
         chosen += names
+    if next_order:
+        stored, shown = component_choices("T", n_inputs)
+        label = entries_label("triples")
+        chosen += row.multiselect(label, stored, default=shown, key="cumulants", bind="query-params", width=330)
     return chosen
 
 
@@ -119,7 +123,9 @@ if pairs.empty:
 if len(pairs) > MOST_SERIES:
     st.warning(f"{len(pairs)} curves are more than can be told apart: the first {MOST_SERIES} are drawn.")
     pairs = pairs.head(MOST_SERIES)
-components = _choose_entries(int(runs.loc[runs["run_id"].isin(chosen), "n_inputs"].min()))
+components = _choose_entries(
+    int(runs.loc[runs["run_id"].isin(chosen), "n_inputs"].min()), next_order=bool(pairs["next_order"].any())
+)
 controls = st.container(horizontal=True)
 reference = controls.segmented_control(
     "errors against", REFERENCES, default=REFERENCES[0], required=True, key="reference", bind="query-params"

@@ -115,10 +115,16 @@ stored, shown = component_choices("V4", n_inputs)
 covariance_entries = covariance_column.multiselect(
     entries_label("pairs"), stored, default=shown, key="covariances", bind="query-params"
 )
-if not kernel_entries and not covariance_entries:
+cumulant_entries: list[str] = []
+if errors["next_order"].any():
+    stored, shown = component_choices("T", n_inputs)
+    cumulant_entries = kernel_column.multiselect(
+        entries_label("triples"), stored, default=shown, key="cumulants", bind="query-params"
+    )
+if not kernel_entries and not covariance_entries and not cumulant_entries:
     st.info("Choose at least one entry.")
     st.stop()
-trajectories = build_trajectories(db, run_id, [*kernel_entries, *covariance_entries])
+trajectories = build_trajectories(db, run_id, [*kernel_entries, *covariance_entries, *cumulant_entries])
 st.plotly_chart(
     _trajectories(trajectories, narrow()),
     key="trajectories",
@@ -204,7 +210,7 @@ st.subheader("Precision reached", divider="gray")
 st.table(literal(build_precision(db, errors)), border="horizontal", hide_index=True)
 st.caption(
     "Relative, Frobenius norm over all pairs of inputs. The simulation's standard error falls like 1/√M; the numerics "
-    "of a theory are its integrals and steps, not what its closure leaves out; of D and K2 also what the "
+    "of a theory are its integrals and steps, not what its closure leaves out; of D, K2 and T also what the "
     "functions left out add."
 )
 

@@ -148,12 +148,12 @@ def _repack(path: Path, name: str, change) -> None:
 
 @pytest.mark.parametrize("path", RELEASED_ARCHIVES, ids=lambda path: path.stem)
 def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
-    """Written by the programs of revisions 0002 to 0008: two simulations with comparisons, a top-up, a failure; the
-    last one also holds the next order in 1/n."""
+    """Written by the programs of revisions 0002 to 0009: two simulations with comparisons, a top-up, a failure; from
+    format 6 on also the next order in 1/n, from 7 on the widths that follow from it."""
     counts = import_archive(db, path)
-    assert counts["runs"] == (9 if path.stem.endswith("6") else 8)
+    assert counts["runs"] == (9 if path.stem[-1] >= "6" else 8)
     assert counts["comparisons"] == (8 if path.stem.endswith("1") else 9)
-    assert counts["width_windows"] == 0, "there are such rows since format 7"
+    assert counts["width_windows"] == (324 if path.stem[-1] >= "7" else 0)
     assert maintenance.check(db.url) == []
     simulated = queries.windows(db, study="released", reference_kind="simulation")
     windows = pd.concat([simulated, queries.windows(db, reference_kind="theory")])
@@ -171,7 +171,7 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     ("name", "change", "word"),
     [
         ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
-        ("manifest.json", lambda data: data.replace(b'"format": 7', b'"format": 9'), "update the program"),
+        ("manifest.json", lambda data: data.replace(b'"format": 8', b'"format": 10'), "update the program"),
         ("manifest.json", lambda data: data[:50], "damaged"),
     ],
 )
