@@ -26,7 +26,8 @@ class Quantity:
             inputs a <= b; or "triples" of pairs, (P, P, P).
         symbol: its symbol as HTML, for figures.
         meaning: its meaning in a few words, as HTML.
-        compared: whether errors and validity windows are found for it.
+        compared: whether errors and validity windows are found for it against every reference.
+        measured: whether simulations of several widths together give it, and predictions of it are compared with that.
         aimed_at: whether a simulation can be run until it is known to a given precision.
         partial: whether entries of a result may be unknown: NaN in its array, and no row for SQL.
     """
@@ -37,6 +38,7 @@ class Quantity:
     symbol: str
     meaning: str
     compared: bool = False
+    measured: bool = False
     aimed_at: bool = True
     partial: bool = False
 
@@ -56,6 +58,19 @@ class Quantity:
         """Standard error of the quantity, of the same shape; None where the result is not statistical."""
         errors: np.ndarray | None = getattr(result, f"{self.attribute}_se", None)
         return errors
+
+    def numerical_error_of(self, result: Any) -> float | None:
+        """Estimated relative error of the numbers of a prediction; None where it is not known.
+
+        Of the next order in 1/n this is also the error by the functions that are left out. For K0, V4 and K1 that one
+        is an error of the theory, not of its numbers, and stands in the details of a prediction.
+        """
+        error: float | None
+        if self.compared or not hasattr(result, "relative_error"):
+            error = result.numerical_error.get(self.name)
+        else:
+            error = result.relative_error(self.name)
+        return error
 
     def estimate_of(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
         """(value, standard error) of the quantity. Raises InputError where the result lacks either."""
@@ -126,6 +141,7 @@ QUANTITIES = {
             over="pairs",
             symbol="D",
             meaning="1/n coefficient of V<sub>4</sub>",
+            measured=True,
             aimed_at=False,
             partial=True,
         ),
@@ -135,6 +151,7 @@ QUANTITIES = {
             over="inputs",
             symbol="K<sub>2</sub>",
             meaning="1/n coefficient of K<sub>1</sub>",
+            measured=True,
             aimed_at=False,
             partial=True,
         ),
@@ -152,7 +169,10 @@ QUANTITIES = {
 """All quantities by name, in the order in which tables list them."""
 
 COMPARED = tuple(quantity for quantity in QUANTITIES.values() if quantity.compared)
-"""The quantities for which errors and validity windows are found; predictions estimate their numerical error."""
+"""The quantities that are compared with every reference; predictions estimate their numerical error."""
+
+MEASURED = tuple(quantity for quantity in QUANTITIES.values() if quantity.measured)
+"""The quantities that simulations of several widths give together."""
 
 ORDER = {name: position for position, name in enumerate(QUANTITIES)}
 """Position of each quantity in that order, for sorting."""

@@ -29,7 +29,7 @@ from db.schema.models import (
     ValidityWindow,
     WidthWindow,
 )
-from db.schema.rows import prediction_fields, simulation_fields
+from db.schema.rows import measurement_fields, prediction_fields, simulation_fields
 from db.schema.types import UTCDateTime
 from db.upkeep.archive import Moved
 from eftcore.activations import activation_names
@@ -39,7 +39,7 @@ from eftcore.identity import digest_of
 from eftcore.inputs.fields import STUDY_NAME
 from eftcore.inputs.kernel import InputKernel
 from eftcore.quantities import QUANTITIES
-from eftcore.specs import ALGORITHM_VERSION, EnsembleSpec, PredictionSpec, ResNet
+from eftcore.specs import AnySpec, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet, newest_version
 
 TEXT_LIMIT = 100_000
 """Most characters of one text; an error message with its cause is shorter."""
@@ -123,7 +123,7 @@ class Arriving:
         configuration = _known(row, "configuration_id", self.models)
         if row["status"] not in ("succeeded", "failed"):
             raise InputError("only what is finished moves", place="status", value=row["status"])
-        newest = ALGORITHM_VERSION[row["kind"]]
+        newest = newest_version(row["kind"])
         version = row["algorithm_version"]
         if not 1 <= version <= newest:
             raise InputError(
@@ -139,8 +139,11 @@ class Arriving:
         if known is None:
             return
         model, kernel = known
-        spec: PredictionSpec | EnsembleSpec
-        if row["kind"] == "prediction":
+        spec: AnySpec
+        if row["kind"] == "measurement":
+            spec = MeasurementSpec(**row["spec"], model=model, kernel=kernel, version=version)
+            fields = measurement_fields(spec)
+        elif row["kind"] == "prediction":
             spec = PredictionSpec(**row["spec"], model=model, kernel=kernel, version=version)
             fields = prediction_fields(spec)
             if spec.order == "auto":  # the order that was reached is a result, not part of the spec

@@ -62,6 +62,19 @@ def build_series_errors(db: Database, pairs: pd.DataFrame) -> pd.DataFrame:
     return _named(rows, pairs)
 
 
+def build_measured_errors(db: Database, names: pd.DataFrame) -> pd.DataFrame:
+    """Relative error over depth against the newest measured next order of each configuration. One statement.
+
+    Args:
+        names: series of each pair, as in build_exact_errors; only predictions of the next order have such errors.
+    """
+    chosen = names["prediction_run_id"].unique().tolist()
+    rows = queries.errors(db, reference_kind="measurement", prediction_run_id=chosen)
+    newest = rows.groupby("prediction_run_id")["reference_run_id"].transform("max")
+    labelled = names.drop_duplicates("prediction_run_id")[["prediction_run_id", "configuration", "theory", "series"]]
+    return rows[rows["reference_run_id"] == newest].merge(labelled, on="prediction_run_id")
+
+
 def build_exact_errors(
     results: Mapping[int, Theory | StoredSample], pairs: pd.DataFrame, exact: Mapping[int, Theory], names: pd.DataFrame
 ) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 from ui.data.compare import (
     MOST_SERIES,
     build_exact_errors,
+    build_measured_errors,
     build_results,
     build_series,
     build_series_errors,
@@ -21,7 +22,7 @@ from ui.data.run import build_simulations, component_choices, entries_label
 from ui.figures import entries_figure, errors_figure, trajectories_figure
 from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
-REFERENCES = ("simulation", "exact leading order")
+REFERENCES = ("simulation", "exact leading order", "measured next order")
 
 
 def _remember(key: str, name: str) -> None:
@@ -161,6 +162,14 @@ if reference == REFERENCES[1]:
         f"Against the exact leading order, no noise and no finite-width part; its own relative error is at most "
         f"{unsure:.0e}. A prediction of the exact closure is its own reference: its error is 0."
     )
+elif reference == REFERENCES[2]:
+    errors = build_measured_errors(db, errors)
+    if errors.empty:
+        st.info("None of these theories has a next order in 1/n that simulations of two widths have measured.")
+        st.stop()
+    st.caption(
+        "Of D and K2, against what simulations of several widths measure; bands hold at all depths at once (95 %)."
+    )
 else:
     st.caption(
         "Against each configuration's own simulation, Frobenius norm over all pairs of inputs; bands hold at all depths"
@@ -171,7 +180,7 @@ st.plotly_chart(
         errors,
         DEFAULT_TOLERANCES,
         log=error_scale == "log",
-        reference="sim" if reference == REFERENCES[0] else "exact",
+        reference=dict(zip(REFERENCES, ("sim", "exact", "measured"), strict=True))[str(reference)],
         narrow=narrow(),
     ),
     key="series-errors",

@@ -36,7 +36,8 @@ RELEASED = sorted((Path(__file__).parents[1] / "released").glob("*.db"))
 runs up to number 40 were deleted. From 0002 on also a top-up, a Wick prediction that chose its order, a pending run;
 from 0003 on a closure held against that prediction; from 0004 on windows that say from where they are resolved; from
 0005 on elapsed times; from 0008 on a prediction with the next order in 1/n; from 0009 on from which widths on its
-predictions hold. None says how many runs its study asks for, and none has a third cumulant."""
+predictions hold; from 0010 on its third cumulant. None says how many runs its study asks for, and none has a
+measurement."""
 
 
 def _tables(engine: sa.Engine) -> dict[str, Any]:
@@ -370,6 +371,29 @@ def test_third_cumulants_go_on_the_way_back(url, make_theory, provenance, count_
     database.dispose()
 
 
+def test_measurements_go_on_the_way_back(url, record_all, record_measured, make_measured, provenance, count_rows):
+    """With their comparisons; what a later upgrade finds again is the same."""
+    database = Database(url)
+    study_id = record_all(database).study_id
+    prediction, _ = record_measured(database, study_id)
+    rows, windows = count_rows(database), queries.windows(database)
+    measured = queries.measurements(database)
+    database.dispose()
+    migrate.downgrade(url, "0010_third_cumulant")
+    migrate.upgrade(url)
+    assert maintenance.check(url) == []
+    assert queries.measurements(database).empty
+    kept = windows[windows.reference_kind == "simulation"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(queries.windows(database), kept, check_dtype=False)
+    again, measurement = record_measured(database, study_id)
+    assert again == prediction
+    assert measurement > measured.measurement_run_id.max(), "ids of deleted runs are not used again"
+    assert count_rows(database) == rows
+    values = ["quantity", "component", "layer", "measured", "measured_se", "predicted"]
+    pd.testing.assert_frame_equal(queries.measurements(database)[values], measured[values])
+    database.dispose()
+
+
 def test_widths_from_theory_go_on_the_way_back(url, record_all, record_next_order, count_rows):
     """What simulations show of widths stays, since it follows from the errors."""
     database = Database(url)
@@ -380,7 +404,8 @@ def test_widths_from_theory_go_on_the_way_back(url, record_all, record_next_orde
     assert set(before.reference_kind) == {"simulation", "theory"}
     database.dispose()
     assert migrate.dropped_by_downgrade(url, "0008_next_order") == [
-        f"table width_windows with {rows['width_windows']} rows"
+        "column runs.widths",
+        f"table width_windows with {rows['width_windows']} rows",
     ]
     migrate.downgrade(url, "0008_next_order")
     migrate.upgrade(url)
