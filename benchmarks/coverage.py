@@ -24,7 +24,7 @@ FEWEST = 20
 """Unmarked ensembles below which a row's coverage says nothing."""
 
 JUDGED = {name: QUANTITIES[name].attribute for name in ("K1", "U1", "V4", "Sigma")}
-CUMULANTS = {"kappa3": "third_cumulant", "kappa4": "fourth_cumulant"}
+CUMULANTS = {"kappa3": "kappa3", "kappa4": "kappa4"}
 
 
 @dataclass(frozen=True, kw_only=True)

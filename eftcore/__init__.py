@@ -21,14 +21,14 @@ from eftcore.errors import (
 from eftcore.inputs.kernel import InputKernel
 from eftcore.precision import Precision
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, Numerics, PredictionSpec, ResNet
+from eftcore.specs import EnsembleSpec, MeasurementSpec, Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import mean_field
 from eftcore.theory.next_order.law import KernelLaw, kernel_law
 from eftcore.theory.prediction import predict, predict_spec
 
 if TYPE_CHECKING:
     from eftcore.ensemble import Sample, simulate
-    from eftcore.ensemble.next_order import measured_next_order
+    from eftcore.ensemble.next_order import MeasuredNextOrder, measured_next_order
     from eftcore.verdicts.checks import TheoremCheck, same_law, theorem_table
     from eftcore.verdicts.residuals import EquationResidual, equation_residual
     from eftcore.verdicts.sources import compare_sources, sources_on
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "verdicts.checks": ("TheoremCheck", "same_law", "theorem_table"),
     "ensemble": ("Sample", "simulate"),
-    "ensemble.next_order": ("measured_next_order",),
+    "ensemble.next_order": ("MeasuredNextOrder", "measured_next_order"),
     "verdicts.residuals": ("EquationResidual", "equation_residual"),
     "verdicts.sources": ("compare_sources", "sources_on"),
     "verdicts.theorems": (
@@ -74,6 +74,8 @@ __all__ = [
     "InputKernel",
     "KernelLaw",
     "LawWarning",
+    "MeasuredNextOrder",
+    "MeasurementSpec",
     "Numerics",
     "NumericsWarning",
     "Precision",

@@ -22,25 +22,28 @@ class Quantity:
     Attributes:
         name: its name in tables, SQL and files.
         attribute: the array of a result that holds it; its standard error has the same name and ``_se``.
-        over: what an entry belongs to: "inputs", (N, N) at one layer, or "pairs", (P, P) with P = N (N + 1) / 2.
+        over: what an entry belongs to: "inputs", (N, N) at one layer; "pairs", (P, P) with P = N (N + 1) / 2 pairs of
+            inputs a <= b; or "triples" of pairs, (P, P, P).
         symbol: its symbol as HTML, for figures.
         meaning: its meaning in a few words, as HTML.
-        compared: whether errors and validity windows are found for it.
+        compared: whether errors and validity windows are found for it against every reference.
+        measured: whether simulations of several widths together give it, and predictions of it are compared with that.
         aimed_at: whether a simulation can be run until it is known to a given precision.
         partial: whether entries of a result may be unknown: NaN in its array, and no row for SQL.
     """
 
     name: str
     attribute: str
-    over: Literal["inputs", "pairs"]
+    over: Literal["inputs", "pairs", "triples"]
     symbol: str
     meaning: str
     compared: bool = False
+    measured: bool = False
     aimed_at: bool = True
     partial: bool = False
 
     def of(self, result: Any) -> np.ndarray | None:
-        """The quantity in a prediction or simulation, (R, N, N) or (R, P, P); None where the result lacks it.
+        """The quantity in a prediction or simulation, over R layers; None where the result lacks it.
 
         >>> from eftcore import InputKernel, ResNet, predict
         >>> theory = predict(ResNet(activation="tanh", weight_variance=1.0, epsilon=0.1, depth=2),
@@ -56,6 +59,19 @@ class Quantity:
         errors: np.ndarray | None = getattr(result, f"{self.attribute}_se", None)
         return errors
 
+    def numerical_error_of(self, result: Any) -> float | None:
+        """Estimated relative error of the numbers of a prediction; None where it is not known.
+
+        Of the next order in 1/n this is also the error by the functions that are left out. For K0, V4 and K1 that one
+        is an error of the theory, not of its numbers, and stands in the details of a prediction.
+        """
+        error: float | None
+        if self.compared or not hasattr(result, "relative_error"):
+            error = result.numerical_error.get(self.name)
+        else:
+            error = result.relative_error(self.name)
+        return error
+
     def estimate_of(self, result: Any) -> tuple[np.ndarray, np.ndarray]:
         """(value, standard error) of the quantity. Raises InputError where the result lacks either."""
         value, error = self.of(result), self.standard_error_of(result)
@@ -63,13 +79,21 @@ class Quantity:
             raise InputError("this result has no estimate of it with a standard error", place=self.name)
         return value, error
 
+    def shape(self, layers: int, entries: int) -> tuple[int, ...]:
+        """Shape of its array over recorded layers; ``entries`` is N for a quantity over inputs, otherwise P.
+
+        >>> QUANTITIES["K0"].shape(5, 2), QUANTITIES["T"].shape(5, 3)
+        ((5, 2, 2), (5, 3, 3, 3))
+        """
+        return (layers, *[entries] * (3 if self.over == "triples" else 2))
+
     def norms(self, values: np.ndarray) -> np.ndarray:
         """(R,) Frobenius norms over pair space, where every pair of inputs counts once.
 
         >>> QUANTITIES["K0"].norms(np.array([[[3.0, 4.0], [4.0, 0.0]]])).tolist()
         [5.0]
         """
-        entries = values if self.over == "pairs" else to_pairs(values)
+        entries = to_pairs(values) if self.over == "inputs" else values
         sizes: np.ndarray = np.linalg.norm(entries.reshape(len(entries), -1), axis=1)
         return sizes
 
@@ -117,6 +141,7 @@ QUANTITIES = {
             over="pairs",
             symbol="D",
             meaning="1/n coefficient of V<sub>4</sub>",
+            measured=True,
             aimed_at=False,
             partial=True,
         ),
@@ -126,6 +151,16 @@ QUANTITIES = {
             over="inputs",
             symbol="K<sub>2</sub>",
             meaning="1/n coefficient of K<sub>1</sub>",
+            measured=True,
+            aimed_at=False,
+            partial=True,
+        ),
+        Quantity(
+            name="T",
+            attribute="third_cumulant",
+            over="triples",
+            symbol="T",
+            meaning="n<sup>2</sup> third cumulant of G",
             aimed_at=False,
             partial=True,
         ),
@@ -134,7 +169,10 @@ QUANTITIES = {
 """All quantities by name, in the order in which tables list them."""
 
 COMPARED = tuple(quantity for quantity in QUANTITIES.values() if quantity.compared)
-"""The quantities for which errors and validity windows are found; predictions estimate their numerical error."""
+"""The quantities that are compared with every reference; predictions estimate their numerical error."""
+
+MEASURED = tuple(quantity for quantity in QUANTITIES.values() if quantity.measured)
+"""The quantities that simulations of several widths give together."""
 
 ORDER = {name: position for position, name in enumerate(QUANTITIES)}
 """Position of each quantity in that order, for sorting."""

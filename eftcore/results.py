@@ -52,6 +52,7 @@ class KernelTrajectories:
     increment_covariance_se: np.ndarray | None = None
     covariance_next_se: np.ndarray | None = None
     correction_next_se: np.ndarray | None = None
+    third_cumulant_se: np.ndarray | None = None
     numerical_error: dict[str, float] = field(default_factory=dict)
 
     def trajectories(self) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class Theory(KernelTrajectories):
     def relative_error(self, quantity: str) -> float | None:
         """Estimated relative error of a quantity: that of the numerics, and of what a series leaves out.
 
-        ``quantity`` is K0, V4, K1, D, K2, or T for the third cumulant. None where neither is known.
+        ``quantity`` is K0, V4, K1, D, K2 or T. None where neither is known.
 
         >>> from eftcore import InputKernel, ResNet, predict
         >>> model = ResNet(activation="linear", weight_variance=1.0, epsilon=0.1, depth=2)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -19,11 +19,23 @@ from eftcore.inputs.fields import Finite, Whole
 from eftcore.inputs.kernel import InputKernel
 from eftcore.inputs.sizes import DEEPEST, check_epsilon, check_result
 
-ALGORITHM_VERSION = {"prediction": 5, "simulation": 4}
+ALGORITHM_VERSION = {"prediction": 5, "simulation": 4, "measurement": 1}
 """Bumped by hand whenever the same spec would give different numbers."""
+
+
+def newest_version(algorithm: str) -> int:
+    """The version of the results that this program computes.
+
+    A measurement rests on predictions and simulations: its version is the sum of all three, so that it is superseded
+    where any of them is.
+    """
+    return sum(ALGORITHM_VERSION.values()) if algorithm == "measurement" else ALGORITHM_VERSION[algorithm]
+
 
 CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle", "exact")
 Closure = Literal["mean", "source_only", "g_only", "sigma", "wick", "particle", "exact"]
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class ResNet(Spec):
@@ -119,7 +131,7 @@ class _Recorded(Spec):
     @field_validator("version")
     @classmethod
     def _known_version(cls, version: int) -> int:
-        newest = ALGORITHM_VERSION[cls.algorithm]
+        newest = newest_version(cls.algorithm)
         if version > newest:
             raise InputError(f"this program knows 1 to {newest}", remedy="update the program")
         return version or newest
@@ -155,7 +167,7 @@ class _Recorded(Spec):
     @property
     def superseded(self) -> bool:
         """Whether this describes a result of an older version of the algorithm, which this program cannot compute."""
-        return self.version < ALGORITHM_VERSION[self.algorithm]
+        return self.version < newest_version(self.algorithm)
 
     def of_version(self, version: int) -> Self:
         """This spec for another version of the algorithm, whose result has another digest.
@@ -281,3 +293,63 @@ class EnsembleSpec(_Recorded):
     def digest(self) -> str:
         """Identity of the ensemble; with a shard index it fixes the random stream."""
         return digest_of({"ensemble": self.identity(), "version": self.version})
+
+
+class MeasurementSpec(_Recorded):
+    """One measurement of the next order in 1/n, from samples of one network at several widths (eq. 10.10).
+
+    ``exact`` is the digest of the prediction of the leading order; ``samples`` has the width, the number of networks
+    and the digest of each sample, sorted. ``version`` counts those of its parts too, see ``newest_version``.
+    """
+
+    algorithm: ClassVar[str] = "measurement"
+
+    exact: Digest
+    samples: tuple[tuple[Whole, Whole, Digest], ...]
+
+    @field_validator("samples")
+    @classmethod
+    def _several_widths(cls, samples: tuple[tuple[int, int, str], ...]) -> tuple[tuple[int, int, str], ...]:
+        widths = [width for width, _, _ in samples]
+        if len(set(widths)) < 2:
+            raise InputError("two different widths are needed at least", value=widths)
+        return tuple(sorted(samples))
+
+    @classmethod
+    def of(cls, exact: PredictionSpec, samples: Iterable[tuple[EnsembleSpec, int, str]]) -> MeasurementSpec:
+        """The measurement from a prediction and samples, each given by its ensemble, number of networks and digest.
+
+        Raises InputError unless they are of one network, with the same inputs and recorded layers, at two widths.
+        """
+        samples = list(samples)
+        for ensemble, _, _ in samples:
+            if not ensemble.of_same_network(exact) or ensemble.depths != exact.depths:
+                raise InputError("are of another network, other inputs or other layers than exact", place="samples")
+        oldest = min((ensemble.version for ensemble, _, _ in samples), default=0)
+        return cls(
+            model=exact.model,
+            kernel=exact.kernel,
+            depths=exact.depths,
+            version=ALGORITHM_VERSION[cls.algorithm] + exact.version + oldest,
+            exact=exact.digest,
+            samples=tuple((ensemble.width, networks, digest) for ensemble, networks, digest in samples),
+        )
+
+    @property
+    def widths(self) -> list[int]:
+        """The widths of the samples, without repetition."""
+        return sorted({width for width, _, _ in self.samples})
+
+    @property
+    def networks(self) -> int:
+        """Number of networks of all samples together."""
+        return sum(networks for _, networks, _ in self.samples)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the measurement."""
+        return digest_of({"measurement": self.identity(), "version": self.version})
+
+
+AnySpec = PredictionSpec | EnsembleSpec | MeasurementSpec
+"""What a run computes."""

@@ -40,6 +40,7 @@ _SETTINGS = {
     "reference_step": "step of reference",
     "reference_nodes": "nodes of reference",
     "reference_rtol": "rtol of reference",
+    "reference_samples": "networks of reference",
 }
 """Columns that are shown where lines differ only in them, with their headings."""
 
@@ -112,8 +113,10 @@ def _step(step: pd.Series[str], continuous: pd.Series[bool]) -> pd.Series[str]:
 
 
 def _reference(row: Mapping[Any, Any]) -> str:
-    """A theory by its name and order, any other reference by its kind."""
+    """A theory by its name and order, a measurement by its widths, a simulation by its kind."""
     kind = row["reference_kind"]
+    if kind == "measurement":
+        return f"measurement, widths {row['reference_widths']}"
     if kind != "theory":
         return str(kind)
     return theory_name(row["reference_closure"], row["reference_order"], next_order=row["reference_next_order"])

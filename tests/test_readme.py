@@ -64,6 +64,7 @@ def test_the_changelog_gives_the_reason_of_each_version():
     for title, newest in (
         ("### Predictions", ALGORITHM_VERSION["prediction"]),
         ("### Simulations", ALGORITHM_VERSION["simulation"]),
+        ("### Measurements", ALGORITHM_VERSION["measurement"]),
         ("## Verdicts", VERDICT_VERSION),
         ("## Archives", FORMAT),
     ):

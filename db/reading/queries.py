@@ -21,6 +21,7 @@ from db.schema.types import UTCDateTime, unpack
 from db.schema.views import (
     v_best_closures,
     v_errors,
+    v_measurements,
     v_precision,
     v_runs,
     v_trajectories,
@@ -30,11 +31,13 @@ from db.schema.views import (
 from db.session import Database
 from eftcore.activations import canonical_name
 from eftcore.errors import InputError
+from eftcore.quantities import QUANTITIES
 
 __all__ = [
     "arrays",
     "best_closures",
     "errors",
+    "measurements",
     "precision",
     "runs",
     "select",
@@ -116,7 +119,7 @@ def windows(
 
     Args:
         study: name or digest of a study; windows between runs of that study.
-        reference_kind: "simulation" or "theory", what the predictions are held against.
+        reference_kind: "simulation", "theory" or "measurement", what the predictions are held against.
         limit, offset: page of the list.
     """
     query = _filtered(
@@ -197,7 +200,7 @@ def errors(
 
     Args:
         study: name or digest of a study; errors between runs of that study.
-        reference_kind: "simulation" or "theory", what the predictions are held against.
+        reference_kind: "simulation", "theory" or "measurement", what the predictions are held against.
     """
     query = _filtered(
         v_errors,
@@ -225,24 +228,50 @@ def trajectories(
     """Columns of the view v_trajectories: simulated and predicted values side by side.
 
     Args:
-        component: "01", or "00,11" for V4 and Sigma, in any order of the symmetric indices.
+        component: "01", "00,11" for V4, Sigma and D, or "00,00,00" for T, in any order of the symmetric indices.
 
     Raises:
         InputError: not a component.
     """
-    if component is not None:
-        names = [component] if isinstance(component, str) else component
-        component = [canonical_component(name) for name in names]
     query = _filtered(
         v_trajectories,
         simulation_run_id=simulation_run_id,
         quantity=quantity,
-        component=component,
+        component=_canonical(component),
         closure=closure,
         prediction_run_id=prediction_run_id,
     )
     order = ("simulation_run_id", "prediction_run_id", "quantity", "component", "layer")
     return _frame(db, query.order_by(*(v_trajectories.c[name] for name in order)))
+
+
+def measurements(
+    db: Database,
+    *,
+    study: str | None = None,
+    configuration_id: OneOrMany[int] = None,
+    quantity: OneOrMany[str] = None,
+    component: OneOrMany[str] = None,
+    prediction_run_id: OneOrMany[int] = None,
+    measurement_run_id: OneOrMany[int] = None,
+) -> pd.DataFrame:
+    """Columns of the view v_measurements: the next order in 1/n, measured and predicted side by side.
+
+    Args:
+        study: name or digest of a study to which the measurements belong.
+        component: as in ``trajectories``.
+    """
+    query = _filtered(
+        v_measurements,
+        configuration_id=configuration_id,
+        quantity=quantity,
+        component=_canonical(component),
+        prediction_run_id=prediction_run_id,
+        measurement_run_id=measurement_run_id,
+    )
+    query = _in_study(query, study, v_measurements.c.measurement_run_id)
+    order = ("measurement_run_id", "prediction_run_id", "quantity", "component", "layer")
+    return _frame(db, query.order_by(*(v_measurements.c[name] for name in order)))
 
 
 def best_closures(
@@ -306,8 +335,8 @@ def precision(
 def arrays(db: Database, run_id: int) -> dict[str, np.ndarray]:
     """The exact arrays of a run by name.
 
-    They are "depth" and "time" (R,) and, where present, "K0", "K1", "U1" (R, N, N) and "V4", "Sigma" (R, P, P). A
-    simulation has standard errors too: "K0_se" and so on.
+    They are "depth" and "time" (R,) and, where present, "K0", "K1", "U1", "K2" (R, N, N), "V4", "Sigma", "D" (R, P, P)
+    and "T" (R, P, P, P). A simulation has standard errors too: "K0_se" and so on.
 
     Raises InputError when there is no such run.
     """
@@ -321,7 +350,7 @@ def arrays(db: Database, run_id: int) -> dict[str, np.ndarray]:
     depth = np.array(run.spec["depths"])
     found: dict[str, np.ndarray] = {"depth": depth, "time": float(epsilon or 0.0) ** 2 * depth}
     for item in stored:
-        shape = (item.n_layers, item.n_entries, item.n_entries)
+        shape = QUANTITIES[item.quantity].shape(item.n_layers, item.n_entries)
         found[item.quantity] = unpack(item.data, shape)
         if item.se is not None:
             found[f"{item.quantity}_se"] = unpack(item.se, shape)
@@ -336,6 +365,13 @@ _READING_ORDER = [
     )
 ]
 """The columns by which windows are sorted for reading."""
+
+
+def _canonical(component: OneOrMany[str]) -> list[str] | None:
+    """Components as they are stored. Raises InputError where one is no component."""
+    if component is None:
+        return None
+    return [canonical_component(name) for name in ([component] if isinstance(component, str) else component)]
 
 
 def _filtered(view: sa.TableClause, **filters: Any) -> sa.Select[Any]:

@@ -16,7 +16,7 @@ from eftcore.identity import digest_of
 from eftcore.inputs.kernel import InputKernel
 from eftcore.quantities import QUANTITIES
 from eftcore.results import KernelTrajectories, Theory
-from eftcore.specs import EnsembleSpec, PredictionSpec, ResNet
+from eftcore.specs import AnySpec, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,14 +35,17 @@ class StoredSample(KernelTrajectories):
 
 
 def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | StoredSample]:
-    """Results of finished runs by id, in the order of ``run_ids``; other runs are left out. One statement."""
+    """Predictions and simulations that finished, by run id in the order of ``run_ids``; other runs are left out.
+
+    One statement.
+    """
     wanted = [int(run_id) for run_id in run_ids]
     query = (
         sa.select(Run, Configuration, Kernel, KernelTrajectory)
         .join(Configuration, Configuration.id == Run.configuration_id)
         .join(Kernel, Kernel.id == Configuration.kernel_id)
         .join(KernelTrajectory, KernelTrajectory.run_id == Run.id)
-        .where(Run.id.in_(wanted))
+        .where(Run.id.in_(wanted), Run.kind != "measurement")
     )
     with db.reading() as session:
         records = session.execute(query).all()
@@ -51,20 +54,20 @@ def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | S
     errors: dict[int, dict[str, float]] = {}
     for run, configuration, kernel, stored in records:
         runs[run.id] = (run, configuration, kernel)
-        shape = (stored.n_layers, stored.n_entries, stored.n_entries)
-        name = QUANTITIES[stored.quantity].attribute
+        quantity = QUANTITIES[stored.quantity]
+        shape, name = quantity.shape(stored.n_layers, stored.n_entries), quantity.attribute
         found = arrays.setdefault(run.id, {})
         found[name] = unpack(stored.data, shape)
         if stored.se is not None:
             found[f"{name}_se"] = unpack(stored.se, shape)
-        if stored.numerical_error is not None and QUANTITIES[stored.quantity].compared:  # others are in the details
+        if stored.numerical_error is not None and quantity.compared:  # others are in the details
             errors.setdefault(run.id, {})[stored.quantity] = stored.numerical_error
     return {
         run_id: _result(*runs[run_id], arrays[run_id], errors.get(run_id, {})) for run_id in wanted if run_id in runs
     }
 
 
-def stored_specs(db: Database, run_ids: Sequence[int]) -> dict[int, PredictionSpec | EnsembleSpec]:
+def stored_specs(db: Database, run_ids: Sequence[int]) -> dict[int, AnySpec]:
     """Specs of runs by id, in the order of ``run_ids``; runs that do not exist are left out. One statement."""
     wanted = [int(run_id) for run_id in run_ids]
     query = (
@@ -100,7 +103,7 @@ def numerical_errors(db: Database, run_ids: Sequence[int]) -> dict[tuple[int, st
         return {(run_id, quantity): error for run_id, quantity, error in session.execute(query) if error is not None}
 
 
-def _spec(run: Run, configuration: Configuration, kernel: Kernel) -> PredictionSpec | EnsembleSpec:
+def _spec(run: Run, configuration: Configuration, kernel: Kernel) -> AnySpec:
     model = ResNet(
         activation=configuration.activation,
         weight_variance=configuration.weight_variance,
@@ -110,7 +113,14 @@ def _spec(run: Run, configuration: Configuration, kernel: Kernel) -> PredictionS
     )
     matrix = tuple(tuple(row) for row in kernel.matrix)
     common = {**run.spec, "model": model, "kernel": InputKernel(matrix=matrix, label=kernel.label)}
-    return EnsembleSpec(**common) if run.kind == "simulation" else PredictionSpec(**common)
+    return _SPECS[run.kind](**common)
+
+
+_SPECS: dict[str, type[AnySpec]] = {
+    "prediction": PredictionSpec,
+    "simulation": EnsembleSpec,
+    "measurement": MeasurementSpec,
+}
 
 
 def _result(
@@ -120,4 +130,5 @@ def _result(
     common = {"depth": np.array(spec.depths), "time": spec.time, "numerical_error": errors, **arrays}
     if isinstance(spec, EnsembleSpec):
         return StoredSample(spec=spec, samples=int(run.samples or 0), **common)
+    assert isinstance(spec, PredictionSpec)
     return Theory(spec=spec, converged=bool(run.converged), details=run.details or {}, **common)

@@ -14,12 +14,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.schema.types import NONFINITE, Json, UTCDateTime, is_finite, utc_now
-from eftcore.quantities import COMPARED, QUANTITIES
+from eftcore.quantities import COMPARED, MEASURED, QUANTITIES
 
 TRAJECTORIES = tuple(QUANTITIES)
 AIMED_AT = tuple(quantity.name for quantity in QUANTITIES.values() if quantity.aimed_at)
 JUDGED = tuple(quantity.name for quantity in COMPARED)
-KINDS = ("simulation", "prediction")
+WITH_ERRORS = (*AIMED_AT, *(quantity.name for quantity in MEASURED))
+KINDS = ("simulation", "prediction", "measurement")
 RUN_STATUSES = ("pending", "running", "succeeded", "failed", "stale")
 STOP_REASONS = ("met", "cap", "count")
 WINDOW_STATUSES = ("bounded", "beyond", "undecided", "too_noisy")
@@ -138,18 +139,22 @@ class Configuration(Base):
 
 
 class Run(Base):
-    """One simulation or one prediction: what was computed, how it went and where it came from.
+    """One simulation, prediction or measurement: what was computed, how it went and where it came from.
 
-    db/writing/lifecycle.py says how its status may change. ``extends_run_id`` is a smaller simulation all of whose
-    shards are in this run too. ``worker_seconds`` is the sum of the times of all shards, ``elapsed_seconds`` the time
-    from the first start to the last end; it is NULL where an older version recorded the run.
+    A measurement is of the next order in 1/n, from simulations of several ``widths`` with ``samples`` networks together
+    and the leading order; its ``spec`` names their digests. db/writing/lifecycle.py says how the status of a run may
+    change. ``extends_run_id`` is a smaller simulation all of whose shards are in this run too. ``worker_seconds`` is
+    the sum of the times of all shards, ``elapsed_seconds`` the time from the first start to the last end; it is NULL
+    where an older version recorded the run.
     """
 
     __tablename__ = "runs"
     __table_args__ = (
         sa.CheckConstraint(
             "(kind = 'prediction' AND closure IS NOT NULL AND quadrature IS NOT NULL AND width IS NULL)"
-            " OR (kind = 'simulation' AND width IS NOT NULL AND samples IS NOT NULL AND closure IS NULL)",
+            " OR (kind = 'simulation' AND width IS NOT NULL AND samples IS NOT NULL AND closure IS NULL)"
+            " OR (kind = 'measurement' AND widths IS NOT NULL AND samples IS NOT NULL AND width IS NULL"
+            " AND closure IS NULL)",
             name="fields_of_its_kind",
         ),
         sa.CheckConstraint("(status = 'failed') = (error_message IS NOT NULL)", name="failure_has_message"),
@@ -181,6 +186,7 @@ class Run(Base):
 
     ensemble_digest: Mapped[str | None] = mapped_column(sa.String(64), index=True)
     width: Mapped[int | None]
+    widths: Mapped[str | None]
     samples: Mapped[int | None] = mapped_column(sa.BigInteger)
     shards: Mapped[list[list[int]] | None] = mapped_column(Json)
     seed: Mapped[int | None] = mapped_column(sa.BigInteger)
@@ -219,12 +225,15 @@ class KernelTrajectory(Base):
     """One quantity of one run at all recorded layers, in full precision: raw little-endian float64, row-major.
 
     Shape (n_layers, n_entries, n_entries): n_entries is N for quantities over inputs and P = N (N + 1) / 2 for those
-    over pairs. Entries of D and K2 that are not known are NaN.
+    over pairs; T has one axis of P more. Entries of D, K2 and T that are not known are NaN.
     """
 
     __tablename__ = "kernel_trajectories"
     __table_args__ = (
-        sa.CheckConstraint("length(data) = 8 * n_layers * n_entries * n_entries", name="data_fits_shape"),
+        sa.CheckConstraint(
+            "length(data) = 8 * n_layers * n_entries * n_entries * CASE quantity WHEN 'T' THEN n_entries ELSE 1 END",
+            name="data_fits_shape",
+        ),
         sa.CheckConstraint("se IS NULL OR length(se) = length(data)", name="se_fits_shape"),
         *_one_form("numerical_error", required=False),
     )
@@ -315,7 +324,7 @@ class AlgorithmVersion(Base):
 
 
 class ComparisonRow(Base):
-    """A comparison of a prediction with a reference of the same configuration, a simulation or another prediction."""
+    """A comparison of a prediction with a reference of the same configuration, which is a run of any kind."""
 
     __tablename__ = "comparisons"
     __table_args__ = (
@@ -349,7 +358,7 @@ class ErrorMetric(Base):
     )
 
     comparison_id: Mapped[int] = _reference("comparisons.id", owner=True, primary_key=True)
-    quantity: Mapped[str] = mapped_column(_choice("quantity", AIMED_AT), primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", WITH_ERRORS), primary_key=True)
     layer: Mapped[int] = mapped_column(primary_key=True)
     defined: Mapped[bool] = mapped_column(_flag("defined"))
     error: Mapped[float | None]
@@ -390,7 +399,7 @@ class ValidityWindow(Base):
     )
 
     comparison_id: Mapped[int] = _reference("comparisons.id", owner=True, primary_key=True)
-    quantity: Mapped[str] = mapped_column(_choice("quantity", AIMED_AT), primary_key=True)
+    quantity: Mapped[str] = mapped_column(_choice("quantity", WITH_ERRORS), primary_key=True)
     tolerance: Mapped[float] = mapped_column(primary_key=True)
     resolved_from: Mapped[float | None]
     certified_until: Mapped[float | None]

@@ -13,11 +13,12 @@ from db.schema.types import pack, split_nonfinite
 from eftcore.errors import InputError
 from eftcore.quantities import Quantity
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.specs import EnsembleSpec, MeasurementSpec, PredictionSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from eftcore.ensemble.next_order import MeasuredNextOrder
     from eftcore.ensemble.sample import Sample
     from eftcore.verdicts.windows import Comparison
 
@@ -83,6 +84,16 @@ def simulation_fields(spec: EnsembleSpec, digest: str, samples: int) -> dict[str
     }
 
 
+def measurement_fields(spec: MeasurementSpec) -> dict[str, Any]:
+    """Columns of runs that only a measurement has."""
+    return {
+        "kind": "measurement",
+        "digest": spec.digest,
+        "widths": ", ".join(map(str, spec.widths)),
+        "samples": spec.networks,
+    }
+
+
 def provenance_fields(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of runs that say where a result came from.
 
@@ -107,12 +118,12 @@ def provenance_fields(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def blob_row(quantity: Quantity, result: Theory | Sample) -> dict[str, Any] | None:
+def blob_row(quantity: Quantity, result: Theory | Sample | MeasuredNextOrder) -> dict[str, Any] | None:
     """Row of kernel_trajectories: the exact arrays; None where the result does not have the quantity."""
     values, error = quantity.of(result), quantity.standard_error_of(result)
     if values is None:
         return None
-    known = _stored_error(quantity, result)
+    known = quantity.numerical_error_of(result)
     numbers, markers = split_nonfinite([] if known is None else [known])
     return {
         "quantity": quantity.name,
@@ -123,16 +134,6 @@ def blob_row(quantity: Quantity, result: Theory | Sample) -> dict[str, Any] | No
         "data": pack(values),
         "se": None if error is None else pack(error),
     }
-
-
-def _stored_error(quantity: Quantity, result: Theory | Sample) -> float | None:
-    """What the column numerical_error says: of D and K2 also what the functions left out add.
-
-    For K0, V4 and K1 that stands in the details of a run by itself, since verdicts weigh the two in different ways.
-    """
-    if isinstance(result, Theory) and not quantity.compared:
-        return result.relative_error(quantity.name)
-    return result.numerical_error.get(quantity.name)
 
 
 def precision_row(quantity: Quantity, sample: Sample) -> dict[str, Any]:
@@ -161,7 +162,9 @@ def precision_row(quantity: Quantity, sample: Sample) -> dict[str, Any]:
     return row
 
 
-def value_rows(quantity: Quantity, result: Theory | Sample, layers: Sequence[int]) -> list[dict[str, Any]]:
+def value_rows(
+    quantity: Quantity, result: Theory | Sample | MeasuredNextOrder, layers: Sequence[int]
+) -> list[dict[str, Any]]:
     """Rows of trajectory_values, in the order of the primary key so that the b-tree fills its pages.
 
     Entries of a partial quantity that are not known have no row.
@@ -169,13 +172,14 @@ def value_rows(quantity: Quantity, result: Theory | Sample, layers: Sequence[int
     whole, whole_error = quantity.of(result), quantity.standard_error_of(result)
     if whole is None:
         return []
-    names, rows, columns = row_components(quantity.name, result.spec.kernel.n_inputs)
-    values, value_marks = split_nonfinite(whole[:, rows, columns].T.ravel())
+    names, index = row_components(quantity.name, result.spec.kernel.n_inputs)
+    at: tuple[Any, ...] = (slice(None), *index)
+    values, value_marks = split_nonfinite(whole[at].T.ravel())
     count = len(values)
     errors: Sequence[float | None] = [None] * count
     error_marks: Sequence[str | None] = [None] * count
     if whole_error is not None:
-        errors, error_marks = split_nonfinite(whole_error[:, rows, columns].T.ravel())
+        errors, error_marks = split_nonfinite(whole_error[at].T.ravel())
     keys = [(name, layer) for name in names for layer in layers]
     return [
         {

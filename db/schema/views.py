@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from db.schema.types import UTCDateTime
 
-REFERENCE_KINDS = ("simulation", "theory")
+REFERENCE_KINDS = ("simulation", "theory", "measurement")
 """Values of the column reference_kind: what a prediction is held against."""
 
 _TYPES: dict[str, sa.types.TypeEngine[Any]] = {
@@ -34,6 +34,7 @@ _REFERENCE_THEORY = (
     " reference_rtol:number reference_step:text reference_continuous:flag reference_next_order:flag"
 )
 _REFERENCE = f"reference_kind:text {_REFERENCE_THEORY}"
+_REFERENCE_MEASURED = "reference_widths:text reference_samples:integer"
 _SPENT = "worker_seconds:number elapsed_seconds:number"
 _ENDS = (
     "quantity:text tolerance:number resolved_from:number certified_until:number refuted_from:number status:text"
@@ -60,7 +61,7 @@ v_runs = _view(
     "v_runs",
     "run_id:integer kind:text status:text digest:text",
     _CONFIGURATION,
-    _SIMULATED,
+    _SIMULATED.replace("width:integer", "width:integer widths:text"),
     "extends_run_id:integer stopped_because:text",
     _PREDICTED,
     "converged:flag algorithm_version:integer superseded:flag git_commit:text git_dirty:flag host:text device:text",
@@ -69,9 +70,9 @@ v_runs = _view(
     "created_at:time updated_at:time heartbeat_at:time error_message:text",
 )
 
-v_windows = _view("v_windows", _CONFIGURATION, _COMPARED, _REFERENCE, _WINDOW, _ALL_IDS)
+v_windows = _view("v_windows", _CONFIGURATION, _COMPARED, _REFERENCE, _REFERENCE_MEASURED, _WINDOW, _ALL_IDS)
 
-v_errors = _view("v_errors", _CONFIGURATION, _COMPARED, _REFERENCE, _ERRORS, _ALL_IDS)
+v_errors = _view("v_errors", _CONFIGURATION, _COMPARED, _REFERENCE, _REFERENCE_MEASURED, _ERRORS, _ALL_IDS)
 
 v_theory_windows = _view("v_theory_windows", _CONFIGURATION, _PREDICTED, _REFERENCE_THEORY, _WINDOW, _THEORY_IDS)
 
@@ -85,6 +86,17 @@ v_trajectories = _view(
     "converged:flag",
     "simulated_nonfinite:text simulated_se_nonfinite:text predicted_nonfinite:text",
     _RUN_IDS,
+)
+
+v_measurements = _view(
+    "v_measurements",
+    _CONFIGURATION,
+    "widths:text samples:integer",
+    _PREDICTED,
+    "quantity:text component:text layer:integer time:number measured:number measured_se:number predicted:number",
+    "converged:flag superseded:flag",
+    "measured_nonfinite:text measured_se_nonfinite:text predicted_nonfinite:text",
+    "prediction_run_id:integer measurement_run_id:integer",
 )
 
 v_best_closures = _view(
@@ -123,6 +135,7 @@ OF_RESULTS = (
     v_windows,
     v_errors,
     v_trajectories,
+    v_measurements,
     v_best_closures,
     v_precision,
     v_theory_windows,

@@ -41,7 +41,7 @@ from db.schema.types import UTCDateTime
 from eftcore.errors import InputError
 from eftcore.identity import canonical_json
 
-FORMAT = 7
+FORMAT = 9
 _UNTIL_3 = {"wall_seconds": "worker_seconds"}
 RENAMED: Mapping[int, Mapping[str, str]] = {
     1: {"simulation_run_id": "reference_run_id", **_UNTIL_3},
@@ -50,6 +50,8 @@ RENAMED: Mapping[int, Mapping[str, str]] = {
     4: {},
     5: {},
     6: {},
+    7: {},
+    8: {},
 }
 """Present names of columns by the name that each older format has for them, for every table with such a column."""
 MANIFEST = "manifest.json"

@@ -29,7 +29,7 @@ from db.schema.models import (
     ValidityWindow,
     WidthWindow,
 )
-from db.schema.rows import prediction_fields, simulation_fields
+from db.schema.rows import measurement_fields, prediction_fields, simulation_fields
 from db.schema.types import UTCDateTime
 from db.upkeep.archive import Moved
 from eftcore.activations import activation_names
@@ -39,7 +39,7 @@ from eftcore.identity import digest_of
 from eftcore.inputs.fields import STUDY_NAME
 from eftcore.inputs.kernel import InputKernel
 from eftcore.quantities import QUANTITIES
-from eftcore.specs import ALGORITHM_VERSION, EnsembleSpec, PredictionSpec, ResNet
+from eftcore.specs import AnySpec, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet, newest_version
 
 TEXT_LIMIT = 100_000
 """Most characters of one text; an error message with its cause is shorter."""
@@ -123,7 +123,7 @@ class Arriving:
         configuration = _known(row, "configuration_id", self.models)
         if row["status"] not in ("succeeded", "failed"):
             raise InputError("only what is finished moves", place="status", value=row["status"])
-        newest = ALGORITHM_VERSION[row["kind"]]
+        newest = newest_version(row["kind"])
         version = row["algorithm_version"]
         if not 1 <= version <= newest:
             raise InputError(
@@ -139,8 +139,11 @@ class Arriving:
         if known is None:
             return
         model, kernel = known
-        spec: PredictionSpec | EnsembleSpec
-        if row["kind"] == "prediction":
+        spec: AnySpec
+        if row["kind"] == "measurement":
+            spec = MeasurementSpec(**row["spec"], model=model, kernel=kernel, version=version)
+            fields = measurement_fields(spec)
+        elif row["kind"] == "prediction":
             spec = PredictionSpec(**row["spec"], model=model, kernel=kernel, version=version)
             fields = prediction_fields(spec)
             if spec.order == "auto":  # the order that was reached is a result, not part of the spec
@@ -163,16 +166,16 @@ class Arriving:
         _, _, status = self.runs[run]
         if status != "succeeded":
             raise InputError("a run that failed has no trajectory", place="run_id", value=run[:12])
+        quantity = QUANTITIES[row["quantity"]]
         layers, entries = row["n_layers"], row["n_entries"]
         if run in self.shapes:
             layers, inputs = self.shapes[run]
-            entries = inputs * (inputs + 1) // 2 if QUANTITIES[row["quantity"]].over == "pairs" else inputs
+            entries = inputs if quantity.over == "inputs" else inputs * (inputs + 1) // 2
             _same(row, n_layers=layers, n_entries=entries)
         for name in ("data", "se"):
-            if row[name] is not None and len(row[name]) != 8 * layers * entries**2:
-                raise InputError(
-                    f"has {len(row[name])} bytes, not those of {layers} x {entries} x {entries}", place=name
-                )
+            shape = quantity.shape(layers, entries)
+            if row[name] is not None and len(row[name]) != 8 * math.prod(shape):
+                raise InputError(f"has {len(row[name])} bytes, not those of {' x '.join(map(str, shape))}", place=name)
 
     def _value(self, row: Row) -> None:
         _known(row, "run_id", self.runs)

@@ -36,7 +36,7 @@ from db.upkeep.readers import VERSION_TABLE
 from db.writing import claims
 from db.writing.lifecycle import register_version
 from eftcore.errors import InputError
-from eftcore.specs import ALGORITHM_VERSION
+from eftcore.specs import ALGORITHM_VERSION, newest_version
 
 __all__ = [
     "DatabaseMissing",
@@ -141,7 +141,8 @@ def register_versions(url: str | sa.URL | None = None) -> None:
     with _peek(parsed) as connection:
         rows = connection.execute(sa.select(AlgorithmVersion.algorithm, AlgorithmVersion.version))
         known = {row.algorithm: row.version for row in rows}
-    newer = {name: version for name, version in ALGORITHM_VERSION.items() if known.get(name, 0) < version}
+    present = {name: newest_version(name) for name in ALGORITHM_VERSION}
+    newer = {name: version for name, version in present.items() if known.get(name, 0) < version}
     if not newer:
         return
     db = Database(parsed)

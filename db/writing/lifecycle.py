@@ -23,7 +23,7 @@ from db.schema.types import utc_now
 from eftcore.errors import InputError
 from eftcore.identity import digest_of
 from eftcore.inputs.kernel import InputKernel
-from eftcore.specs import EnsembleSpec, PredictionSpec, ResNet
+from eftcore.specs import AnySpec, ResNet
 
 COMES_FROM: dict[str, tuple[str, ...]] = {
     "pending": ("failed", "stale"),
@@ -38,7 +38,7 @@ COMES_FROM: dict[str, tuple[str, ...]] = {
 
 def enter(
     session: Session,
-    spec: PredictionSpec | EnsembleSpec,
+    spec: AnySpec,
     row: dict[str, Any],
     study_id: int | None,
     announced: str | None = None,

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from db.schema.models import (
     AIMED_AT,
+    KINDS,
     STOP_REASONS,
     Claim,
     ComparisonRow,
@@ -31,6 +32,7 @@ from db.schema.rows import (
     PrecisionTarget,
     blob_row,
     error_rows,
+    measurement_fields,
     precision_row,
     prediction_fields,
     provenance_fields,
@@ -47,11 +49,12 @@ from db.writing.lifecycle import enter, extended_run
 from eftcore.errors import InputError
 from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.specs import AnySpec, MeasurementSpec, PredictionSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from eftcore.ensemble.next_order import MeasuredNextOrder
     from eftcore.ensemble.sample import Sample
     from eftcore.verdicts.windows import Comparison
 
@@ -64,6 +67,7 @@ __all__ = [
     "mark_pending",
     "mark_running",
     "record_comparison",
+    "record_measurement",
     "record_prediction",
     "record_simulation",
     "record_study",
@@ -75,7 +79,7 @@ __all__ = [
 def record_study(db: Database, *, name: str, digest: str, spec: Mapping[str, Any], runs_asked: int) -> int:
     """Record a study file as it is run; returns its id (the same one for the same digest).
 
-    ``runs_asked`` is the number of predictions and simulations that it asks for. A study that was recorded without this
+    ``runs_asked`` is the number of runs that it asks for. A study that was recorded without this
     number, or with another one, gets it.
     """
     row = {"name": name, "digest": digest, "spec": plain_json(dict(spec)), "runs_asked": runs_asked}
@@ -168,9 +172,22 @@ def record_simulation(
         return run_id
 
 
+def record_measurement(
+    db: Database, measured: MeasuredNextOrder, *, provenance: Mapping[str, Any], study_id: int | None = None
+) -> int:
+    """Record a measurement of the next order in 1/n; otherwise like record_prediction."""
+    row = _row(measured.spec, measurement_fields(measured.spec), provenance)
+    blobs = _blobs_and_values(measured)
+    with db.session() as session:
+        run_id, entered = enter(session, measured.spec, row, study_id)
+        if entered:
+            _insert_trajectories(session, run_id, *blobs)
+        return run_id
+
+
 def mark_pending(
     db: Database,
-    spec: PredictionSpec | EnsembleSpec,
+    spec: AnySpec,
     *,
     study_id: int | None = None,
     digest: str | None = None,
@@ -180,7 +197,7 @@ def mark_pending(
 
     Args:
         digest: for a simulation, its identity with its shards (Sample.digest). Where the shards are not known yet, any
-            digest of the request; see ``announced`` of record_simulation. Not needed for a prediction.
+            digest of the request; see ``announced`` of record_simulation. Not needed for other runs.
         samples: for a simulation, the number of networks wanted, or the largest number where it is not known yet.
     """
     row = _row(spec, _wanted_fields(spec, digest, samples) | {"status": "pending"}, {})
@@ -190,7 +207,7 @@ def mark_pending(
 
 def mark_running(
     db: Database,
-    spec: PredictionSpec | EnsembleSpec,
+    spec: AnySpec,
     *,
     holder: str,
     provenance: Mapping[str, Any],
@@ -222,7 +239,7 @@ def mark_running(
 
 def mark_failed(
     db: Database,
-    spec: PredictionSpec | EnsembleSpec,
+    spec: AnySpec,
     *,
     error: str,
     provenance: Mapping[str, Any],
@@ -249,7 +266,8 @@ def record_comparison(db: Database, *, prediction_run_id: int, reference_run_id:
     windows at more tolerances can be added later.
 
     Args:
-        reference_run_id: the run that the prediction is compared with, a simulation or a better prediction.
+        reference_run_id: the run that the prediction is compared with: a simulation, a better prediction, or a
+            measurement.
 
     Raises:
         InputError: a run does not exist or did not succeed, the first is no prediction, both are the same run, or their
@@ -265,7 +283,7 @@ def record_comparison(db: Database, *, prediction_run_id: int, reference_run_id:
             remedy="compare it with another run",
         )
     with db.session() as session:
-        _check_pair(session, **pair, kinds=("simulation", "prediction"))
+        _check_pair(session, **pair, kinds=KINDS)
         statement = insert(session, ComparisonRow).values(pair)
         statement = statement.on_conflict_do_update(index_elements=list(pair), set_={"updated_at": utc_now()})
         comparison_id = int(session.execute(statement.returning(ComparisonRow.id)).scalar_one())
@@ -344,9 +362,11 @@ def judged_widths(db: Database, *, reference_run_id: int, prediction_run_ids: Se
         return {(run_id, tolerance) for run_id, tolerance in session.execute(query)}
 
 
-def _wanted_fields(spec: PredictionSpec | EnsembleSpec, digest: str | None, samples: int | None) -> dict[str, Any]:
+def _wanted_fields(spec: AnySpec, digest: str | None, samples: int | None) -> dict[str, Any]:
     if isinstance(spec, PredictionSpec):
         return prediction_fields(spec)
+    if isinstance(spec, MeasurementSpec):
+        return measurement_fields(spec)
     if digest is None or samples is None:
         raise InputError(
             "a simulation without results needs digest and samples",
@@ -356,9 +376,7 @@ def _wanted_fields(spec: PredictionSpec | EnsembleSpec, digest: str | None, samp
     return simulation_fields(spec, digest, samples)
 
 
-def _row(
-    spec: PredictionSpec | EnsembleSpec, fields: Mapping[str, Any], provenance: Mapping[str, Any]
-) -> dict[str, Any]:
+def _row(spec: AnySpec, fields: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
     row = {"status": "succeeded"} | provenance_fields(provenance) | dict(fields)
     row["spec"] = spec.model_dump(mode="json", exclude={"model", "kernel", "version"})
     row["algorithm_version"] = spec.version
@@ -368,7 +386,7 @@ def _row(
 Rows = list[dict[str, Any]]
 
 
-def _blobs_and_values(result: Theory | Sample) -> tuple[Rows, Rows]:
+def _blobs_and_values(result: Theory | Sample | MeasuredNextOrder) -> tuple[Rows, Rows]:
     """Rows of kernel_trajectories and trajectory_values, computed before the transaction starts."""
     layers = list(result.spec.depths or ())
     blobs = [blob_row(quantity, result) for quantity in QUANTITIES.values()]

@@ -152,22 +152,22 @@ class Sample:
         return self._widened("Sigma", self._increment[1])
 
     @property
-    def third_cumulant(self) -> np.ndarray:
+    def kappa3(self) -> np.ndarray:
         """(R, N) n^2 times the third cumulant of G_aa, O(1) (eq. 7.11)."""
         return self.spec.width**2 * self._cumulants.third
 
     @property
-    def third_cumulant_se(self) -> np.ndarray:
+    def kappa3_se(self) -> np.ndarray:
         """(R, N). It depends on sixth moments, so that it is reliable only with thousands of networks."""
         return self.spec.width**2 * self._widened("kappa3", self._cumulants.third_se)
 
     @property
-    def fourth_cumulant(self) -> np.ndarray:
+    def kappa4(self) -> np.ndarray:
         """(R, N) n^3 times the fourth cumulant of G_aa, O(1) (eq. 7.11)."""
         return self.spec.width**3 * self._cumulants.fourth
 
     @property
-    def fourth_cumulant_se(self) -> np.ndarray:
+    def kappa4_se(self) -> np.ndarray:
         """(R, N). It depends on eighth moments, so that it is reliable only with tens of thousands of networks."""
         return self.spec.width**3 * self._widened("kappa4", self._cumulants.fourth_se)
 

@@ -15,7 +15,7 @@ from eftcore.errors import InputError
 from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import to_matrix
-from eftcore.quantities import COMPARED, QUANTITIES
+from eftcore.quantities import COMPARED, MEASURED, QUANTITIES
 from eftcore.results import KernelTrajectories, Theory
 from eftcore.specs import Numerics, PredictionSpec
 from eftcore.theory.closures import builder, closure_class
@@ -236,11 +236,12 @@ def relative_change(one: Solution | Theory, two: Solution | Theory) -> dict[str,
 
 
 def error_scales(solution: Solution | Theory, tiny: float = TINY) -> dict[str, np.ndarray]:
-    """(R,) scales by which errors of K0, V4 and K1, where present, are divided to be relative (eq. 6.15).
+    """(R,) scales by which errors of K0, V4, K1, D and K2, where present, are divided to be relative (eq. 6.15).
 
     The scale is the Frobenius norm of the quantity. For K1, which starts at 0, it is at least 1e-3 of the largest norm
     over depth, and at least ``details["K1_floor"]``, which is 0 unless K1 vanishes by cancellation. Where ``details``
-    lacks that entry, the floor is ``tiny`` times the natural size |V4| / |K0|.
+    lacks that entry, the floor is ``tiny`` times the natural size |V4| / |K0|. For D and K2 it is the largest norm over
+    depth, of the entries that are known.
     """
     present = {quantity.name: quantity.of(solution) for quantity in COMPARED}
     scales = {name: _norm(values) for name, values in present.items() if values is not None}
@@ -249,6 +250,10 @@ def error_scales(solution: Solution | Theory, tiny: float = TINY) -> dict[str, n
         if not isinstance(floor, int | float):
             floor = tiny * (_ratio(scales["V4"], scales["K0"]) if "V4" in scales else np.zeros(len(solution.mean)))
         scales["K1"] = np.maximum(scales["K1"], np.maximum(1e-3 * scales["K1"].max(), floor))
+    for quantity in MEASURED:
+        values = quantity.of(solution)
+        if values is not None:
+            scales[quantity.name] = np.full(len(values), _norm(np.nan_to_num(values)).max())
     return scales
 
 

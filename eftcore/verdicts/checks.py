@@ -26,7 +26,7 @@ _COMPARED = {
     "second_moment": "U1",
     "covariance": "V4",
     "increment_covariance": "Sigma",
-    "third_cumulant": "kappa3",
+    "kappa3": "kappa3",
 }
 """The attributes of a sample that ``same_law`` compares, each with the name of its quantity for ``Sample.widening``."""
 

@@ -1,9 +1,9 @@
 """Errors of a theory against a reference, and how deep it can be trusted (docs/theory.md, section 9).
 
-For X in {K0, V4, K1}: e(t) = ||X_theory - X_ref||_F / ||X_ref||_F over pair space (eq. 9.1). The reference is a
-simulation, which has statistical errors, or a theory, which estimates its own error (eq. 9.2). These errors, and the
-numerical error of the compared theory, widen the bounds of e, which hold at all recorded depths at once (eq. 9.6). A
-window is the interval in which, by these bounds, e first exceeds a tolerance (eq. 9.7).
+For X in {K0, V4, K1}, or {D, K2}: e(t) = ||X_theory - X_ref||_F / ||X_ref||_F over pair space (eq. 9.1). The
+reference is a simulation, which has statistical errors, or a theory, which estimates its own error (eq. 9.2). These
+errors, and the numerical error of the compared theory, widen the bounds of e, which hold at all recorded depths at once
+(eq. 9.6). A window is the interval in which, by these bounds, e first exceeds a tolerance (eq. 9.7).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pandas as pd
 
 from eftcore.ensemble.bands import CONFIDENCE, Noise
 from eftcore.errors import InputError
-from eftcore.quantities import COMPARED, Quantity
+from eftcore.quantities import COMPARED, MEASURED, Quantity
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec
+from eftcore.specs import EnsembleSpec, MeasurementSpec
 from eftcore.theory.particle import SCRAMBLINGS
 from eftcore.theory.solving import error_scales
 
@@ -32,13 +32,13 @@ DEFAULT_TOLERANCES = (0.01, 0.05, 0.10)
 class Measured(Protocol):
     """Estimates with statistical errors at R recorded layers, such as a simulated sample's.
 
-    For each of the quantities K0, V4 and K1 that is present there is an array of standard errors of the same name with
-    ``_se``; value +- 1.96 se is a 95 % interval. The methods take "K0", "V4" or "K1" and return what is needed for
-    bounds that hold at all depths at once.
+    For each of the quantities K0, V4, K1, D and K2 that is present there is an array of standard errors of the same
+    name with ``_se``; value +- 1.96 se is a 95 % interval. The methods take the name of such a quantity and return what
+    is needed for bounds that hold at all depths at once.
     """
 
     @property
-    def spec(self) -> EnsembleSpec:
+    def spec(self) -> EnsembleSpec | MeasurementSpec:
         """The networks that were measured, and their inputs."""
         ...
 
@@ -72,7 +72,7 @@ _WINDOW_COLUMNS = [
 ]
 
 Reference = Measured | Theory
-"""What a theory is compared with: a simulated sample, or another theory."""
+"""What a theory is compared with: a simulated sample, the next order measured from several, or another theory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +101,9 @@ class Comparison:
 def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = DEFAULT_TOLERANCES) -> Comparison:
     """Compare a theory with a simulation (or a better theory) of the same model and kernel at the same layers.
 
+    Against what ``eft.measured_next_order`` gives, D and K2 are compared, over the entries that both know if there are
+    any.
+
     Depths that only one of the two recorded are left out. The error of a theory as the reference is its
     ``numerical_error`` plus what its series leaves out (``details["truncation_error"]``). The closure "particle" has
     standard errors, as a simulation has. The ``numerical_error`` of the compared theory widens the bounds too, so that
@@ -122,16 +125,24 @@ def compare(theory: Theory, reference: Reference, tolerances: Sequence[float] = 
     depths, ours, theirs = np.intersect1d(theory.depth, reference.depth, return_indices=True)
     errors: list[pd.DataFrame] = []
     windows: list[dict[str, object]] = []
-    for quantity in COMPARED:
+    measured = [quantity for quantity in MEASURED if quantity.standard_error_of(reference) is not None]
+    for quantity in (*COMPARED, *measured):
         mine, true = quantity.of(theory), quantity.of(reference)
         if mine is None or true is None:
             continue
-        spread, radius = _spread_and_radius(reference, quantity, theirs)
-        frame = _errors(quantity, mine[ours], true[theirs], spread, radius, _numerics(theory, quantity, ours))
+        mine, true = mine[ours], true[theirs]
+        counted = np.isfinite(mine) & np.isfinite(true) if quantity.partial else None
+        if counted is not None and not counted.any():
+            continue
+        spread, radius = _spread_and_radius(reference, quantity, theirs, counted)
+        if counted is not None:
+            mine, true = np.where(counted, mine, 0.0), np.where(counted, true, 0.0)
+        frame = _errors(quantity, mine, true, spread, radius, _numerics(theory, quantity, ours, counted))
         frame.insert(1, "depth", depths)
         frame.insert(2, "time", np.asarray(theory.time)[ours])
         errors.append(frame)
-        own = {"numerical_error": theory.numerical_error.get(quantity.name, np.nan), "confidence": CONFIDENCE}
+        stated = quantity.numerical_error_of(theory)
+        own = {"numerical_error": np.nan if stated is None else stated, "confidence": CONFIDENCE}
         windows.extend({"quantity": quantity.name, **own, **validity_window(frame, tau)} for tau in tolerances)
     if not errors:
         raise InputError("has no quantity in common with the theory", place="reference")
@@ -170,14 +181,17 @@ def validity_window(errors: pd.DataFrame, tolerance: float) -> dict[str, object]
     }
 
 
-def _spread_and_radius(reference: Reference, quantity: Quantity, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _spread_and_radius(
+    reference: Reference, quantity: Quantity, rows: np.ndarray, counted: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Typical error of the reference, and the radius that its error exceeds at none of the depths ``rows``.
 
-    Both are Frobenius norms over pair space, in the units of the quantity (eq. 9.1, 9.2, 9.5).
+    Both are Frobenius norms over pair space, in the units of the quantity (eq. 9.1, 9.2, 9.5); ``counted`` marks the
+    entries that are compared at these depths, None for all.
     """
-    noise = _noise(reference, quantity)
+    noise = _noise(reference, quantity, rows, counted)
     if noise is not None:
-        return noise.size[rows], noise.at(rows).radius()
+        return noise.size, noise.radius()
     assert isinstance(reference, Theory)
     left_out = reference.details.get("truncation_error")
     truncation = left_out.get(quantity.name, 0.0) if isinstance(left_out, dict) else 0.0
@@ -185,17 +199,17 @@ def _spread_and_radius(reference: Reference, quantity: Quantity, rows: np.ndarra
     return known, known
 
 
-def _numerics(theory: Theory, quantity: Quantity, rows: np.ndarray) -> np.ndarray:
+def _numerics(theory: Theory, quantity: Quantity, rows: np.ndarray, counted: np.ndarray | None) -> np.ndarray:
     """Numerical error of the compared theory at ``rows``, in the units of the quantity; 0 for a fixed rule.
 
     A fixed rule is judged together with the error of its integrals.
     """
-    noise = _noise(theory, quantity)
+    noise = _noise(theory, quantity, rows, counted)
     if noise is not None:
-        return noise.at(rows).radius()
+        return noise.radius()
     if theory.spec.numerics.quadrature == "gauss_hermite":
         return np.zeros(len(rows))
-    claimed: np.ndarray = _claimed(theory.numerical_error.get(quantity.name, 0.0), theory, quantity)[rows]
+    claimed: np.ndarray = _claimed(quantity.numerical_error_of(theory) or 0.0, theory, quantity)[rows]
     return claimed
 
 
@@ -205,20 +219,23 @@ def _claimed(relative: float, theory: Theory, quantity: Quantity) -> np.ndarray:
     return absolute
 
 
-def _noise(source: Reference, quantity: Quantity) -> Noise | None:
-    """Statistical error of a sample, or of the sampled closure "particle"; None for any other theory."""
+def _noise(source: Reference, quantity: Quantity, rows: np.ndarray, counted: np.ndarray | None) -> Noise | None:
+    """Statistical error of a sample, or of the sampled closure "particle", at the depths ``rows`` over the entries that
+    are ``counted``; None for any other theory."""
     se = quantity.standard_error_of(source)
     if se is None:
         return None
     size = quantity.norms(se)
+    if counted is not None:
+        size[rows] = quantity.norms(np.where(counted, se[rows], 0.0))
     if isinstance(source, Theory):
-        return Noise(size, np.full(len(size), SCRAMBLINGS - 1.0), None, np.full(len(size), True))
+        return Noise(size, np.full(len(size), SCRAMBLINGS - 1.0), None, np.full(len(size), True)).at(rows)
     return Noise(
         size=size,
         degrees_of_freedom=source.degrees_of_freedom(quantity.name),
         fluctuations=source.group_fluctuations(quantity.name),
         reliable=source.reliable(quantity.name),
-    )
+    ).at(rows)
 
 
 def _errors(

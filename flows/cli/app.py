@@ -91,7 +91,7 @@ def _options(
 def runs(
     db: DatabaseOption = None,
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
-    kind: Annotated[str | None, typer.Option(help="simulation or prediction.")] = None,
+    kind: Annotated[str | None, typer.Option(help="simulation, prediction or measurement.")] = None,
     status: Annotated[str | None, typer.Option(help="pending, running, succeeded, failed or stale.")] = None,
     activation: Annotated[str | None, typer.Option(help="Only this activation.")] = None,
     limit: LimitOption = 50,
@@ -116,11 +116,12 @@ def windows(
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     activation: Annotated[str | None, typer.Option(help="Only this activation.")] = None,
     closure: Annotated[str | None, typer.Option(help="Only this closure.")] = None,
-    quantity: Annotated[str | None, typer.Option(help="K0, V4 or K1.")] = None,
+    quantity: Annotated[str | None, typer.Option(help="K0, V4 or K1; D or K2 against a measurement.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Relative tolerance, such as 0.05.")] = None,
     width: Annotated[int | None, typer.Option(help="Only this width.")] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Only windows against this kind of reference: simulation or theory.")
+        str | None,
+        typer.Option(help="Only windows against this kind of reference: simulation, theory or measurement."),
     ] = None,
     in_width: Annotated[
         bool, typer.Option("--in-width", help="From which width on, in neurons per layer, in place of how deep.")
@@ -137,10 +138,10 @@ def windows(
     from flows import tables
 
     if reference is not None and reference not in REFERENCE_KINDS:
-        raise InputError("must be simulation or theory", place="--reference", value=reference)
-    if reference == "theory" and width is not None:
+        raise InputError("must be simulation, theory or measurement", place="--reference", value=reference)
+    if reference not in (None, "simulation") and width is not None:
         raise InputError(
-            "goes with --reference simulation, since a theory has no width",
+            f"goes with --reference simulation, since a {reference} has no width",
             place="--width",
             value=width,
             remedy="leave one out",

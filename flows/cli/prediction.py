@@ -11,7 +11,7 @@ from eftcore.words import theory_name
 
 
 def prediction_frame(theory: Theory) -> pd.DataFrame:
-    """A row for each recorded layer: t, layer, K0_00, K0_01, V4_00,00 and so on; V4, K1, D and K2 if they are there.
+    """A row for each recorded layer: t, layer, K0_00, K0_01, V4_00,00 and so on; V4, K1, D, K2 and T if they are there.
 
     The components are those of the first two inputs; by marginal consistency they do not depend on the other inputs.
     """
@@ -31,6 +31,10 @@ def prediction_frame(theory: Theory) -> pd.DataFrame:
     for symbol, values in (("K1", theory.correction), ("K2", theory.correction_next)):
         if values is not None:
             columns |= {f"{symbol}_{a}{b}": values[:, a, b] for a, b in pairs}
+    if theory.third_cumulant is not None:
+        for pair in pairs:
+            p = pair_table(n_inputs)[pair]
+            columns["T_" + ",".join(["{}{}".format(*pair)] * 3)] = theory.third_cumulant[:, p, p, p]
     return pd.DataFrame(columns)
 
 

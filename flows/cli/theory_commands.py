@@ -55,7 +55,7 @@ def predict(
     step: Annotated[str | None, typer.Option(help="euler (as in the paper) or exact (every power of epsilon).")] = None,
     continuous: Annotated[bool, typer.Option("--continuous", help="The limit epsilon -> 0 at fixed t.")] = False,
     next_order: Annotated[
-        bool, typer.Option("--next-order", help="With --closure exact, also D, the 1/n coefficient of V4, and K2.")
+        bool, typer.Option("--next-order", help="With --closure exact, also D, K2 and T, the next order in 1/n.")
     ] = False,
     nodes: Annotated[int | None, typer.Option(help="Use the fixed Gauss-Hermite rule with this many nodes.")] = None,
     rtol: Annotated[float, typer.Option(help="Requested relative error of the integrals.")] = 1e-9,

@@ -13,11 +13,11 @@ from eftcore.ensemble import Attained
 from eftcore.ensemble.sample import Shards
 from eftcore.ensemble.shards import SHARD_WORK
 from eftcore.errors import EnvironmentProblem
-from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.specs import EnsembleSpec
 from flows.orchestration import tasks
 from flows.orchestration.dispatch import Dispatcher
 from flows.study import sizes
-from flows.study.expansion import Simulation, Study
+from flows.study.expansion import Study
 from flows.study.requests import Resources
 from flows.work import computations, recording, superseded
 from flows.work.progress import current, stepping
@@ -31,6 +31,7 @@ TASKS: dict[Kind, Task[..., None]] = {
     "predict": tasks.predict,
     "simulate": tasks.simulate,
     "merge": tasks.merge,
+    "measure": tasks.measure,
     "compare": tasks.compare,
     "record": tasks.record,
     "widths": tasks.record_widths,
@@ -141,7 +142,7 @@ class Execution(Walk):
             self._records.append(node)
         return succeeded
 
-    def _starts(self, run: PredictionSpec | Simulation) -> None:
+    def _starts(self, run: recording.Asked) -> None:
         """Mark a run as running in the database, only once: a later shard must not do so after one has failed."""
         with self._counting:
             first = run.digest not in self._started

@@ -20,7 +20,7 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from eftcore.ensemble.engines import resolve_device
-from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.specs import EnsembleSpec, MeasurementSpec, PredictionSpec
 from eftcore.verdicts.checks import theorem_table
 from eftcore.verdicts.theorems import check_theorems
 from flows.orchestration import gpu
@@ -104,9 +104,15 @@ def merge(digest: str, spec: dict[str, Any], shards: list[tuple[int, int]]) -> N
     _unless_stored(digest, lambda store: computations.merge(store, EnsembleSpec(**spec), shards))
 
 
+@task(name="measure", **_settings)
+def measure(digest: str, spec: dict[str, Any]) -> None:
+    """Measure the next order in 1/n from simulations of several widths."""
+    _unless_stored(digest, lambda store: computations.measure(store, MeasurementSpec(**spec)))
+
+
 @task(name="compare", **_settings)
 def compare(digest: str, prediction: str, reference: str, tolerances: list[float]) -> None:
-    """Compare a prediction with a simulation or a better prediction."""
+    """Compare a prediction with a simulation, a measurement or a better prediction."""
     _unless_stored(digest, lambda store: computations.compare(store, prediction, reference, tolerances))
 
 

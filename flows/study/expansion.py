@@ -2,7 +2,8 @@
 
 A study is a grid of models and input kernels. Each pair is predicted by every closure, simulated at every width, and
 each prediction is compared with each simulation and with the reference theory. Simulations or the reference may be
-missing. Work that two grid points share, as its digest shows, is done once.
+missing. From simulations at two widths and the exact closure the next order in 1/n is measured. Work that two grid
+points share, as its digest shows, is done once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -124,18 +125,31 @@ class Study:
 
         From the next order follows from which width on each of them holds, itself among them.
         """
-        alike: dict[tuple[object, ...], list[str]] = {}
-        for digest, spec in self.predictions.items():
-            alike.setdefault((spec.model, spec.kernel.matrix), []).append(digest)
-        return {
-            digest: alike[spec.model, spec.kernel.matrix]
-            for digest, spec in self.predictions.items()
-            if spec.next_order
-        }
+        alike = _by_network(self.predictions)
+        return {digest: alike[_network(spec)] for digest, spec in self.predictions.items() if spec.next_order}
+
+    @cached_property
+    def measured(self) -> dict[str, list[str]]:
+        """Digests of the ensembles from which the next order in 1/n of a network is measured (eq. 10.10).
+
+        They are those of two or more widths, by the digest of the prediction of their leading order: by the exact
+        closure, layer by layer, and where there is a choice without the next order, which may not converge.
+        """
+        simulated = _by_network({digest: item.spec for digest, item in self.simulations.items()})
+        leading: dict[tuple[object, ...], str] = {}
+        for digest, spec in sorted(self.predictions.items(), key=lambda item: item[1].next_order):
+            if spec.closure == "exact" and not spec.continuous:
+                leading.setdefault(_network(spec), digest)
+        found = {}
+        for network, digest in leading.items():
+            ensembles = simulated.get(network, [])
+            if len({self.simulations[each].spec.width for each in ensembles}) > 1:
+                found[digest] = ensembles
+        return found
 
     @property
     def runs(self) -> list[PredictionSpec | Simulation]:
-        """Its predictions and simulations; each of them is a run in the database."""
+        """Its predictions and simulations, which are known before it runs; each of them is a run in the database."""
         return [*self.predictions.values(), *self.simulations.values()]
 
     @property
@@ -147,7 +161,8 @@ class Study:
     @property
     def record(self) -> dict[str, Any]:
         """The description of the study that the database stores."""
-        return {"name": self.name, "digest": self.digest, "spec": self.spec, "runs_asked": len(self.runs)}
+        asked = len(self.runs) + len(self.measured)
+        return {"name": self.name, "digest": self.digest, "spec": self.spec, "runs_asked": asked}
 
     def topped_up(self, *, samples: int | None = None, precision: Precision | None = None) -> Study:
         """This study with larger simulations: at least ``samples`` networks, or as many as ``precision`` needs.
@@ -166,6 +181,19 @@ class Study:
         aim = {"samples": samples} if precision is None else {"precision": precision.model_dump(mode="json")}
         kept = {name: value for name, value in self.spec.items() if name not in ("samples", "precision")}
         return replace(self, simulations=simulations, spec={**kept, **aim})
+
+
+def _network(spec: PredictionSpec | EnsembleSpec) -> tuple[object, ...]:
+    """What predictions and ensembles of one network, with the same inputs and recorded layers, have in common."""
+    return spec.model, spec.kernel.matrix, spec.depths
+
+
+def _by_network(specs: Mapping[str, PredictionSpec | EnsembleSpec]) -> dict[tuple[object, ...], list[str]]:
+    """Digests of the specs of each network."""
+    alike: dict[tuple[object, ...], list[str]] = {}
+    for digest, spec in specs.items():
+        alike.setdefault(_network(spec), []).append(digest)
+    return alike
 
 
 def _by_reference(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -84,7 +84,7 @@ class TheoryChoice(Spec):
         default=None,
         description="with order = 'auto' and for 'exact': the largest relative error of V4 and K1 by what is left out",
     )
-    next_order: bool = Field(default=False, description="for 'exact': also D and K2, the next order in 1/n")
+    next_order: bool = Field(default=False, description="for 'exact': also D, K2 and T, the next order in 1/n")
 
     @property
     def orders(self) -> tuple[int | Literal["auto"] | None, ...]:

@@ -14,10 +14,11 @@ import pandas as pd
 import eftcore as eft
 from eftcore.ensemble import Sample, reached, sample_digest
 from eftcore.ensemble.engines import resolve_device
+from eftcore.ensemble.next_order import MeasuredNextOrder
 from eftcore.errors import EnvironmentProblem
 from eftcore.identity import digest_of
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.specs import EnsembleSpec, MeasurementSpec, PredictionSpec
 from eftcore.verdicts.windows import VERDICT_VERSION, Comparison
 from flows.work.progress import step
 from flows.work.provenance import as_now, of_parts, timed
@@ -34,7 +35,7 @@ def shard_digest(ensemble: str, shard: int, samples: int) -> str:
 
 
 def comparison_digest(prediction: str, reference: str, tolerances: Sequence[float]) -> str:
-    """Identity of a comparison with a merged sample or another prediction."""
+    """Identity of a comparison with a merged sample, a measurement or another prediction."""
     compared = {"prediction": prediction, "merged": reference, "tolerances": sorted(tolerances)}
     return digest_of({**compared, "verdict": VERDICT_VERSION})
 
@@ -140,6 +141,24 @@ def _sample(stored: Stored, digest: str) -> tuple[Sample, dict[str, Any]]:
     return sample, as_now(stored.meta["provenance"], parts=len(shards))
 
 
+def measure(store: ResultStore, spec: MeasurementSpec) -> None:
+    """Measure the next order in 1/n from a stored prediction and stored samples."""
+    with timed() as provenance:
+        exact, _ = load_theory(store, spec.exact)
+        measured = eft.measured_next_order([load_sample(store, digest)[0] for _, _, digest in spec.samples], exact)
+    meta = {"measurement": spec.model_dump(mode="json"), "provenance": provenance}
+    store.save(spec.digest, Stored(arrays=measured.arrays(), meta=meta))
+
+
+def load_reference(store: ResultStore, digest: str) -> tuple[Theory | Sample | MeasuredNextOrder, dict[str, Any]]:
+    """A stored result that predictions are compared with, and its provenance."""
+    stored = store.load(digest)
+    if "measurement" in stored.meta:
+        spec = MeasurementSpec(**stored.meta["measurement"])
+        return MeasuredNextOrder.from_arrays(spec, stored.arrays), as_now(stored.meta["provenance"])
+    return _sample(stored, digest) if "shards" in stored.meta else _theory(stored, digest)
+
+
 def _spec(kind: type[AnySpec], stored: Stored, matches: Callable[[AnySpec], bool]) -> AnySpec:
     """The spec of a stored result. In older files it lacks the version of the algorithm, which the digest tells."""
     present = kind(**stored.meta["spec"])
@@ -150,10 +169,9 @@ def _spec(kind: type[AnySpec], stored: Stored, matches: Callable[[AnySpec], bool
 
 
 def compare(store: ResultStore, prediction: str, reference: str, tolerances: Sequence[float]) -> None:
-    """Compare a stored prediction with a stored sample, or with another prediction."""
+    """Compare a stored prediction with a stored sample, a measurement or another prediction."""
     theory, _ = load_theory(store, prediction)
-    stored = store.load(reference)
-    better = _sample(stored, reference)[0] if "shards" in stored.meta else _theory(stored, reference)[0]
+    better, _ = load_reference(store, reference)
     result = eft.compare(theory, better, tolerances=tuple(tolerances))
     arrays = {}
     for name in _FRAMES:

@@ -12,15 +12,19 @@ from db.session import Database
 from db.settings import default_url
 from db.writing import claims, repository
 from eftcore.ensemble import Sample, attained, reached
+from eftcore.ensemble.next_order import MeasuredNextOrder
 from eftcore.identity import digest_of
 from eftcore.precision import Precision
-from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.specs import AnySpec, MeasurementSpec, PredictionSpec
 from eftcore.verdicts.widths import widths_of
 from flows.study.expansion import Simulation, Study
 from flows.work import computations
 from flows.work.provenance import origin, timed
 from flows.work.store import ResultStore
 from flows.work.waiting import waits
+
+Asked = PredictionSpec | Simulation | MeasurementSpec
+"""What a run of a study is asked to compute."""
 
 
 @waits
@@ -61,10 +65,10 @@ def record(
     Args:
         store: the store of the results.
         study: the study, as Study.record describes it.
-        reference: digest of the stored sample or of another stored prediction; None where it failed.
+        reference: digest of the stored sample or measurement, or of another stored prediction; None where it failed.
         simulation: for a sample, ``wanted``, the digest of the request (Simulation.digest) under which an earlier
             failure is recorded, and ``precision``, the target precision, None for a given number of networks. None
-            where the reference is a prediction.
+            where the reference is no sample.
         predictions: digests of the predictions.
         comparisons: digest of the stored comparison by digest of the prediction.
     """
@@ -74,7 +78,7 @@ def record(
         if reference is None:
             return
         if simulation is None:
-            reference_run_id = _record_prediction(db, store, reference, study_id)
+            reference_run_id = _record_reference(db, store, reference, study_id)
         else:
             reference_run_id = _record_simulation(db, store, reference, study_id, **simulation)
         for prediction, digest in comparisons.items():
@@ -127,6 +131,14 @@ def has_widths(study: str, *, exact: str, predictions: Sequence[str], tolerances
 def _record_prediction(db: Database, store: ResultStore, digest: str, study_id: int) -> int:
     theory, provenance = computations.load_theory(store, digest)
     return repository.record_prediction(db, theory, provenance=provenance, study_id=study_id)
+
+
+def _record_reference(db: Database, store: ResultStore, digest: str, study_id: int) -> int:
+    """Record a measurement or a prediction."""
+    result, provenance = computations.load_reference(store, digest)
+    if isinstance(result, MeasuredNextOrder):
+        return repository.record_measurement(db, result, provenance=provenance, study_id=study_id)
+    return _record_prediction(db, store, digest, study_id)
 
 
 def _record_simulation(
@@ -190,8 +202,8 @@ def is_recorded(
 
 
 @waits
-def record_failure(study: Mapping[str, Any], what: PredictionSpec | Simulation, cause: str) -> None:
-    """Record that a prediction or a simulation failed, and why."""
+def record_failure(study: Mapping[str, Any], what: Asked, cause: str) -> None:
+    """Record that a run failed, and why."""
     with timed() as provenance, _database() as db:
         study_id = repository.record_study(db, **study)
         options: dict[str, Any] = {"provenance": provenance, "study_id": study_id, **_wanted(what)}
@@ -243,18 +255,18 @@ def give_up() -> None:
 
 
 @waits
-def mark_running(study: Mapping[str, Any], what: PredictionSpec | Simulation) -> None:
+def mark_running(study: Mapping[str, Any], what: Asked) -> None:
     """Mark a run as running, unless another process computes it. Call it within ``under_way``."""
     with timed() as provenance, _database() as db:
         options: dict[str, Any] = {"provenance": provenance, "study_id": repository.record_study(db, **study)}
         repository.mark_running(db, _spec(what), holder=_holder.get(), **options, **_wanted(what))
 
 
-def _spec(what: PredictionSpec | Simulation) -> PredictionSpec | EnsembleSpec:
+def _spec(what: Asked) -> AnySpec:
     return what.spec if isinstance(what, Simulation) else what
 
 
-def _wanted(what: PredictionSpec | Simulation) -> dict[str, Any]:
+def _wanted(what: Asked) -> dict[str, Any]:
     return {"digest": what.digest, "samples": what.networks} if isinstance(what, Simulation) else {}
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from eftcore.ensemble import Attained, attained, sample_digest
 from eftcore.ensemble.sample import Shards
 from eftcore.ensemble.shards import next_round
-from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.specs import EnsembleSpec, MeasurementSpec, PredictionSpec
 from eftcore.words import spec_name
 from flows.study.expansion import Simulation, Study
 from flows.work import computations, recording
@@ -19,7 +19,7 @@ from flows.work.store import ResultStore
 
 Item = TypeVar("Item")
 
-Kind = Literal["predict", "simulate", "merge", "compare", "record", "widths"]
+Kind = Literal["predict", "simulate", "merge", "measure", "compare", "record", "widths"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Node:
         digest: identity of the task's result.
         inputs: further arguments of the task: digests and JSON-able specs.
         work: neuron updates of a simulation; 0 for the other kinds.
-        run: the prediction or simulation to whose run in the database the task belongs, if any.
+        run: the prediction, simulation or measurement to whose run in the database the task belongs, if any.
         is_recorded: for results in the database, a function that says whether they are there; None for results in the
             store.
         at_most: whether it stands for work of which a part may turn out not to be needed.
@@ -43,13 +43,14 @@ class Node:
     digest: str
     inputs: dict[str, Any] = field(default_factory=dict)
     work: float = 0.0
-    run: PredictionSpec | Simulation | None = None
+    run: recording.Asked | None = None
     is_recorded: Callable[[], bool] | None = None
     at_most: bool = False
 
 
 class Walk(ABC):
-    """Goes through the nodes of a study: first predictions, then what they say of widths, references and comparisons.
+    """Goes through the nodes of a study: first predictions, then what they say of widths, references and comparisons,
+    last the measurements for which simulations of several widths are needed.
 
     A node is left out where a node that it needs did not succeed.
     """
@@ -60,6 +61,7 @@ class Walk(ABC):
         self.device = device
         self.attained: dict[str, Attained] = {}
         self._predicted: set[str] = set()
+        self._sampled: dict[str, Shards] = {}
 
     @abstractmethod
     def perform(self, node: Node) -> bool:
@@ -89,6 +91,7 @@ class Walk(ABC):
         self.each(self._widths, self.plan.width_references)
         self.each(self._against_theory, self.plan.references)
         self.each(self._configuration, self.plan.simulations)
+        self.each(self._measured, self.plan.measured)
 
     def further(self, simulation: Simulation, shards: Shards) -> tuple[Shards, str]:
         """All shards of the next round, none if no more are needed; and a text with the precision that they aim at."""
@@ -135,10 +138,41 @@ class Walk(ABC):
         simulation = self.plan.simulations[ensemble]
         shards = self._simulate(simulation)
         merged = sample_digest(simulation.spec, shards) if shards else None
+        if shards:
+            self._sampled[ensemble] = shards
         about = about_ensemble(simulation.spec)
         compared = self.plan.compared.get(ensemble, [])
         against = f"the simulation: {about}"
         return self._compare_and_record(compared, merged, about, against=against, simulation=simulation)
+
+    def _measured(self, exact: str) -> bool:
+        """Measure the next order in 1/n of one network, compare its predictions with it, and record them."""
+        ensembles = self.plan.measured[exact]
+        if exact not in self._predicted or not self._sampled.keys() >= set(ensembles):
+            return False
+        leading = self.plan.predictions[exact]
+        spec = MeasurementSpec.of(leading, [self._sample(each) for each in ensembles])
+        widths = ", ".join(map(str, spec.widths))
+        about = f"{leading.model.activation}, widths {widths}, {leading.kernel.label}"
+        measure = Node(
+            kind="measure",
+            label=f"measure the next order: {about}",
+            digest=spec.digest,
+            inputs={"spec": spec.model_dump(mode="json")},
+            run=spec,
+        )
+        known = spec.digest if self.perform(measure) else None
+        predictions = [
+            digest
+            for digest, other in self.plan.predictions.items()
+            if other.next_order and other.of_same_network(leading)
+        ]
+        return self._compare_and_record(predictions, known, about, against=f"the measurement: {about}")
+
+    def _sample(self, ensemble: str) -> tuple[EnsembleSpec, int, str]:
+        """The merged sample of an ensemble: what was simulated, its number of networks, its digest."""
+        spec, shards = self.plan.simulations[ensemble].spec, self._sampled[ensemble]
+        return spec, sum(count for _, count in shards), sample_digest(spec, shards)
 
     def _compare_and_record(
         self,

@@ -19,11 +19,13 @@ from db.session import Database, parse_url
 from db.upkeep import migrate
 from db.writing.repository import (
     record_comparison,
+    record_measurement,
     record_prediction,
     record_simulation,
     record_study,
     record_widths,
 )
+from eftcore.ensemble.next_order import MeasuredNextOrder
 from eftcore.verdicts.widths import widths_of
 from tests.db.workers import MadeSample
 from tests.servers import create_database, drop_database
@@ -172,6 +174,44 @@ def make_next_order(make_theory: MakeTheory) -> MakeTheory:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_measured(make_next_order: MakeTheory, make_sample: MakeSample) -> Callable[..., MeasuredNextOrder]:
+    """What simulations of make_theory's network at two widths could give: make_next_order with noise of a tenth."""
+
+    def make(widths: tuple[int, ...] = (16, 64), ratio: float = 2.0, **network: Any) -> MeasuredNextOrder:
+        exact, noise = make_next_order(ratio, **network), np.random.default_rng(3)
+        samples = [make_sample(width=width, **network) for width in widths]
+        arrays: dict[str, np.ndarray] = {}
+        for name in ("covariance_next", "correction_next"):
+            known = getattr(exact, name)
+            wobble = noise.standard_normal(known.shape)
+            arrays[name] = known * (1 + 0.1 * (wobble + wobble.swapaxes(1, 2)) / 2)
+            arrays[f"{name}_se"] = 0.1 * np.abs(known)
+        trusted = np.tile(np.arange(len(exact.depth)) > 0, (2, 1))
+        spec = eft.MeasurementSpec.of(exact.spec, [(sample.spec, sample.samples, sample.digest) for sample in samples])
+        return MeasuredNextOrder(spec=spec, freedom=np.full(trusted.shape, 40.0), trusted=trusted, **arrays)
+
+    return make
+
+
+@pytest.fixture
+def record_measured(
+    make_next_order: MakeTheory, make_measured: Callable[..., MeasuredNextOrder]
+) -> Callable[..., tuple[int, int]]:
+    """Hold the next order of one network against a measurement; gives the run ids of the two."""
+
+    def record(database: Database, study_id: int | None = None, **network: Any) -> tuple[int, int]:
+        exact, measured = make_next_order(**network), make_measured(**network)
+        prediction = record_prediction(database, exact, provenance=PROVENANCE, study_id=study_id)
+        measurement = record_measurement(database, measured, provenance=PROVENANCE, study_id=study_id)
+        comparison = eft.compare(exact, measured)
+        pair = {"prediction_run_id": prediction, "reference_run_id": measurement}
+        record_comparison(database, **pair, comparison=comparison)
+        return prediction, measurement
+
+    return record
 
 
 @pytest.fixture

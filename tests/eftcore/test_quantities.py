@@ -22,12 +22,13 @@ def test_a_result_has_the_quantities_that_it_has() -> None:
     """And what it has is of the shape that the list says."""
     sample = eft.simulate(MODEL, KERNEL, width=8, samples=64, device="cpu")
     exact = eft.predict(MODEL, KERNEL, "exact", next_order=True)
-    missing = {"simulation": {"D", "K2"}, "exact": {"Sigma"}}
+    missing = {"simulation": {"D", "K2", "T"}, "exact": {"Sigma"}}
     for result, name in ((sample, "simulation"), (exact, "exact")):
         found = {quantity.name for quantity in QUANTITIES.values() if quantity.of(result) is not None}
         assert found == set(QUANTITIES) - missing[name]
         for quantity in found:
             values = QUANTITIES[quantity].of(result)
             assert values is not None
-            assert values.shape[1:] == ((2, 2) if QUANTITIES[quantity].over == "inputs" else (3, 3))
+            entries = 2 if QUANTITIES[quantity].over == "inputs" else 3
+            assert values.shape == QUANTITIES[quantity].shape(5, entries)
     assert all(quantity.standard_error_of(exact) is None for quantity in QUANTITIES.values())

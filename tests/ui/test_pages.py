@@ -17,7 +17,7 @@ import eftcore as eft
 from db.reading import queries
 from db.schema.views import VIEWS, by_study
 from db.session import Database
-from db.writing.repository import record_prediction, record_study, record_widths
+from db.writing.repository import record_comparison, record_measurement, record_prediction, record_study, record_widths
 from eftcore.errors import InputError
 from eftcore.verdicts.widths import widths_of
 from eftcore.words import width_text
@@ -359,7 +359,7 @@ def test_predict_shows_the_next_order_and_widths_where_they_are_asked_for(open_p
     titles = [element.value for element in app.subheader]
     assert titles.index("The next order in 1/n at T") < titles.index("Windows in width n*")
     coefficients = next(table.value for table in app.table if "coefficient" in table.value)
-    assert [name.replace("\\", "") for name in coefficients["coefficient"]] == ["D[00,00]", "K2[00]"]
+    assert [name.replace("\\", "") for name in coefficients["coefficient"]] == ["D[00,00]", "K2[00]", "T[00,00,00]"]
     widths = app.table[-1].value.set_index(["closure", "quantity"])
     assert widths.columns[-1].replace("\\", "") == "τ = 0.1"
     assert widths.loc[("g\\_only", "V4")].iloc[-1] == "no width"
@@ -406,6 +406,35 @@ def test_windows_in_width_are_shown_where_they_are_asked_for(
     assert table.set_index(["theory", "from"]).loc[("exact", "next order in 1/n"), "n*"] == width_text(row.to_dict())
 
 
+def test_the_measured_next_order_is_on_every_page(
+    open_page: OpenPage, fresh: Database, put: Callable[..., int]
+) -> None:
+    run = put(fresh, "tanh")
+    told = open_page(fresh.url, "windows", reference="measured next order")
+    assert "No next order in 1/n has been measured yet" in _said(told)
+    told = open_page(fresh.url, "compare", reference="measured next order")
+    assert "that simulations of two widths have measured" in _said(told)
+    model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.25, depth=16)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=1.0, correlation=0.3)
+    exact = eft.predict(model, kernel, "exact", next_order=True, truncation=0.05)
+    samples = [eft.simulate(model, kernel, width=n, samples=256, device="cpu") for n in (16, 64)]
+    measured = eft.measured_next_order(samples, exact)
+    prediction = record_prediction(fresh, exact, provenance={})
+    measurement = record_measurement(fresh, measured, provenance={})
+    for reference, result in ((run, samples[0]), (measurement, measured)):
+        comparison = eft.compare(exact, result)
+        record_comparison(fresh, prediction_run_id=prediction, reference_run_id=reference, comparison=comparison)
+    app = open_page(fresh.url, "run")
+    assert not app.exception
+    assert "D and K2 are measured: the coefficients of 1/n in V4 and K1, from simulations" in _said(app)
+    app = open_page(fresh.url, "windows", reference="measured next order")
+    assert not app.exception
+    assert app.dataframe[0].value["quantity"].tolist() == ["D", "K2"]
+    app = open_page(fresh.url, "compare", reference="measured next order")
+    assert not app.exception
+    assert "against what simulations of several widths measure" in _said(app)
+
+
 def test_predict_writes_the_study_file(open_page: OpenPage, results: Database, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("EFT_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
@@ -439,7 +468,7 @@ def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database,
     assert spent == {
         "windows": 2 + 3,
         "compare": 2 + 4,
-        "run": 2 + 9,
+        "run": 2 + 10,
         "predict": 2 + 1,
         "paper": 2 + 1,
         "sql": 2,

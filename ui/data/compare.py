@@ -24,7 +24,7 @@ MOST_SERIES = 8
 
 
 def build_theories(db: Database, simulation_run_ids: Sequence[int]) -> pd.DataFrame:
-    """Theories compared with these simulations: simulation_run_id, prediction_run_id, closure, closure_order, theory.
+    """Theories compared with these simulations: both run ids, closure, closure_order, next_order, theory.
 
     One row per simulation and prediction, theories sorted from the crudest to the finest. One statement.
     """
@@ -33,7 +33,7 @@ def build_theories(db: Database, simulation_run_ids: Sequence[int]) -> pd.DataFr
     names = theory_names(rows[list(THEORY)])
     rows = rows.assign(theory=names, rank=rows["closure"].map(CLOSURES.index))
     ordered = rows.sort_values(["rank", "closure_order", "prediction_run_id"])
-    kept = ["simulation_run_id", "prediction_run_id", "closure", "closure_order", "theory"]
+    kept = ["simulation_run_id", "prediction_run_id", "closure", "closure_order", "next_order", "theory"]
     return ordered.drop_duplicates(["simulation_run_id", "theory"])[kept]
 
 
@@ -60,6 +60,19 @@ def build_series_errors(db: Database, pairs: pd.DataFrame) -> pd.DataFrame:
         prediction_run_id=pairs["prediction_run_id"].unique().tolist(),
     )
     return _named(rows, pairs)
+
+
+def build_measured_errors(db: Database, names: pd.DataFrame) -> pd.DataFrame:
+    """Relative error over depth against the newest measured next order of each configuration. One statement.
+
+    Args:
+        names: series of each pair, as in build_exact_errors; only predictions of the next order have such errors.
+    """
+    chosen = names["prediction_run_id"].unique().tolist()
+    rows = queries.errors(db, reference_kind="measurement", prediction_run_id=chosen)
+    newest = rows.groupby("prediction_run_id")["reference_run_id"].transform("max")
+    labelled = names.drop_duplicates("prediction_run_id")[["prediction_run_id", "configuration", "theory", "series"]]
+    return rows[rows["reference_run_id"] == newest].merge(labelled, on="prediction_run_id")
 
 
 def build_exact_errors(

@@ -47,7 +47,7 @@ FEW_INPUTS = 4
 _SHOWN = ("K0", "V4", "K1", "U1")
 """Quantities of the figure; Sigma(K0) is the same for all closures."""
 
-FOLLOWING = ("D", "K2")
+FOLLOWING = ("D", "K2", "T")
 """Quantities of the next order in 1/n, which the exact closure alone has."""
 
 COARSE = 0.01
@@ -142,17 +142,17 @@ def trajectories_frame(
 ) -> pd.DataFrame:
     """Predicted entries and, if there is a sample, simulated ones: columns as for ui.figures.trajectories_figure.
 
-    ``following`` is the exact closure with its next order, of which D and K2 are shown.
+    ``following`` is the exact closure with its next order, of which D, K2 and T are shown.
     """
     frames = []
     shown = [(name, theory, _SHOWN) for name, theory in theories.items()]
     for name, theory, quantities in [*shown, *([] if following is None else [("exact", following, FOLLOWING)])]:
         for quantity in quantities:
             values = QUANTITIES[quantity].of(theory)
-            for component, index in _entries(quantity, theory.spec.kernel.n_inputs, components):
+            for component, at in _entries(quantity, theory.spec.kernel.n_inputs, components):
                 if values is None:
                     continue
-                columns = {"time": theory.time, "predicted": values[(slice(None), *index)]}
+                columns = {"time": theory.time, "predicted": values[at]}
                 frames.append(
                     pd.DataFrame(columns).assign(
                         quantity=quantity, component=component, closure=name, theory=theory_label(theory)
@@ -161,8 +161,7 @@ def trajectories_frame(
     for quantity in _SHOWN if sample is not None else ():
         assert sample is not None
         values, errors = QUANTITIES[quantity].estimate_of(sample)
-        for component, index in _entries(quantity, sample.spec.kernel.n_inputs, components):
-            at = (slice(None), *index)
+        for component, at in _entries(quantity, sample.spec.kernel.n_inputs, components):
             columns = {"time": sample.time, "simulated": values[at], "simulated_se": errors[at]}
             frames.append(pd.DataFrame(columns).assign(quantity=quantity, component=component, closure="", theory=""))
     frame = pd.concat(frames, ignore_index=True)
@@ -173,9 +172,10 @@ def trajectories_frame(
     return frame.assign(series=frame["theory"], configuration="", width=width, samples=samples)
 
 
-def _entries(quantity: str, n_inputs: int, components: Sequence[str]) -> list[tuple[str, tuple[int, int]]]:
-    names, rows, columns = row_components(quantity, n_inputs)
-    return [(n, (int(a), int(b))) for n, a, b in zip(names, rows, columns, strict=True) if n in components]
+def _entries(quantity: str, n_inputs: int, components: Sequence[str]) -> list[tuple[str, tuple[Any, ...]]]:
+    """Those of the components that the quantity has, and where each stands in its array over layers."""
+    names, index = row_components(quantity, n_inputs)
+    return [(name, (slice(None), *at)) for name, *at in zip(names, *index, strict=True) if name in components]
 
 
 def windows_frame(theories: Mapping[str, Theory], exact: Theory) -> pd.DataFrame:
@@ -201,19 +201,23 @@ def windows_frame(theories: Mapping[str, Theory], exact: Theory) -> pd.DataFrame
 
 
 def next_order_frame(exact: Theory, components: Sequence[str]) -> pd.DataFrame:
-    """D and K2 at T with their estimated errors, as texts: a row per entry; entries that are not known say so."""
+    """D, K2 and T at the last layer with their estimated errors, as texts; entries that are not known say so."""
     rows = []
     for quantity in FOLLOWING:
         values, error = QUANTITIES[quantity].of(exact), exact.relative_error(quantity)
         assert values is not None
-        for component, index in _entries(quantity, exact.spec.kernel.n_inputs, components):
-            value = float(values[(-1, *index)])
+        for component, at in _entries(quantity, exact.spec.kernel.n_inputs, components):
+            value = float(values[at][-1])
             text = "not known" if error is None or np.isnan(value) else with_error(value, error * abs(value))
-            rows.append({"coefficient": f"{quantity}[{component}]", "of 1/n in": _OF[quantity], "at T": text})
-    return pd.DataFrame(rows, columns=["coefficient", "of 1/n in", "at T"])
+            rows.append({"coefficient": f"{quantity}[{component}]", "of": _OF[quantity], "at T": text})
+    return pd.DataFrame(rows, columns=["coefficient", "of", "at T"])
 
 
-_OF = {"D": "V4 = n Cov(G, G)", "K2": "K1 = n (E G - K0)"}
+_OF = {
+    "D": "1/n in V4 = n Cov(G, G)",
+    "K2": "1/n in K1 = n (E G - K0)",
+    "T": "1/n² in the third cumulant of G",
+}
 
 
 def values_frame(theories: Mapping[str, Theory], width: int) -> pd.DataFrame:

@@ -31,6 +31,7 @@ _PROVENANCE = {
     "run_id": "run",
     "digest": "digest",
     "algorithm_version": "algorithm version",
+    "widths": "measured at widths",
     "seed": "seed",
     "estimator": "estimator",
     "sampler": "sampler",
@@ -54,6 +55,8 @@ _PROVENANCE = {
 
 _DIGITS = 12
 
+_SHOWN_FIRST = {"inputs": ["00", "01"], "pairs": ["00,00", "01,01", "00,11"], "triples": ["00,00,00"]}
+
 
 def build_simulations(db: Database) -> pd.DataFrame:
     """Finished simulations, newest first: v_runs with the column label, a one-line description. One statement."""
@@ -64,13 +67,14 @@ def build_simulations(db: Database) -> pd.DataFrame:
 
 
 def entries_label(over: str) -> str:
-    """What the field says in which entries of quantities over "inputs" or over "pairs" are chosen.
+    """What the field says in which entries of quantities over "inputs", "pairs" or "triples" are chosen.
 
-    >>> entries_label("inputs"), entries_label("pairs")
-    ('entries ab of K0, K1, U1, K2', 'entries ab,cd of V4, Sigma, D')
+    >>> entries_label("inputs"), entries_label("pairs"), entries_label("triples")
+    ('entries ab of K0, K1, U1, K2', 'entries ab,cd of V4, Sigma, D', 'entries ab,ab,ab of T')
     """
     names = ", ".join(quantity.name for quantity in QUANTITIES.values() if quantity.over == over)
-    return f"entries {'ab' if over == 'inputs' else 'ab,cd'} of {names}"
+    written = {"inputs": "ab", "pairs": "ab,cd", "triples": "ab,ab,ab"}
+    return f"entries {written[over]} of {names}"
 
 
 def component_choices(quantity: str, n_inputs: int) -> tuple[list[str], list[str]]:
@@ -82,13 +86,37 @@ def component_choices(quantity: str, n_inputs: int) -> tuple[list[str], list[str
     ['00,00', '01,01', '00,11']
     """
     stored = list(row_components(quantity, n_inputs)[0])
-    first = ["00,00", "01,01", "00,11"] if quantity == "V4" else ["00", "01"]
-    return stored, [name for name in first if name in stored]
+    return stored, [name for name in _SHOWN_FIRST[QUANTITIES[quantity].over] if name in stored]
 
 
 def build_trajectories(db: Database, simulation_run_id: int, components: list[str]) -> pd.DataFrame:
     """The chosen components, simulated and predicted, with the columns theory and series. One statement."""
     return _one_configuration(queries.trajectories(db, simulation_run_id=simulation_run_id, component=components))
+
+
+def build_measured(db: Database, configuration_id: int, components: list[str]) -> pd.DataFrame:
+    """The chosen components of the newest measured next order beside theories of it, as build_trajectories has them.
+
+    The columns simulated and simulated_se hold what was measured, widths and samples from which simulations; width is
+    absent. Empty where nothing was measured. One statement.
+    """
+    rows = queries.measurements(db, configuration_id=configuration_id, component=components)
+    newest = rows[rows["measurement_run_id"] == rows["measurement_run_id"].max()]
+    renamed = newest.rename(columns={"measured": "simulated", "measured_se": "simulated_se"})
+    renamed = renamed.assign(width=pd.NA, reference_run_id=renamed["measurement_run_id"])
+    alone = renamed["prediction_run_id"].isna()
+    nothing = renamed[alone].assign(closure="", theory="", configuration="", series="")
+    found: pd.DataFrame = pd.concat([_one_configuration(renamed[~alone]), nothing], ignore_index=True)
+    return found
+
+
+def with_measured(trajectories: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Trajectories whose rows of D and K2 are those that stand beside a measurement, where there is one."""
+    if measured.empty:
+        return trajectories
+    rest: pd.DataFrame = trajectories[~trajectories["quantity"].isin(measured["quantity"])]
+    together: pd.DataFrame = pd.concat([rest, measured[measured.columns.intersection(rest.columns)]], ignore_index=True)
+    return together
 
 
 def build_errors(db: Database, simulation_run_id: int) -> pd.DataFrame:
@@ -101,9 +129,12 @@ def _one_configuration(rows: pd.DataFrame) -> pd.DataFrame:
     return named.assign(configuration="", series=named["theory"])
 
 
-def build_run_windows(db: Database, simulation_run_id: int) -> pd.DataFrame:
-    """Validity windows of every theory at every tolerance: v_windows with the column theory. One statement."""
-    rows = name_theories(queries.windows(db, reference_run_id=simulation_run_id))
+def build_run_windows(db: Database, *reference_run_ids: int) -> pd.DataFrame:
+    """Validity windows against a simulation, and a measurement of the next order if there is one, at every tolerance.
+
+    v_windows with the column theory. One statement.
+    """
+    rows = name_theories(queries.windows(db, reference_run_id=list(reference_run_ids)))
     return in_reading_order(rows.assign(configuration=""))
 
 
@@ -131,9 +162,10 @@ def build_values(trajectories: pd.DataFrame, time: float) -> pd.DataFrame:
     for value in here.to_dict("records"):
         row = rows.setdefault((value["quantity"], value["component"]), {})
         row["simulated ± s.e."] = with_error(value["simulated"], value["simulated_se"])
-        row[value["theory"]] = _predicted(value["predicted"], value["simulated"], value["simulated_se"])
+        if value["theory"]:
+            row[value["theory"]] = _predicted(value["predicted"], value["simulated"], value["simulated_se"])
     order = sorted(rows, key=lambda key: (ORDER[key[0]], key[1]))
-    theories = in_reading_order(here.assign(tolerance=0.0))["theory"].drop_duplicates().tolist()
+    theories = in_reading_order(here[here["theory"] != ""].assign(tolerance=0.0))["theory"].drop_duplicates().tolist()
     table = pd.DataFrame(
         [{"quantity": quantity, "component": name, **rows[quantity, name]} for quantity, name in order],
         columns=["quantity", "component", "simulated ± s.e.", *theories],
@@ -206,9 +238,9 @@ def build_download(db: Database, simulation_run_id: int, what: str, form: str) -
     return frame.to_parquet(index=False) if form == "parquet" else csv_bytes(frame)
 
 
-def build_provenance(db: Database, simulation_run_id: int, prediction_run_ids: list[int]) -> pd.DataFrame:
+def build_provenance(db: Database, simulation_run_id: int, other_run_ids: list[int]) -> pd.DataFrame:
     """Provenance of the numbers: a column per run, a row per recorded fact. Two statements."""
-    ids = [simulation_run_id, *prediction_run_ids]
+    ids = [simulation_run_id, *other_run_ids]
     rows = queries.runs(db, run_id=ids).set_index("run_id", drop=False).loc[ids]
     packages = queries.select(db, f"SELECT id, versions FROM runs WHERE id IN ({', '.join(map(str, ids))})")
     facts = rows[list(_PROVENANCE)].rename(columns=_PROVENANCE)
@@ -218,7 +250,7 @@ def build_provenance(db: Database, simulation_run_id: int, prediction_run_ids: l
     facts["packages"] = packages.set_index("id")["versions"].map(_packages)
     facts.index = pd.Index(
         [
-            "simulation" if row["kind"] == "simulation" else f"{row['closure']} (run {row['run_id']})"
+            "simulation" if row["kind"] == "simulation" else f"{row['closure'] or row['kind']} (run {row['run_id']})"
             for row in rows.to_dict("records")
         ]
     )

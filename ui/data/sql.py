@@ -52,6 +52,7 @@ MEANING = {
     "v_windows": "one row per theory, reference, quantity and tolerance: the validity window t*",
     "v_errors": "one row per theory, reference, quantity and layer: relative and absolute error",
     "v_trajectories": "one row per theory, simulation, component and layer: both values side by side",
+    "v_measurements": "one row per theory, component and layer of D and K2: predicted and measured side by side",
     "v_theory_windows": "the rows of v_windows whose reference is a better theory",
     "v_theory_errors": "the rows of v_errors whose reference is a better theory",
     "v_best_closures": "one row per simulation, quantity and tolerance: the closure that holds longest",

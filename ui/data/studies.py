@@ -16,6 +16,7 @@ import pandas as pd
 
 from db.reading import queries
 from db.reading.study_queries import study_progress
+from db.schema.models import KINDS
 from db.session import Database
 from db.settings import bundled_studies
 from ui.data.study_file import data_files, recorded_study_toml
@@ -29,18 +30,16 @@ MOST_FAILURES = 50
 def build_studies(db: Database) -> pd.DataFrame:
     """One row per study, newest first. One statement.
 
-    Columns study_id, name, created_at, updated_at (of its newest run), predictions, simulations, failed (numbers of
-    runs), asked (runs that the study asks for; absent where an older version of the program recorded it), done
-    (succeeded / asked, at most 1), spec (content of the study file).
+    Columns study_id, name, created_at, updated_at (of its newest run), predictions, simulations, measurements, failed
+    (numbers of runs), asked (runs that the study asks for; absent where an older version of the program recorded it),
+    done (succeeded / asked, at most 1), spec (content of the study file).
     """
     rows = study_progress(db)
     studies = []
     for study_id, part in rows.groupby("study_id", sort=False):
         first = part.iloc[0]
         good = part[part["status"] == "succeeded"]
-        predictions, simulations = (
-            int(good.loc[good["kind"] == kind, "runs"].sum()) for kind in ("prediction", "simulation")
-        )
+        counts = {f"{kind}s": int(good.loc[good["kind"] == kind, "runs"].sum()) for kind in KINDS}
         failed = int(part.loc[part["status"] == "failed", "runs"].sum())
         spec = _plain(first["spec"])
         asked = first["runs_asked"]
@@ -50,11 +49,10 @@ def build_studies(db: Database) -> pd.DataFrame:
                 "name": first["name"],
                 "created_at": first["created_at"],
                 "updated_at": part["updated_at"].max(),
-                "predictions": predictions,
-                "simulations": simulations,
+                **counts,
                 "failed": failed,
                 "asked": asked,
-                "done": math.nan if pd.isna(asked) else min(1.0, (predictions + simulations) / asked),
+                "done": math.nan if pd.isna(asked) else min(1.0, sum(counts.values()) / asked),
                 "spec": spec,
             }
         )
@@ -68,6 +66,7 @@ _COLUMNS = [
     "updated_at",
     "predictions",
     "simulations",
+    "measurements",
     "failed",
     "asked",
     "done",
@@ -138,4 +137,6 @@ def build_failures(db: Database) -> pd.DataFrame:
 def _what(row: Mapping[Any, Any]) -> str:
     if row["kind"] == "prediction":
         return f"{row['closure']}: {row['activation']}, {row['kernel_label']}"
+    if row["kind"] == "measurement":
+        return f"next order, measured: {row['activation']}, {row['kernel_label']}"
     return f"simulation, n = {row['width']}, M = {row['samples']}: {row['activation']}, {row['kernel_label']}"

@@ -89,7 +89,7 @@ class WindowFilter:
 
     Attributes:
         tolerance: the tolerance tau.
-        reference_kind: what the predictions are compared with, "simulation" or "theory".
+        reference_kind: what the predictions are compared with, "simulation", "theory" or "measurement".
         allowed: allowed values by column of v_windows; an empty sequence restricts nothing.
     """
 
@@ -246,7 +246,7 @@ def _window_page(db: Database, chosen: WindowFilter, **place: Any) -> pd.DataFra
 
 
 def _run_link(simulation_run_id: Any) -> str:
-    """Link to the run page of a simulation; empty where the reference is a theory."""
+    """Link to the run page of a simulation; empty where the reference is none."""
     return "" if pd.isna(simulation_run_id) else f"run?simulation={simulation_run_id}"
 
 
@@ -297,5 +297,7 @@ def windows_table(windows: pd.DataFrame, differing: Sequence[str]) -> pd.DataFra
         table["M"] = windows["samples"]
     if windows["reference_closure"].notna().any():
         table["reference"] = theory_names(windows.reindex(columns=_REFERENCE))
+    if windows["reference_widths"].notna().any():
+        table["widths"], table["M"] = windows["reference_widths"], windows["reference_samples"]
     table.insert(0, "run", windows["link"].where(windows["link"] != ""))
     return table

@@ -168,17 +168,20 @@ def _add_simulation(
         spread = spread.clip(upper=0.99 * value)
     group = f"simulation {configuration}"
     add_band(figure, part["time"], value - spread, value + spread, colour, group, cell)
-    samples, width = int(part["samples"].iloc[0]), int(part["width"].iloc[0])
     label = f"{escape(configuration)}: simulation" if configuration else "simulation"
+    many, told = "several widths", "simulations of several widths"
+    if part["width"].notna().all():
+        many = f"M = {int(part['samples'].iloc[0])} networks"
+        told = f"n = {int(part['width'].iloc[0])}, {many}"
     figure.add_scatter(
         x=part["time"],
         y=value,
         mode="markers",
         marker={"color": colour, "size": 5, "symbol": symbol},
-        name=f"{label} ± 2 s.e., M = {samples} networks",
+        name=f"{label} ± 2 s.e., {many}",
         customdata=part[["simulated_se"]],
         hovertemplate=f"{entry}, {label}<br>t = %{{x:.4g}}: %{{y:.5g}} ± %{{customdata[0]:.2g}} (s.e.)"
-        f"<br>n = {width}, M = {samples} networks<extra></extra>",
+        f"<br>{told}<extra></extra>",
         **look.legend(group, 0),
         **cell,
     )

@@ -12,6 +12,7 @@ from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 from ui.data.compare import (
     MOST_SERIES,
     build_exact_errors,
+    build_measured_errors,
     build_results,
     build_series,
     build_series_errors,
@@ -21,7 +22,7 @@ from ui.data.run import build_simulations, component_choices, entries_label
 from ui.figures import entries_figure, errors_figure, trajectories_figure
 from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
-REFERENCES = ("simulation", "exact leading order")
+REFERENCES = ("simulation", "exact leading order", "measured next order")
 
 
 def _remember(key: str, name: str) -> None:
@@ -52,8 +53,8 @@ def _choose_theories(found: pd.DataFrame, simulations: int) -> list[str]:
     return st.multiselect("theories", names, default=shown, key="theory", bind="query-params")
 
 
-def _choose_entries(n_inputs: int) -> list[str]:
-    """The chosen components over inputs and over pairs, with a picture of their positions in the matrix."""
+def _choose_entries(n_inputs: int, *, next_order: bool) -> list[str]:
+    """The chosen components; over inputs and over pairs with a picture of their positions in the matrix."""
     row = st.container(horizontal=True, vertical_alignment="bottom")
     chosen: list[str] = []
     for quantity, label, key in (
@@ -67,6 +68,10 @@ def _choose_entries(n_inputs: int) -> list[str]:
                 entries_figure(n_inputs, stored, names), key=f"picture-{key}", config={"displayModeBar": False}
             )
         chosen += names
+    if next_order:
+        stored, shown = component_choices("T", n_inputs)
+        label = entries_label("triples")
+        chosen += row.multiselect(label, stored, default=shown, key="cumulants", bind="query-params", width=330)
     return chosen
 
 
@@ -119,7 +124,9 @@ if pairs.empty:
 if len(pairs) > MOST_SERIES:
     st.warning(f"{len(pairs)} curves are more than can be told apart: the first {MOST_SERIES} are drawn.")
     pairs = pairs.head(MOST_SERIES)
-components = _choose_entries(int(runs.loc[runs["run_id"].isin(chosen), "n_inputs"].min()))
+components = _choose_entries(
+    int(runs.loc[runs["run_id"].isin(chosen), "n_inputs"].min()), next_order=bool(pairs["next_order"].any())
+)
 controls = st.container(horizontal=True)
 reference = controls.segmented_control(
     "errors against", REFERENCES, default=REFERENCES[0], required=True, key="reference", bind="query-params"
@@ -155,6 +162,14 @@ if reference == REFERENCES[1]:
         f"Against the exact leading order, no noise and no finite-width part; its own relative error is at most "
         f"{unsure:.0e}. A prediction of the exact closure is its own reference: its error is 0."
     )
+elif reference == REFERENCES[2]:
+    errors = build_measured_errors(db, errors)
+    if errors.empty:
+        st.info("None of these theories has a next order in 1/n that simulations of two widths have measured.")
+        st.stop()
+    st.caption(
+        "Of D and K2, against what simulations of several widths measure; bands hold at all depths at once (95 %)."
+    )
 else:
     st.caption(
         "Against each configuration's own simulation, Frobenius norm over all pairs of inputs; bands hold at all depths"
@@ -165,7 +180,7 @@ st.plotly_chart(
         errors,
         DEFAULT_TOLERANCES,
         log=error_scale == "log",
-        reference="sim" if reference == REFERENCES[0] else "exact",
+        reference=dict(zip(REFERENCES, ("sim", "exact", "measured"), strict=True))[str(reference)],
         narrow=narrow(),
     ),
     key="series-errors",

@@ -31,7 +31,7 @@ from ui.data.predict import (
     values_frame,
     windows_frame,
 )
-from ui.data.run import component_choices
+from ui.data.run import component_choices, entries_label
 from ui.data.study_file import study_toml
 from ui.data.widths import predicted_widths, predicted_widths_table
 from ui.figures import trajectories_figure, widths_figure
@@ -153,7 +153,7 @@ def _show_windows(theories: dict[str, Theory], exact: Theory) -> None:
 
 
 def _show_widths(theories: dict[str, Theory], exact: Theory, components: list[str]) -> None:
-    """D and K2 at T with their errors, and from which width on each theory holds."""
+    """The next order at T with its errors, and from which width on each theory holds."""
     st.subheader("The next order in 1/n at T", divider="gray")
     values = next_order_frame(exact, components)
     if not values.empty:
@@ -291,8 +291,14 @@ try:
         "next order in 1/n",
         key="next",
         bind="query-params",
-        help="By the exact closure: D and K2, the coefficients of 1/n in V4 and K1; from which width on theories hold.",
+        help="By the exact closure: D and K2, the coefficients of 1/n in V4 and K1; T, the third cumulant; from which "
+        "width on theories hold.",
     )
+    if next_order:
+        stored, shown = component_choices("T", kernel.n_inputs)
+        components += row.multiselect(
+            entries_label("triples"), stored, default=shown, key="cumulants", bind="query-params", width=330
+        )
     if not components:
         st.info("Choose at least one entry.")
         st.stop()

@@ -23,6 +23,7 @@ from ui.data.diagnostics import (
 from ui.data.run import (
     build_download,
     build_errors,
+    build_measured,
     build_precision,
     build_provenance,
     build_run_windows,
@@ -33,6 +34,7 @@ from ui.data.run import (
     component_choices,
     entries_label,
     windows_matrix,
+    with_measured,
 )
 from ui.figures import errors_figure, query_figure, trajectories_figure
 from ui.notation import TIME, literal, number
@@ -115,10 +117,18 @@ stored, shown = component_choices("V4", n_inputs)
 covariance_entries = covariance_column.multiselect(
     entries_label("pairs"), stored, default=shown, key="covariances", bind="query-params"
 )
-if not kernel_entries and not covariance_entries:
+cumulant_entries: list[str] = []
+if errors["next_order"].any():
+    stored, shown = component_choices("T", n_inputs)
+    cumulant_entries = kernel_column.multiselect(
+        entries_label("triples"), stored, default=shown, key="cumulants", bind="query-params"
+    )
+if not kernel_entries and not covariance_entries and not cumulant_entries:
     st.info("Choose at least one entry.")
     st.stop()
-trajectories = build_trajectories(db, run_id, [*kernel_entries, *covariance_entries])
+entries = [*kernel_entries, *covariance_entries, *cumulant_entries]
+measured = build_measured(db, int(run["configuration_id"].iloc[0]), entries)
+trajectories = with_measured(build_trajectories(db, run_id, entries), measured)
 st.plotly_chart(
     _trajectories(trajectories, narrow()),
     key="trajectories",
@@ -134,10 +144,16 @@ st.caption(
     f"Simulated: estimate and standard error (s.e.) from M = {samples} networks of width n = {width}. "
     "z = (theory − simulated) / s.e.; the theory is of leading order in 1/n, so z also shows what higher orders add."
 )
+measurement = [int(number) for number in measured["measurement_run_id"].unique()]
+if measurement:
+    st.caption(
+        "D and K2 are measured: the coefficients of 1/n in V4 and K1, from simulations of several widths and the exact "
+        f"leading order (run {measurement[0]})."
+    )
 st.table(literal(build_values(trajectories, time)), border="horizontal", hide_index=True)
 
 st.subheader("Relative error", divider="gray")
-windows = build_run_windows(db, run_id)
+windows = build_run_windows(db, run_id, *measurement)
 st.plotly_chart(
     _errors(errors, sorted(windows["tolerance"].unique()), narrow()),
     key="errors",
@@ -204,12 +220,12 @@ st.subheader("Precision reached", divider="gray")
 st.table(literal(build_precision(db, errors)), border="horizontal", hide_index=True)
 st.caption(
     "Relative, Frobenius norm over all pairs of inputs. The simulation's standard error falls like 1/√M; the numerics "
-    "of a theory are its integrals and steps, not what its closure leaves out; of D and K2 also what the "
+    "of a theory are its integrals and steps, not what its closure leaves out; of D, K2 and T also what the "
     "functions left out add."
 )
 
 st.subheader("Provenance", divider="gray")
-st.table(literal(build_provenance(db, run_id, predictions)), border="horizontal", hide_index=True)
+st.table(literal(build_provenance(db, run_id, [*predictions, *measurement])), border="horizontal", hide_index=True)
 
 st.subheader("Study file and downloads", divider="gray")
 st.caption("Save it as FILE.toml and `eft run FILE.toml`: what is stored is not computed again.")

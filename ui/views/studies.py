@@ -20,9 +20,15 @@ st.caption(
 )
 
 
+_COLUMNS = [
+    *("name", "done", "predictions", "simulations", "measurements"),
+    *("failed", "asked", "created_at", "updated_at"),
+]
+
+
 def _show(studies: pd.DataFrame) -> None:
     st.dataframe(
-        studies[["name", "done", "predictions", "simulations", "failed", "asked", "created_at", "updated_at"]],
+        studies[_COLUMNS],
         hide_index=True,
         row_height=30,
         placeholder="—",

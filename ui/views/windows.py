@@ -28,7 +28,7 @@ from ui.shell import PLOT, narrow, nothing_recorded, open_database
 
 HEADER_PIXELS, ROW_PIXELS, TABLE_ROWS = 38, 28, 18
 VIEWS = ("map", "intervals", "bars")
-REFERENCES = {"simulation": "simulation", "exact leading order": "theory"}
+REFERENCES = {"simulation": "simulation", "exact leading order": "theory", "measured next order": "measurement"}
 
 
 def _choose_filters(options: WindowOptions, reference_kind: str, row: DeltaGenerator) -> WindowFilter:
@@ -166,9 +166,13 @@ row = st.container(horizontal=True)
 row.segmented_control(
     "reference", list(REFERENCES), default="simulation", required=True, key="reference", bind="query-params"
 )
-if options.counts.empty:
+if options.counts.empty and reference_kind == "theory":
     st.info("No closure has been compared with a better theory yet: a study asks for it with `reference`, as in")
     st.code('reference = "exact"', language="toml")
+    st.stop()
+if options.counts.empty:
+    st.info("No next order in 1/n has been measured yet: a study does it that predicts it and simulates two widths, as")
+    st.code('widths = [16, 64]\nclosures = [{ name = "exact", next_order = true }]', language="toml")
     st.stop()
 chosen = _choose_filters(options, reference_kind, row)
 matching = options.matching(chosen)

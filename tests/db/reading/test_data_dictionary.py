@@ -44,10 +44,13 @@ def test_every_sql_block_is_an_example():
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example_runs_and_has_the_columns_shown(name, db, record_all, record_reference, record_next_order, read_only):
+def test_example_runs_and_has_the_columns_shown(
+    name, db, record_all, record_reference, record_next_order, record_measured, read_only
+):
     record_all(db)
     record_reference(db)
     record_next_order(db)
+    record_measured(db)
     record_all(db, "second", activation="erf", width=32)
     frame = queries.select(read_only, EXAMPLES[name])
     assert len(frame) > 0

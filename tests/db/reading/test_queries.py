@@ -273,7 +273,7 @@ def test_simulation_without_any_theory_is_still_there(db, make_sample, provenanc
     assert frame.predicted.isna().all()
 
 
-@pytest.mark.parametrize("wrong", ["", "0", "00,11,22", "ab", "0,1", "1-", "001"])
+@pytest.mark.parametrize("wrong", ["", "0", "00,11,22,33", "ab", "0,1", "1-", "001"])
 def test_wrong_component_is_named(sqlite_db, wrong):
     with pytest.raises(InputError, match="component"):
         queries.trajectories(sqlite_db, simulation_run_id=1, component=wrong)

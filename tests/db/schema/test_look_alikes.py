@@ -9,7 +9,13 @@ import pytest
 import eftcore as eft
 from db.reading import queries
 from db.schema.views import VIEWS
-from db.writing.repository import record_comparison, record_prediction, record_simulation, record_study
+from db.writing.repository import (
+    record_comparison,
+    record_measurement,
+    record_prediction,
+    record_simulation,
+    record_study,
+)
 
 THEORIES = [
     {},
@@ -32,10 +38,11 @@ SETTINGS = (
     *("closure", "closure_order", "quadrature", "nodes", "rtol", "step", "continuous", "next_order"),
     *("reference_closure", "reference_order", "reference_quadrature", "reference_nodes"),
     *("reference_rtol", "reference_step", "reference_continuous", "reference_next_order"),
+    *("widths", "reference_widths", "reference_samples"),
 )
 
 
-def test_rows_differ_in_more_than_the_ids_of_their_runs(db, make_theory, make_sample):
+def test_rows_differ_in_more_than_the_ids_of_their_runs(db, make_theory, make_sample, make_measured):
     theories = [make_theory(**settings) for settings in THEORIES]
     sample = make_sample()
     fields = {"model": sample.spec.model, "kernel": sample.spec.kernel, "width": 16}
@@ -46,11 +53,21 @@ def test_rows_differ_in_more_than_the_ids_of_their_runs(db, make_theory, make_sa
     predictions = [record_prediction(db, theory, provenance={}, study_id=study) for theory in theories]
     simulations = [record_simulation(db, sample, provenance={}, study_id=study) for sample in samples]
     assert len({*predictions, *simulations}) == len(theories) + len(samples)
+    measured = [make_measured(widths) for widths in ((16, 64), (16, 32), (16, 32, 64))]
+    more = measured[0].spec.samples[0][1] + 64
+    wider = measured[0].spec.model_copy(update={"samples": ((16, more, "e" * 64), measured[0].spec.samples[1])})
+    measured.append(replace(measured[0], spec=wider))
+    measurements = [record_measurement(db, each, provenance={}, study_id=study) for each in measured]
+    assert len(set(measurements)) == len(measured)
     for prediction, theory in zip(predictions, theories, strict=True):
         for reference, held in zip([*simulations, *predictions], [*samples, *theories], strict=True):
             if reference != prediction:
                 pair = {"prediction_run_id": prediction, "reference_run_id": reference}
                 record_comparison(db, **pair, comparison=eft.compare(theory, held))
+    following = {"prediction_run_id": predictions[-1]}
+    for reference, held in zip(measurements, measured, strict=True):
+        comparison = eft.compare(theories[-1], held)
+        record_comparison(db, **following, reference_run_id=reference, comparison=comparison)
     for view in VIEWS:
         frame = queries.select(db, f"SELECT * FROM {view.name}", max_rows=None)
         told = [name for name in frame if name in (*KEYS, *SETTINGS)]

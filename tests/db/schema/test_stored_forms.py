@@ -64,14 +64,15 @@ def test_every_spelling_of_a_component_is_one(a, b, c, d):
 @given(st.integers(min_value=1, max_value=20), st.sampled_from(list(QUANTITIES)))
 @settings(deadline=None)  # the first call of a size builds a table
 def test_rows_address_the_components_they_name(n_inputs, quantity):
-    names, rows, columns = row_components(quantity, n_inputs)
+    names, index = row_components(quantity, n_inputs)
     assert len(set(names)) == len(names)
     pairs = list(combinations_with_replacement(range(n_inputs), 2))
-    for name, row, column in zip(names, rows.tolist(), columns.tolist(), strict=True):
-        if QUANTITIES[quantity].over == "pairs":
-            assert name == f"{pair_name(*pairs[row])},{pair_name(*pairs[column])}"
+    for name, *at in zip(names, *(axis.tolist() for axis in index), strict=True):
+        if QUANTITIES[quantity].over == "inputs":
+            assert name == pair_name(*at)
         else:
-            assert name == pair_name(row, column)
+            assert name == ",".join(pair_name(*pairs[p]) for p in at)
+        assert len(at) == len(QUANTITIES[quantity].shape(1, n_inputs)) - 1
         assert canonical_component(name) == name
 
 
@@ -79,6 +80,7 @@ def test_rows_address_the_components_they_name(n_inputs, quantity):
 def test_number_of_components_kept_as_rows(n_inputs, k, v4):
     assert len(row_components("K0", n_inputs)[0]) == k
     assert len(row_components("V4", n_inputs)[0]) == v4
+    assert len(row_components("T", n_inputs)[0]) == k
 
 
 def test_many_inputs_do_not_mean_many_rows():

@@ -225,7 +225,7 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "manifest a list": (_manifest(lambda m: [m]), "no format"),
     "manifest a number": (_manifest(lambda m: 2), "no format"),
     "manifest nested": (_member("manifest.json", b"[" * 90_000), "not an archive"),
-    "newer format": (_manifest(lambda m: m.update(format=9)), NEWER),
+    "newer format": (_manifest(lambda m: m.update(format=10)), NEWER),
     "format of text": (_manifest(lambda m: m.update(format="2")), "no format"),
     "format true": (_manifest(lambda m: m.update(format=True)), "no format"),
     "format 0": (_manifest(lambda m: m.update(format=0)), "no archive format 0"),
@@ -370,3 +370,26 @@ def test_numbers_forged_within_pass_and_the_design_says_so(members: Members, emp
     path = tmp_path / "forged.zip"
     path.write_bytes(_forged("trajectory_values", "value", 123.0)(members))
     assert import_archive(empty, path)["runs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda spec: {**spec, "samples": spec["samples"][:1]}, "two different widths"),
+        (lambda spec: {**spec, "exact": "no digest"}, "exact"),
+        (lambda spec: {**spec, "exact": "0" * 64}, "does not follow"),
+        (lambda spec: {**spec, "depths": [0, 8]}, "does not follow"),
+    ],
+)
+def test_a_measurement_follows_from_what_it_names(
+    sqlite_db: Database, empty: Database, record_measured, tmp_path: Path, change: Callable[[Any], Any], words: str
+) -> None:
+    record_measured(sqlite_db)
+    export_archive(sqlite_db, tmp_path / "good.zip")
+    with zipfile.ZipFile(tmp_path / "good.zip") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    row = _table(members, "runs").column("kind").to_pylist().index("measurement")
+    path = tmp_path / "forged.zip"
+    path.write_bytes(_json("runs", "spec", change, row=row)(members))
+    with pytest.raises(InputError, match=words):
+        import_archive(empty, path)

@@ -35,8 +35,9 @@ RELEASED = sorted((Path(__file__).parents[1] / "released").glob("*.db"))
 """A database as each released revision left it: one study, two simulations of real networks, a failed run; the later
 runs up to number 40 were deleted. From 0002 on also a top-up, a Wick prediction that chose its order, a pending run;
 from 0003 on a closure held against that prediction; from 0004 on windows that say from where they are resolved; from
-0005 on elapsed times; from 0008 on a prediction with the next order in 1/n. None says how many runs its study asks
-for, and from which widths on its predictions hold."""
+0005 on elapsed times; from 0008 on a prediction with the next order in 1/n; from 0009 on from which widths on its
+predictions hold; from 0010 on its third cumulant. None says how many runs its study asks for, and none has a
+measurement."""
 
 
 def _tables(engine: sa.Engine) -> dict[str, Any]:
@@ -260,7 +261,7 @@ def test_released_databases_are_upgraded_and_taken_back(empty_url, path):
     assert len(queries.errors(database)) == len(before["error_metrics"])
     assert runs.next_order.sum() == (path.stem >= "0008"), "as its spec says"
     widths = queries.width_windows(database)
-    assert set(widths.reference_kind) == {"simulation"}
+    assert set(widths.reference_kind) == ({"simulation", "theory"} if path.stem >= "0009" else {"simulation"})
     assert (widths.status == "unknown").all() == (path.stem < "0004"), "without bounds of the errors"
     windows = queries.windows(database)
     assert windows.confidence.isna().all() == (path.stem < "0004"), "judged by an older version"
@@ -353,6 +354,46 @@ def test_predictions_with_the_next_order_are_made_again_after_the_way_back(url, 
     database.dispose()
 
 
+def test_third_cumulants_go_on_the_way_back(url, make_theory, provenance, count_rows):
+    """D and K2 stay, and so does the prediction."""
+    database = Database(url)
+    run_id = record_prediction(database, make_theory("exact", next_order=True), provenance=provenance)
+    rows, arrays = count_rows(database), queries.arrays(database, run_id)
+    assert arrays.pop("T").shape == (9, 3, 3, 3)
+    database.dispose()
+    migrate.downgrade(url, "0009_width_windows")
+    migrate.upgrade(url)
+    assert maintenance.check(url) == []
+    assert queries.arrays(database, run_id).keys() == arrays.keys()
+    assert queries.runs(database).status.tolist() == ["succeeded"]
+    lost = {"kernel_trajectories": 1, "trajectory_values": 3 * 9}
+    assert count_rows(database) == {name: count - lost.get(name, 0) for name, count in rows.items()}
+    database.dispose()
+
+
+def test_measurements_go_on_the_way_back(url, record_all, record_measured, make_measured, provenance, count_rows):
+    """With their comparisons; what a later upgrade finds again is the same."""
+    database = Database(url)
+    study_id = record_all(database).study_id
+    prediction, _ = record_measured(database, study_id)
+    rows, windows = count_rows(database), queries.windows(database)
+    measured = queries.measurements(database)
+    database.dispose()
+    migrate.downgrade(url, "0010_third_cumulant")
+    migrate.upgrade(url)
+    assert maintenance.check(url) == []
+    assert queries.measurements(database).empty
+    kept = windows[windows.reference_kind == "simulation"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(queries.windows(database), kept, check_dtype=False)
+    again, measurement = record_measured(database, study_id)
+    assert again == prediction
+    assert measurement > measured.measurement_run_id.max(), "ids of deleted runs are not used again"
+    assert count_rows(database) == rows
+    values = ["quantity", "component", "layer", "measured", "measured_se", "predicted"]
+    pd.testing.assert_frame_equal(queries.measurements(database)[values], measured[values])
+    database.dispose()
+
+
 def test_widths_from_theory_go_on_the_way_back(url, record_all, record_next_order, count_rows):
     """What simulations show of widths stays, since it follows from the errors."""
     database = Database(url)
@@ -363,7 +404,8 @@ def test_widths_from_theory_go_on_the_way_back(url, record_all, record_next_orde
     assert set(before.reference_kind) == {"simulation", "theory"}
     database.dispose()
     assert migrate.dropped_by_downgrade(url, "0008_next_order") == [
-        f"table width_windows with {rows['width_windows']} rows"
+        "column runs.widths",
+        f"table width_windows with {rows['width_windows']} rows",
     ]
     migrate.downgrade(url, "0008_next_order")
     migrate.upgrade(url)

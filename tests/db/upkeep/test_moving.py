@@ -42,12 +42,15 @@ def other(backend, tmp_path, postgresql_server) -> Database:
 
 
 @pytest.fixture
-def filled(db, record_all, record_reference, record_next_order, make_sample, make_theory, provenance) -> Database:
-    """Two studies, one with a theory as reference too and with the next order in 1/n, a top-up with a target, a
-    failure, numbers that are not finite, and a run that is only planned."""
+def filled(
+    db, record_all, record_reference, record_next_order, record_measured, make_sample, make_theory, provenance
+) -> Database:
+    """Two studies, one with a theory as reference too and with the next order in 1/n, which is also measured; a top-up
+    with a target, a failure, numbers that are not finite, and a run that is only planned."""
     study_id = record_all(db, "first").study_id
     record_reference(db, study_id)
     record_next_order(db, study_id)
+    record_measured(db, study_id)
     record_all(db, "second", activation="erf", width=32)
     targets = [PrecisionTarget(quantity="V4", kind="relative_se", target=0.1, reached=0.02)]
     more = make_sample(shards=((0, 64), (1, 64), (2, 64)))
@@ -64,8 +67,8 @@ def filled(db, record_all, record_reference, record_next_order, make_sample, mak
 def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     first, second = tmp_path / "first.zip", tmp_path / "second.zip"
     rows = export_archive(filled, first)
-    assert rows["runs"] == 12, "what is only planned stays at home"
-    assert rows["comparisons"] == 3 + 3 + 3
+    assert rows["runs"] == 13, "what is only planned stays at home"
+    assert rows["comparisons"] == 3 + 3 + 3 + 1
     assert rows["width_windows"] == 3 * 9 * (3 + 3 + 1)
     assert import_archive(other, first) == rows
     assert maintenance.check(other.url) == []
@@ -79,6 +82,10 @@ def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     ours, theirs = (queries.windows(database, study="first", reference_kind="theory") for database in (filled, other))
     numbers = [name for name in ours if not name.endswith("_id")]
     assert len(ours) == 3 * (1 + 2 + 3)
+    pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
+    ours, theirs = (queries.measurements(database, study="first") for database in (filled, other))
+    numbers = [name for name in ours if not name.endswith("_id")]
+    assert ours.groupby("quantity").component.nunique().to_dict() == {"D": 6, "K2": 3}
     pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
     ours, theirs = (queries.width_windows(database, study="first") for database in (filled, other))
     numbers = [name for name in ours if not name.endswith("_id")]
@@ -148,12 +155,14 @@ def _repack(path: Path, name: str, change) -> None:
 
 @pytest.mark.parametrize("path", RELEASED_ARCHIVES, ids=lambda path: path.stem)
 def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
-    """Written by the programs of revisions 0002 to 0008: two simulations with comparisons, a top-up, a failure; the
-    last one also holds the next order in 1/n."""
+    """Written by the programs of revisions 0002 to 0010: two simulations with comparisons, a top-up, a failure; from
+    format 6 on also the next order in 1/n, from 7 on the widths that follow from it, from 8 on the third cumulant."""
     counts = import_archive(db, path)
-    assert counts["runs"] == (9 if path.stem.endswith("6") else 8)
+    assert counts["runs"] == (9 if path.stem[-1] >= "6" else 8)
     assert counts["comparisons"] == (8 if path.stem.endswith("1") else 9)
-    assert counts["width_windows"] == 0, "there are such rows since format 7"
+    assert counts["width_windows"] == (324 if path.stem[-1] >= "7" else 0)
+    third = queries.select(db, "SELECT quantity FROM kernel_trajectories WHERE quantity = 'T'")
+    assert len(third) == (1 if path.stem[-1] >= "8" else 0)
     assert maintenance.check(db.url) == []
     simulated = queries.windows(db, study="released", reference_kind="simulation")
     windows = pd.concat([simulated, queries.windows(db, reference_kind="theory")])
@@ -171,7 +180,7 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     ("name", "change", "word"),
     [
         ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
-        ("manifest.json", lambda data: data.replace(b'"format": 7', b'"format": 9'), "update the program"),
+        ("manifest.json", lambda data: data.replace(b'"format": 9', b'"format": 10'), "update the program"),
         ("manifest.json", lambda data: data[:50], "damaged"),
     ],
 )
@@ -255,6 +264,20 @@ def test_deleting_runs(db, record_all):
     assert (tried["runs"], tried["comparisons"]) == (1, 3)
     assert removal.delete_runs(db, [recorded.simulation]) == tried
     assert len(queries.runs(db)) == 3
+
+
+def test_a_measurement_outlives_its_samples_and_takes_what_was_held_against_it(db, record_all, record_measured):
+    recorded = record_all(db)
+    _, measurement = record_measured(db, recorded.study_id)
+    removal.delete_runs(db, [recorded.simulation])
+    assert set(queries.windows(db).reference_run_id) == {measurement}
+    gone = removal.delete_runs(db, [measurement])
+    assert (gone["runs"], gone["comparisons"]) == (1, 1)
+    assert queries.measurements(db).empty
+    assert queries.windows(db).empty
+    record_measured(db, recorded.study_id)
+    removal.delete_study(db, "first")
+    assert queries.runs(db).empty
 
 
 def test_tidying_up_takes_only_what_nothing_needs(filled, count_rows):

@@ -111,7 +111,8 @@ def test_rows_for_sql_are_the_arrays(db, make_sample, provenance, n_inputs):
     expected = {}
     for quantity, attribute in arrays.items():
         values, errors = getattr(sample, attribute), getattr(sample, f"{attribute}_se")
-        for name, a, b in zip(*row_components(quantity, n_inputs), strict=True):
+        names, index = row_components(quantity, n_inputs)
+        for name, a, b in zip(names, *index, strict=True):
             for r, layer in enumerate(sample.depth.tolist()):
                 expected[quantity, name, layer] = (values[r, a, b], errors[r, a, b])
     assert found == expected
@@ -223,31 +224,38 @@ def test_the_next_order_is_stored_with_its_error_and_without_rows_for_what_is_no
     d, k2 = exact.covariance_next.copy(), exact.correction_next.copy()
     d[:, 1], d[:, :, 1], k2[:, 0, 1], k2[:, 1, 0] = np.nan, np.nan, np.nan, np.nan
     d[:, 0, 2] = d[:, 2, 0] = np.nan
-    exact = replace(exact, covariance_next=d, correction_next=k2)
+    third = exact.third_cumulant.copy()
+    third[:, 1, 1, 1] = np.nan
+    exact = replace(exact, covariance_next=d, correction_next=k2, third_cumulant=third)
     run_id = record_prediction(db, exact, provenance=provenance)
 
     arrays = queries.arrays(db, run_id)
     np.testing.assert_array_equal(arrays["D"], d)
     np.testing.assert_array_equal(arrays["K2"], k2)
+    np.testing.assert_array_equal(arrays["T"], third)
     again = stored_results(db, [run_id])[run_id]
     assert isinstance(again, eft.Theory)
     np.testing.assert_array_equal(again.covariance_next, d)
+    np.testing.assert_array_equal(again.third_cumulant, third)
     errors = numerical_errors(db, [run_id])
-    for quantity in ("D", "K2"):
-        assert errors[run_id, quantity] == again.relative_error(quantity) == exact.relative_error(quantity) > 1e-4
+    for quantity, least in {"D": 1e-4, "K2": 1e-4, "T": 0.0}.items():
+        assert errors[run_id, quantity] == again.relative_error(quantity) == exact.relative_error(quantity) > least
     assert again.numerical_error == exact.numerical_error
 
-    rows = "SELECT quantity, component, layer, value FROM trajectory_values WHERE quantity IN ('D', 'K2')"
+    rows = "SELECT quantity, component, layer, value FROM trajectory_values WHERE quantity IN ('D', 'K2', 'T')"
     found = queries.select(db, rows + " ORDER BY quantity, component, layer")
-    assert len(found) == 2 * 2 * 9
-    assert found.component.unique().tolist() == ["00,00", "11,11", "00", "11"]
+    assert len(found) == 3 * 2 * 9
+    assert found.component.unique().tolist() == ["00,00", "11,11", "00", "11", "00,00,00", "11,11,11"]
     np.testing.assert_array_equal(found.value[found.component == "00,00"], d[:, 0, 0])
+    np.testing.assert_array_equal(found.value[found.component == "11,11,11"], third[:, 2, 2, 2])
 
     simulation = record_simulation(db, make_sample(), provenance=provenance)
-    beside = queries.trajectories(db, simulation_run_id=simulation, quantity=["V4", "D"], component=["00,00", "01,01"])
+    components = ["00,00", "01,01", "00,00,00"]
+    beside = queries.trajectories(db, simulation_run_id=simulation, quantity=["V4", "D", "T"], component=components)
     counts = beside.groupby(["quantity", "component"])[["simulated", "predicted"]].count()
     assert counts.to_dict("index") == {
         ("D", "00,00"): {"simulated": 0, "predicted": 9},
+        ("T", "00,00,00"): {"simulated": 0, "predicted": 9},
         ("V4", "00,00"): {"simulated": 9, "predicted": 9},
         ("V4", "01,01"): {"simulated": 9, "predicted": 9},
     }

@@ -118,9 +118,9 @@ def test_cumulants(ensembles):
         eft.simulate(MODEL, kernel, width=64, samples=10_000, estimator="plain", shard=k, depths=(3,), device="cpu")
         for k in range(ensembles)
     ]
-    z = [(part.third_cumulant[0, 0] - third) / part.third_cumulant_se[0, 0] for part in shards]
+    z = [(part.kappa3[0, 0] - third) / part.kappa3_se[0, 0] for part in shards]
     assert min(p_values(z)) * 2 > ALPHA
     total = reduce(lambda a, b: a + b, shards)
-    z = (total.fourth_cumulant[0, 0] - fourth) / total.fourth_cumulant_se[0, 0]
+    z = (total.kappa4[0, 0] - fourth) / total.kappa4_se[0, 0]
     assert 2 * stats.norm.sf(abs(z)) > ALPHA
-    assert total.fourth_cumulant_se[0, 0] < 0.02 * fourth * (1000 / ensembles) ** 0.5
+    assert total.kappa4_se[0, 0] < 0.02 * fourth * (1000 / ensembles) ** 0.5

@@ -31,7 +31,7 @@ def test_plain_paired_and_weights_agree(lowest_p):
             ("paired", "weights", "float32"),
         )
     ]
-    names = [*QUANTITIES, "third_cumulant", "fourth_cumulant"]
+    names = [*QUANTITIES, "kappa3", "kappa4"]
     differences, errors = [], []
     for k, one in enumerate(samples):
         for other in samples[:k]:

@@ -148,11 +148,13 @@ def test_predict_has_the_next_order(eft: Eft):
     result = eft("predict", *options)
     assert result.code == 0
     header, _, _, last = result.out.splitlines()[:4]
-    assert header.split() == ["t", "layer", "K0_00", "V4_00,00", "D_00,00", "K1_00", "K2_00"]
+    assert header.split() == ["t", "layer", "K0_00", "V4_00,00", "D_00,00", "K1_00", "K2_00", "T_00,00,00"]
     model = physics.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.2, depth=5)
     theory = physics.predict(model, physics.InputKernel.explicit([[2.0]]), "exact", next_order=True)
     assert theory.covariance_next is not None
+    assert theory.third_cumulant is not None
     assert float(last.split()[4]) == pytest.approx(theory.covariance_next[-1, 0, 0], rel=1e-5)
+    assert float(last.split()[-1]) == pytest.approx(theory.third_cumulant[-1, 0, 0, 0], rel=1e-5)
     assert ", D " in result.out
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from db.settings import bundled_studies
+from eftcore.specs import MeasurementSpec
 from flows.study.expansion import Study, expand_study, find_study, load_study
 from flows.work.store import ResultStore
 from flows.work.walk import Listing
@@ -45,6 +46,55 @@ def test_widths_are_recorded_once_for_each_network_with_the_next_order(tmp_path:
     none = Listing(expand_study(BASE), ResultStore(tmp_path))
     none.go()
     assert "widths" not in {node.kind for node in none.nodes}
+
+
+FOLLOWING = {"name": "exact", "next_order": True}
+
+
+@pytest.mark.parametrize(
+    ("closures", "widths", "measured", "compared"),
+    [
+        (["g_only", "exact"], [8, 16], 8, 0),
+        (["exact", FOLLOWING], [8, 16, 32], 8, 8),
+        ([FOLLOWING, {**FOLLOWING, "truncation": 0.01}], [8, 16], 8, 16),
+        ([FOLLOWING], [8], 0, 0),
+        (["g_only"], [8, 16], 0, 0),
+        ([{"name": "exact", "continuous": True}], [8, 16], 0, 0),
+    ],
+)
+def test_the_next_order_is_measured_once_for_each_network(
+    closures: list[Any], widths: list[int], measured: int, compared: int, tmp_path: Path
+):
+    """Beside the discrete leading order, at two widths or more; each prediction of it is held against that."""
+    study = expand_study(changed(closures=closures, widths=widths))
+    listing = Listing(study, ResultStore(tmp_path))
+    listing.go()
+    nodes = [node for node in listing.nodes if node.kind == "measure"]
+    assert len(nodes) == len({node.digest for node in nodes}) == measured
+    for node in nodes:
+        spec = node.run
+        assert isinstance(spec, MeasurementSpec)
+        exact = study.predictions[spec.exact]
+        assert exact.closure == "exact"
+        assert exact.next_order == ("exact" not in closures)
+        assert spec.of_same_network(exact)
+        assert spec.widths == widths
+        merged = {node.digest for node in listing.nodes if node.kind == "merge"}
+        assert {digest for _, _, digest in spec.samples} <= merged
+    against = [
+        node
+        for node in listing.nodes
+        if node.kind == "compare" and node.inputs["reference"] in {node.digest for node in nodes}
+    ]
+    assert len(against) == compared
+    assert all(study.predictions[node.inputs["prediction"]].next_order for node in against)
+    recorded = [
+        node
+        for node in listing.nodes
+        if node.kind == "record" and node.inputs["reference"] in {node.digest for node in nodes}
+    ]
+    assert len(recorded) == measured
+    assert study.record["runs_asked"] == runs_of_nodes(study, tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(bundled_studies()))

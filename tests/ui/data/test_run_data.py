@@ -74,16 +74,19 @@ def test_the_next_order_is_shown_where_a_theory_has_it(fresh: Database, put: Cal
         reference_run_id=simulation,
         comparison=eft.compare(exact, eft.simulate(spec.model, spec.kernel, width=16, samples=64, device="cpu")),
     )
-    shown = build_trajectories(fresh, simulation, ["01", "00,00", "00,11"])
+    shown = build_trajectories(fresh, simulation, ["01", "00,00", "00,11", "11,11,11"])
     table = build_values(shown, 1.0).set_index(["quantity", "component"])
     assert table.loc[("D", "00,00"), "simulated ± s.e."] == "—"
     assert table.loc[("D", "00,00"), "exact, next order"] == number(exact.covariance_next[-1, 0, 0], 6)
     assert table.loc[("K2", "01"), "exact, next order"] == number(exact.correction_next[-1, 0, 1], 6)
     assert ("D", "00,11") not in table.index, "it is not known"
+    assert table.loc[("T", "11,11,11"), "exact, next order"] == number(exact.third_cumulant[-1, 2, 2, 2], 6)
     for log in (False, True):
         texts = [note.text for note in trajectories_figure(shown, log=log).layout.annotations]
         assert {"D  1/n coefficient of V<sub>4</sub>", "K<sub>2</sub>  1/n coefficient of K<sub>1</sub>"} <= set(texts)
+        assert "T  n<sup>2</sup> third cumulant of G" in texts
     precision = build_precision(fresh, build_errors(fresh, simulation)).set_index("quantity")
+    assert precision.loc["T", "exact, next order, numerics"] == f"{exact.relative_error('T'):.1e}"
     assert precision.loc["D", "exact, next order, numerics"] == f"{exact.relative_error('D'):.1e}"
     assert precision.loc["D", "simulation, s.e. at T"] == "—"
 

@@ -50,14 +50,20 @@ def stored(fresh: Database, put, statements: list[str]) -> Database:
 
 
 def test_the_next_order_is_drawn_and_told_with_its_error(exact: Theory, quick: dict[str, Theory]) -> None:
-    frame = trajectories_frame(quick, None, ["00", "00,00"], exact)
+    frame = trajectories_frame(quick, None, ["00", "00,00", "00,00,00"], exact)
     assert exact.covariance_next is not None
     drawn = frame[frame["quantity"] == "D"]
     assert drawn["predicted"].tolist() == exact.covariance_next[:, 0, 0].tolist()
     assert drawn["closure"].unique().tolist() == ["exact"]
-    assert set(frame.loc[frame["closure"] == "exact", "quantity"]) == {"D", "K2"}
-    table = next_order_frame(exact, ["00", "00,00"]).set_index("coefficient")
-    assert table["of 1/n in"].to_dict() == {"D[00,00]": "V4 = n Cov(G, G)", "K2[00]": "K1 = n (E G - K0)"}
+    assert set(frame.loc[frame["closure"] == "exact", "quantity"]) == {"D", "K2", "T"}
+    third = frame.loc[frame["quantity"] == "T", "predicted"]
+    assert third.tolist() == exact.third_cumulant[:, 0, 0, 0].tolist()
+    table = next_order_frame(exact, ["00", "00,00", "00,00,00"]).set_index("coefficient")
+    assert table["of"].to_dict() == {
+        "D[00,00]": "1/n in V4 = n Cov(G, G)",
+        "K2[00]": "1/n in K1 = n (E G - K0)",
+        "T[00,00,00]": "1/n² in the third cumulant of G",
+    }
     value, error = (float(part) for part in table["at T"]["D[00,00]"].split(" ± "))
     assert value == pytest.approx(exact.covariance_next[-1, 0, 0], abs=error)
     known = exact.relative_error("D")

@@ -163,9 +163,9 @@ class Results:
         result = self.simulated(EPSILON, width) if theory is None else self.predicted(theory, EPSILON)
         columns = "simulated, simulated_se" if theory is None else "predicted, 0 AS se"
         condition = "" if theory is None else theory.condition
-        names, rows, cols = row_components(quantity, result.spec.kernel.n_inputs)
+        names, index = row_components(quantity, result.spec.kernel.n_inputs)
         place = names.index(component)
-        at = (int(np.flatnonzero(result.depth == layer)[0]), rows[place], cols[place])
+        at = (int(np.flatnonzero(result.depth == layer)[0]), *(axis[place] for axis in index))
         values = QUANTITIES[quantity].of(result)
         if values is None:
             raise self._missing(f"no {quantity} of {theory or 'the simulation'}")
