@@ -189,7 +189,10 @@ def _who_reaches(table: pd.DataFrame, quantity: str, tolerance: float) -> Iterab
     ends = table[(table["theory"] == "g_only") & (table["to_the_end"] < table["configurations"])]
     if not ends.empty:
         shown = zip(ends["activation"], ends["to_the_end"], ends["configurations"], ends["shortest"], strict=True)
-        parts = [f"{name} {held} of {all_}, the shortest up to t = {number(end)}" for name, held, all_, end in shown]
+        parts = [
+            f"{name} {held} of {all_}, the shortest {'nowhere' if pd.isna(end) else f'up to t = {number(end)}'}"
+            for name, held, all_, end in shown
+        ]
         yield f"G-only reaches T in only some, or none: {'; '.join(parts)}."
 
 
