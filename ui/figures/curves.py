@@ -215,12 +215,14 @@ def _label_ends(
     """Label each entry, with its symbol, at the right end of its first curve; labels that are close are moved apart."""
     values = np.concatenate([part[["simulated", "predicted"]].to_numpy(dtype=float).ravel() for _, part in entries])
     values = np.log10(np.abs(values[values != 0])) if log else values
-    least = _LABEL_HEIGHT * (np.nanmax(values) - np.nanmin(values) or 1.0)
+    known = values[np.isfinite(values)]
+    least = _LABEL_HEIGHT * ((float(np.ptp(known)) if known.size else 0.0) or 1.0)
     ends = []
     for (component, part), glyph in zip(entries, cycle(_SYMBOLS.values()), strict=False):
         first = part[part["configuration"] == part["configuration"].iloc[0]].sort_values("time")
         simulated = first["simulated"].dropna()
-        last = float((first["predicted"].dropna() if simulated.empty else simulated).iloc[-1])
+        drawn = first["predicted"].dropna() if simulated.empty else simulated
+        last = float(drawn.iloc[-1]) if len(drawn) else np.nan
         height = np.log10(abs(last)) if log and last else last
         ends.append((height, component if simulated.empty else f"{glyph} {component}"))
     longest, place = float(max(part["time"].max() for _, part in entries)), -np.inf

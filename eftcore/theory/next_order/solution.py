@@ -272,12 +272,12 @@ def _converged(
                 for name, value in _change(before, found, size).items()
             }
             # above 1, an error says only that nothing is known
-            missed = max(min(change[name], 1.0) / goal for name, goal in wanted.items())
+            missed = sum(min(change[name], 1.0) / goal for name, goal in wanted.items())
             if missed < least:
                 least, worse, error, best = missed, 0, change, functions
             else:
                 worse += 1
-            if missed <= 1 or worse == 2:
+            if worse == 2 or all(change[name] <= goal for name, goal in wanted.items()):
                 break
         before = found
     if best is None or not error["D"] < USELESS:
