@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
 from math import factorial
 
 import numpy as np
@@ -210,23 +211,20 @@ def _derivative_moments(engine: MehlerExpectations, kernel: np.ndarray, highest:
     deviation = np.sqrt(np.diag(kernel))
     rule = engine.rule_at(deviation)
     sigma = np.asarray(engine.activation.function(deviation[:, None] * rule.nodes), dtype=float)
-    orders = np.arange(highest + 1)
     found = np.zeros((len(first), highest + 1, highest + 1))
-    table = rule.table[:, : highest + 1] * np.array([factorial(k) ** 0.5 for k in orders])
-    own = sigma**2 @ table / deviation[:, None] ** orders
-    correlation = correlations(kernel, first, second)
-    series = None
+    table = rule.table[:, : highest + 1] * np.sqrt(_factorials(highest))
+    own = first == second
+    found[own, :, 0] = sigma**2 @ table / deviation[:, None] ** np.arange(highest + 1)
     if len(kernel) > 1:
+        correlation = correlations(kernel, first, second)
         series = np.stack([by_parts(sigma, rule.table, i, engine.terms, deviation) for i in range(highest + 1)])
-    for p, (a, b) in enumerate(zip(first, second, strict=True)):
-        if a == b:
-            found[p, :, 0] = own[a]
-        else:
-            assert series is not None
+        for p in np.flatnonzero(~own):
+            a, b = first[p], second[p]
             found[p] = (series[:, a] * correlation[p] ** np.arange(engine.terms)) @ series[:, b].T
     return found
 
 
+@cache
 def _factorials(highest: int) -> np.ndarray:
     return np.array([float(factorial(k)) for k in range(highest + 1)])
 
