@@ -142,7 +142,7 @@ def trajectories_frame(
 ) -> pd.DataFrame:
     """Predicted entries and, if there is a sample, simulated ones: columns as for ui.figures.trajectories_figure.
 
-    ``following`` is the exact closure with its next order, of which D, K2 and T are shown.
+    ``following`` is the exact closure with its next order, of which D, K2 and T are shown where they are known.
     """
     frames = []
     shown = [(name, theory, _SHOWN) for name, theory in theories.items()]
@@ -150,7 +150,7 @@ def trajectories_frame(
         for quantity in quantities:
             values = QUANTITIES[quantity].of(theory)
             for component, at in _entries(quantity, theory.spec.kernel.n_inputs, components):
-                if values is None:
+                if values is None or np.isnan(values[at]).all():
                     continue
                 columns = {"time": theory.time, "predicted": values[at]}
                 frames.append(

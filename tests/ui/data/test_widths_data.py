@@ -72,10 +72,13 @@ def test_the_next_order_is_drawn_and_told_with_its_error(exact: Theory, quick: d
     assert "D" not in set(trajectories_frame(quick, None, ["00"])["quantity"])
 
 
-def test_entries_that_are_not_known_say_so(exact: Theory) -> None:
+def test_entries_that_are_not_known_say_so_and_have_no_panel(exact: Theory, quick: dict[str, Theory]) -> None:
     nothing = replace(exact, covariance_next=np.full_like(exact.covariance_next, np.nan))
     assert next_order_frame(nothing, ["00,00"])["at T"].tolist() == ["not known"]
     assert next_order_frame(nothing, []).empty
+    assert set(trajectories_frame(quick, None, ["00", "00,00"])["quantity"]) == set(
+        trajectories_frame(quick, None, ["00", "00,00"], nothing)["quantity"]
+    ) - {"K2"}
 
 
 def test_predicted_widths_are_those_of_the_library(exact: Theory, quick: dict[str, Theory]) -> None:
