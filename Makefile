@@ -47,6 +47,10 @@ lint: $(VENV)/.installed-test ## check style, types and which room imports which
 test: $(VENV)/.installed-test ## run every check, and beside them all tests but the campaigns
 	@$(MAKE) --no-print-directory --jobs=2 lint pytest
 
+# two workers on two processors: threads of linear algebra that wait for one another would cost a tenth more
+pytest validate: export OMP_NUM_THREADS := 1
+pytest validate: export OPENBLAS_NUM_THREADS := 1
+
 pytest: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
