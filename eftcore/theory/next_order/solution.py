@@ -51,7 +51,7 @@ HIGHEST = (4, 6, 8, 12, 18, 28, 40)
 """Highest Wick orders that are tried in turn: each half as large again, so that an error which falls as the inverse
 square of the order, as at a kink, is smaller than the last change."""
 
-DOUBT = 2.0
+DOUBT = 3.0
 """Errors of Wick powers in units of the last change: it is small by chance where a divergent series turns back."""
 
 BEST_FOR_BOUNDED = 6

@@ -318,7 +318,7 @@ def test_a_mean_correction_that_does_not_converge_is_left_out() -> None:
         found = solved(network("relu", depth=10), [[1.0, 0.3], [0.3, 1.0]])
     assert np.isfinite(found.correction_next[-1]).tolist() == np.eye(2, dtype=bool).tolist()
     assert np.isfinite(found.covariance_next).all()
-    assert found.relative_error("K2") < 0.2
+    assert found.relative_error("K2") < 0.25
 
 
 def at_order(activation: str, highest: int) -> tuple[float, float]:
@@ -336,16 +336,23 @@ def test_the_error_at_a_kink_covers_the_limit_of_many_wick_powers() -> None:
     limit = orders[2] - steps[1] ** 2 / (steps[1] - steps[0])  # Aitken: each doubling leaves the same part
     for name, value, exact in zip(("D", "K2"), found_of(found), limit, strict=True):
         assert abs(value - exact) <= found.relative_error(name) * abs(value), name
-    assert found.relative_error("K2") < 0.2
+    assert found.relative_error("K2") < 0.25
 
 
-def test_the_error_of_a_divergent_series_covers_the_mean_of_its_best_orders() -> None:
-    """The orders from which it turns back lie on both sides of the value."""
+def test_the_error_of_a_divergent_series_covers_its_best_orders() -> None:
+    """Those from which it turns back, on both sides of the value."""
     found = solved(network("silu", depth=16, epsilon=0.25), [[1.0]])
-    best = np.mean([at_order("silu", highest) for highest in (14, 16)], axis=0)
-    for name, value, other in zip(("D", "K2"), found_of(found), best, strict=True):
-        assert abs(value - other) <= found.relative_error(name) * abs(value), name
+    for highest in (14, 16):
+        for name, value, other in zip(("D", "K2"), found_of(found), at_order("silu", highest), strict=True):
+            assert abs(value - other) <= found.relative_error(name) * abs(value), name
     assert found.relative_error("D") < 1e-3
+    assert found.relative_error("K2") < 0.5
+
+
+def test_a_coarse_truncation_is_met_though_more_is_needed_for_k2() -> None:
+    """Sets of functions that get D right but not yet K2 are better than those that get neither."""
+    found = solved(network("relu", depth=16, epsilon=0.25), [[1.0]], truncation=0.01)
+    assert found.relative_error("D") <= 0.01
     assert found.relative_error("K2") < 0.5
 
 
