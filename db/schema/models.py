@@ -20,6 +20,8 @@ TRAJECTORIES = tuple(QUANTITIES)
 AIMED_AT = tuple(quantity.name for quantity in QUANTITIES.values() if quantity.aimed_at)
 JUDGED = tuple(quantity.name for quantity in COMPARED)
 WITH_ERRORS = (*AIMED_AT, *(quantity.name for quantity in MEASURED))
+_TRIPLES = (quantity.name for quantity in QUANTITIES.values() if quantity.over == "triples")
+_THIRD_AXIS = " ".join(f"WHEN '{name}' THEN n_entries" for name in _TRIPLES)
 KINDS = ("simulation", "prediction", "measurement")
 RUN_STATUSES = ("pending", "running", "succeeded", "failed", "stale")
 STOP_REASONS = ("met", "cap", "count")
@@ -231,7 +233,7 @@ class KernelTrajectory(Base):
     __tablename__ = "kernel_trajectories"
     __table_args__ = (
         sa.CheckConstraint(
-            "length(data) = 8 * n_layers * n_entries * n_entries * CASE quantity WHEN 'T' THEN n_entries ELSE 1 END",
+            f"length(data) = 8 * n_layers * n_entries * n_entries * CASE quantity {_THIRD_AXIS} ELSE 1 END",
             name="data_fits_shape",
         ),
         sa.CheckConstraint("se IS NULL OR length(se) = length(data)", name="se_fits_shape"),

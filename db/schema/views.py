@@ -23,7 +23,8 @@ _CONFIGURATION = (
     "configuration_id:integer activation:text weight_variance:number bias_variance:number epsilon:number depth:integer"
     " total_time:number n_inputs:integer kernel_label:text kernel_variance:number kernel_correlation:number"
 )
-_SIMULATED = "width:integer samples:integer seed:integer estimator:text sampler:text dtype:text"
+_ENSEMBLE = "samples:integer seed:integer estimator:text sampler:text dtype:text"
+_SIMULATED = f"width:integer {_ENSEMBLE}"
 _PREDICTED = (
     "closure:text closure_order:integer quadrature:text nodes:integer rtol:number step:text continuous:flag"
     " next_order:flag"
@@ -61,7 +62,7 @@ v_runs = _view(
     "v_runs",
     "run_id:integer kind:text status:text digest:text",
     _CONFIGURATION,
-    _SIMULATED.replace("width:integer", "width:integer widths:text"),
+    f"width:integer widths:text {_ENSEMBLE}",
     "extends_run_id:integer stopped_because:text",
     _PREDICTED,
     "converged:flag algorithm_version:integer superseded:flag git_commit:text git_dirty:flag host:text device:text",

@@ -172,8 +172,8 @@ class Arriving:
             layers, inputs = self.shapes[run]
             entries = inputs if quantity.over == "inputs" else inputs * (inputs + 1) // 2
             _same(row, n_layers=layers, n_entries=entries)
+        shape = quantity.shape(layers, entries)
         for name in ("data", "se"):
-            shape = quantity.shape(layers, entries)
             if row[name] is not None and len(row[name]) != 8 * math.prod(shape):
                 raise InputError(f"has {len(row[name])} bytes, not those of {' x '.join(map(str, shape))}", place=name)
 

@@ -79,8 +79,8 @@ __all__ = [
 def record_study(db: Database, *, name: str, digest: str, spec: Mapping[str, Any], runs_asked: int) -> int:
     """Record a study file as it is run; returns its id (the same one for the same digest).
 
-    ``runs_asked`` is the number of runs that it asks for. A study that was recorded without this
-    number, or with another one, gets it.
+    ``runs_asked`` is the number of runs that it asks for. A study that was recorded without this number, or with
+    another one, gets it.
     """
     row = {"name": name, "digest": digest, "spec": plain_json(dict(spec)), "runs_asked": runs_asked}
     with db.session() as session:
@@ -110,13 +110,7 @@ def record_prediction(
     }
     if isinstance(theory.order, int):
         fields["closure_order"] = theory.order
-    row = _row(theory.spec, fields, provenance)
-    blobs = _blobs_and_values(theory)
-    with db.session() as session:
-        run_id, entered = enter(session, theory.spec, row, study_id)
-        if entered:
-            _insert_trajectories(session, run_id, *blobs)
-        return run_id
+    return _record_trajectories(db, theory, _row(theory.spec, fields, provenance), study_id)
 
 
 def record_simulation(
@@ -177,12 +171,7 @@ def record_measurement(
 ) -> int:
     """Record a measurement of the next order in 1/n; otherwise like record_prediction."""
     row = _row(measured.spec, measurement_fields(measured.spec), provenance)
-    blobs = _blobs_and_values(measured)
-    with db.session() as session:
-        run_id, entered = enter(session, measured.spec, row, study_id)
-        if entered:
-            _insert_trajectories(session, run_id, *blobs)
-        return run_id
+    return _record_trajectories(db, measured, row, study_id)
 
 
 def mark_pending(
@@ -381,6 +370,18 @@ def _row(spec: AnySpec, fields: Mapping[str, Any], provenance: Mapping[str, Any]
     row["spec"] = spec.model_dump(mode="json", exclude={"model", "kernel", "version"})
     row["algorithm_version"] = spec.version
     return row
+
+
+def _record_trajectories(
+    db: Database, result: Theory | MeasuredNextOrder, row: dict[str, Any], study_id: int | None
+) -> int:
+    """Enter a finished run with its trajectories; returns its id."""
+    blobs = _blobs_and_values(result)
+    with db.session() as session:
+        run_id, entered = enter(session, result.spec, row, study_id)
+        if entered:
+            _insert_trajectories(session, run_id, *blobs)
+        return run_id
 
 
 Rows = list[dict[str, Any]]

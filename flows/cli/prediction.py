@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from eftcore.pairs import pair_table
+from eftcore.pairs import pair_name, pair_table
 from eftcore.results import Theory
 from eftcore.words import theory_name
 
@@ -17,11 +17,11 @@ def prediction_frame(theory: Theory) -> pd.DataFrame:
     """
     n_inputs = theory.mean.shape[-1]
     pairs = [(0, 0)] if n_inputs == 1 else [(0, 0), (0, 1)]
+    table = pair_table(n_inputs)
     columns: dict[str, np.ndarray] = {"t": theory.time, "layer": theory.depth}
     for a, b in pairs:
         columns[f"K0_{a}{b}"] = theory.mean[:, a, b]
     if theory.covariance is not None:
-        table = pair_table(n_inputs)
         products = [(pair, pair) for pair in pairs] + ([((0, 0), (1, 1))] if n_inputs > 1 else [])
         for symbol, values in (("V4", theory.covariance), ("D", theory.covariance_next)):
             if values is not None:
@@ -33,8 +33,8 @@ def prediction_frame(theory: Theory) -> pd.DataFrame:
             columns |= {f"{symbol}_{a}{b}": values[:, a, b] for a, b in pairs}
     if theory.third_cumulant is not None:
         for pair in pairs:
-            p = pair_table(n_inputs)[pair]
-            columns["T_" + ",".join(["{}{}".format(*pair)] * 3)] = theory.third_cumulant[:, p, p, p]
+            p = table[pair]
+            columns["T_" + ",".join([pair_name(*pair)] * 3)] = theory.third_cumulant[:, p, p, p]
     return pd.DataFrame(columns)
 
 

@@ -126,6 +126,10 @@ class _Functions:
     coarseness: dict[str, float] = field(default_factory=dict)
     doubt: float = 1.0
 
+    def error(self, change: dict[str, float]) -> dict[str, float]:
+        """Relative errors of D, K2 and T, from their changes from the set before."""
+        return {name: self.doubt * value + self.coarseness.get(name, 0.0) for name, value in change.items()}
+
 
 def next_order(spec: PredictionSpec, leading: np.ndarray) -> NextOrder:
     """The next order of the exact closure at the recorded depths of ``spec`` (eq. 10.3).
@@ -266,18 +270,14 @@ def _converged(
     for functions in sets:
         found = solve(functions, shallow, np.arange(shallow.depth + 1))
         if before is not None:
-            least_error = functions.coarseness
-            change = {
-                name: functions.doubt * value + least_error.get(name, 0.0)
-                for name, value in _change(before, found, size).items()
-            }
+            here = functions.error(_change(before, found, size))
             # above 1, an error says only that nothing is known
-            missed = sum(min(change[name], 1.0) / goal for name, goal in wanted.items())
-            if missed < least:
-                least, worse, error, best = missed, 0, change, functions
+            excess = sum(min(here[name], 1.0) / goal for name, goal in wanted.items())
+            if excess < least:
+                least, worse, error, best = excess, 0, here, functions
             else:
                 worse += 1
-            if worse == 2 or all(change[name] <= goal for name, goal in wanted.items()):
+            if worse == 2 or all(here[name] <= goal for name, goal in wanted.items()):
                 break
         before = found
     if best is None or not error["D"] < USELESS:
