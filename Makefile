@@ -55,7 +55,7 @@ pytest: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 validate: $(VENV)/.installed-test ## run the campaigns (tests too long for make test) and record what they came to
-	$(BIN)/pytest -m campaign -n 2 --dist worksteal --record benchmarks/CAMPAIGNS.md
+	$(BIN)/pytest -m campaign -n 2 --dist worksteal --record=benchmarks/CAMPAIGNS.md
 
 coverage: $(VENV)/.installed-test ## run the same tests, and show which lines none of them reaches
 	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
