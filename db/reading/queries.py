@@ -23,6 +23,7 @@ from db.schema.views import (
     v_errors,
     v_measurements,
     v_precision,
+    v_quantiles,
     v_runs,
     v_trajectories,
     v_width_windows,
@@ -39,6 +40,7 @@ __all__ = [
     "errors",
     "measurements",
     "precision",
+    "quantiles",
     "runs",
     "select",
     "studies",
@@ -272,6 +274,38 @@ def measurements(
     query = _in_study(query, study, v_measurements.c.measurement_run_id)
     order = ("measurement_run_id", "prediction_run_id", "quantity", "component", "layer")
     return _frame(db, query.order_by(*(v_measurements.c[name] for name in order)))
+
+
+def quantiles(
+    db: Database,
+    *,
+    study: str | None = None,
+    activation: OneOrMany[str] = None,
+    width: OneOrMany[int] = None,
+    component: OneOrMany[str] = None,
+    probability: OneOrMany[float] = None,
+    configuration_id: OneOrMany[int] = None,
+    simulation_run_id: OneOrMany[int] = None,
+) -> pd.DataFrame:
+    """Columns of the view v_quantiles: quantiles of the kernel of one network, as simulated.
+
+    Args:
+        study: name or digest of a study to which the simulations belong.
+        component: diagonal entries such as "00".
+        probability: of db.schema.components.QUANTILES.
+    """
+    query = _filtered(
+        v_quantiles,
+        activation=activation,
+        width=width,
+        component=_canonical(component),
+        probability=probability,
+        configuration_id=configuration_id,
+        simulation_run_id=simulation_run_id,
+    )
+    query = _in_study(query, study, v_quantiles.c.simulation_run_id)
+    order = ("simulation_run_id", "component", "layer", "probability")
+    return _frame(db, query.order_by(*(v_quantiles.c[name] for name in order)))
 
 
 def best_closures(

@@ -1,4 +1,4 @@
-"""Names of kernel components, and the choice of components that are also stored as rows for SQL.
+"""Names of kernel components, and the choice of components and quantiles that are stored as rows for SQL.
 
 A component of a quantity over inputs (K0, K1, U1, K2) is a pair of inputs a <= b, written "01"; one of a quantity over
 pairs (V4, Sigma, D) is two pairs p <= q (row-major order of pairs), written "00,12"; one over triples of pairs (T) is
@@ -22,6 +22,10 @@ p among this many first inputs."""
 
 V4_ROW_INPUTS = 4
 """Every component over pairs among this many first inputs is stored as rows (their number grows as N^4 / 8)."""
+
+QUANTILES = (0.005, 0.025, 0.16, 0.5, 0.84, 0.975, 0.995)
+"""Probabilities at which quantiles of each G_aa of a simulation are stored: the median, and the ends of the central
+intervals with 68, 95 and 99 %."""
 
 _PAIR = re.compile(r"(\d)(\d)|(\d+)-(\d+)")
 
@@ -53,6 +57,15 @@ def _parse_pair(text: str, whole: str) -> tuple[int, int]:
         )
     a, b = sorted(int(group) for group in match.groups() if group is not None)
     return a, b
+
+
+def diagonal_components(n_inputs: int) -> list[str]:
+    """Names of the entries G_aa whose quantiles are stored: those of the first 16 inputs.
+
+    >>> diagonal_components(3)
+    ['00', '11', '22']
+    """
+    return [pair_name(a, a) for a in range(min(n_inputs, ROW_INPUTS))]
 
 
 @lru_cache(maxsize=64)

@@ -270,6 +270,31 @@ class TrajectoryValue(Base):
     se_nonfinite: Mapped[str | None] = mapped_column(_marker("se_nonfinite"))
 
 
+class KernelQuantile(Base):
+    """A quantile of one entry G_aa over the networks of a simulation, at one recorded layer.
+
+    ``low`` and ``high`` bound it with 95 %; each is NULL where there are too few networks for it. Samples of versions
+    without histograms, and inputs that are 0, have no rows. db/schema/components.py says which are stored. Rows may be
+    added to a run that was recorded before there was this table.
+    """
+
+    __tablename__ = "kernel_quantiles"
+    __table_args__ = (
+        *(_finite(name) for name in ("value", "low", "high")),
+        sa.CheckConstraint("probability > 0 AND probability < 1", name="probability_inside"),
+        sa.CheckConstraint("low <= value AND value <= high", name="bounds_in_order"),
+        {"sqlite_with_rowid": False},
+    )
+
+    run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
+    component: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    layer: Mapped[int] = mapped_column(primary_key=True)
+    probability: Mapped[float] = mapped_column(primary_key=True)
+    value: Mapped[float]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+
+
 class SimulationPrecision(Base):
     """How well a simulation knows one quantity, and the target that it was run for, if any.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from db.schema.components import row_components
+from db.schema.components import QUANTILES, diagonal_components, row_components
 from db.schema.types import pack, split_nonfinite
 from eftcore.errors import InputError
 from eftcore.quantities import Quantity
@@ -160,6 +160,27 @@ def precision_row(quantity: Quantity, sample: Sample) -> dict[str, Any]:
         numbers, markers = split_nonfinite([ratios.max()] if ratios.size else [])
         row |= {name: numbers[0] if numbers else None, f"{name}_nonfinite": markers[0] if markers else None}
     return row
+
+
+def quantile_rows(sample: Sample) -> list[dict[str, Any]]:
+    """Rows of kernel_quantiles, in the order of the primary key; none for a sample without histograms.
+
+    Quantiles of an input that is 0 are not defined and have no row.
+    """
+    if not sample.has_quantiles:
+        return []
+    found = sample.quantiles(QUANTILES)
+    names = diagonal_components(sample.spec.kernel.n_inputs)
+    values, low, high = (
+        split_nonfinite(numbers[:, : len(names)].swapaxes(0, 1).ravel())[0]
+        for numbers in (found.value, found.low, found.high)
+    )
+    keys = [(name, layer, p) for name in names for layer in sample.depth.tolist() for p in QUANTILES]
+    return [
+        {"component": name, "layer": layer, "probability": p, "value": value, "low": below, "high": above}
+        for (name, layer, p), value, below, above in zip(keys, values, low, high, strict=True)
+        if value is not None
+    ]
 
 
 def value_rows(

@@ -109,6 +109,14 @@ v_best_closures = _view(
     _RUN_IDS,
 )
 
+v_quantiles = _view(
+    "v_quantiles",
+    _CONFIGURATION,
+    _SIMULATED,
+    "component:text layer:integer time:number probability:number value:number low:number high:number",
+    "superseded:flag simulation_run_id:integer",
+)
+
 v_precision = _view(
     "v_precision",
     _CONFIGURATION,
@@ -137,6 +145,7 @@ OF_RESULTS = (
     v_errors,
     v_trajectories,
     v_measurements,
+    v_quantiles,
     v_best_closures,
     v_precision,
     v_theory_windows,

@@ -27,6 +27,7 @@ from db.schema.models import (
     Configuration,
     ErrorMetric,
     Kernel,
+    KernelQuantile,
     KernelTrajectory,
     Run,
     SimulationPrecision,
@@ -41,7 +42,7 @@ from db.schema.types import UTCDateTime
 from eftcore.errors import InputError
 from eftcore.identity import canonical_json
 
-FORMAT = 9
+FORMAT = 10
 _UNTIL_3 = {"wall_seconds": "worker_seconds"}
 RENAMED: Mapping[int, Mapping[str, str]] = {
     1: {"simulation_run_id": "reference_run_id", **_UNTIL_3},
@@ -52,6 +53,7 @@ RENAMED: Mapping[int, Mapping[str, str]] = {
     6: {},
     7: {},
     8: {},
+    9: {},
 }
 """Present names of columns by the name that each older format has for them, for every table with such a column."""
 MANIFEST = "manifest.json"
@@ -98,6 +100,7 @@ TABLES = (
     Moved(KernelTrajectory, _OF_RUN),
     Moved(TrajectoryValue, _OF_RUN),
     Moved(SimulationPrecision, _OF_RUN),
+    Moved(KernelQuantile, _OF_RUN, since=10),
     Moved(ComparisonRow, {"prediction_run_id": Run, "reference_run_id": Run}),
     Moved(ErrorMetric, _COMPARED),
     Moved(ValidityWindow, _COMPARED),

@@ -15,13 +15,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db.schema.components import canonical_component
+from db.schema.components import QUANTILES, ROW_INPUTS, canonical_component, diagonal_components
 from db.schema.models import (
     Base,
     ComparisonRow,
     Configuration,
     ErrorMetric,
     Kernel,
+    KernelQuantile,
     KernelTrajectory,
     Run,
     Study,
@@ -67,6 +68,7 @@ class Arriving:
             Run: self._run,
             KernelTrajectory: self._trajectory,
             TrajectoryValue: self._value,
+            KernelQuantile: self._quantile,
             ComparisonRow: self._comparison,
             ErrorMetric: self._error,
             ValidityWindow: self._window,
@@ -182,6 +184,20 @@ class Arriving:
         _natural(row, "layer")
         if canonical_component(row["component"]) != row["component"]:
             raise InputError("is not how a component is written", place="component", value=row["component"])
+
+    def _quantile(self, row: Row) -> None:
+        self._value(row)
+        run = row["run_id"]
+        if self.runs[run][1:] != ("simulation", "succeeded"):
+            raise InputError("is no simulation that succeeded", place="run_id", value=run[:12])
+        if row["component"] not in diagonal_components(ROW_INPUTS):
+            raise InputError("is no diagonal entry with quantiles", place="component", value=row["component"])
+        if row["probability"] not in QUANTILES:
+            allowed = ", ".join(map(str, QUANTILES))
+            raise InputError(f"must be one of {allowed}", place="probability", value=row["probability"])
+        there = [number for number in (row["low"], row["value"], row["high"]) if number is not None]
+        if there != sorted(there) or there[0] < 0:
+            raise InputError("is no quantile of a kernel between its bounds", place="value", value=row["value"])
 
     def _comparison(self, row: Row) -> None:
         prediction, reference = (

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.orm import Session
 
-from db.schema.models import Base, ComparisonRow, Configuration, Run, StudyRun, WidthWindow
+from db.schema.models import Base, ComparisonRow, Configuration, KernelQuantile, Run, StudyRun, WidthWindow
 from db.schema.statements import insert, table_of
 from db.session import Database
 from db.upkeep.archive import TABLES, Manifest, Moved, read_rows, verified_manifest
@@ -91,7 +91,7 @@ class _Import:
                 added[moved.name] = self._comparisons(moved)
             elif "id" in table_of(moved.model).c:
                 added[moved.name] = self._named(moved)
-            elif moved.model in (StudyRun, WidthWindow):
+            elif moved.model in (StudyRun, WidthWindow, KernelQuantile):  # those that are missing of any run
                 added[moved.name] = self._plain(moved, None)
             else:
                 added[moved.name] = self._plain(moved, owner)

@@ -18,7 +18,10 @@ from db.schema.models import (
     STOP_REASONS,
     Claim,
     ComparisonRow,
+    Configuration,
     ErrorMetric,
+    Kernel,
+    KernelQuantile,
     KernelTrajectory,
     Run,
     SimulationPrecision,
@@ -36,6 +39,7 @@ from db.schema.rows import (
     precision_row,
     prediction_fields,
     provenance_fields,
+    quantile_rows,
     simulation_fields,
     value_rows,
     width_rows,
@@ -49,7 +53,7 @@ from db.writing.lifecycle import enter, extended_run
 from eftcore.errors import InputError
 from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
-from eftcore.specs import AnySpec, MeasurementSpec, PredictionSpec
+from eftcore.specs import QUANTILES_SINCE, AnySpec, MeasurementSpec, PredictionSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +67,7 @@ __all__ = [
     "find_run",
     "judged_widths",
     "judged_windows",
+    "lacks_quantiles",
     "mark_failed",
     "mark_pending",
     "mark_running",
@@ -126,7 +131,8 @@ def record_simulation(
 ) -> int:
     """Record a merged simulation with its trajectories and standard errors; otherwise like record_prediction.
 
-    When an earlier simulation of the same ensemble is part of this one (a top-up), the run says which it extends.
+    When an earlier simulation of the same ensemble is part of this one (a top-up), the run says which it extends. A run
+    that succeeded before the database had quantiles of the kernel gets them.
 
     Args:
         details: further facts about the simulation, JSON-able, such as the precision reached.
@@ -146,6 +152,7 @@ def record_simulation(
     row = _row(sample.spec, fields, provenance)
     blobs = _blobs_and_values(sample)
     precision = [precision_row(QUANTITIES[name], sample) for name in AIMED_AT]
+    quantiles = quantile_rows(sample)
     with db.session() as session:
         run_id, entered = enter(session, sample.spec, row, study_id, announced=announced)
         if entered:
@@ -155,6 +162,7 @@ def record_simulation(
             session.execute(
                 sa.insert(table_of(SimulationPrecision)), [{"run_id": run_id, **item} for item in precision]
             )
+        _add_quantiles(session, run_id, quantiles)
         # targets are not part of the result: they are also recorded for a run that had finished before
         for target in targets:
             aimed = sa.update(SimulationPrecision).where(
@@ -351,6 +359,27 @@ def judged_widths(db: Database, *, reference_run_id: int, prediction_run_ids: Se
         return {(run_id, tolerance) for run_id, tolerance in session.execute(query)}
 
 
+def lacks_quantiles(db: Database, run_id: int) -> bool:
+    """Whether a run is a simulation whose sample has quantiles that the database does not have.
+
+    Samples of older versions have none, nor has a network in which every kernel is 0.
+    """
+    query = (
+        sa.select(Run.id)
+        .join(Configuration, Configuration.id == Run.configuration_id)
+        .join(Kernel, Kernel.id == Configuration.kernel_id)
+        .where(
+            Run.id == int(run_id),
+            Run.kind == "simulation",
+            Run.algorithm_version >= QUANTILES_SINCE,
+            sa.or_(Kernel.variance > 0, Configuration.bias_variance > 0),
+            ~sa.exists().where(KernelQuantile.run_id == Run.id),
+        )
+    )
+    with db.reading() as session:
+        return session.scalar(query) is not None
+
+
 def _wanted_fields(spec: AnySpec, digest: str | None, samples: int | None) -> dict[str, Any]:
     if isinstance(spec, PredictionSpec):
         return prediction_fields(spec)
@@ -393,6 +422,17 @@ def _blobs_and_values(result: Theory | Sample | MeasuredNextOrder) -> tuple[Rows
     blobs = [blob_row(quantity, result) for quantity in QUANTITIES.values()]
     values = [row for quantity in QUANTITIES.values() for row in value_rows(quantity, result, layers)]
     return [blob for blob in blobs if blob is not None], values
+
+
+def _add_quantiles(session: Session, run_id: int, rows: Rows) -> None:
+    """Insert the quantiles of a simulation unless the database has them."""
+    if (
+        rows
+        and session.scalar(sa.select(KernelQuantile.run_id).where(KernelQuantile.run_id == run_id).limit(1)) is None
+    ):
+        keys = [column.name for column in table_of(KernelQuantile).primary_key]
+        statement = insert(session, KernelQuantile).on_conflict_do_nothing(index_elements=keys)
+        session.execute(statement, [{"run_id": run_id, **row} for row in rows])
 
 
 def _insert_trajectories(session: Session, run_id: int, blobs: Rows, values: Rows) -> None:

@@ -225,6 +225,11 @@ class Sample:
         fluctuations: np.ndarray = scale / self.samples * (one - share * one.sum(0))
         return fluctuations
 
+    @property
+    def has_quantiles(self) -> bool:
+        """Whether the sample has histograms, from which quantiles follow; those of older versions have none."""
+        return HISTOGRAM in self.sums
+
     def quantiles(self, probability: np.ndarray | Iterable[float] | float) -> Quantiles:
         """Quantiles over networks of each G_aa, with 95 % bounds; ``eft.kernel_law`` predicts them.
 
@@ -236,7 +241,7 @@ class Sample:
         >>> bool(found.low[0, 0, 0] < 0.9896 < found.high[0, 0, 0])  # the median of chi^2 / 64 with 64 degrees
         True
         """
-        if HISTOGRAM not in self.sums:
+        if not self.has_quantiles:
             raise InputError(
                 "the sample is of a version that kept no histograms", place="sample", remedy="simulate it again"
             )

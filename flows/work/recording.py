@@ -187,12 +187,15 @@ def is_recorded(
 ) -> bool:
     """Whether the database has these results for the study (digest).
 
-    These are the predictions, the reference if there is one, and the windows of the ``compared`` predictions.
+    These are the predictions, the reference if there is one, with the quantiles of a simulation, and the windows of the
+    ``compared`` predictions.
     """
     digests = [*predictions, *([reference] if reference else [])]
     with _database(read_only=True) as db:
         ids = repository.succeeded_runs(db, study, digests)
         if len(ids) < len(set(digests)):
+            return False
+        if reference is not None and repository.lacks_quantiles(db, ids[reference]):
             return False
         if reference is None or not compared:
             return True

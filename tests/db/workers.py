@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from scipy.stats import norm
 
 import eftcore as eft
 from db.session import Database
 from db.upkeep import migrate
 from db.writing import claims
 from db.writing.repository import mark_running, record_comparison, record_prediction, record_simulation, record_study
+from eftcore.ensemble.histogram import Quantiles
 from eftcore.identity import digest_of
+from eftcore.pairs import pair_table
 from eftcore.results import KernelTrajectories
 
 TIMEOUT_SECONDS = 300
@@ -42,6 +45,23 @@ class MadeSample(KernelTrajectories):
     @property
     def digest(self) -> str:
         return digest_of({"ensemble": self.spec.digest, "shards": sorted(self.shards)})
+
+    has_quantiles = True
+
+    def quantiles(self, probability: Any) -> Quantiles:
+        """Those of a log-normal law with about the sample's mean and variance.
+
+        The outermost have no bounds, as of few networks.
+        """
+        p = np.asarray(probability, dtype=float)
+        n_inputs = self.mean.shape[1]
+        assert self.covariance is not None
+        mean = np.diagonal(self.mean, axis1=1, axis2=2)[..., None]
+        own = np.diag(pair_table(n_inputs))
+        spread = np.sqrt(self.covariance[:, own, own] / self.spec.width)[..., None] / mean
+        unsure = np.where(np.minimum(p, 1 - p) < 0.01, np.nan, 0.05)
+        value, low, high = (mean * np.exp(spread * (norm.ppf(p) + shift)) for shift in (0.0, -unsure, unsure))
+        return Quantiles(p, value, low, high)
 
     def degrees_of_freedom(self, quantity: str) -> np.ndarray:
         return np.full(len(self.depth), 40.0)

@@ -55,6 +55,7 @@ MEANING = {
     "v_measurements": "one row per theory, component and layer of D and K2: predicted and measured side by side",
     "v_theory_windows": "the rows of v_windows whose reference is a better theory",
     "v_theory_errors": "the rows of v_errors whose reference is a better theory",
+    "v_quantiles": "one row per simulation, entry, layer and probability: a quantile of a network's kernel",
     "v_best_closures": "one row per simulation, quantity and tolerance: the closure that holds longest",
     "v_width_windows": "one row per theory, quantity, tolerance and layer: from which width on it holds, n*",
     "v_precision": "one row per simulation and quantity: how well it is known, and the precision it was run for",

@@ -52,6 +52,10 @@ QUERIES = {
     ),
     "arrays of a run": ("SELECT * FROM kernel_trajectories WHERE run_id = 3", "kernel_trajectories"),
     "precision of a run": ("SELECT * FROM v_precision WHERE simulation_run_id = 3", "simulation_precision"),
+    "quantiles of a run": (
+        "SELECT * FROM v_quantiles WHERE simulation_run_id = 3 AND component = '00'",
+        "kernel_quantiles",
+    ),
     "members of a study": ("SELECT run_id FROM study_runs WHERE study_id = 1", "study_runs"),
     "studies of a run": ("SELECT study_id FROM study_runs WHERE run_id = 3", "study_runs"),
     "what extends a run": ("SELECT id FROM runs WHERE extends_run_id = 3", "runs"),

@@ -32,7 +32,7 @@ THEORIES = [
 ]
 SIMULATIONS = [{}, {"seed": 1}, {"estimator": "plain"}, {"sampler": "weights"}, {"dtype": "float64"}, {"width": 17}]
 
-KEYS = ("quantity", "tolerance", "component", "layer")
+KEYS = ("quantity", "tolerance", "component", "layer", "probability")
 SETTINGS = (
     *("width", "samples", "seed", "estimator", "sampler", "dtype"),
     *("closure", "closure_order", "quadrature", "nodes", "rtol", "step", "continuous", "next_order"),

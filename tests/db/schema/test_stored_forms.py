@@ -137,4 +137,5 @@ def test_bytes_on_disk_for_one_configuration(sqlite_db, make_theory, make_sample
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert connection.execute("SELECT count(*) FROM trajectory_values").fetchone() == (101 * rows,)
+        assert connection.execute("SELECT count(*) FROM kernel_quantiles").fetchone() == (101 * 4 * 7,)
     assert Path(path).stat().st_size < 4_000_000

@@ -6,12 +6,13 @@ import contextlib
 import copy
 import hashlib
 import io
+import itertools
 import json
 import struct
 import tracemalloc
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -140,9 +141,10 @@ def _manifest(change: Callable[[dict[str, Any]], Any]):
 def _said_to_be_of_format_3(members: Members) -> bytes:
     """With the tables of that format, but not its columns."""
     manifest = {**json.loads(members["manifest.json"]), "format": 3}
-    for part in ("rows", "sha256"):
-        del manifest[part]["width_windows"]
-    older = {name: data for name, data in members.items() if name != "width_windows.parquet"}
+    later = ("kernel_quantiles", "width_windows")
+    for part, name in itertools.product(("rows", "sha256"), later):
+        del manifest[part][name]
+    older = {name: data for name, data in members.items() if PurePath(name).stem not in later}
     return _zip({**older, "manifest.json": json.dumps(manifest).encode()})
 
 
@@ -188,6 +190,11 @@ def _twice(members: Members) -> bytes:
     return file.getvalue()
 
 
+def _quantile_of_a_prediction(members: Members) -> bytes:
+    kinds, digests = (_table(members, "runs").column(name).to_pylist() for name in ("kind", "digest"))
+    return _forged("kernel_quantiles", "run_id", digests[kinds.index("prediction")])(members)
+
+
 def _deep(text: str) -> str:
     return "{" + '"a":{' * 100_000 + "}" * 100_001
 
@@ -225,11 +232,11 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "manifest a list": (_manifest(lambda m: [m]), "no format"),
     "manifest a number": (_manifest(lambda m: 2), "no format"),
     "manifest nested": (_member("manifest.json", b"[" * 90_000), "not an archive"),
-    "newer format": (_manifest(lambda m: m.update(format=10)), NEWER),
+    "newer format": (_manifest(lambda m: m.update(format=11)), NEWER),
     "format of text": (_manifest(lambda m: m.update(format="2")), "no format"),
     "format true": (_manifest(lambda m: m.update(format=True)), "no format"),
     "format 0": (_manifest(lambda m: m.update(format=0)), "no archive format 0"),
-    "format 3 said of 7": (_manifest(lambda m: m.update(format=3)), "holds 'width_windows.parquet'"),
+    "format 9 said of 10": (_manifest(lambda m: m.update(format=9)), "holds 'kernel_quantiles.parquet'"),
     "format 3 said of 5": (_said_to_be_of_format_3, "worker_seconds, of a later format"),
     "no checksums": (_manifest(lambda m: m.pop("sha256") and None), "does not list our tables"),
     "checksums a list": (_manifest(lambda m: m.update(sha256=[])), "does not list our tables"),
@@ -297,6 +304,15 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     ),
     "tolerance of two": (_forged("validity_windows", "tolerance", 2.0), "between 0 and 1"),
     "window turned round": (_forged("validity_windows", "certified_until", 1e9), "no interval|does not take"),
+    "quantile of nobody": (_forged("kernel_quantiles", "run_id", "1" * 64), "has no such row"),
+    "quantile of a prediction": (_quantile_of_a_prediction, "is no simulation that succeeded"),
+    "quantile of a pair": (_forged("kernel_quantiles", "component", "01"), "no diagonal entry"),
+    "quantile of an entry written otherwise": (_forged("kernel_quantiles", "component", "0-0"), "how a component"),
+    "quantile at another probability": (_forged("kernel_quantiles", "probability", 0.3), "must be one of 0.005"),
+    "quantile of a layer below zero": (_forged("kernel_quantiles", "layer", -1), "layer = -1"),
+    "quantile below zero": (_forged("kernel_quantiles", "value", -1.0), "between its bounds"),
+    "quantile beside its bounds": (_forged("kernel_quantiles", "high", 1e-9, row=1), "between its bounds"),
+    "quantile without a number": (_forged("kernel_quantiles", "value", None), "value: is missing"),
     "width below one": (_forged("width_windows", "width_low", 0.5), "no interval of widths"),
     "widths turned round": (_forged("width_windows", "width_low", 1e9), "no interval of widths"),
     "width that is never": (_forged("width_windows", "status", "never"), "no interval of widths"),

@@ -36,8 +36,8 @@ RELEASED = sorted((Path(__file__).parents[1] / "released").glob("*.db"))
 runs up to number 40 were deleted. From 0002 on also a top-up, a Wick prediction that chose its order, a pending run;
 from 0003 on a closure held against that prediction; from 0004 on windows that say from where they are resolved; from
 0005 on elapsed times; from 0008 on a prediction with the next order in 1/n; from 0009 on from which widths on its
-predictions hold; from 0010 on its third cumulant. None says how many runs its study asks for, and none has a
-measurement."""
+predictions hold; from 0010 on its third cumulant; from 0011 on a measurement of it. None says how many runs its study
+asks for, and its simulations are of a version without histograms."""
 
 
 def _tables(engine: sa.Engine) -> dict[str, Any]:
@@ -257,7 +257,10 @@ def test_released_databases_are_upgraded_and_taken_back(empty_url, path):
     compared = queries.windows(database, reference_kind="theory")
     assert len(compared) == (9 if path.stem >= "0003" else 0)
     with_simulation = queries.windows(database, study="released", reference_kind="simulation")
-    assert len(with_simulation) + len(compared) == len(before["validity_windows"])
+    measured = queries.windows(database, reference_kind="measurement")
+    assert len(measured) == (6 if path.stem >= "0011" else 0)
+    assert len(with_simulation) + len(compared) + len(measured) == len(before["validity_windows"])
+    assert queries.quantiles(database).empty, "nothing to make them of"
     assert len(queries.errors(database)) == len(before["error_metrics"])
     assert runs.next_order.sum() == (path.stem >= "0008"), "as its spec says"
     widths = queries.width_windows(database)
@@ -388,9 +391,33 @@ def test_measurements_go_on_the_way_back(url, record_all, record_measured, make_
     again, measurement = record_measured(database, study_id)
     assert again == prediction
     assert measurement > measured.measurement_run_id.max(), "ids of deleted runs are not used again"
-    assert count_rows(database) == rows
+    assert count_rows(database) == {**rows, "kernel_quantiles": 0}, "these come with the simulation"
     values = ["quantity", "component", "layer", "measured", "measured_se", "predicted"]
     pd.testing.assert_frame_equal(queries.measurements(database)[values], measured[values])
+    database.dispose()
+
+
+def test_quantiles_go_on_the_way_back(url, record_all, count_rows):
+    """And nothing else; recording the same simulation again brings them back."""
+    database = Database(url)
+    recorded = record_all(database)
+    rows, before = count_rows(database), queries.quantiles(database)
+    assert rows["kernel_quantiles"] == len(before) == 2 * 9 * 7
+    database.dispose()
+    lost = [f"table kernel_quantiles with {len(before)} rows"]
+    assert migrate.dropped_by_downgrade(url, "0011_measured_next_order") == lost
+    migrate.downgrade(url, "0011_measured_next_order")
+    engine = sa.create_engine(url)
+    names = {*sa.inspect(engine).get_table_names(), *sa.inspect(engine).get_view_names()}
+    engine.dispose()
+    assert {"v_measurements", "v_study_measurements"} < names
+    assert not [name for name in names if "quantiles" in name]
+    migrate.upgrade(url)
+    assert maintenance.check(url) == []
+    assert count_rows(database) == {**rows, "kernel_quantiles": 0}
+    assert record_all(database) == recorded
+    assert count_rows(database) == rows
+    pd.testing.assert_frame_equal(queries.quantiles(database), before)
     database.dispose()
 
 
@@ -404,6 +431,7 @@ def test_widths_from_theory_go_on_the_way_back(url, record_all, record_next_orde
     assert set(before.reference_kind) == {"simulation", "theory"}
     database.dispose()
     assert migrate.dropped_by_downgrade(url, "0008_next_order") == [
+        f"table kernel_quantiles with {rows['kernel_quantiles']} rows",
         "column runs.widths",
         f"table width_windows with {rows['width_windows']} rows",
     ]
@@ -413,9 +441,9 @@ def test_widths_from_theory_go_on_the_way_back(url, record_all, record_next_orde
     after = queries.width_windows(database)
     simulated = before[before.reference_kind == "simulation"].reset_index(drop=True)
     pd.testing.assert_frame_equal(after, simulated, check_dtype=False)
-    assert count_rows(database) == {**rows, "width_windows": 0}
+    assert count_rows(database) == {**rows, "width_windows": 0, "kernel_quantiles": 0}
     record_next_order(database)
-    assert count_rows(database) == rows
+    assert count_rows(database) == {**rows, "kernel_quantiles": 0}
     database.dispose()
 
 

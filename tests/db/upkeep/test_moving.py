@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from db.reading import queries
 from db.reading.files import export_view
 from db.reading.study_queries import study_progress
-from db.schema.models import Configuration, Run
+from db.schema.models import Configuration, KernelQuantile, Run
 from db.schema.views import VIEWS
 from db.session import Database
 from db.upkeep import maintenance, migrate, removal
@@ -70,6 +70,7 @@ def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     assert rows["runs"] == 13, "what is only planned stays at home"
     assert rows["comparisons"] == 3 + 3 + 3 + 1
     assert rows["width_windows"] == 3 * 9 * (3 + 3 + 1)
+    assert rows["kernel_quantiles"] == 3 * 2 * 9 * 7
     assert import_archive(other, first) == rows
     assert maintenance.check(other.url) == []
     assert set(study_progress(other).runs_asked) == {4}
@@ -86,6 +87,11 @@ def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     ours, theirs = (queries.measurements(database, study="first") for database in (filled, other))
     numbers = [name for name in ours if not name.endswith("_id")]
     assert ours.groupby("quantity").component.nunique().to_dict() == {"D": 6, "K2": 3}
+    pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
+    ours, theirs = (queries.quantiles(database, study="first") for database in (filled, other))
+    numbers = [name for name in ours if not name.endswith("_id")]
+    assert len(ours) == 2 * 9 * 7
+    assert ours.low.isna().sum() == ours.high.isna().sum() == 2 * 2 * 9
     pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
     ours, theirs = (queries.width_windows(database, study="first") for database in (filled, other))
     numbers = [name for name in ours if not name.endswith("_id")]
@@ -155,22 +161,24 @@ def _repack(path: Path, name: str, change) -> None:
 
 @pytest.mark.parametrize("path", RELEASED_ARCHIVES, ids=lambda path: path.stem)
 def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
-    """Written by the programs of revisions 0002 to 0010: two simulations with comparisons, a top-up, a failure; from
-    format 6 on also the next order in 1/n, from 7 on the widths that follow from it, from 8 on the third cumulant."""
+    """Written by the programs of revisions 0002 to 0011: two simulations with comparisons, a top-up, a failure; from
+    format 6 on also the next order in 1/n, from 7 on the widths that follow from it, from 8 on the third cumulant, from
+    9 on a measurement."""
     counts = import_archive(db, path)
-    assert counts["runs"] == (9 if path.stem[-1] >= "6" else 8)
-    assert counts["comparisons"] == (8 if path.stem.endswith("1") else 9)
+    assert counts["runs"] == 8 + (path.stem[-1] >= "6") + (path.stem[-1] >= "9")
+    assert counts["comparisons"] == 8 + (path.stem[-1] >= "2") + (path.stem[-1] >= "9")
+    assert counts["kernel_quantiles"] == 0
     assert counts["width_windows"] == (324 if path.stem[-1] >= "7" else 0)
     third = queries.select(db, "SELECT quantity FROM kernel_trajectories WHERE quantity = 'T'")
     assert len(third) == (1 if path.stem[-1] >= "8" else 0)
     assert maintenance.check(db.url) == []
     simulated = queries.windows(db, study="released", reference_kind="simulation")
-    windows = pd.concat([simulated, queries.windows(db, reference_kind="theory")])
+    windows = pd.concat([simulated, queries.windows(db, reference_kind=["theory", "measurement"])])
     errors = queries.errors(db)
     assert (len(windows), len(errors)) == (counts["validity_windows"], counts["error_metrics"])
     assert study_progress(db).runs_asked.isna().all(), "older formats do not say it"
     runs = queries.runs(db)
-    assert runs.next_order.isna().equals(runs.kind == "simulation"), "a column of its own since format 6"
+    assert runs.next_order.notna().equals(runs.kind == "prediction"), "a column of its own since format 6"
     assert set(windows.width.dropna()) == {16, 32}
     assert set(import_archive(db, path).values()) == {0}
     assert export_archive(db, tmp_path / "now.zip") == counts
@@ -180,7 +188,7 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     ("name", "change", "word"),
     [
         ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
-        ("manifest.json", lambda data: data.replace(b'"format": 9', b'"format": 10'), "update the program"),
+        ("manifest.json", lambda data: data.replace(b'"format": 10', b'"format": 11'), "update the program"),
         ("manifest.json", lambda data: data[:50], "damaged"),
     ],
 )
@@ -238,6 +246,18 @@ def test_widths_that_are_missing_here_are_added_to_runs_that_are_not(filled, oth
     assert import_archive(other, tmp_path / "a.zip")["width_windows"] == rows["width_windows"]
     exact = queries.runs(filled, closure="exact").run_id.tolist()
     assert export_archive(filled, tmp_path / "b.zip", run_ids=exact)["width_windows"] == 3 * 3 * 9, "of itself alone"
+
+
+def test_quantiles_that_are_missing_here_are_added_to_runs_that_are_not(filled, other, tmp_path, count_rows):
+    """As after an upgrade, or an import of an older archive."""
+    rows = export_archive(filled, tmp_path / "a.zip")
+    import_archive(other, tmp_path / "a.zip")
+    before = queries.quantiles(other)
+    with other.session() as session:
+        session.execute(sa.delete(KernelQuantile))
+    added = import_archive(other, tmp_path / "a.zip")
+    assert {name: count for name, count in added.items() if count} == {"kernel_quantiles": rows["kernel_quantiles"]}
+    pd.testing.assert_frame_equal(queries.quantiles(other), before)
 
 
 def test_deleting_a_study_keeps_what_others_use(db, record_all, count_rows):
