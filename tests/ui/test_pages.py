@@ -157,15 +157,16 @@ def test_run_page_shows_the_run_of_the_url(open_page: OpenPage, results: Databas
     )
     app = open_page(results.url, "run", simulation=str(tanh))
     assert app.selectbox[0].value == tanh
-    values, windows, precision, provenance = (table.value for table in app.table)
+    values, quantiles, windows, precision, provenance = (table.value for table in app.table)
     assert "quantity" in values
+    assert quantiles["component"].tolist() == ["00"] * 7 + ["11"] * 7
     assert len(windows) == 6
     assert precision["quantity"].tolist() == ["K0", "V4", "K1"]
     assert provenance.iloc[0].tolist()[1] == str(tanh)
     assert "M = 2048 networks of width n = 16" in _said(app)
     app.selectbox[0].set_value(relu).run()
     assert app.query_params["simulation"] == str(relu)
-    assert app.table[3].value.iloc[0].tolist()[1] == str(relu)
+    assert app.table[4].value.iloc[0].tolist()[1] == str(relu)
 
 
 def test_run_page_opens_the_newest_without_a_choice(open_page: OpenPage, results: Database) -> None:
@@ -190,13 +191,39 @@ def test_entries_can_be_chosen_and_left_out(open_page: OpenPage, results: Databa
     assert "Choose at least one entry" in _said(app)
 
 
+def test_the_kernel_of_one_network_is_shown_beside_the_law_where_there_is_one(
+    open_page: OpenPage, fresh: Database, put: Callable[..., int]
+) -> None:
+    put(fresh, "tanh")
+    app = open_page(fresh.url, "run", kernels="11")
+    said = _said(app)
+    assert "The law from theory needs the next order in 1/n of this network" in re.sub(r"\\(.)", r"\1", said)
+    assert list(app.table[1].value.columns) == ["component", "probability", "simulated", "95 % bounds"]
+    assert set(app.table[1].value["component"]) == {"11"}
+    charts = len(app.get("plotly_chart"))
+    _keyed(app.multiselect, "kernels").set_value([]).run()
+    assert "Choose at least one entry" in _said(app)
+    assert len(app.get("plotly_chart")) == charts - 1
+    model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.25, depth=16)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=2, variance=1.0, correlation=0.3)
+    exact = record_prediction(
+        fresh, eft.predict(model, kernel, "exact", next_order=True, truncation=0.05), provenance={}
+    )
+    app = open_page(fresh.url, "run")
+    assert f"exact closure with its next order (run {exact})" in re.sub(r"\\(.)", r"\1", _said(app))
+    assert "within" in set(app.table[1].value["the law lies"].iloc[:7])
+    with fresh.session() as session:
+        session.connection().exec_driver_sql("DELETE FROM kernel_quantiles")
+    assert "No quantiles of these entries are recorded" in _said(open_page(fresh.url, "run"))
+
+
 @pytest.mark.parametrize("chosen", DIAGNOSTICS)
 def test_diagnostics_are_computed_when_chosen(open_page: OpenPage, results: Database, chosen: str) -> None:
     app = open_page(results.url, "run", diagnostic=chosen)
     assert not app.exception
-    assert len(app.get("plotly_chart")) == (2 if chosen == CHECKS else 3)
+    assert len(app.get("plotly_chart")) == (3 if chosen == CHECKS else 4)
     if chosen == CHECKS:
-        assert set(app.table[2].value["verdict"]) == {"holds"}
+        assert set(app.table[3].value["verdict"]) == {"holds"}
 
 
 def test_simulation_without_theory_says_so(open_page: OpenPage, fresh: Database, put: Callable[..., int]) -> None:
@@ -468,7 +495,7 @@ def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database,
     assert spent == {
         "windows": 2 + 3,
         "compare": 2 + 4,
-        "run": 2 + 10,
+        "run": 2 + 12,
         "predict": 2 + 1,
         "paper": 2 + 1,
         "sql": 2,

@@ -22,6 +22,7 @@ from eftcore.quantities import ORDER, QUANTITIES
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.words import window_text
 from ui.data.naming import in_reading_order, name_theories
+from ui.data.quantiles import build_compared, build_quantiles
 from ui.data.study_file import study_toml
 from ui.notation import configuration_text, number, with_error
 
@@ -230,9 +231,14 @@ def build_study_file(db: Database, simulation_run_id: int, prediction_run_ids: l
 
 
 def build_download(db: Database, simulation_run_id: int, what: str, form: str) -> bytes:
-    """All rows of v_trajectories or v_errors of one simulation as "csv" or "parquet". One statement."""
+    """All "trajectories", "quantiles" or "errors" of one simulation as "csv" or "parquet".
+
+    These are rows of v_trajectories, v_quantiles with the column law (three statements), or v_errors; else one.
+    """
     if what == "trajectories":
         frame = queries.trajectories(db, simulation_run_id=simulation_run_id)
+    elif what == "quantiles":
+        frame = build_compared(db, build_quantiles(db, simulation_run_id)).rows
     else:
         frame = queries.errors(db, reference_run_id=simulation_run_id)
     return frame.to_parquet(index=False) if form == "parquet" else csv_bytes(frame)

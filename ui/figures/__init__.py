@@ -8,6 +8,7 @@ from ui.figures.entries import entries_figure
 from ui.figures.heat_map import heat_map_figure
 from ui.figures.intervals import intervals_figure
 from ui.figures.panels import panels_figure, panels_svg
+from ui.figures.quantiles import quantiles_figure
 from ui.figures.query import query_figure
 from ui.figures.widths import widths_figure
 from ui.figures.windows import windows_figure
@@ -19,6 +20,7 @@ __all__ = [
     "intervals_figure",
     "panels_figure",
     "panels_svg",
+    "quantiles_figure",
     "query_figure",
     "trajectories_figure",
     "widths_figure",

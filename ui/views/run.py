@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from db.schema.components import diagonal_components
 from eftcore.errors import EftError, InputError
 from ui.data.compare import build_results
 from ui.data.diagnostics import (
@@ -20,6 +21,7 @@ from ui.data.diagnostics import (
     orders_frame,
     residual_frame,
 )
+from ui.data.quantiles import agreement_text, build_compared, build_quantiles, quantiles_table
 from ui.data.run import (
     build_download,
     build_errors,
@@ -36,8 +38,8 @@ from ui.data.run import (
     windows_matrix,
     with_measured,
 )
-from ui.figures import errors_figure, query_figure, trajectories_figure
-from ui.notation import TIME, literal, number
+from ui.figures import errors_figure, quantiles_figure, query_figure, trajectories_figure
+from ui.notation import TIME, literal, markdown_text, number
 from ui.shell import PLOT, narrow, nothing_recorded, open_database, tell
 
 
@@ -72,6 +74,12 @@ def _trajectories(frame: pd.DataFrame, small: bool) -> go.Figure:
 def _errors(frame: pd.DataFrame, tolerances: list[float], small: bool) -> go.Figure:
     """The figure of errors, cached for equal numbers; all sessions share it, and none may change it."""
     return errors_figure(frame, tolerances, narrow=small)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _quantiles(frame: pd.DataFrame, small: bool) -> go.Figure:
+    """The figure of quantiles, cached for equal numbers; all sessions share it, and none may change it."""
+    return quantiles_figure(frame, narrow=small)
 
 
 db = open_database()
@@ -152,6 +160,41 @@ if measurement:
     )
 st.table(literal(build_values(trajectories, time)), border="horizontal", hide_index=True)
 
+
+def _show_kernels(entries: list[str]) -> None:
+    """Quantiles of these diagonal entries, as simulated and by the law from theory."""
+    if not entries:
+        st.info("Choose at least one entry.")
+        return
+    simulated = build_quantiles(db, run_id, entries)
+    if simulated.empty:
+        st.info(
+            "No quantiles of these entries are recorded. A simulation that was recorded before the database held them"
+            " gets them when its study is run again: `eft run`, or `eft run --renew` where its version kept none. An"
+            " input that is 0 has none."
+        )
+        return
+    compared = build_compared(db, simulated)
+    st.plotly_chart(
+        _quantiles(compared.rows, narrow()),
+        key="kernels-figure",
+        config=_saving("quantiles"),
+        alt="Median and central intervals of the kernel of one network against depth, simulated and by theory.",
+    )
+    told = f"Quantiles over M = {samples} networks of width n = {width}; their bounds hold with 95 % each."
+    if compared.run_id is not None:
+        told += f" The law is that of the exact closure with its next order (run {compared.run_id})."
+        told += f" {agreement_text(compared.rows)}"
+    st.caption(markdown_text(f"{told} {compared.said}".strip()))
+    st.table(literal(quantiles_table(compared.rows, time)), border="horizontal", hide_index=True)
+
+
+st.subheader("Kernel of one network", divider="gray")
+stored = diagonal_components(n_inputs)
+_show_kernels(
+    st.columns(2)[0].multiselect("entries aa of G", stored, default=stored[:2], key="kernels", bind="query-params")
+)
+
 st.subheader("Relative error", divider="gray")
 windows = build_run_windows(db, run_id, *measurement)
 st.plotly_chart(
@@ -231,7 +274,7 @@ st.subheader("Study file and downloads", divider="gray")
 st.caption("Save it as FILE.toml and `eft run FILE.toml`: what is stored is not computed again.")
 st.code(build_study_file(db, run_id, predictions, samples), language="toml", height=260)
 row = st.container(horizontal=True)
-for what in ("trajectories", "errors"):
+for what in ("trajectories", "quantiles", "errors"):
     for form, label, mime in (("csv", "CSV", "text/csv"), ("parquet", "Parquet", "application/vnd.apache.parquet")):
         row.download_button(
             f"{what} as {label}",
