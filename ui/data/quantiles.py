@@ -121,7 +121,7 @@ def agreement_text(rows: pd.DataFrame) -> str:
 
 
 def quantiles_table(rows: pd.DataFrame, time: float) -> pd.DataFrame:
-    """Quantiles at one recorded t, as texts: simulated, its 95 % bounds, and by the law if any; a row per probability."""
+    """Quantiles at one recorded t, as texts: simulated, its 95 % bounds, by the law if any; a row per probability."""
     table = pd.DataFrame(
         [
             {

@@ -32,6 +32,11 @@ FROM v_trajectories
 WHERE quantity = 'K1' AND component = '00'
   AND simulation_run_id = (SELECT max(simulation_run_id) FROM v_trajectories)
 ORDER BY closure, time""",
+    "the kernel of one network": """SELECT time, probability, value, low, high
+FROM v_quantiles
+WHERE component = '00' AND probability IN (0.025, 0.5, 0.975)
+  AND simulation_run_id = (SELECT max(simulation_run_id) FROM v_quantiles)
+ORDER BY probability, time""",
     "what simulations cost": """SELECT run_id, activation, depth, width, n_inputs, samples, worker_seconds,
        1e9 * worker_seconds / samples / depth / width / n_inputs AS ns_per_neuron_input_layer
 FROM v_runs

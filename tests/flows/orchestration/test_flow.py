@@ -27,7 +27,7 @@ from tests.flows.conftest import TINY
 TASKS = 2 + 2 * (1 + 1 + 2 + 1)
 """Of the tiny study: two predictions; for each of two widths one shard, one merge, two comparisons, one record."""
 
-TABLES = ("v_runs", "v_windows", "v_errors", "v_trajectories", "v_width_windows")
+TABLES = ("v_runs", "v_windows", "v_errors", "v_trajectories", "v_width_windows", "v_quantiles")
 
 
 @pytest.fixture
@@ -75,6 +75,7 @@ def test_a_second_run_computes_nothing_and_adds_no_row(calls: list[str], tiny: P
     assert rows["v_runs"] == 2 + widths
     assert rows["v_windows"] == widths * mean_and_g_only * tolerances
     assert rows["v_errors"] == widths * mean_and_g_only * layers
+    assert rows["v_quantiles"] == widths * 2 * layers * 7
 
     calls.clear()
     second = run(tiny)
@@ -227,6 +228,24 @@ def test_lost_widths_are_recorded_again_without_computing_anything(calls: list[s
     again = run(tiny)
     assert (again.cached, again.computed, calls) == (TASKS + 3, 1, [])
     assert counts() == rows
+
+
+def test_a_study_that_was_recorded_before_there_were_quantiles_gets_them_without_computing_anything(
+    calls: list[str], tiny: Path
+):
+    """The way back to the revision before and up again leaves a database as an older version of the program did."""
+    from flows.run import plan_study
+
+    run(tiny)
+    rows = counts()
+    migrate.downgrade(default_url(), "0011_measured_next_order")
+    migrate.upgrade(default_url())
+    assert counts() == {**rows, "v_quantiles": 0}
+    assert [task.label.split(":")[0] for task in plan_study(load_study(tiny)) if not task.cached] == ["record"] * 2
+    calls.clear()
+    assert (run(tiny).computed, calls) == (2, [])
+    assert counts() == rows
+    assert run(tiny).cached == TASKS
 
 
 def test_without_its_next_order_a_study_says_no_widths_and_goes_on(
