@@ -34,13 +34,13 @@ def test_the_law_stands_beside_what_was_simulated(
     fresh: Database, put: Callable[..., int], exact: Theory, statements: list[str]
 ) -> None:
     """At each layer, entry and probability it is that of kernel_law at the width of the simulation."""
-    put(fresh, "tanh")
-    record_prediction(fresh, exact, provenance=PROVENANCE)
     kernel = eft.InputKernel.explicit([[1.0, 0.3], [0.3, 2.0]])
     sample = eft.simulate(MODEL, kernel, width=16, samples=256, device="cpu")
     run_id = record_simulation(fresh, sample, provenance=PROVENANCE)
-    exact = eft.predict(MODEL, kernel, "exact", next_order=True, truncation=0.05)
-    prediction = record_prediction(fresh, exact, provenance=PROVENANCE)
+    here = eft.predict(MODEL, kernel, "exact", next_order=True, truncation=0.05)
+    prediction = record_prediction(fresh, here, provenance=PROVENANCE)
+    put(fresh, "tanh")
+    record_prediction(fresh, exact, provenance=PROVENANCE)
     before = len(statements)
     simulated = build_quantiles(fresh, run_id, ["11"])
     assert len(statements) - before == 1
@@ -50,11 +50,11 @@ def test_the_law_stands_beside_what_was_simulated(
     assert (compared.run_id, compared.said) == (prediction, "")
     assert (len(rows), set(rows["component"])) == (17 * 7, {"11"})
     pd.testing.assert_frame_equal(rows[simulated.columns], simulated)
-    law = eft.kernel_law(exact, 16)
+    law = eft.kernel_law(here, 16)
     for layer in (0, 5, 16):
-        here = rows[rows["layer"] == layer]
-        expected = law.entry(1, layer=layer).quantile(here["probability"].to_numpy())
-        np.testing.assert_allclose(here["law"], expected, rtol=1e-12)
+        some = rows[rows["layer"] == layer]
+        expected = law.entry(1, layer=layer).quantile(some["probability"].to_numpy())
+        np.testing.assert_allclose(some["law"], expected, rtol=1e-12)
 
 
 def test_the_table_says_where_the_law_lies(fresh: Database, put: Callable[..., int], exact: Theory) -> None:
@@ -88,14 +88,18 @@ def test_a_law_that_is_not_there_is_explained(fresh: Database, put: Callable[...
     assert build_compared(fresh, build_quantiles(fresh, 99)).said == ""
 
 
-def test_the_law_of_layers_is_taken_before_that_of_continuous_depth(
+def test_the_law_is_of_layers_before_continuous_depth_and_not_superseded_before_either(
     fresh: Database, put: Callable[..., int], exact: Theory
 ) -> None:
     run_id = put(fresh, "tanh")
     layers = record_prediction(fresh, exact, provenance=PROVENANCE)
     smooth = eft.predict(MODEL, KERNEL, "exact", next_order=True, truncation=0.05, continuous=True)
-    assert record_prediction(fresh, smooth, provenance=PROVENANCE) > layers
+    continuous = record_prediction(fresh, smooth, provenance=PROVENANCE)
+    assert continuous > layers
     assert build_compared(fresh, build_quantiles(fresh, run_id)).run_id == layers
+    with fresh.session() as session:
+        session.connection().exec_driver_sql(f"UPDATE runs SET algorithm_version = 1 WHERE id = {layers}")
+    assert build_compared(fresh, build_quantiles(fresh, run_id)).run_id == continuous
 
 
 def test_a_law_outside_the_range_in_which_it_was_measured_says_so(fresh: Database, exact: Theory) -> None:
