@@ -1,6 +1,6 @@
 """Theory and simulation of finite-width pre-activation ResNets: the collective-kernel effective field theory.
 
-Public names; see docs/ for the theory and the README for a first example. Heavy imports wait until used.
+Public names; see docs/ for the theory and the README for a first example. Each is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from eftcore.activations import activation_names, get_activation, register_activation
 from eftcore.errors import (
     EftError,
     EnvironmentProblem,
@@ -18,17 +17,18 @@ from eftcore.errors import (
     StepWarning,
     TruncationWarning,
 )
-from eftcore.inputs.kernel import InputKernel
-from eftcore.precision import Precision
-from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, MeasurementSpec, Numerics, PredictionSpec, ResNet
-from eftcore.theory.mean_field import mean_field
-from eftcore.theory.next_order.law import KernelLaw, kernel_law
-from eftcore.theory.prediction import predict, predict_spec
 
 if TYPE_CHECKING:
+    from eftcore.activations import activation_names, get_activation, register_activation
     from eftcore.ensemble import Sample, simulate
     from eftcore.ensemble.next_order import MeasuredNextOrder, measured_next_order
+    from eftcore.inputs.kernel import InputKernel
+    from eftcore.precision import Precision
+    from eftcore.results import Theory
+    from eftcore.specs import EnsembleSpec, MeasurementSpec, Numerics, PredictionSpec, ResNet
+    from eftcore.theory.mean_field import mean_field
+    from eftcore.theory.next_order.law import KernelLaw, kernel_law
+    from eftcore.theory.prediction import predict, predict_spec
     from eftcore.verdicts.checks import TheoremCheck, same_law, theorem_table
     from eftcore.verdicts.residuals import EquationResidual, equation_residual
     from eftcore.verdicts.sources import compare_sources, sources_on
@@ -45,6 +45,14 @@ if TYPE_CHECKING:
     from eftcore.verdicts.windows import Comparison, compare
 
 _MODULES = {
+    "activations": ("activation_names", "get_activation", "register_activation"),
+    "inputs.kernel": ("InputKernel",),
+    "precision": ("Precision",),
+    "results": ("Theory",),
+    "specs": ("EnsembleSpec", "MeasurementSpec", "Numerics", "PredictionSpec", "ResNet"),
+    "theory.mean_field": ("mean_field",),
+    "theory.next_order.law": ("KernelLaw", "kernel_law"),
+    "theory.prediction": ("predict", "predict_spec"),
     "verdicts.checks": ("TheoremCheck", "same_law", "theorem_table"),
     "ensemble": ("Sample", "simulate"),
     "ensemble.next_order": ("MeasuredNextOrder", "measured_next_order"),

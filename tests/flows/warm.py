@@ -8,15 +8,19 @@ from __future__ import annotations
 import atexit
 import json
 import multiprocessing
+import multiprocessing.connection
 import multiprocessing.forkserver
 import os
+import runpy
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -66,6 +70,27 @@ def processes() -> multiprocessing.context.ForkServerContext:
 SERVER = "flows.orchestration.server"
 """Name of the command that serves Prefect, by which the process is known as a server."""
 
+PYTHON = "python-warm"
+"""Name of the command that stands in for Python: `PYTHON SCRIPT`, `PYTHON -m MODULE ...`, and `PYTHON -W error -` for a
+program from its input."""
+
+FLOW_RUNS = "WARM_FLOW_RUNS"
+"""Environment variable: where it is set, Prefect starts the processes of flow runs with PYTHON, too."""
+
+
+def _python() -> None:
+    match sys.argv[1:]:
+        case ["-m", module, *given]:
+            sys.argv = [module, *given]
+            runpy.run_module(module, run_name="__main__")
+        case ["-W", "error", "-"]:
+            warnings.simplefilter("error")
+            exec(compile(sys.stdin.read(), "<program>", "exec"), {"__name__": "__main__"})
+        case [script]:
+            runpy.run_path(script, run_name="__main__")
+        case given:
+            raise ValueError(given)
+
 
 def _carry_out(command: Sequence[str], folder: str, environment: dict[str, str], files: Sequence[DupFd]) -> None:
     os.chdir(folder)
@@ -84,18 +109,24 @@ def _carry_out(command: Sequence[str], folder: str, environment: dict[str, str],
     from flows.orchestration import server
 
     refresh_global_settings_context()
-    server.COMMAND = (str(Path(command[0]).parent / SERVER),)
+    commands = Path(command[0]).parent
+    server.COMMAND = (str(commands / SERVER),)
+    if FLOW_RUNS in environment:
+        sys.executable = str(commands / PYTHON)
     try:
         if sys.argv[0] == SERVER:
             server.serve(Path(command[1]), socket.socket(fileno=numbers[3]), server.Running(**json.loads(command[3])))
         else:
-            {"eft": main, "prefect": app}[sys.argv[0]]()
+            {"eft": main, "prefect": app, PYTHON: _python}[sys.argv[0]]()
     finally:
         atexit._run_exitfuncs()  # which multiprocessing leaves out
 
 
 class _Fork(StreamRequestHandler):
-    """One command that SCRIPT asks for: answers with the number of its process, then with its exit code."""
+    """One command that SCRIPT asks for: answers with the number of its process, then with its exit code.
+
+    The process is killed with the one that asked for it.
+    """
 
     def handle(self) -> None:
         _, descriptors, _, _ = socket.recv_fds(self.request, 1, 4)
@@ -108,19 +139,22 @@ class _Fork(StreamRequestHandler):
         for descriptor in descriptors:
             os.close(descriptor)
         self.wfile.write(f"{process.pid}\n".encode())
+        if self.connection in multiprocessing.connection.wait([self.connection, process.sentinel]):
+            process.kill()
         process.join()
-        self.wfile.write(f"{process.exitcode}\n".encode())
+        with suppress(BrokenPipeError):
+            self.wfile.write(f"{process.exitcode}\n".encode())
 
 
 @cache
 def commands() -> Path:
-    """A folder with the commands `eft` and `prefect`, for the PATH of a test, and the one that serves Prefect."""
+    """A folder with commands for the PATH of a test, `eft`, `prefect` and PYTHON, and the one that serves Prefect."""
     folder = Path(tempfile.mkdtemp(prefix="eft-warm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     forks = ThreadingUnixStreamServer(str(folder / "forks"), _Fork)
     forks.daemon_threads = True
     threading.Thread(target=forks.serve_forever, daemon=True).start()
-    for name in ("eft", "prefect", SERVER):
+    for name in ("eft", "prefect", PYTHON, SERVER):
         script = SCRIPT.format(python=sys.executable, address=str(folder / "forks"), server=SERVER)
         (folder / name).write_text(script)
         (folder / name).chmod(0o700)

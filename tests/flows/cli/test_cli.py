@@ -27,7 +27,8 @@ from eftcore.verdicts.widths import widths_of
 from eftcore.words import width_text
 from flows.cli.app import app
 from flows.study.expansion import load_study
-from tests.flows.conftest import TINY, Eft, shell
+from tests.flows import warm
+from tests.flows.conftest import TINY, Eft
 
 
 @pytest.fixture
@@ -234,6 +235,7 @@ def test_predict_takes_real_inputs(eft: Eft, tmp_path: Path):
 def test_small_commands_import_no_heavy_library():
     script = (
         "import sys; from flows.cli import main\n"
+        "assert not {'numpy', 'scipy', 'pydantic'} & set(sys.modules), 'for a command that needs no physics'\n"
         "try: main(['predict', '--depth', '4'])\n"
         "except SystemExit as stopped: assert not stopped.code\n"
         "print(sorted({'torch', 'prefect', 'streamlit', 'sqlalchemy'} & set(sys.modules)))"
@@ -495,6 +497,6 @@ def test_a_database_that_cannot_be_written_is_told_before_anything_runs(
 
 def test_warnings_of_the_theory_are_one_line(environment: dict[str, str]):
     order_two = ("--activation", "relu", "--closure", "wick", "--order", "2", "--depth", "4", "--inputs", "1")
-    done = shell(environment, "predict", *order_two)
+    done = warm.run(environment, "predict", *order_two)
     assert done.returncode == 0
     assert re.fullmatch(r"eft: order = 2: the Wick orders above may matter; [^\n]*\n", done.stderr), done.stderr
