@@ -22,7 +22,7 @@ import eftcore as eft
 from eftcore.pairs import pair_indices
 
 ALPHA = 1e-2
-ENSEMBLES = (400, pytest.param(1000, marks=pytest.mark.campaign))
+ENSEMBLES = (200, pytest.param(1000, marks=pytest.mark.campaign))
 NETWORKS = 3000
 SEED = 1
 WIDTH = 24

@@ -101,7 +101,13 @@ def paper_kernel(n_inputs):
 
 @pytest.mark.parametrize(
     ("width", "n_inputs", "correction_gain", "covariance_gain"),
-    [(16, 1, 135, 29), (64, 1, 550, 102), (256, 1, 2100, 356), (64, 4, 55, None), (256, 4, 220, None)],
+    [
+        (16, 1, 135, 29),
+        pytest.param(64, 1, 550, 102, marks=pytest.mark.campaign),
+        (256, 1, 2100, 356),
+        (64, 4, 55, None),
+        pytest.param(256, 4, 220, None, marks=pytest.mark.campaign),
+    ],
     ids=lambda value: str(value),
 )
 def test_first_correction_of_the_paper_setting_and_its_variance_gain(

@@ -56,9 +56,13 @@ CASES = {
     "plain, zero input": (ensemble(kernel=[[0.0, 0.0], [0.0, 1.0]], bias=0.0), 3),
     "paired, zero input": (ensemble(kernel=[[0.0, 0.0], [0.0, 1.0]], estimator="paired", bias=0.0), 3),
 }
-SUMMED = [name for name in CASES if name not in (*ACTIVATIONS, "plain, N = 4")]
+MORE_SUMMED = [name for name in CASES if name not in (*ACTIVATIONS, "plain, N = 4")]
+SUMMED = [
+    *("plain, N = 1", "plain, N = 3", "paired, N = 1", "paired, N = 2", "plain, three blocks, n = 12"),
+    *("paired, masked, n = 12", "plain, n < N"),
+]
 """Cases whose sums are compared: how they are taken depends on the numbers of inputs, networks and depths, not on
-sigma; and what is summed of plain networks is also summed of paired ones."""
+sigma; and what is summed of plain networks is also summed of paired ones. The others are a campaign."""
 
 CHUNKED = "plain, three blocks, n = 12"
 SHARD = 7
@@ -93,8 +97,8 @@ def draw_points(out, key, SIZE: tl.constexpr):
     tl.store(out + 3 * SIZE + network, z3)
 
 
-def interpret(target: str) -> None:
-    """Simulate every case and write observations and sums."""
+def interpret(target: str, *summed: str) -> None:
+    """Simulate every case and write observations, and the sums of some."""
     from eftcore.ensemble.gpu import engine as gpu_engine
     from eftcore.ensemble.gpu.moments import DeviceMoments
 
@@ -106,7 +110,7 @@ def interpret(target: str) -> None:
         observations = list(gpu_engine.GpuEngine(spec, path, shard=SHARD, device="cpu").observations(samples))
         found[f"{name}|pieces"] = np.array(len(observations))
         found[f"{name}|observed"] = np.concatenate([observed[0].numpy() for observed in observations], axis=-1)
-        if name in SUMMED:
+        if name in summed:
             moments = DeviceMoments(spec, path.reference, device="cpu")
             for observed in observations:
                 moments.add(observed)
@@ -161,13 +165,12 @@ def limited(networks: int) -> dict[str, np.ndarray]:
     return moments.sums | {"counts": np.array(counts)}
 
 
-@pytest.fixture(scope="module")
-def interpreted(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
+def _interpreted(target: Path, summed: list[str]) -> dict[str, dict[str, np.ndarray]]:
     """Case to what the interpreter made of it."""
-    target = tmp_path_factory.mktemp("gpu") / "seen.npz"
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     root = Path(__file__).parents[3]
-    run = subprocess.run([sys.executable, __file__, target], env=environment, cwd=root, capture_output=True, text=True)
+    command = [sys.executable, __file__, str(target), *summed]
+    run = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     cases: dict[str, dict[str, np.ndarray]] = {name: {} for name in (*CASES, LIMITED, ELEMENTARY)}
     with np.load(target) as seen:
@@ -175,6 +178,18 @@ def interpreted(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
             name, _, what = key.partition("|")
             cases[name][what] = seen[key]
     return cases
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
+    """Case to what the interpreter made of it, with the sums of SUMMED."""
+    return _interpreted(tmp_path_factory.mktemp("gpu") / "seen.npz", SUMMED)
+
+
+@pytest.fixture(scope="module")
+def all_summed(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
+    """The same, with the sums of MORE_SUMMED."""
+    return _interpreted(tmp_path_factory.mktemp("gpu") / "seen.npz", MORE_SUMMED)
 
 
 def philox(key: int, counter: np.ndarray) -> np.ndarray:
@@ -307,19 +322,29 @@ def test_each_network_follows_its_replay_to_float32_rounding(interpreted, name):
 
 @pytest.mark.parametrize("name", SUMMED)
 def test_sums_are_those_of_the_processor(interpreted, name):
+    _compare_sums(interpreted[name], name)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("name", [name for name in MORE_SUMMED if name not in SUMMED])
+def test_more_sums_are_those_of_the_processor(all_summed, name):
+    _compare_sums(all_summed[name], name)
+
+
+def _compare_sums(found, name):
     from eftcore.ensemble.cpu.moments import Moments
     from eftcore.ensemble.sums import LANES
 
     spec, samples = CASES[name]
-    observed = interpreted[name]["observed"]
+    observed = found["observed"]
     padded = np.pad(observed, ((0, 0), (0, 0), (0, 0), (0, -samples % LANES)))
     bundles = np.moveaxis(padded.reshape(*observed.shape[:-1], -1, LANES), -2, 0)
     moments = Moments(spec, reference.Path(spec).reference)
     moments.add(np.ascontiguousarray(bundles))
     expected = moments.finished(samples)
-    assert interpreted[name].keys() == expected.keys() | {"observed", "pieces"}
+    assert found.keys() == expected.keys() | {"observed", "pieces"}
     for key, value in expected.items():
-        seen = interpreted[name][key]
+        seen = found[key]
         assert seen.shape == value.shape
         assert np.abs(seen - value).max() <= 1e-12 * np.abs(value).max(), key
 
@@ -353,4 +378,4 @@ def test_a_zero_input_stays_zero(interpreted):
 
 
 if __name__ == "__main__":
-    interpret(sys.argv[1])
+    interpret(*sys.argv[1:])

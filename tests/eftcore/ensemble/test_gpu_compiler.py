@@ -51,7 +51,7 @@ def ensemble(estimator, inputs, width=64, activation="tanh"):
     return eft.EnsembleSpec(model=model, kernel=kernel, width=width, estimator=estimator)
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.campaign), 90])
 def test_the_papers_ensemble_stays_in_registers_and_needs_no_barrier(built, capability):
     spec = ensemble("plain", 4)
     constants, options = gpu_engine.compile_constants(spec), gpu_engine.launch_options(spec)

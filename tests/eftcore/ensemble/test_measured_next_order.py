@@ -60,7 +60,7 @@ def test_theory_agrees_with_simulated_networks(activations: tuple[str, ...], sam
     assert all(p >= 0.01 / (len(ordered) - rank) for rank, p in enumerate(ordered)), p_values
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "sin"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", pytest.param("sin", marks=pytest.mark.campaign)])
 def test_two_inputs(activation: str) -> None:
     exact = predicted(activation, eft.InputKernel.explicit([[1.0, 0.3], [0.3, 1.5]]), truncation=0.01)
     found = measured(exact, 40_000, seed=11)

@@ -52,8 +52,14 @@ def memory_for(monkeypatch):
 @pytest.mark.parametrize(
     ("networks", "estimator", "sampler"),
     [
-        *itertools.product([600, 512, 100, 16], ["plain", "paired"], ["block", "weights"]),
+        *itertools.product([600, 100], ["plain", "paired"], ["block"]),
+        *itertools.product([512, 16], ["plain", "paired"], ["weights"]),
         (1, "plain", "block"),
+        *[
+            pytest.param(*how, marks=pytest.mark.campaign)
+            for networks, sampler in ((600, "weights"), (512, "block"), (100, "weights"), (16, "block"))
+            for how in ((networks, "plain", sampler), (networks, "paired", sampler))
+        ],
         *[pytest.param(1, *how, marks=pytest.mark.campaign) for how in (("plain", "weights"), ("paired", "block"))],
         pytest.param(1, "paired", "weights", marks=pytest.mark.campaign),
     ],

@@ -130,7 +130,7 @@ def test_progress_counts_up_to_what_is_known_to_be_needed():
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
-@pytest.mark.parametrize("ensembles", [150, pytest.param(400, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("ensembles", [80, pytest.param(400, marks=pytest.mark.campaign)])
 def test_errors_stay_calibrated_where_they_decide_when_to_stop(ensembles):
     """They stop by themselves; a Kolmogorov-Smirnov test fails for fresh seeds with probability 1e-3.
 

@@ -14,7 +14,7 @@ from eftcore.theory.closures import builder
 from eftcore.theory.solving import Solution, at_resolution, relative_change
 
 CONFIGURATIONS = 200
-FEW = 10
+FEW = 5
 """The first of the configurations; all of them are a campaign."""
 
 ACTIVATIONS = (

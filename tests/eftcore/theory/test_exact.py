@@ -37,8 +37,8 @@ CASES = {
 @pytest.mark.parametrize(
     ("case", "continuous"),
     [
-        (case, continuous)
-        for case, (_, matrix) in CASES.items()
+        pytest.param(case, continuous, marks=[pytest.mark.campaign] * (continuous != usual))
+        for (case, (_, matrix)), usual in zip(CASES.items(), [True, False, False, True, False, False], strict=True)
         for continuous in ([False, True] if len(matrix) < 3 else [False])
     ],
 )

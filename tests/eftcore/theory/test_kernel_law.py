@@ -98,16 +98,18 @@ def test_a_power_that_no_such_law_has_is_replaced_and_told() -> None:
     assert not law.in_range
 
 
-def test_intervals_hold_as_often_as_they_say() -> None:
-    """At 14 random configurations; benchmarks/KERNEL_LAW.md has 300 of them."""
+@pytest.mark.parametrize("configurations", [6, pytest.param(14, marks=pytest.mark.campaign)])
+def test_intervals_hold_as_often_as_they_say(configurations: int) -> None:
+    """At random configurations; benchmarks/KERNEL_LAW.md has 300 of them."""
     networks = 3000
-    found = outcomes(14, networks, seed=1)
+    found = outcomes(configurations, networks, seed=1)
     assert {outcome.name for outcome in found} == {"one input", "two inputs", "correlation"}
     for level, covered in zip(LEVELS, np.transpose([outcome.covered for outcome in found]), strict=True):
         noise = np.sqrt(level * (1 - level) / networks)
         # the law itself is an approximation, by up to about 1 % and 0.6 % of probability
         assert (np.abs(covered - level) < 4 * noise + (0.01 if level == 0.95 else 0.006)).all()
-        assert abs(covered.mean() - level) < (0.01 if level == 0.95 else 0.004)
+        if configurations >= 14:  # the noise of a mean of fewer is larger
+            assert abs(covered.mean() - level) < (0.01 if level == 0.95 else 0.004)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])

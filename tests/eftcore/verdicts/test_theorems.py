@@ -70,11 +70,12 @@ def test_they_hold_at_any_width(width: int) -> None:
         assert found.passed, found
 
 
+@pytest.mark.parametrize("seeds", [150, pytest.param(400, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("check", STATISTICAL[1:], ids=lambda check: check.__name__)
-def test_p_values_are_calibrated(check: Check) -> None:
-    """400 seeds of networks of 4 neurons. Each of the two assertions has a false-alarm rate of 1e-3."""
+def test_p_values_are_calibrated(check: Check, seeds: int) -> None:
+    """Networks of 4 neurons. Each of the two assertions has a false-alarm rate of 1e-3."""
     model = network("gelu", epsilon=0.5, depth=3)
-    p = np.array([check(model, SINGLE, width=4, samples=1000, seed=seed).p_value for seed in range(400)])
+    p = np.array([check(model, SINGLE, width=4, samples=1000, seed=seed).p_value for seed in range(seeds)])
     # two scores and more, Bonferroni: at most the nominal rate, up to the rest that Hall's transformation leaves
     for rate in (0.01, 0.05):
         assert (p < rate).sum() <= stats.binom.isf(5e-4, p.size, 1.3 * rate)
@@ -82,10 +83,11 @@ def test_p_values_are_calibrated(check: Check) -> None:
     assert (p < 0.2).sum() >= stats.binom.ppf(1e-3, p.size, 0.1)
 
 
-def test_the_block_laws_p_values_are_calibrated() -> None:
-    """200 seeds. Each of the two assertions has a false-alarm rate of 1e-3."""
+@pytest.mark.parametrize("seeds", [80, pytest.param(200, marks=pytest.mark.campaign)])
+def test_the_block_laws_p_values_are_calibrated(seeds: int) -> None:
+    """Each of the two assertions has a false-alarm rate of 1e-3."""
     model = network("relu", depth=2)
-    p = np.array([eft.block_law(model, SINGLE, width=4, samples=500, seed=seed).p_value for seed in range(200)])
+    p = np.array([eft.block_law(model, SINGLE, width=4, samples=500, seed=seed).p_value for seed in range(seeds)])
     assert (p < 0.05).sum() <= stats.binom.isf(1e-3, p.size, 0.05)
     assert (p < 0.5).sum() >= stats.binom.ppf(1e-3, p.size, 0.15)
 

@@ -156,9 +156,10 @@ def test_numerical_error_of_the_theory_leaves_its_window_undecided(g_only, exact
     assert set(windows.status[windows.quantity != "K0"]) == {"bounded"}, "a fixed rule is judged as it is"
 
 
-def test_few_networks_refute_nothing_and_certify_nothing(exact):
+@pytest.mark.parametrize("seeds", [8, pytest.param(20, marks=pytest.mark.campaign)])
+def test_few_networks_refute_nothing_and_certify_nothing(exact, seeds):
     """Against four networks neither the exact theory nor one that is off by half is decided at 10 %."""
-    for seed in range(20):
+    for seed in range(seeds):
         for estimator in ("plain", "paired"):
             sample = eft.simulate(MODEL, KERNEL, width=16, samples=4, seed=seed, estimator=estimator)
             windows = eft.compare(exact, sample, [0.1]).windows
@@ -168,15 +169,16 @@ def test_few_networks_refute_nothing_and_certify_nothing(exact):
             assert set(windows.status[windows.quantity != "K0"]) == {"too_noisy"}
 
 
-def test_early_noise_of_the_correction_does_not_refute(exact):
+@pytest.mark.parametrize("seeds", [20, pytest.param(60, marks=pytest.mark.campaign)])
+def test_early_noise_of_the_correction_does_not_refute(exact, seeds):
     """K1 starts within its noise; the right theory is refuted in at most 5 % of ensembles (false alarm: 1 in 1000)."""
     refuted = 0
     closure = eft.predict(MODEL, KERNEL, "wick", order="auto", truncation=1e-3)
-    for seed in range(60):
+    for seed in range(seeds):
         sample = eft.simulate(MODEL, KERNEL, width=256, samples=500, seed=seed)
         windows = eft.compare(closure, sample, [0.10]).windows
         refuted += (windows.status[windows.quantity == "K1"] == "bounded").sum()
-    assert stats.binom.sf(refuted - 1, 60, 0.05) > 1e-3
+    assert stats.binom.sf(refuted - 1, seeds, 0.05) > 1e-3
 
 
 def test_true_error_of_a_low_reference_lies_within_what_it_allows(exact):
