@@ -39,6 +39,19 @@ from 0003 on a closure held against that prediction; from 0004 on windows that s
 predictions hold; from 0010 on its third cumulant; from 0011 on a measurement of it. None says how many runs its study
 asks for, and its simulations are of a version without histograms."""
 
+ON_EACH_KIND = [
+    pytest.param(
+        backend,
+        path,
+        id=f"{backend}-{path.stem}",
+        marks=[pytest.mark.campaign] if backend == "postgresql" and path not in (RELEASED[0], RELEASED[-1]) else [],
+    )
+    for backend in ("sqlite", "postgresql")
+    for path in RELEASED
+]
+"""All of them in SQLite; the oldest, which takes every revision, and the newest also in PostgreSQL, and there as a
+campaign those between."""
+
 
 def _tables(engine: sa.Engine) -> dict[str, Any]:
     """Everything the database knows about its tables, in an order of its own."""
@@ -235,7 +248,7 @@ def _without(rows: list[str], columns: tuple[str, ...]) -> list[str]:
     return sorted(re.sub(rf"\('({'|'.join(columns)})', [^()]*\)", "", row) for row in rows)
 
 
-@pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(("backend", "path"), ON_EACH_KIND, indirect=["backend"])
 def test_released_databases_are_upgraded_and_taken_back(empty_url, path):
     _put_released(empty_url, path)
     assert migrate.current(empty_url) == path.stem
@@ -285,7 +298,7 @@ def test_released_databases_are_upgraded_and_taken_back(empty_url, path):
     assert maintenance.check(empty_url) == []
 
 
-@pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(("backend", "path"), ON_EACH_KIND, indirect=["backend"])
 def test_ids_of_deleted_rows_are_not_used_again_after_an_upgrade(empty_url, make_theory, record_all, path):
     _put_released(empty_url, path)
     database = Database(empty_url)
