@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from db.writing.repository import (
     record_study,
     record_widths,
 )
+from eftcore import specs
 from eftcore.ensemble.next_order import MeasuredNextOrder
 from eftcore.verdicts.widths import widths_of
 from tests.db.workers import MadeSample
@@ -70,8 +72,18 @@ def empty_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> I
 @pytest.fixture
 def url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[sa.URL]:
     """A database at the newest revision, without rows."""
-    if backend == "sqlite":
-        path = tmp_path / "results.db"
+    with template_copy(request, tmp_path, backend) as made:
+        yield made
+
+
+@contextmanager
+def template_copy(request: pytest.FixtureRequest, folder: Path, backend: str = "") -> Iterator[sa.URL]:
+    """While the block runs, a database without rows: an SQLite file in this folder, or on the PostgreSQL of the tests.
+
+    The kind is the parameter of the fixture that asks, unless given.
+    """
+    if (backend or request.param) == "sqlite":
+        path = folder / "results.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         yield parse_url(f"sqlite:///{path}")
         return
@@ -111,7 +123,8 @@ MakeSample = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def make_theory() -> MakeTheory:
-    """A real prediction of a small network; ``changes`` replace attributes of the result."""
+    """A real prediction of a small network, made once a version; ``changes`` replace attributes of the result."""
+    made: dict[str, eft.Theory] = {}
 
     def make(
         closure: str = "g_only",
@@ -124,7 +137,10 @@ def make_theory() -> MakeTheory:
     ) -> eft.Theory:
         model = eft.ResNet(activation=activation, weight_variance=2.0, epsilon=0.25, depth=depth)
         kernel = eft.InputKernel.equicorrelated(n_inputs=n_inputs, variance=2.0, correlation=0.3)
-        return replace(eft.predict(model, kernel, closure=closure, **options), **(changes or {}))
+        asked = repr((specs.ALGORITHM_VERSION, model, kernel, closure, sorted(options.items())))
+        if asked not in made:
+            made[asked] = eft.predict(model, kernel, closure=closure, **options)
+        return replace(made[asked], **(changes or {}))
 
     return make
 
@@ -196,7 +212,7 @@ def make_measured(make_next_order: MakeTheory, make_sample: MakeSample) -> Calla
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def record_measured(
     make_next_order: MakeTheory, make_measured: Callable[..., MeasuredNextOrder]
 ) -> Callable[..., tuple[int, int]]:
@@ -214,7 +230,7 @@ def record_measured(
     return record
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def record_next_order(make_theory: MakeTheory, make_next_order: MakeTheory) -> Callable[..., int]:
     """Record from which width on the closures of one network hold; gives the run id of the next order."""
 
@@ -243,7 +259,7 @@ class Recorded:
     comparisons: dict[str, int]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def record_all(make_theory: MakeTheory, make_sample: MakeSample) -> Callable[..., Recorded]:
     """Put one complete study into a database."""
 
@@ -269,7 +285,7 @@ def record_all(make_theory: MakeTheory, make_sample: MakeSample) -> Callable[...
     return record
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def record_reference(make_theory: MakeTheory) -> Callable[..., int]:
     """Hold the closures of one network against the exact leading order; gives the run id of that reference."""
 

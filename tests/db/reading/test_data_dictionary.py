@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from db.reading import queries
 from db.schema.models import Base
 from db.schema.views import VIEWS
+from db.session import Database
+from tests.db.conftest import template_copy
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "data-dictionary.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```sql\n(.*?)```", TEXT, re.DOTALL))
@@ -43,16 +46,27 @@ def test_every_sql_block_is_an_example():
     assert len(EXAMPLES) == len(OUTPUTS)
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def filled(
+    request, tmp_path_factory, record_all, record_reference, record_next_order, record_measured
+) -> Iterator[Database]:
+    """Two studies, compared with everything that a study may be compared with, opened for reading."""
+    with template_copy(request, tmp_path_factory.mktemp("filled")) as url:
+        db = Database(url)
+        record_all(db)
+        record_reference(db)
+        record_next_order(db)
+        record_measured(db)
+        record_all(db, "second", activation="erf", width=32)
+        db.dispose()
+        reader = Database(url, read_only=True)
+        yield reader
+        reader.dispose()
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example_runs_and_has_the_columns_shown(
-    name, db, record_all, record_reference, record_next_order, record_measured, read_only
-):
-    record_all(db)
-    record_reference(db)
-    record_next_order(db)
-    record_measured(db)
-    record_all(db, "second", activation="erf", width=32)
-    frame = queries.select(read_only, EXAMPLES[name])
+def test_example_runs_and_has_the_columns_shown(name, filled):
+    frame = queries.select(filled, EXAMPLES[name])
     assert len(frame) > 0
     assert OUTPUTS[name].splitlines()[0].split() == list(frame.columns)
 
