@@ -87,8 +87,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", type=Path, help="write the outcome of each test to this file")
 
 
+LONG = ("tests/ui/", "tests/flows/", "tests/test_")
+"""Where files take longest, since they start servers, browsers and other processes."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave campaigns out unless ``-m`` speaks of them."""
+    """Leave campaigns out unless ``-m`` speaks of them. Long files come first, so that workers end at the same time."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
     if "campaign" not in config.option.markexpr:
         campaigns = [item for item in items if item.get_closest_marker("campaign")]
         if campaigns:

@@ -74,7 +74,7 @@ def test_ctrl_c_stops_soon_and_says_how_to_go_on(
 
 
 def test_a_server_serves_every_command_and_ends_by_itself_after_kill_9(
-    environment: dict[str, str], under_way: subprocess.Popen[str], tiny: Path, tmp_path: Path
+    environment: dict[str, str], warm_under_way: subprocess.Popen[str], tiny: Path, tmp_path: Path
 ):
     (process,) = servers_of(environment)
     watched = Watched(process)
@@ -86,7 +86,7 @@ def test_a_server_serves_every_command_and_ends_by_itself_after_kill_9(
     other = warm.run(environment, "run", str(short))
     assert other.returncode == 0, other.stderr
     assert servers_of(environment) == [process]
-    under_way.kill()
+    warm_under_way.kill()
     assert watched.ends(30)
     watched.close()
 

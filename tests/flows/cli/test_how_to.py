@@ -70,11 +70,16 @@ def test_the_commands_of_a_page_run(page: str, folder: Path, postgresql: str):
     for shown, used in stand_in.items():
         commands = commands.replace(shown, used)
     if program := "\n".join(_blocks(text, "python")):
-        commands += f"\npython -W error - <<'EOF'\n{program}\nEOF\n"
+        commands += f"\n{warm.PYTHON} -W error - <<'EOF'\n{program}\nEOF\n"
     assert "eft " in commands
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("EFT_", "PREFECT_"))}
     path = os.pathsep.join([str(warm.commands()), str(Path(sys.executable).parent), os.environ["PATH"]])
-    quiet = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_HOME": str(folder / "prefect")}
+    quiet = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",  # seconds in which `eft serve` sees a run that was triggered
+    }
     script = [
         "bash",
         "-e",

@@ -25,7 +25,11 @@ FLOWS = {"run-study", "run-configuration", "top-up", "verify-theorems", "sweep-s
 
 @pytest.fixture
 def served(ready: dict[str, str]) -> Iterator[httpx.Client]:
-    """A client of the server that `eft serve` offers the deployments on."""
+    """A client of the server that `eft serve` offers the deployments on; it looks each second for what was triggered.
+
+    Processes of flow runs have everything imported; in tests/flows/cli/test_how_to.py they start as for a user.
+    """
+    ready |= {"PREFECT_RUNNER_POLL_FREQUENCY": "1", warm.FLOW_RUNS: "1"}
     with warm.start(ready, "serve") as serve:
         assert serve.stdout is not None
         pages = serve.stdout.readline().split()[-1]

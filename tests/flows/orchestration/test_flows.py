@@ -23,6 +23,7 @@ from flows.orchestration import gpu
 from flows.study.expansion import load_study
 from flows.study.requests import ConfigurationRequest, StudyRequest, TheoremRequest, TopUpRequest
 from flows.work.store import ResultStore, Stored, default_store
+from tests.flows import warm
 
 
 @pytest.fixture
@@ -105,11 +106,12 @@ def test_a_top_up_keeps_shards_and_says_what_it_extends(results: Path, tiny: Pat
     runs = _frame(queries.runs, kind="simulation").set_index("samples")
     assert runs.loc[192, "extends_run_id"] == runs.loc[128, "run_id"]
 
-    target = Precision(quantity="K0", relative=0.005, max_samples=50_000)
+    target = Precision(quantity="K0", relative=0.02, max_samples=50_000)
     precise = top_up(TopUpRequest(study=str(tiny), precision=target))
     assert precise.failures == []
     (attained,) = precise.precision.values()
     assert attained.met
+    assert attained.samples > 192
     assert _frame(queries.runs, kind="simulation")["samples"].max() == attained.samples
 
     fewer = load_study(tiny).topped_up(samples=64)
@@ -180,7 +182,7 @@ def _compute(folder: Path, log: Path, begun: Any, end: Any) -> None:
 
 
 def test_processes_that_want_the_same_result_compute_it_once_also_after_kill_9(tmp_path: Path):
-    processes = multiprocessing.get_context("spawn")
+    processes = warm.processes()
     begun, never, at_once = processes.Event(), processes.Event(), processes.Event()
     log = tmp_path / "log"
     killed = processes.Process(target=_compute, args=(tmp_path, log, begun, never))

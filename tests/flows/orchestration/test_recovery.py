@@ -35,9 +35,18 @@ def _counts(url: str) -> tuple[dict[str, int], int, int]:
     return runs["status"].value_counts().to_dict(), len(windows), int(windows.duplicated(identity).sum())
 
 
+MANY = (20, random.SystemRandom().randrange(1000))
+
+
 @pytest.mark.parametrize(
-    ("kills", "seed"),
-    [(3, 0), pytest.param(20, random.SystemRandom().randrange(1000), marks=pytest.mark.campaign, id="20")],
+    ("url", "kills", "seed"),
+    [
+        ("sqlite", 3, 0),
+        ("postgresql", 1, 0),
+        pytest.param("sqlite", *MANY, marks=pytest.mark.campaign, id="sqlite-20"),
+        pytest.param("postgresql", *MANY, marks=pytest.mark.campaign, id="postgresql-20"),
+    ],
+    indirect=["url"],
 )
 def test_a_killed_study_goes_on_and_leaves_no_trace_of_it(
     prefect_api: str,

@@ -122,15 +122,16 @@ def _servers_started() -> list[list[str]]:
     return [command for command in commands if "uvicorn" in command]
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.campaign)])
 def test_threads_and_processes_give_the_same_numbers_though_workers_are_killed(
-    results: Path, reference, study: Path, killer: list[signal.Signals]
+    results: Path, reference, study: Path, killer: list[signal.Signals], workers: int
 ):
     _run(study, workers=3)
     _assert_same(_arrays(results), reference[0])
     (results / "arrays").rename(results / "threads")
 
-    killer += [signal.SIGKILL, signal.SIGINT]  # the last one comes first; Ctrl-C is for the run, not for its workers
-    _run(study, runner="processes", workers=2)
+    killer += [signal.SIGINT, signal.SIGKILL]  # the last one comes first; Ctrl-C is for the run, not for its workers
+    _run(study, runner="processes", workers=workers)
     assert killer == []
     assert _servers_started() == []
     _assert_same(_arrays(results), reference[0])
@@ -148,12 +149,17 @@ def test_a_task_that_exits_is_tried_again_and_fails(results: Path, monkeypatch: 
         assert dispatcher.run(leave, {}) == ("failed", "worker processes ended 1 times; is memory short?")
 
 
-@pytest.fixture
-def cluster(results: Path) -> Iterator[str]:
-    """Address of a Dask scheduler with two worker processes, as `dask scheduler` and `dask worker` start them."""
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.campaign)])
+def cluster(results: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a Dask scheduler with worker processes, as `dask scheduler` and `dask worker` start them."""
     from distributed import LocalCluster
 
-    options = {"n_workers": 2, "threads_per_worker": 1, "scheduler_kwargs": FREE_PORT, "silence_logs": "CRITICAL"}
+    options = {
+        "n_workers": request.param,
+        "threads_per_worker": 1,
+        "scheduler_kwargs": FREE_PORT,
+        "silence_logs": "CRITICAL",
+    }
     with LocalCluster(**options) as made:
         yield made.scheduler_address
 

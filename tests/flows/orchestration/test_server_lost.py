@@ -34,6 +34,9 @@ WINDOWS = 2 * (1 + 3) * 2
 SOON = 30
 """It takes five seconds at most on a machine that is not busy."""
 
+CAMPAIGN = pytest.mark.campaign
+"""On the runners of which another loss of the server is among the tests."""
+
 
 @pytest.fixture
 def foreign(
@@ -73,7 +76,7 @@ def read_to(run: subprocess.Popen[str], text: str) -> None:
         assert line, said
 
 
-@pytest.mark.parametrize("runner", ["threads", "processes"])
+@pytest.mark.parametrize("runner", ["threads", pytest.param("processes", marks=CAMPAIGN)])
 def test_a_server_of_our_own_is_started_again(ready: dict[str, str], tiny: Path, runner: str, fault_log: FaultLog):
     run = begun(ready, tiny, runner)
     running = LocalServer(Path(ready["EFT_HOME"]) / "prefect").running()
@@ -122,7 +125,11 @@ def test_what_is_computed_does_not_depend_on_the_server(
 
 @pytest.mark.parametrize(
     ("runner", "signals"),
-    [("threads", (signal.SIGTERM, signal.SIGINT)), ("processes", (signal.SIGTERM,)), ("dask", (signal.SIGINT,))],
+    [
+        ("threads", (signal.SIGTERM, signal.SIGINT)),
+        pytest.param("processes", (signal.SIGTERM,), marks=CAMPAIGN),
+        pytest.param("dask", (signal.SIGINT,), marks=CAMPAIGN),
+    ],
 )
 def test_a_lost_server_that_is_not_ours_ends_runs_with_one_sentence_and_signals_end_them(
     foreign: tuple[Running, dict[str, str]], tiny: Path, runner: str, signals: tuple[signal.Signals, ...]

@@ -119,7 +119,21 @@ def _down_and_up(db: Database) -> None:
     migrate.upgrade(db.url)
 
 
-@pytest.mark.parametrize("take", [_delete, _delete_run, _down_and_up])
+CAMPAIGN = pytest.mark.campaign
+
+
+@pytest.mark.parametrize(
+    ("url", "take"),
+    [
+        ("sqlite", _delete_run),
+        ("postgresql", _delete),
+        ("sqlite", _down_and_up),
+        pytest.param("sqlite", _delete, marks=CAMPAIGN),
+        pytest.param("postgresql", _delete_run, marks=CAMPAIGN),
+        pytest.param("postgresql", _down_and_up, marks=CAMPAIGN),
+    ],
+    indirect=["url"],
+)
 def test_a_study_whose_rows_are_taken_all_the_same_says_so(place: Place, take: Callable[[Database], None]):
     """By somebody who does not see its claim, after a long silence or with SQL of their own."""
     with place.run() as run:

@@ -26,7 +26,7 @@ recorded_depths = 5
 activation = ["tanh", "relu"]
 weight_variance = 2.0
 epsilon = 0.1
-total_time = 0.5
+total_time = 0.25
 widths = [8, 16]
 
 [[model]]
@@ -34,13 +34,13 @@ activation = ["tanh", "relu"]
 weight_variance = 2.0
 bias_variance = 0.1
 epsilon = [0.05, 0.1]
-total_time = 0.5
+total_time = 0.25
 
 [[model]]
 activation = ["tanh", "relu"]
 weight_variance = 2.0
 epsilon = 0.05
-total_time = 0.5
+total_time = 0.25
 
 [[kernel]]
 kind = "equicorrelated"
@@ -170,7 +170,7 @@ def test_an_error_on_the_page_is_that_of_the_theories(atlas: tuple[str, Database
                 weight_variance=2.0,
                 bias_variance=bias_variance,
                 epsilon=epsilon,
-                depth=round(0.5 / epsilon**2),
+                depth=round(0.25 / epsilon**2),
             )
             better = eft.predict(model, kernel, "exact")
             found = eft.compare(eft.predict(model, kernel, "g_only"), better).errors

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
+from playwright.sync_api import expect
 from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
@@ -225,16 +226,19 @@ def test_page_of_a_study_half_done_says_what_is_missing(open_page: Callable[...,
 @pytest.mark.browser
 def test_a_number_of_the_page_is_what_its_query_gives(recorded: Database) -> None:
     with explorer(str(recorded.url)) as address, chromium() as browser:
-        for width in (1280, 390):
-            page = browser.new_page(viewport={"width": width, "height": 900})
-            page.set_default_timeout(60_000)
-            page.goto(f"{address}/paper")
-            page.get_by_text("V4 drifts").wait_for()
-            wait_until_drawn(page)
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
+            if width == 390:
+                page.goto(f"{address}/paper")
+                page.get_by_text("V4 drifts").wait_for()
+                wait_until_drawn(page)
             page.wait_for_function(ROOMY, arg=width == 390, timeout=60_000)
-            assert page.get_by_test_id("stPlotlyChart").count() == 4
+            expect(page.get_by_test_id("stPlotlyChart")).to_have_count(4, timeout=60_000)
             page.get_by_role("button", name="queries").nth(1).click()
             asked = page.get_by_test_id("stPopoverBody").get_by_test_id("stCode").nth(1).inner_text()
             value = queries.select(recorded, asked).iloc[0, 0]
             assert page.get_by_text(f"the same equations give {value:.3f}").is_visible()
-            page.close()
+            page.keyboard.press("Escape")
+        page.close()
