@@ -95,6 +95,8 @@ def test_a_killed_study_goes_on_and_leaves_no_trace_of_it(
     assert all(sound for _, sound in struck), struck
     assert kept
     assert whole
-    assert [path for path in home.glob("arrays/*/*") if path.suffix not in (".npz", ".part")] == []
+    # a process that is killed after it stored a result, and before it unlocked it, leaves the lock beside the result
+    left = [path for path in home.glob("arrays/*/*") if not path.with_suffix(".npz").exists()]
+    assert [path for path in left if path.suffix != ".part"] == []
     again = warm.run(environment, "run", str(study))
     assert f"{2 + shards + 2 * (1 + 2 + 1)} tasks cached, 0 computed." in again.stdout
