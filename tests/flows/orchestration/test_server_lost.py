@@ -35,7 +35,7 @@ SOON = 30
 """It takes five seconds at most on a machine that is not busy."""
 
 CAMPAIGN = pytest.mark.campaign
-"""On the runners of which another loss of the server is among the tests."""
+"""On the runners of which another loss is among the tests; that of Dask's scheduler is in test_runners.py."""
 
 
 @pytest.fixture
@@ -95,7 +95,11 @@ def test_a_server_of_our_own_is_started_again(ready: dict[str, str], tiny: Path,
 
 @pytest.mark.parametrize(
     ("runner", "goes"),
-    [("threads", signal.SIGKILL), ("processes", signal.SIGSTOP), ("dask", signal.SIGKILL)],
+    [
+        ("threads", signal.SIGKILL),
+        ("processes", signal.SIGSTOP),
+        pytest.param("dask", signal.SIGKILL, marks=CAMPAIGN),
+    ],
 )
 def test_what_is_computed_does_not_depend_on_the_server(
     foreign: tuple[Running, dict[str, str]],

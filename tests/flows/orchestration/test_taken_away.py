@@ -77,6 +77,7 @@ def place(prefect_api: str, url: str, environment: dict[str, str], tiny: Path) -
     db.dispose()
 
 
+@pytest.mark.parametrize("url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.campaign)], indirect=True)
 def test_a_study_that_runs_loses_nothing_to_deletions_downgrades_and_imports(place: Place, tmp_path: Path):
     db = place.db
     with place.run() as run:
@@ -125,10 +126,10 @@ CAMPAIGN = pytest.mark.campaign
 @pytest.mark.parametrize(
     ("url", "take"),
     [
-        ("sqlite", _delete_run),
         ("postgresql", _delete),
         ("sqlite", _down_and_up),
         pytest.param("sqlite", _delete, marks=CAMPAIGN),
+        pytest.param("sqlite", _delete_run, marks=CAMPAIGN),
         pytest.param("postgresql", _delete_run, marks=CAMPAIGN),
         pytest.param("postgresql", _down_and_up, marks=CAMPAIGN),
     ],
