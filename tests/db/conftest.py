@@ -140,7 +140,9 @@ def make_theory() -> MakeTheory:
         asked = repr((specs.ALGORITHM_VERSION, model, kernel, closure, sorted(options.items())))
         if asked not in made:
             made[asked] = eft.predict(model, kernel, closure=closure, **options)
-        return replace(made[asked], **(changes or {}))
+        # a spec of its own, since copies of one keep the digest that it was asked for
+        spec = eft.PredictionSpec(**made[asked].spec.model_dump())
+        return replace(made[asked], **{"spec": spec, **(changes or {})})
 
     return make
 
