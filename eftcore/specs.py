@@ -5,6 +5,7 @@ Time is ``t = epsilon**2 * layer`` throughout. Equation numbers are those of doc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -38,17 +39,67 @@ def newest_version(algorithm: str) -> int:
 CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle", "exact")
 Closure = Literal["mean", "source_only", "g_only", "sigma", "wick", "particle", "exact"]
 
+CHAIN_CLOSURES = ("mean", "source_only", "g_only", "exact")
+"""Closures of blocks with two matrices."""
+
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class ResNet(Spec):
-    """A pre-activation ResNet at initialisation.
+Block = Literal["one_matrix", "two_matrix"]
+Normalisation = Literal["rms", "layer"]
 
-    phi^{l+1} = phi^l + epsilon (W sigma(phi^l) + b),  W_ij ~ N(0, weight_variance / n),
-    b_i ~ N(0, bias_variance); layers l = 0 .. depth (eq. 1.1).
+HIDDEN = ("normalisation", "hidden_ratio", "hidden_weight_variance", "hidden_bias_variance")
+"""Fields of a network that only one with block = "two_matrix" has."""
+
+_RULE = re.compile(r"(?:(?P<factor>[0-9.eE+-]+)\s*/|1\s*/)\s*(?P<root>sqrt\(L\)|L)")
+
+
+def epsilon_of_rule(rule: Any, depth: Any) -> float:
+    """epsilon of a residual scale: a number, or a rule in the depth L as "1/sqrt(L)", "1/L" or "0.5/sqrt(L)".
+
+    Raises InputError for another text.
+
+    >>> epsilon_of_rule("1/sqrt(L)", 100), epsilon_of_rule("2 / L", 100), epsilon_of_rule(0.3, 100)
+    (0.1, 0.02, 0.3)
+    """
+    if not isinstance(rule, str):
+        return float(rule)
+    try:
+        return float(rule)
+    except ValueError:
+        match = _RULE.fullmatch(rule.strip())
+    try:
+        factor = float(match["factor"] or 1.0) if match else 0.0
+    except ValueError:
+        factor = 0.0
+    if match is None or factor <= 0:
+        raise InputError("unknown rule", value=rule, remedy="a number, or for example '1/sqrt(L)' or '1/L'")
+    return factor / (float(np.sqrt(depth)) if match["root"].startswith("sqrt") else float(depth))
+
+
+class ResNet(Spec):
+    """A pre-activation ResNet at initialisation, of layers l = 0 .. depth.
+
+    The block of the paper has one matrix (eq. 1.1):
+
+        phi^{l+1} = phi^l + epsilon (W sigma(phi^l) + b),  W_ij ~ N(0, weight_variance / n), b_i ~ N(0, bias_variance).
+
+    block = "two_matrix" is the one of residual MLPs and of the MLP halves of transformers, with m = hidden_ratio n
+    hidden neurons (eq. 11.1):
+
+        phi^{l+1} = phi^l + epsilon (W_2 sigma(W_1 norm(phi^l) + b_1) + b_2),
+
+    where weight_variance / m and bias_variance belong to W_2 and b_2, hidden_weight_variance / n and
+    hidden_bias_variance to W_1 and b_1. norm is that of ``normalisation``: None, "rms" (phi_a / sqrt(G_aa)), or "layer"
+    (the mean over neurons is subtracted first).
+
+    ``residual_scale`` may be given in place of epsilon, as a number or as a rule in the depth: "1/sqrt(L)", "1/L" or
+    "0.5/sqrt(L)".
 
     >>> ResNet(activation="tanh", weight_variance=2.0, epsilon=0.05, depth=800).total_time
     2.0
+    >>> ResNet(block="two_matrix", activation="relu", weight_variance=2.0, residual_scale="1/sqrt(L)", depth=100).epsilon
+    0.1
     """
 
     activation: str = Field(description="activation by name, with parameters as in 'softplus(beta=2)'")
@@ -56,6 +107,35 @@ class ResNet(Spec):
     bias_variance: Finite = Field(default=0.0, ge=0, description="C_b, variance of the biases")
     epsilon: Finite = Field(gt=0, description="size of the residual branch")
     depth: Whole = Field(ge=1, le=DEEPEST, description="number of layers L")
+    block: Block = Field(default="one_matrix", description="how many matrices a residual branch has")
+    normalisation: Normalisation | None = Field(default=None, description="of the input of a branch")
+    hidden_ratio: Finite = Field(default=1.0, gt=0, description="m / n, hidden neurons of a branch per neuron")
+    hidden_weight_variance: Finite = Field(default=1.0, gt=0, description="C_1, variance of W_1 times the width")
+    hidden_bias_variance: Finite = Field(default=0.0, ge=0, description="C_b1, variance of b_1")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_of_the_branch(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "residual_scale" not in given:
+            return given
+        fields = {name: value for name, value in given.items() if name != "residual_scale"}
+        if "epsilon" in fields:
+            raise InputError(
+                "does not go with epsilon", place="residual_scale", value=given["residual_scale"], remedy="give one"
+            )
+        with within("residual_scale"):
+            return {**fields, "epsilon": epsilon_of_rule(given["residual_scale"], fields.get("depth", 1))}
+
+    @model_validator(mode="after")
+    def _hidden_goes_with_two_matrices(self) -> ResNet:
+        if self.block == "one_matrix":
+            for name in HIDDEN:
+                value = getattr(self, name)
+                if value != type(self).model_fields[name].default:
+                    raise InputError(
+                        "belongs to block = 'two_matrix'", place=name, value=value, remedy="leave it out, or give block"
+                    )
+        return self
 
     @field_validator("activation")
     @classmethod
@@ -72,8 +152,15 @@ class ResNet(Spec):
         """T = epsilon^2 L (eq. 1.2; rounded to 12 digits, so that 0.05^2 * 800 reads 2.0)."""
         return round(self.epsilon**2 * self.depth, 12)
 
+    def hidden_width(self, width: int) -> int:
+        """m, the hidden neurons of each branch of a network of ``width`` neurons; at least 1."""
+        return max(1, round(self.hidden_ratio * width))
+
     def identity(self) -> dict[str, Any]:
-        return {**self.model_dump(mode="json"), "activation": get_activation(self.activation).identity()}
+        # digests from before there were other blocks stay valid
+        later = {"block", *HIDDEN} if self.block == "one_matrix" else set[str]()
+        own = self.model_dump(mode="json", exclude=later)
+        return {**own, "activation": get_activation(self.activation).identity()}
 
 
 class Numerics(Spec):
@@ -138,6 +225,12 @@ class _Recorded(Spec):
         if version > newest:
             raise InputError(f"this program knows 1 to {newest}", remedy="update the program")
         return version or newest
+
+    @model_validator(mode="after")
+    def _normalised_inputs(self) -> _Recorded:
+        if self.model.normalisation is not None and not np.diag(self.kernel.array).all():
+            raise InputError("an input that is 0 cannot be normalised", place="kernel", remedy="leave it out")
+        return self
 
     @model_validator(mode="after")
     def _depths_within(self) -> _Recorded:
@@ -208,6 +301,17 @@ class PredictionSpec(_Recorded):
     continuous: bool = False
     next_order: bool = False
     numerics: Numerics = Numerics()
+
+    @model_validator(mode="after")
+    def _closure_of_the_block(self) -> PredictionSpec:
+        if self.model.block == "two_matrix" and self.closure not in CHAIN_CLOSURES:
+            raise InputError(
+                "is not needed for block = 'two_matrix', whose G-only hierarchy is exact",
+                place="closure",
+                value=self.closure,
+                remedy=f"take one of {', '.join(CHAIN_CLOSURES)}",
+            )
+        return self
 
     @model_validator(mode="after")
     def _order_goes_with_wick(self) -> PredictionSpec:
@@ -291,6 +395,28 @@ class EnsembleSpec(_Recorded):
     estimator: Literal["plain", "paired"] = "paired"
     sampler: Literal["block", "weights"] = "block"
     dtype: Literal["float32", "float64"] = "float32"
+
+    @model_validator(mode="after")
+    def _network_of_this_width(self) -> EnsembleSpec:
+        model = self.model
+        hidden = model.hidden_ratio * self.width
+        if abs(hidden - model.hidden_width(self.width)) > 1e-9 * hidden:
+            raise InputError(
+                f"hidden_ratio = {model.hidden_ratio:g} times it is no whole number of hidden neurons",
+                place="width",
+                value=self.width,
+                remedy="take another width, or hidden_ratio = m / n",
+            )
+        if model.normalisation == "layer" and self.width < 2:
+            raise InputError("layer normalisation needs two neurons", place="width", value=self.width)
+        if model.block == "two_matrix" and (self.sampler, self.estimator) == ("weights", "paired"):
+            raise InputError(
+                "has no twin with weights of two matrices",
+                place="estimator",
+                value=self.estimator,
+                remedy="take estimator = 'plain', or sampler = 'block'",
+            )
+        return self
 
     @cached_property
     def digest(self) -> str:

@@ -46,6 +46,10 @@ def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: st
         from eftcore.ensemble.gpu.engine import GpuEngine
 
         engine = GpuEngine(spec, path, shard=shard, device=device)
+    elif spec.model.block == "two_matrix":
+        from eftcore.ensemble.torch_chain import TorchChainEngine
+
+        engine = TorchChainEngine(spec, path, shard=shard, device=device, keep=on_device)
     else:
         from eftcore.ensemble.torch_engine import TorchEngine
 

@@ -34,14 +34,14 @@ def relative_variance(spec: EnsembleSpec) -> np.ndarray:
     # one input at a time: the law of G_aa does not depend on the other inputs, and the series of one input is short
     assert spec.depths is not None
     variances = [float(x) for x in np.diag(spec.kernel.array)]
-    return np.stack([_times_width(spec.model, spec.depths, x) for x in variances], axis=1) / spec.width
+    return np.stack([_times_width(spec.model, spec.depths, spec.width, x) for x in variances], axis=1) / spec.width
 
 
 @lru_cache(maxsize=64)
-def _times_width(model: ResNet, depths: tuple[int, ...], variance: float) -> np.ndarray:
+def _times_width(model: ResNet, depths: tuple[int, ...], width: int, variance: float) -> np.ndarray:
     if variance <= 0:
         return np.full(len(depths), np.nan)
-    spec = EnsembleSpec(model=model, kernel=InputKernel.explicit([[variance]]), depths=depths, width=1)
+    spec = EnsembleSpec(model=model, kernel=InputKernel.explicit([[variance]]), depths=depths, width=width)
     kernel = Path(spec).reference.kernel[:, 0]
     found = leading_order(spec, RTOL)
     if found is None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.theory.mean_field import shared_paths
-from eftcore.theory.solving import Solution, calmly
+from eftcore.theory.solving import Solution, calmly, solve
 from eftcore.theory.truncation import ORDERS, entries, raised_orders
 from eftcore.theory.waves import rising_waves
 
@@ -70,7 +70,12 @@ class _Series:
 
 
 def _rising(spec: PredictionSpec) -> Iterator[LeadingOrder]:
-    """Waves as far as they suit the activation, then Wick orders."""
+    """Waves as far as they suit the activation, then Wick orders; with two matrices in a block nothing is left out."""
+    if spec.model.block == "two_matrix":
+        found = solve(spec)
+        assert found.covariance is not None
+        yield _with_error(found, np.zeros_like(found.covariance))
+        return
     for before, after in rising_waves(spec):
         assert before.covariance is not None
         assert after.covariance is not None

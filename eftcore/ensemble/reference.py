@@ -12,7 +12,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from eftcore.gaussian.roots import symmetric_root
+from eftcore.gaussian.branch import hidden_kernel
+from eftcore.gaussian.roots import lower_root, symmetric_root
 from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import pair_indices, pair_table, to_pairs
 from eftcore.specs import EnsembleSpec, ResNet
@@ -37,8 +38,10 @@ class TwinPath:
     """What the mean-field twin needs at every layer (eq. 7.3).
 
     Attributes:
-        start: (N, N) symmetric root of K^0.
-        root: (L, N, N) symmetric root of C_b + C_W E2(K0).
+        start: (N, N) root of K^0.
+        root: (L, N, N) root of C_b + C_W E2(K0), symmetric, or lower triangular for blocks with two matrices.
+        hidden_root: (L+1, N, N) lower triangular root of A(K0), for blocks with two matrices.
+        kernel: (L+1, P) K0.
         second_moment: (L+1, P) E2(K0).
         response: (L+1, P, 3) chi; the columns belong to the pairs ``neighbours``.
         neighbours: (P, 3) pairs aa, ab, bb of the pair p = (a, b).
@@ -46,6 +49,8 @@ class TwinPath:
 
     start: np.ndarray
     root: np.ndarray
+    hidden_root: np.ndarray
+    kernel: np.ndarray
     second_moment: np.ndarray
     response: np.ndarray
     neighbours: np.ndarray
@@ -81,7 +86,9 @@ class Path:
         table = pair_table(n_inputs)
         return TwinPath(
             start=self.start,
-            root=symmetric_root(self._theory.increment[:-1]),
+            root=self._root(self._theory.increment[:-1]),
+            hidden_root=lower_root(hidden_kernel(self.spec.model, self._theory.kernel)),
+            kernel=to_pairs(self._theory.kernel),
             second_moment=to_pairs(self._theory.second_moment),
             response=self._theory.susceptibility,
             neighbours=np.stack([table[first, first], table[first, second], table[second, second]], axis=1),
@@ -89,5 +96,8 @@ class Path:
 
     @property
     def start(self) -> np.ndarray:
-        """(N, N) symmetric root of K^0."""
-        return symmetric_root(self.spec.kernel.array)
+        """(N, N) root of K^0, of the kind of ``TwinPath.root``."""
+        return self._root(self.spec.kernel.array)
+
+    def _root(self, matrix: np.ndarray) -> np.ndarray:
+        return lower_root(matrix) if self.spec.model.block == "two_matrix" else symmetric_root(matrix)

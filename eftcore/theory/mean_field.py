@@ -15,6 +15,7 @@ import numpy as np
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
+from eftcore.gaussian.branch import BranchExpectations
 from eftcore.gaussian.expectations import expectations
 from eftcore.gaussian.mehler import concentrated
 from eftcore.gaussian.pair_moments import Expectations, PairMoments
@@ -157,7 +158,7 @@ def choose_engine(
     the finest rule then shows the error.
     ``series`` asks for an engine that also gives Hermite coefficients.
     """
-    engine = expectations(get_activation(model.activation), numerics, series=series)
+    engine = _coarsest(model, numerics, series=series)
     strides = min(model.depth, 40)
     rough = model.model_copy(update={"epsilon": model.epsilon * np.sqrt(model.depth / strides), "depth": strides})
     path = _path(rough, kernel, engine)
@@ -165,7 +166,10 @@ def choose_engine(
     probes = path.kernel[layers[np.isfinite(path.second_moment[layers]).all((1, 2))]]
     if not len(probes):
         raise out_of_range(model, "K0", 0)
-    engine = concentrated(engine, float(probes.max()))
+    if isinstance(engine, BranchExpectations):
+        engine = engine.concentrated(probes)
+    else:
+        engine = concentrated(engine, float(probes.max()))
     while True:
         here = engine.moments(probes, order)
         refinements = [
@@ -180,6 +184,13 @@ def choose_engine(
         # nodes are refined first: refining the terms refines the rule as well, and would use up all terms where only
         # nodes are lacking
         engine = refinements[0]
+
+
+def _coarsest(model: ResNet, numerics: Numerics, *, series: bool) -> Expectations:
+    """The coarsest integrals: E2 as a function of the kernel G of a layer."""
+    if model.block == "two_matrix":
+        return BranchExpectations.of(model, numerics, series=series)
+    return expectations(get_activation(model.activation), numerics, series=series)
 
 
 def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = None) -> MeanField:

@@ -106,7 +106,7 @@ def _libraries() -> ThreadpoolController:
 
 def starting_engine(spec: PredictionSpec) -> Expectations:
     """The integrals of the first, coarser solution: chosen for the kernels on the path, and refined from there."""
-    kind = closure_class(spec.closure)
+    kind = closure_class(spec)
     return choose_engine(
         spec.model, spec.kernel.array, spec.numerics, order=kind.moments_order, series=kind.needs_series
     )

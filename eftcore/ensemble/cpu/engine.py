@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eftcore.ensemble.cpu.chain import simulate_chains
 from eftcore.ensemble.cpu.kernel import simulate_bundles
 from eftcore.ensemble.kinds import activation_kind
 from eftcore.ensemble.reference import Path
@@ -52,19 +53,25 @@ class CpuEngine:
         rows = np.full(model.depth + 1, -1, dtype=np.int64)
         rows[list(spec.depths)] = np.arange(len(spec.depths))
         reference = np.stack([path.reference.kernel, path.reference.second_moment])
+        follow: tuple[np.ndarray, ...]
         if self._paired:
             twin = path.twin
             follow = (twin.root, twin.second_moment, twin.response, twin.neighbours)
         else:
             follow = (np.zeros((0, 1, 1)), np.zeros((0, 1)), np.zeros((0, 1, 3)), np.zeros((0, 3), np.int64))
-        constants = np.array([model.weight_variance, model.bias_variance, model.epsilon])
-        arrays = (constants, path.start[None], pair_table(n_inputs), reference, *follow)
-        self._arguments: tuple[Any, ...] = (
-            rows,
-            *activation,
-            spec.width,
-            *(np.ascontiguousarray(array) for array in arrays),
-        )
+        constants = [model.weight_variance, model.bias_variance, model.epsilon]
+        size: Any = spec.width
+        if model.block == "two_matrix":
+            self._pass = simulate_chains
+            normalisation = (None, "rms", "layer").index(model.normalisation)
+            size = np.array([spec.width, model.hidden_width(spec.width), normalisation])
+            constants += [model.hidden_weight_variance, model.hidden_bias_variance]
+            chain = (path.twin.hidden_root, path.twin.kernel) if self._paired else (follow[0], follow[1])
+            follow = (follow[0], *chain, *follow[1:])
+        else:
+            self._pass = simulate_bundles
+        arrays = (np.array(constants), path.start[None], pair_table(n_inputs), reference, *follow)
+        self._arguments: tuple[Any, ...] = (rows, *activation, size, *map(np.ascontiguousarray, arrays))
 
     def observations(self, samples: int) -> Iterator[np.ndarray]:
         """Observations of ``samples`` networks, a piece at a time, each piece (bundles, R, 2 or 4, P, LANES) float64.
@@ -82,6 +89,6 @@ class CpuEngine:
 
     def _simulate(self, first: int, observed: np.ndarray) -> None:
         def part(begin: int, end: int) -> None:
-            simulate_bundles(self._key, first + begin, observed[begin:end], *self._arguments)
+            self._pass(self._key, first + begin, observed[begin:end], *self._arguments)
 
         in_threads(part, len(observed))

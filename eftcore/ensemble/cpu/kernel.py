@@ -74,11 +74,11 @@ def simulate_bundles(
     tiles = -(-width // max(LEAST_TILE, TILE // n_inputs))
     tile = -(-width // tiles)
     generators = np.empty((4, LANES), np.uint32)
-    normals = _aligned((tile * n_inputs + 1) // 2 * 2).reshape((-1, LANES))
+    normals = aligned((tile * n_inputs + 1) // 2 * 2).reshape((-1, LANES))
     z = normals[: tile * n_inputs].reshape((tile, n_inputs, LANES))
-    flat_fired = _aligned(tile * n_inputs).reshape((-1, LANES))
+    flat_fired = aligned(tile * n_inputs).reshape((-1, LANES))
     fired = flat_fired.reshape((tile, n_inputs, LANES))
-    flat_state = _aligned(copies * width * n_inputs).reshape((copies, width * n_inputs, LANES))
+    flat_state = aligned(copies * width * n_inputs).reshape((copies, width * n_inputs, LANES))
     state = flat_state.reshape((copies, width, n_inputs, LANES))
 
     square = (n_inputs, n_inputs, LANES)
@@ -135,7 +135,7 @@ def simulate_bundles(
 
 
 @njit
-def _aligned(vectors: int) -> np.ndarray:
+def aligned(vectors: int) -> np.ndarray:
     """An array for this many vectors of float32 numbers that begins at the start of a cache line.
 
     A vector then lies in one cache line and is read at once.

@@ -39,12 +39,18 @@ class Observed:
         correction: (P,) K1.
         source: (P,) U1, with K1' = C_W U1.
         increment_covariance: (P, P) Sigma(K0), where it drives V4 as it stands.
+        covariance_next: (P, P) D.
+        correction_next: (P,) K2.
+        third_cumulant: (P, P, P) T.
     """
 
     covariance: np.ndarray | None = None
     correction: np.ndarray | None = None
     source: np.ndarray | None = None
     increment_covariance: np.ndarray | None = None
+    covariance_next: np.ndarray | None = None
+    correction_next: np.ndarray | None = None
+    third_cumulant: np.ndarray | None = None
 
 
 class Closure(LinearResponse, ABC):

@@ -16,14 +16,17 @@ from scipy.interpolate import make_interp_spline
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
+from eftcore.gaussian.branch import hidden_kernel
 from eftcore.gaussian.fourier import is_bounded
 from eftcore.gaussian.mehler import MehlerExpectations
-from eftcore.pairs import pair_indices, pair_table
+from eftcore.inputs.kernel import InputKernel
+from eftcore.pairs import pair_indices, pair_table, to_pairs
 from eftcore.specs import Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import choose_engine, mean_path
-from eftcore.theory.next_order import adapted_expansion, expansion
+from eftcore.theory.next_order import adapted_expansion, expansion, markov
 from eftcore.theory.next_order.adapted import adapted_functions
 from eftcore.theory.next_order.wick_powers import WickPowers, followed_powers
+from eftcore.theory.solving import solve
 
 MOST_INPUTS = 8
 """Most inputs of a prediction of the next order."""
@@ -68,6 +71,9 @@ DIRECT = 128
 
 GRID = 16
 """Number of intervals in t at whose ends deep networks are extrapolated; quintic splines lie between them."""
+
+CHAIN_RTOL = 1e-6
+"""Relative accuracy to which the moments of the Markov chain of two matrices are solved, if possible."""
 
 USELESS = 0.5
 """Relative error of D from which on entries of the next order are left out, and of K2 from which on it alone is."""
@@ -201,13 +207,15 @@ def _of_different(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray)
     details: dict[str, object] = {}
     known: dict[bytes, NextOrder | None] = {}
     # fewer inputs last: one input alone has the best functions
-    for size in range(inputs if inputs <= COMPLETE else 2, 0, -1):
+    complete = markov.MOST_INPUTS if spec.model.block == "two_matrix" else COMPLETE
+    for size in range(inputs if inputs <= complete else 2, 0, -1):
         for chosen in itertools.combinations(range(inputs), size):
             own = kernel[np.ix_(chosen, chosen)]
             a, b = pair_indices(size)
             p = pair_table(inputs)[np.array(chosen)[a], np.array(chosen)[b]]
             if own.tobytes() not in known:
-                known[own.tobytes()] = _solve(spec, own, leading[:, p[:, None], p])
+                solve_one = _solve_chain if spec.model.block == "two_matrix" else _solve
+                known[own.tobytes()] = solve_one(spec, own, leading[:, p[:, None], p])
             found = known[own.tobytes()]
             if found is None:
                 continue
@@ -240,6 +248,43 @@ def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> Nex
         if found is not None:
             return found
     return None
+
+
+def _solve_chain(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> NextOrder | None:
+    """All entries of one or two inputs of a network with two matrices in a block, solved as a Markov chain of G.
+
+    None where D is not known to USELESS, and where an input that is 0 does not stay 0: sigma has no power series there.
+    """
+    model = spec.model
+    fields = {"closure": "exact", "next_order": False, "kernel": InputKernel.explicit(kernel.tolist())}
+    own = spec.model_copy(update=fields | {"numerics": Numerics(rtol=CHAIN_RTOL)})
+    found = solve(own, partial(markov.MarkovNextOrder, model))
+    if not np.diag(found.mean[-1]).all():
+        return _nothing(leading)
+    assert found.covariance_next is not None
+    assert found.correction_next is not None
+    assert found.third_cumulant is not None
+    error = {name: found.numerical_error[name] for name in ("D", "K2")}
+    error["T"] = error["D"]  # T needs fewer derivatives of the same series
+    largest = _norm(to_pairs(found.correction_next))
+    vanishing = VANISHING * _norm(found.covariance_next) / float(np.trace(found.mean[-1]))
+    error["K2"] *= largest / max(largest, vanishing) if vanishing else 1.0
+    missed = _norm(found.covariance - leading) / max(_norm(leading), 1e-300)
+    error = {name: value + missed for name, value in error.items()}
+    singular = not np.diag(hidden_kernel(model, kernel)).all()
+    if singular or not error["D"] < USELESS:
+        return None
+    if not error["K2"] < USELESS:
+        del error["K2"]
+        found = replace(found, correction_next=np.full_like(found.correction_next, np.nan))
+    return NextOrder(
+        leading,
+        found.covariance_next,
+        to_pairs(found.correction_next),
+        found.third_cumulant,
+        error,
+        {"functions": "Markov chain of G"} | found.details,
+    )
 
 
 def _converged(
