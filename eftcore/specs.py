@@ -98,8 +98,8 @@ class ResNet(Spec):
 
     >>> ResNet(activation="tanh", weight_variance=2.0, epsilon=0.05, depth=800).total_time
     2.0
-    >>> ResNet(block="two_matrix", activation="relu", weight_variance=2.0, residual_scale="1/sqrt(L)", depth=100).epsilon
-    0.1
+    >>> ResNet(block="two_matrix", activation="relu", weight_variance=2.0, depth=64, residual_scale="1/sqrt(L)").epsilon
+    0.125
     """
 
     activation: str = Field(description="activation by name, with parameters as in 'softplus(beta=2)'")
@@ -161,6 +161,12 @@ class ResNet(Spec):
         later = {"block", *HIDDEN} if self.block == "one_matrix" else set[str]()
         own = self.model_dump(mode="json", exclude=later)
         return {**own, "activation": get_activation(self.activation).identity()}
+
+
+def only_one_matrix(model: ResNet) -> None:
+    """Raises InputError for a network with two matrices in a block."""
+    if model.block != "one_matrix":
+        raise InputError("is about the block of one matrix", place=("model", "block"), value=model.block)
 
 
 class Numerics(Spec):

@@ -72,9 +72,9 @@ class _Series:
 def _rising(spec: PredictionSpec) -> Iterator[LeadingOrder]:
     """Waves as far as they suit the activation, then Wick orders; with two matrices in a block nothing is left out."""
     if spec.model.block == "two_matrix":
-        found = solve(spec)
-        assert found.covariance is not None
-        yield _with_error(found, np.zeros_like(found.covariance))
+        solution = solve(spec)
+        assert solution.covariance is not None
+        yield _with_error(solution, np.zeros_like(solution.covariance))
         return
     for before, after in rising_waves(spec):
         assert before.covariance is not None

@@ -55,7 +55,9 @@ class TorchEngine:
             self._response = self._double(twin.response)
             self._path_moment = self._double(twin.second_moment)
             self._neighbours = torch.tensor(twin.neighbours, device=self._device)
-        neurons = spec.width if spec.model.block == "one_matrix" else max(spec.width, spec.model.hidden_width(spec.width))
+        neurons = (
+            spec.width if spec.model.block == "one_matrix" else max(spec.width, spec.model.hidden_width(spec.width))
+        )
         per_network = neurons * (spec.width if spec.sampler == "weights" else 4 * spec.kernel.n_inputs)
         per_network = max(per_network, 4 * len(first) * len(spec.depths))
         self.chunk = LANES * max(1, min(_CHUNK_NETWORKS[device], _CHUNK_NUMBERS[device] // per_network) // LANES)

@@ -133,6 +133,7 @@ class Taylor:
                 continue
             value = self.coefficients[..., k] * float(np.prod([factorial(e) for e in monomial]))
             which = [variable for variable, e in enumerate(monomial) for _ in range(e)]
+            index: tuple[int, ...]
             for index in set(permutations(which)):
-                found[(..., *index)] = value
+                np.moveaxis(found, range(-order, 0), range(order))[index] = value
         return found

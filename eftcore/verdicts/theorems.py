@@ -20,7 +20,7 @@ from eftcore.gaussian.roots import symmetric_root
 from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import pair_table, to_pairs
 from eftcore.results import Theory
-from eftcore.specs import Closure, EnsembleSpec, ResNet, check_depths
+from eftcore.specs import Closure, EnsembleSpec, ResNet, check_depths, only_one_matrix
 from eftcore.theory.closures.g_only import noise_source, wishart
 from eftcore.theory.mean_field import mean_field
 from eftcore.theory.prediction import predict
@@ -46,11 +46,15 @@ def check_theorems(
 ) -> tuple[TheoremCheck, ...]:
     """All five checks on one configuration; ``level`` is the false-alarm rate of each of the three statistical ones.
 
+    Raises InputError for blocks with two matrices, of which ``block_law``, ``initialisation`` and
+    ``marginal_consistency`` hold as they stand.
+
     >>> model = ResNet(activation="tanh", weight_variance=2.0, epsilon=0.1, depth=8)
     >>> checks = check_theorems(model, InputKernel.explicit([[1.0]]), samples=500)
     >>> [check.name for check in checks if not check.passed]
     []
     """
+    only_one_matrix(model)
     drawn: dict[str, Any] = {"width": width, "samples": samples, "seed": seed, "level": level}
     return (
         block_law(model, kernel, **drawn),
@@ -116,6 +120,7 @@ def stochastic_recursion(
     >>> stochastic_recursion(model, InputKernel.explicit([[1.0]]), width=4, samples=1000).passed
     True
     """
+    only_one_matrix(model)
     spec = EnsembleSpec(model=model, kernel=_few(kernel), width=width, seed=seed)
     with within("layer"):
         stop = min(_LAYERS, model.depth - 1) if layer is None else check_depths([layer], model.depth - 1)[0]
@@ -152,6 +157,7 @@ def ghost_free(
     """
     import torch
 
+    only_one_matrix(model)
     EnsembleSpec(model=model, kernel=kernel, width=width)
     with within("layers"):
         count = min(4, model.depth) if layers is None else check_depths([layers], model.depth)[0]

@@ -45,7 +45,7 @@ def simulate_chains(
     susceptibility: np.ndarray,
     neighbours: np.ndarray,
 ) -> None:
-    """Simulate bundles ``first``, ``first`` + 1, ... and write their observations (docs/theory.md, 11.4).
+    """Simulate bundles ``first``, ``first`` + 1, ... and write their observations (docs/theory.md, section 11.3).
 
     Args:
         key, first, observed, rows, kind, parameter, table, reference, susceptibility, neighbours: as in

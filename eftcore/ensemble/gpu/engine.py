@@ -41,8 +41,8 @@ _MAX_NETWORKS = 2**31 - 1
 def covers(spec: EnsembleSpec) -> bool:
     """Whether the kernel can simulate this ensemble.
 
-    It needs blocks of one matrix, the block sampler, float32 states, an activation of eftcore.ensemble.kinds, at most MAX_INPUTS inputs, and
-    a network whose state fits into the registers of MAX_WARPS warps.
+    It needs blocks of one matrix, the block sampler, float32 states, an activation of eftcore.ensemble.kinds, at most
+    MAX_INPUTS inputs, and a network whose state fits into the registers of MAX_WARPS warps.
     """
     if spec.model.block != "one_matrix":
         return False

@@ -17,7 +17,7 @@ from eftcore.theory.closures.g_only import GOnly
 
 
 class TwoMatrix(GOnly):
-    """The equations of ``GOnly`` with chi and H of the branch, exact in each layer (eq. 11.4, 11.5).
+    """The equations of ``GOnly`` with chi and H of the branch, exact in each layer (eq. 11.4-11.6).
 
     What m hidden neurons instead of infinitely many add is of order epsilon^4: it is part of ``second_order``.
     Ingredients: those of ``GOnly``, and ``products`` (P, P), the covariance of sigma sigma of one hidden neuron.

@@ -32,7 +32,7 @@ _COMPLEX_STEP = 1e-60
 
 
 class MarkovNextOrder(TwoMatrix):
-    """V4, K1, the third cumulant T, D and K2 of one or two inputs, exact in each layer (eq. 11.6 to 11.10).
+    """V4, K1, the third cumulant T, D and K2 of one or two inputs, exact in each layer (eq. 11.7-11.10).
 
     Variables: V4 and D (P, P), K1 and K2 (P,), T (P, P, P); with layer normalisation also ``ratio_V4`` (P, P) and
     ``ratio_K1`` (P,), by which V4 and K1 grow with n / m, and ``joint`` (P, P), n times the covariance of the kernel
@@ -71,7 +71,7 @@ class MarkovNextOrder(TwoMatrix):
         return {name: value.imag / _COMPLEX_STEP for name, value in after.items()}
 
     def _layer(self, at: Ingredients, state: State, h: complex) -> State:
-        """The moments after a layer of size h (eq. 11.6 to 11.10)."""
+        """The moments after a layer of size h (eq. 11.7-11.10)."""
         c_2, ratio = self.model.weight_variance, self.model.hidden_ratio
         v, k, skew, next_v, next_k = (state[name] for name in ("V4", "K1", "T", "D", "K2"))
         f1, f2, f3, f4 = (h * at[f"F{order}"] for order in range(1, DEGREE + 1))
@@ -116,7 +116,8 @@ class MarkovNextOrder(TwoMatrix):
         neurons = cubes(kernel, q, q) + cubes(q, kernel, q) + cubes(q, q, kernel) + h * cubes(q, q, q)
         shared = np.stack([noise_source(kernel + h * q, to_matrix(row)) for row in at["products"]])
         hidden = c_2**2 / ratio * _in_turn(shared) + h * c_2**3 / ratio**2 * at["third"]
-        return h * h * (neurons + hidden)
+        third: np.ndarray = h * h * (neurons + hidden)
+        return third
 
     def observe(self, at: Ingredients, state: State) -> Observed:
         next_v, next_k = state["D"], state["K2"]
@@ -167,8 +168,10 @@ class BranchSeries:
         pairs = range(len(self._inputs))
         drift = [self._pair(p) * c_2 + self._model.bias_variance for p in pairs]
         products = [[self._covariance(p, q) for q in pairs] for p in pairs]
-        noise = [[self._product(self._variables, drift, p, q) + self._product(drift, self._variables, p, q)
-                  for q in pairs] for p in pairs]
+        noise = [
+            [self._product(self._variables, drift, p, q) + self._product(drift, self._variables, p, q) for q in pairs]
+            for p in pairs
+        ]
         square = [[self._product(drift, drift, p, q) + products[p][q] * (c_2**2 / ratio) for q in pairs] for p in pairs]
         along = _stacked(drift)
         found: Ingredients = {"kernel": self._kernel, "increment": to_matrix(along.value)}
@@ -184,7 +187,8 @@ class BranchSeries:
         """x_ac y_bd + x_ad y_bc of the pairs p = (a, b) and q = (c, d)."""
         (a, b), (c, d) = self._inputs[p], self._inputs[q]
         table = pair_table(self._kernel.shape[-1])
-        return x[table[a, c]] * y[table[b, d]] + x[table[a, d]] * y[table[b, c]]
+        product: Taylor = x[table[a, c]] * y[table[b, d]] + x[table[a, d]] * y[table[b, c]]
+        return product
 
     def _pair(self, p: int) -> Taylor:
         return self._mean(*self._counts(self._inputs[p]))

@@ -266,7 +266,8 @@ def _solve_chain(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) 
     assert found.third_cumulant is not None
     error = {name: found.numerical_error[name] for name in ("D", "K2")}
     error["T"] = error["D"]  # T needs fewer derivatives of the same series
-    largest = _norm(to_pairs(found.correction_next))
+    correction = to_pairs(found.correction_next)
+    largest = _norm(correction)
     vanishing = VANISHING * _norm(found.covariance_next) / float(np.trace(found.mean[-1]))
     error["K2"] *= largest / max(largest, vanishing) if vanishing else 1.0
     missed = _norm(found.covariance - leading) / max(_norm(leading), 1e-300)
@@ -276,15 +277,9 @@ def _solve_chain(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) 
         return None
     if not error["K2"] < USELESS:
         del error["K2"]
-        found = replace(found, correction_next=np.full_like(found.correction_next, np.nan))
-    return NextOrder(
-        leading,
-        found.covariance_next,
-        to_pairs(found.correction_next),
-        found.third_cumulant,
-        error,
-        {"functions": "Markov chain of G"} | found.details,
-    )
+        correction = np.full_like(correction, np.nan)
+    details = {"functions": "Markov chain of G"} | found.details
+    return NextOrder(leading, found.covariance_next, correction, found.third_cumulant, error, details)
 
 
 def _converged(

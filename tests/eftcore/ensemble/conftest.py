@@ -10,6 +10,7 @@ from scipy import stats
 
 from eftcore.ensemble.cpu.engine import CpuEngine
 from eftcore.ensemble.reference import Path
+from eftcore.ensemble.torch_chain import TorchChainEngine
 from eftcore.ensemble.torch_engine import TorchEngine
 from eftcore.specs import EnsembleSpec
 
@@ -32,7 +33,8 @@ def lowest_p() -> Callable[[np.ndarray, np.ndarray], float]:
 
 def _observe(spec: EnsembleSpec, samples: int, engine: str = "cpu", shard: int = 0) -> np.ndarray:
     path = Path(spec)
-    run = CpuEngine(spec, path, shard=shard) if engine == "cpu" else TorchEngine(spec, path, shard=shard, device="cpu")
+    by_torch = TorchChainEngine if spec.model.block == "two_matrix" else TorchEngine
+    run = CpuEngine(spec, path, shard=shard) if engine == "cpu" else by_torch(spec, path, shard=shard, device="cpu")
     return np.concatenate([np.moveaxis(x, -1, 1).reshape(-1, *x.shape[1:-1]) for x in run.observations(samples)])[
         :samples
     ]
