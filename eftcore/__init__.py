@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eftcore.ensemble import Sample, simulate
     from eftcore.ensemble.next_order import MeasuredNextOrder, measured_next_order
     from eftcore.inputs.kernel import InputKernel
+    from eftcore.measure.check import Check, check
     from eftcore.precision import Precision
     from eftcore.results import Theory
     from eftcore.specs import EnsembleSpec, MeasurementSpec, Numerics, PredictionSpec, ResNet
@@ -56,6 +57,7 @@ _MODULES = {
     "verdicts.checks": ("TheoremCheck", "same_law", "theorem_table"),
     "ensemble": ("Sample", "simulate"),
     "ensemble.next_order": ("MeasuredNextOrder", "measured_next_order"),
+    "measure.check": ("Check", "check"),
     "verdicts.residuals": ("EquationResidual", "equation_residual"),
     "verdicts.sources": ("compare_sources", "sources_on"),
     "verdicts.theorems": (
@@ -73,6 +75,7 @@ _MODULES = {
 _LAZY = {name: f"eftcore.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Check",
     "Comparison",
     "EftError",
     "EnsembleSpec",
@@ -97,6 +100,7 @@ __all__ = [
     "WickContributions",
     "activation_names",
     "block_law",
+    "check",
     "check_theorems",
     "compare",
     "compare_sources",
