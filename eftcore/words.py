@@ -8,12 +8,46 @@ from typing import Any
 
 import pandas as pd
 
-from eftcore.specs import Numerics, PredictionSpec, usual_step
+from eftcore.specs import Numerics, PredictionSpec, ResNet, usual_step
 
 _USUAL_RTOL = Numerics().rtol
 
+ONE_MATRIX = "one matrix"
+"""What ``block_text`` says of the block of the paper."""
+
 EARLY = 0.025
 """Fraction of T: a window that is resolved from a time below it counts as resolved from the start."""
+
+
+def block_text(network: Mapping[Any, Any]) -> str:
+    """The blocks of a network in words, from the fields of ResNet or the columns of a view with these names.
+
+    >>> block_text({"block": "one_matrix"})
+    'one matrix'
+    >>> block_text({"block": "two_matrix", "normalisation": "rms", "hidden_ratio": 4.0, "hidden_weight_variance": 1.0,
+    ...             "hidden_bias_variance": 0.1})
+    'two matrices, rms, m/n = 4, C_b1 = 0.1'
+    """
+    if network["block"] == "one_matrix":
+        return ONE_MATRIX
+    symbols = {"hidden_ratio": "m/n", "hidden_weight_variance": "C_1", "hidden_bias_variance": "C_b1"}
+    parts = ["two matrices"]
+    if isinstance(network["normalisation"], str):
+        parts.append(network["normalisation"])
+    for name, symbol in symbols.items():
+        if network[name] != ResNet.model_fields[name].default:
+            parts.append(f"{symbol} = {network[name]:g}")
+    return ", ".join(parts)
+
+
+def network_text(model: ResNet) -> str:
+    """A network by its activation, and by its blocks where they have two matrices.
+
+    >>> network_text(ResNet(activation="tanh", weight_variance=1.0, epsilon=0.1, depth=1, block="two_matrix"))
+    'tanh (two matrices)'
+    """
+    block = block_text(model.model_dump())
+    return model.activation if block == ONE_MATRIX else f"{model.activation} ({block})"
 
 
 def resolved_from(window: Mapping[Any, Any]) -> float:

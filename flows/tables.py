@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
+from eftcore.specs import HIDDEN
 from flows.windows_table import LEGEND, WIDTH_LEGEND, widths_table, windows_table
 
 if TYPE_CHECKING:
@@ -37,7 +38,18 @@ RUN_COLUMNS = (
 """Columns of v_runs that a terminal shows; --json gives every column."""
 
 _RUN_SETTINGS = (
-    *("weight_variance", "bias_variance", "closure_order", "nodes", "step", "continuous", "rtol", "next_order"),
+    *(
+        "weight_variance",
+        "bias_variance",
+        "block",
+        *HIDDEN,
+        "closure_order",
+        "nodes",
+        "step",
+        "continuous",
+        "rtol",
+        "next_order",
+    ),
     *SIMULATION_SETTINGS,
     "superseded",
 )

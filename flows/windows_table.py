@@ -9,12 +9,13 @@ import pandas as pd
 
 from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
 from eftcore.quantities import QUANTITIES
-from eftcore.words import theory_name, width_text, window_text
+from eftcore.words import ONE_MATRIX, block_text, theory_name, width_text, window_text
 
 _CONFIGURATION = {
     "activation": "activation",
     "weight_variance": "C_W",
     "bias_variance": "C_b",
+    "block": "block",
     "epsilon": "epsilon",
     "total_time": "T",
     "kernel_label": "inputs",
@@ -76,6 +77,7 @@ def _table(
     windows: pd.DataFrame, configuration: Mapping[str, str], text: Callable[[Mapping[Any, Any]], str]
 ) -> tuple[str, pd.DataFrame]:
     windows = windows.assign(
+        block=[block_text(row) for row in windows.to_dict("records")],
         reference=[_reference(row) for row in windows.to_dict("records")],
         reference_step=_step(windows["reference_step"], windows["reference_continuous"]),
         step=_step(windows["step"], windows["continuous"]),
@@ -100,7 +102,9 @@ def _table(
             },
         )
         line[_percent(row["tolerance"])] = text(row)
-    said = {configuration[name]: _shown(value) for name, value in common.items() if value not in (None, "no")}
+    said = {
+        configuration[name]: _shown(value) for name, value in common.items() if value not in (None, "no", ONE_MATRIX)
+    }
     heading = ", ".join(f"{title} {text}" for title, text in said.items())
     table = pd.DataFrame(list(lines.values()))
     tolerances = [_percent(tolerance) for tolerance in sorted(windows["tolerance"].unique())]

@@ -16,6 +16,11 @@ CONFIGURATION = {
     "activation": "σ",
     "weight_variance": "C_W",
     "bias_variance": "C_b",
+    "block": "block",
+    "normalisation": "normalisation",
+    "hidden_ratio": "m/n",
+    "hidden_weight_variance": "C_1",
+    "hidden_bias_variance": "C_b1",
     "epsilon": "ε",
     "depth": "L",
     "n_inputs": "N",
@@ -81,6 +86,8 @@ def configuration_text(row: Mapping[Any, Any], columns: list[str] | tuple[str, .
     parts = []
     for column in columns:
         value = row[column]
+        if pd.isna(value):
+            continue
         shown = value if isinstance(value, str) else number(value)
         symbol = (CONFIGURATION | SETTINGS)[column]
         parts.append(shown if column in ("activation", "kernel_label") else f"{symbol} = {shown}")

@@ -10,6 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from db.schema.models import Configuration, Kernel, KernelTrajectory, Run
+from db.schema.rows import model_of
 from db.schema.types import unpack
 from db.session import Database
 from eftcore.identity import digest_of
@@ -104,13 +105,7 @@ def numerical_errors(db: Database, run_ids: Sequence[int]) -> dict[tuple[int, st
 
 
 def _spec(run: Run, configuration: Configuration, kernel: Kernel) -> AnySpec:
-    model = ResNet(
-        activation=configuration.activation,
-        weight_variance=configuration.weight_variance,
-        bias_variance=configuration.bias_variance,
-        epsilon=configuration.epsilon,
-        depth=configuration.depth,
-    )
+    model = model_of({name: getattr(configuration, name) for name in ResNet.model_fields})
     matrix = tuple(tuple(row) for row in kernel.matrix)
     common = {**run.spec, "model": model, "kernel": InputKernel(matrix=matrix, label=kernel.label)}
     return _SPECS[run.kind](**common)

@@ -8,13 +8,14 @@ be recorded again.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.schema.types import NONFINITE, Json, UTCDateTime, is_finite, utc_now
 from eftcore.quantities import COMPARED, MEASURED, QUANTITIES
+from eftcore.specs import Block, Normalisation
 
 TRAJECTORIES = tuple(QUANTITIES)
 AIMED_AT = tuple(quantity.name for quantity in QUANTITIES.values() if quantity.aimed_at)
@@ -27,6 +28,8 @@ RUN_STATUSES = ("pending", "running", "succeeded", "failed", "stale")
 STOP_REASONS = ("met", "cap", "count")
 WINDOW_STATUSES = ("bounded", "beyond", "undecided", "too_noisy")
 WIDTH_STATUSES = ("from", "never", "unknown")
+BLOCKS = get_args(Block)
+NORMALISATIONS = get_args(Normalisation)
 
 
 class Base(DeclarativeBase):
@@ -120,12 +123,17 @@ class Kernel(Base):
 
 
 class Configuration(Base):
-    """A model at one input kernel: what a prediction and a simulation have in common."""
+    """A model at one input kernel: what a prediction and a simulation have in common.
+
+    The columns from ``normalisation`` on are NULL for a block with one matrix.
+    """
 
     __tablename__ = "model_configurations"
     __table_args__ = (
         *(_finite(name) for name in ("weight_variance", "bias_variance", "epsilon", "total_time")),
+        *(_finite(name) for name in ("hidden_ratio", "hidden_weight_variance", "hidden_bias_variance")),
         sa.CheckConstraint("depth >= 1", name="has_layers"),
+        sa.CheckConstraint("(block = 'two_matrix') = (hidden_ratio IS NOT NULL)", name="hidden_of_its_block"),
         {"sqlite_autoincrement": True},
     )
 
@@ -138,6 +146,11 @@ class Configuration(Base):
     epsilon: Mapped[float]
     depth: Mapped[int]
     total_time: Mapped[float]
+    block: Mapped[str] = mapped_column(_choice("block", BLOCKS), server_default=BLOCKS[0])
+    normalisation: Mapped[str | None] = mapped_column(_choice("normalisation", NORMALISATIONS))
+    hidden_ratio: Mapped[float | None]
+    hidden_weight_variance: Mapped[float | None]
+    hidden_bias_variance: Mapped[float | None]
 
 
 class Run(Base):

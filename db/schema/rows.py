@@ -13,7 +13,7 @@ from db.schema.types import pack, split_nonfinite
 from eftcore.errors import InputError
 from eftcore.quantities import Quantity
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, MeasurementSpec, PredictionSpec
+from eftcore.specs import HIDDEN, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,18 @@ class PrecisionTarget:
         """Columns of simulation_precision."""
         (number,), (marker,) = split_nonfinite([self.reached])
         return {"target_kind": self.kind, "target": self.target, "reached": number, "reached_nonfinite": marker}
+
+
+def model_fields(model: ResNet) -> dict[str, Any]:
+    """Columns of model_configurations that describe a network."""
+    fields = {name: getattr(model, name) for name in ResNet.model_fields}
+    hidden = dict.fromkeys(HIDDEN) if model.block == "one_matrix" else {}
+    return {**fields, **hidden, "total_time": model.total_time}
+
+
+def model_of(row: Mapping[str, Any]) -> ResNet:
+    """The network that these columns of model_configurations describe. Raises InputError where they describe none."""
+    return ResNet(**{name: row[name] for name in ResNet.model_fields if row.get(name) is not None})
 
 
 def prediction_fields(spec: PredictionSpec) -> dict[str, Any]:

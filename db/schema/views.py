@@ -21,7 +21,8 @@ _TYPES: dict[str, sa.types.TypeEngine[Any]] = {
 
 _CONFIGURATION = (
     "configuration_id:integer activation:text weight_variance:number bias_variance:number epsilon:number depth:integer"
-    " total_time:number n_inputs:integer kernel_label:text kernel_variance:number kernel_correlation:number"
+    " total_time:number block:text normalisation:text hidden_ratio:number hidden_weight_variance:number"
+    " hidden_bias_variance:number n_inputs:integer kernel_label:text kernel_variance:number kernel_correlation:number"
 )
 _ENSEMBLE = "samples:integer seed:integer estimator:text sampler:text dtype:text"
 _SIMULATED = f"width:integer {_ENSEMBLE}"

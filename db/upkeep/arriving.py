@@ -30,7 +30,7 @@ from db.schema.models import (
     ValidityWindow,
     WidthWindow,
 )
-from db.schema.rows import measurement_fields, prediction_fields, simulation_fields
+from db.schema.rows import measurement_fields, model_fields, model_of, prediction_fields, simulation_fields
 from db.schema.types import UTCDateTime
 from db.upkeep.archive import Moved
 from eftcore.activations import activation_names
@@ -40,7 +40,7 @@ from eftcore.identity import digest_of
 from eftcore.inputs.fields import STUDY_NAME
 from eftcore.inputs.kernel import InputKernel
 from eftcore.quantities import QUANTITIES
-from eftcore.specs import AnySpec, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet, newest_version
+from eftcore.specs import HIDDEN, AnySpec, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet, newest_version
 
 TEXT_LIMIT = 100_000
 """Most characters of one text; an error message with its cause is shorter."""
@@ -115,8 +115,9 @@ class Arriving:
                 raise InputError("is no name of one", place="activation", value=row["activation"])
             self.models[row["digest"]] = None
             return
-        names = ("activation", "weight_variance", "bias_variance", "epsilon", "depth")
-        model = ResNet(**{name: row[name] for name in names})
+        model = model_of(row)
+        hidden = {name: value for name, value in model_fields(model).items() if name in HIDDEN}
+        _same({name: row.get(name) for name in HIDDEN}, **hidden)
         _same(row, digest=digest_of({"model": model.identity(), "kernel": kernel.identity()}))
         _same(row, total_time=model.total_time)
         self.models[row["digest"]] = model, kernel

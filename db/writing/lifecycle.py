@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.schema.models import AlgorithmVersion, Claim, Configuration, Kernel, Run, Study, StudyRun
+from db.schema.rows import model_fields
 from db.schema.statements import get_or_create, insert
 from db.schema.types import utc_now
 from eftcore.errors import InputError
@@ -146,11 +147,6 @@ def _configuration_id(session: Session, model: ResNet, kernel: InputKernel) -> i
         {
             "digest": digest_of({"model": model.identity(), "kernel": identity}),
             "kernel_id": kernel_id,
-            "activation": model.activation,
-            "weight_variance": model.weight_variance,
-            "bias_variance": model.bias_variance,
-            "epsilon": model.epsilon,
-            "depth": model.depth,
-            "total_time": model.total_time,
+            **model_fields(model),
         },
     )

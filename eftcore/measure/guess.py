@@ -71,7 +71,7 @@ def guesses(products: Products, activations: tuple[str, ...], width: int) -> lis
 
 
 def _with_hidden_neurons(products: Products, spec: ResNet, width: int) -> ResNet:
-    """The spec with the m that the spread of the increments' mean squares shows beyond that of n neurons (docs/theory.md, section 12)."""
+    """The spec with the m that the spread of the increments' mean squares shows beyond that of n neurons."""
     if spec.block == "one_matrix":
         return spec
     engine = _engine(products, spec)

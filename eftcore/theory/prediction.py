@@ -101,7 +101,7 @@ def predict_spec(spec: PredictionSpec) -> Theory:
         else:
             solution = solve(spec)
     _check_finite(spec, solution)
-    details = {**solution.details, **_left_out_by_steps(spec, solution)}
+    details = {**solution.details, **_left_out_by_steps(spec, solution), **_exactness(spec)}
     fixed = spec.numerics.quadrature == "gauss_hermite"
     missed = {name: error for name, error in solution.numerical_error.items() if not error <= spec.numerics.rtol}
     if missed and not fixed and spec.closure != "particle":
@@ -114,6 +114,13 @@ def predict_spec(spec: PredictionSpec) -> Theory:
     if spec.next_order:
         solution, details = _beyond(spec, solution, details)
     return Theory(spec=spec, converged=not missed and not fixed, details=details, **solution.trajectories())
+
+
+def _exactness(spec: PredictionSpec) -> dict[str, object]:
+    """``leading_order`` for the details of the G-only hierarchy of two matrices; empty for other predictions."""
+    if spec.model.block == "one_matrix" or spec.closure not in ("g_only", "exact"):
+        return {}
+    return {"leading_order": "exact as epsilon -> 0" if spec.step == "euler" else "exact"}
 
 
 def _beyond(spec: PredictionSpec, solution: Solution, details: dict[str, object]) -> tuple[Solution, dict[str, object]]:

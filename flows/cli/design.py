@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import eftcore as eft
 from eftcore.errors import InputError
 from eftcore.specs import default_depths
 from eftcore.verdicts.widths import width_windows
-from eftcore.words import width_text
+from eftcore.words import network_text, width_text
 
 RECORDED = 100
 """Number of depths at which windows are looked for."""
@@ -47,7 +48,7 @@ class Design:
         """The configuration in one line."""
         m = self.model
         return (
-            f"{m.activation}, C_W = {m.weight_variance:g}, C_b = {m.bias_variance:g}, epsilon = {m.epsilon:g}, "
+            f"{network_text(m)}, C_W = {m.weight_variance:g}, C_b = {m.bias_variance:g}, epsilon = {m.epsilon:g}, "
             f"{m.depth} layers (t = {m.total_time:g}), width {self.width}; inputs: {self.kernel.label};"
             f" within {100 * self.tolerance:g} %"
         )
@@ -85,6 +86,8 @@ class Design:
         )
 
     def _advice(self) -> str:
+        if self.model.block == "two_matrix":
+            return "The G-only hierarchy (closure g_only with its exact step) is the leading order of these blocks."
         v4 = self.windows.query("quantity == 'V4'")
         good = [
             str(theory)
@@ -127,7 +130,7 @@ def designed(model: eft.ResNet, kernel: eft.InputKernel, width: int, tolerance: 
         exact = eft.predict(model, kernel, "exact", next_order=True, truncation=TRUNCATION, depths=depths)
         closures = [
             eft.predict(model, kernel, name, step="exact", depths=depths)  # type: ignore[arg-type]
-            for name in CLOSURES
+            for name in (CLOSURES if model.block == "one_matrix" else ())
         ]
     law = eft.kernel_law(exact, width)
     windows = width_windows(exact, closures, [tolerance])
@@ -138,19 +141,18 @@ def designed(model: eft.ResNet, kernel: eft.InputKernel, width: int, tolerance: 
 def study_file(found: Design, inputs: int, variance: float, correlation: float) -> str:
     """A study file that checks the answer by simulation at the width, to a third of the tolerance."""
     m = found.model
+    closures = [f'{{ name = "{name}", step = "exact" }}' for name in CLOSURES if m.block == "one_matrix"]
+    fields = m.model_dump(mode="json", exclude_defaults=True)
+    network = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
     return f"""# How far can theory be trusted at width {found.width}? Made by eft design.
 name = "design"
 widths = [{found.width}]
 precision = {{ quantity = "V4", relative = {found.tolerance / 3:.6g} }}
-closures = [{{ name = "g_only", step = "exact" }}, {{ name = "sigma", step = "exact" }}, "exact"]
+closures = [{", ".join([*closures, '"exact"'])}]
 tolerances = [{found.tolerance:g}]
 
 [model]
-activation = "{m.activation}"
-weight_variance = {m.weight_variance!r}
-bias_variance = {m.bias_variance!r}
-epsilon = {m.epsilon!r}
-depth = {m.depth}
+{network}
 
 [[kernel]]
 kind = "equicorrelated"

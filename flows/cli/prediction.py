@@ -7,7 +7,7 @@ import pandas as pd
 
 from eftcore.pairs import pair_name, pair_table
 from eftcore.results import Theory
-from eftcore.words import theory_name
+from eftcore.words import network_text, theory_name
 
 
 def prediction_frame(theory: Theory) -> pd.DataFrame:
@@ -45,11 +45,13 @@ def prediction_notes(theory: Theory) -> str:
     errors = ", ".join(f"{name} {error:.1e}" for name, error in theory.numerical_error.items())
     verdict = "within" if theory.converged else "NOT within"
     lines = [
-        f"{model.activation}, C_W = {model.weight_variance:g}, C_b = {model.bias_variance:g}, "
+        f"{network_text(model)}, C_W = {model.weight_variance:g}, C_b = {model.bias_variance:g}, "
         f"epsilon = {model.epsilon:g}, L = {model.depth}; inputs: {spec.kernel.label}",
         f"closure: {theory_name(spec.closure, theory.order, next_order=spec.next_order)}, {scheme}",
         f"Estimated relative error of the numerics: {errors} ({verdict} rtol = {spec.numerics.rtol:g})",
     ]
+    if exactness := theory.details.get("leading_order"):
+        lines.append(f"Two matrices in a block: this closure is the leading order in 1/n, {exactness}")
     remaining = theory.details.get("truncation_error")
     if isinstance(remaining, dict):
         changes = ", ".join(f"{name} {change:.1e}" for name, change in remaining.items())

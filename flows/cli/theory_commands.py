@@ -24,7 +24,13 @@ ActivationOption = Annotated[
 ]
 WeightOption = Annotated[float, typer.Option(help="C_W.")]
 BiasOption = Annotated[float, typer.Option(help="C_b.")]
-EpsilonOption = Annotated[float, typer.Option(help="Size of the residual branch.")]
+EpsilonOption = Annotated[float | None, typer.Option(help="Size of the residual branch; 0.05 by default.")]
+ScaleOption = Annotated[str | None, typer.Option(help="In place of epsilon, a rule as 1/sqrt(L) or 1/L.")]
+BlockOption = Annotated[str, typer.Option(help="one_matrix, the block of the paper, or two_matrix, that of an MLP.")]
+NormalisationOption = Annotated[str | None, typer.Option(help="rms or layer, before the first of two matrices.")]
+RatioOption = Annotated[float, typer.Option(help="m / n, hidden neurons of two matrices per neuron.")]
+HiddenWeightOption = Annotated[float, typer.Option(help="C_1 of the first of two matrices; C_W is that of the second.")]
+HiddenBiasOption = Annotated[float, typer.Option(help="C_b1 of the hidden neurons of two matrices.")]
 TotalTimeOption = Annotated[float | None, typer.Option(help="T = epsilon^2 L; 2 when neither is given.")]
 InputsOption = Annotated[int, typer.Option(help="Equicorrelated inputs N.")]
 VarianceOption = Annotated[float, typer.Option(help="Their variance.")]
@@ -39,7 +45,13 @@ def predict(
     activation: ActivationOption = "tanh",
     weight_variance: WeightOption = 2.0,
     bias_variance: BiasOption = 0.0,
-    epsilon: EpsilonOption = 0.05,
+    epsilon: EpsilonOption = None,
+    residual_scale: ScaleOption = None,
+    block: BlockOption = "one_matrix",
+    normalisation: NormalisationOption = None,
+    hidden_ratio: RatioOption = 1.0,
+    hidden_weight_variance: HiddenWeightOption = 1.0,
+    hidden_bias_variance: HiddenBiasOption = 0.0,
     depth: Annotated[int | None, typer.Option(help="Layers L; or give --total-time.")] = None,
     total_time: TotalTimeOption = None,
     inputs: InputsOption = 2,
@@ -68,7 +80,15 @@ def predict(
     from flows import tables
     from flows.cli.prediction import prediction_frame, prediction_notes
 
-    model = _network(activation, weight_variance, bias_variance, epsilon, depth, total_time, "--depth")
+    branch = {
+        "block": block,
+        "normalisation": normalisation,
+        "hidden_ratio": hidden_ratio,
+        "hidden_weight_variance": hidden_weight_variance,
+        "hidden_bias_variance": hidden_bias_variance,
+    }
+    shared = {"activation": activation, "weight_variance": weight_variance, "bias_variance": bias_variance}
+    model = _network({**shared, **branch}, epsilon, residual_scale, depth, total_time, "--depth")
     kernel = _inputs(inputs, variance, correlation, data)
     rule: dict[str, Any] = {} if nodes is None else {"quadrature": "gauss_hermite", "nodes": nodes}
     theory = eft.predict_spec(
@@ -98,7 +118,13 @@ def design(
     activation: ActivationOption = "tanh",
     weight_variance: WeightOption = 2.0,
     bias_variance: BiasOption = 0.0,
-    epsilon: EpsilonOption = 0.05,
+    epsilon: EpsilonOption = None,
+    residual_scale: ScaleOption = None,
+    block: BlockOption = "one_matrix",
+    normalisation: NormalisationOption = None,
+    hidden_ratio: RatioOption = 1.0,
+    hidden_weight_variance: HiddenWeightOption = 1.0,
+    hidden_bias_variance: HiddenBiasOption = 0.0,
     layers: Annotated[int | None, typer.Option("--layers", help="Layers L; or give --total-time.")] = None,
     total_time: TotalTimeOption = None,
     width: Annotated[int, typer.Option(help="Neurons n of the network.")] = 64,
@@ -119,7 +145,15 @@ def design(
     from flows import tables
     from flows.cli.design import designed, study_file
 
-    model = _network(activation, weight_variance, bias_variance, epsilon, layers, total_time, "--layers")
+    branch = {
+        "block": block,
+        "normalisation": normalisation,
+        "hidden_ratio": hidden_ratio,
+        "hidden_weight_variance": hidden_weight_variance,
+        "hidden_bias_variance": hidden_bias_variance,
+    }
+    shared = {"activation": activation, "weight_variance": weight_variance, "bias_variance": bias_variance}
+    model = _network({**shared, **branch}, epsilon, residual_scale, layers, total_time, "--layers")
     kernel = _inputs(inputs, variance, correlation, data)
     found = designed(model, kernel, width, tolerance)
     if study is not None:
@@ -137,10 +171,9 @@ def design(
 
 
 def _network(
-    activation: str,
-    weight_variance: float,
-    bias_variance: float,
-    epsilon: float,
+    fields: dict[str, Any],
+    epsilon: float | None,
+    residual_scale: str | None,
     layers: int | None,
     total_time: float | None,
     option: str,
@@ -152,13 +185,15 @@ def _network(
     if layers is not None and total_time is not None:
         reason, remedy = f"does not go with --total-time {total_time}", "give only one of them"
         raise InputError(reason, place=option, value=layers, remedy=remedy)
-    return eft.ResNet(
-        activation=activation,
-        weight_variance=weight_variance,
-        bias_variance=bias_variance,
-        epsilon=epsilon,
-        depth=layers if layers is not None else whole_layers(2.0 if total_time is None else total_time, epsilon),
-    )
+    if residual_scale is not None:
+        if epsilon is not None:
+            raise InputError("does not go with --epsilon", place="--residual-scale", value=residual_scale)
+        if layers is None:
+            raise InputError(f"needs {option}", place="--residual-scale", value=residual_scale)
+        return eft.ResNet(**{**fields, "residual_scale": residual_scale, "depth": layers})
+    scale = 0.05 if epsilon is None else epsilon
+    deep = layers if layers is not None else whole_layers(2.0 if total_time is None else total_time, scale)
+    return eft.ResNet(**fields, epsilon=scale, depth=deep)
 
 
 def _inputs(inputs: int, variance: float, correlation: float, data: Path | None) -> InputKernel:

@@ -14,7 +14,7 @@ from eftcore.inputs.fields import STUDY_NAME
 from eftcore.inputs.layers import whole_layers
 from eftcore.inputs.sizes import MOST_RECORDED
 from eftcore.precision import Precision
-from eftcore.specs import Closure, Numerics, PredictionSpec, ResNet, check_depths, default_depths
+from eftcore.specs import HIDDEN, Closure, Numerics, PredictionSpec, ResNet, check_depths, default_depths
 from flows.study.kernels import KernelSection, Number, Numbers, Text, Texts, Whole, Wholes, as_tuple
 
 Widths = Annotated[tuple[Annotated[Whole, Field(ge=1, le=1_000_000)], ...], BeforeValidator(as_tuple)]
@@ -24,6 +24,8 @@ Widths = Annotated[tuple[Annotated[Whole, Field(ge=1, le=1_000_000)], ...], Befo
 class ModelGrid(Spec):
     """``[model]``: fields of eftcore.ResNet, each one value or a list; depth or total_time (T = epsilon^2 depth).
 
+    In place of epsilon, residual_scale may have rules in the depth, such as "1/sqrt(L)". The fields from normalisation
+    on make a grid for block = "two_matrix" alone; normalisation is "none", "rms" or "layer".
     Several ``[[model]]`` sections may follow each other; the study is the union of their grids. Each section may have
     its own widths and samples. With ``widths = []`` its models are predicted but not simulated.
     """
@@ -31,9 +33,15 @@ class ModelGrid(Spec):
     activation: Texts
     weight_variance: Numbers
     bias_variance: Numbers = (0.0,)
-    epsilon: Numbers
+    epsilon: Numbers | None = None
+    residual_scale: Texts | None = None
     depth: Wholes | None = None
     total_time: Numbers | None = None
+    block: Texts | None = None
+    normalisation: Texts | None = None
+    hidden_ratio: Numbers | None = None
+    hidden_weight_variance: Numbers | None = None
+    hidden_bias_variance: Numbers | None = None
     widths: Widths | None = None
     samples: Annotated[Whole, Field(ge=2)] | None = None
 
@@ -47,28 +55,69 @@ class ModelGrid(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_scale(self) -> ModelGrid:
+        if (self.epsilon is None) == (self.residual_scale is None):
+            raise InputError(
+                "one of two is needed",
+                place="epsilon",
+                remedy="give either epsilon or residual_scale, such as '1/sqrt(L)', and not both",
+            )
+        if self.residual_scale is not None and self.depth is None:
+            raise InputError("goes with depth", place="residual_scale", value=list(self.residual_scale))
+        return self
+
+    @model_validator(mode="after")
+    def _hidden_goes_with_two_matrices(self) -> ModelGrid:
+        given = [name for name in HIDDEN if getattr(self, name) is not None]
+        if given and "two_matrix" not in (self.block or ()):
+            raise InputError("belongs to block = 'two_matrix'", place=given[0], remedy="leave it out, or give block")
+        return self
+
     @property
     def count(self) -> int:
         """Number of models in the grid."""
-        axes = (self.activation, self.weight_variance, self.bias_variance, self.epsilon, self._lengths)
-        return math.prod(map(len, axes))
+        scales = self.epsilon or self.residual_scale or ()
+        axes = (self.activation, self.weight_variance, self.bias_variance, scales, self._lengths)
+        return math.prod(map(len, axes)) * len(self._blocks())
 
     @property
     def _lengths(self) -> tuple[float, ...]:
         return self.depth or self.total_time or ()
 
+    def _blocks(self) -> list[dict[str, Any]]:
+        """The fields of each kind of block."""
+        found: list[dict[str, Any]] = []
+        for block in self.block or ("one_matrix",):
+            given = {name: getattr(self, name) for name in HIDDEN if getattr(self, name) is not None}
+            axes = given if block == "two_matrix" else {}
+            for values in itertools.product(*axes.values()):
+                fields = dict(zip(axes, values, strict=True))
+                found.append(
+                    {"block": block, **{k: v for k, v in fields.items() if (k, v) != ("normalisation", "none")}}
+                )
+        return found
+
     def models(self) -> tuple[ResNet, ...]:
         """One model for each combination of values; the activation varies slowest."""
+        scales = [{"epsilon": epsilon} for epsilon in self.epsilon or ()]
+        rules = [{"residual_scale": rule} for rule in self.residual_scale or ()]
         return tuple(
             ResNet(
                 activation=activation,
                 weight_variance=weight_variance,
                 bias_variance=bias_variance,
-                epsilon=epsilon,
-                depth=length if self.depth else whole_layers(length, epsilon),
+                depth=length if self.depth else whole_layers(length, scale["epsilon"]),
+                **scale,
+                **block,
             )
-            for activation, weight_variance, bias_variance, epsilon, length in itertools.product(
-                self.activation, self.weight_variance, self.bias_variance, self.epsilon, self._lengths
+            for activation, weight_variance, bias_variance, scale, length, block in itertools.product(
+                self.activation,
+                self.weight_variance,
+                self.bias_variance,
+                [*scales, *rules],
+                self._lengths,
+                self._blocks(),
             )
         )
 

@@ -16,7 +16,8 @@ from eftcore.identity import Spec, digest_of
 from eftcore.inputs.kernel import InputKernel
 from eftcore.inputs.layers import whole_layers
 from eftcore.precision import Precision
-from eftcore.specs import Closure, ResNet
+from eftcore.specs import HIDDEN, Block, Closure, Normalisation, ResNet
+from eftcore.words import network_text
 from flows.study.expansion import Study, expand_study, find_study, load_study
 from flows.study.kernels import Number, Whole
 
@@ -152,6 +153,11 @@ class ModelRequest(Spec):
     ]
     weight_variance: Annotated[Number, Field(gt=0, description="C_W")] = 2.0
     bias_variance: Annotated[Number, Field(ge=0, description="C_b")] = 0.0
+    block: Annotated[Block, Field(description="matrices in a residual branch")] = "one_matrix"
+    normalisation: Annotated[Normalisation | None, Field(description="before the first of two matrices")] = None
+    hidden_ratio: Annotated[Number, Field(gt=0, description="m / n of two matrices")] = 1.0
+    hidden_weight_variance: Annotated[Number, Field(gt=0, description="C_1 of the first of two matrices")] = 1.0
+    hidden_bias_variance: Annotated[Number, Field(ge=0, description="C_b1 of the hidden neurons")] = 0.0
     epsilon: Annotated[Number, Field(gt=0, description="size of the residual branch")] = 0.1
     total_time: Annotated[Number, Field(gt=0, description="T = epsilon^2 layers, which must come out whole")] = 2.0
     n_inputs: Annotated[Whole, Field(ge=1, description="equicorrelated inputs N")] = 2
@@ -168,13 +174,14 @@ class ModelRequest(Spec):
     def title(self) -> str:
         """Name of the flow run."""
         return (
-            f"{self.activation}, C_W={self.weight_variance:g}, C_b={self.bias_variance:g}, eps={self.epsilon:g}, "
-            f"T={self.total_time:g}, N={self.n_inputs}, K={self.variance:g}, rho={self.correlation:g}"
+            f"{network_text(self.model())}, C_W={self.weight_variance:g}, C_b={self.bias_variance:g},"
+            f" eps={self.epsilon:g}, T={self.total_time:g}, N={self.n_inputs}, K={self.variance:g},"
+            f" rho={self.correlation:g}"
         )
 
     def model(self) -> ResNet:
         """The network. Raises InputError."""
-        shared = {name: getattr(self, name) for name in ("activation", "weight_variance", "bias_variance", "epsilon")}
+        shared = {name: getattr(self, name) for name in ResNet.model_fields if name != "depth"}
         return ResNet(**shared, depth=whole_layers(self.total_time, self.epsilon))
 
     def kernel(self) -> InputKernel:
@@ -207,11 +214,17 @@ class ConfigurationRequest(ModelRequest):
             **drawn,
             "name": "configuration",
             "widths": self.width,
-            "model": {name: getattr(self, name) for name in names},
+            "model": {name: getattr(self, name) for name in names} | self._branch(),
             "kernel": [{"kind": "equicorrelated", **inputs}],
         }
         digest = digest_of(content)
         return expand_study({**content, "name": f"configuration-{digest[:8]}"})
+
+    def _branch(self) -> dict[str, Any]:
+        """The fields of a study file that say what a branch with two matrices is."""
+        if self.block == "one_matrix":
+            return {}
+        return {"block": self.block} | {name: getattr(self, name) for name in HIDDEN if getattr(self, name) is not None}
 
 
 class TheoremRequest(ModelRequest):

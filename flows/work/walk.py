@@ -12,7 +12,7 @@ from eftcore.ensemble import Attained, attained, sample_digest
 from eftcore.ensemble.sample import Shards
 from eftcore.ensemble.shards import next_round
 from eftcore.specs import EnsembleSpec, MeasurementSpec, PredictionSpec
-from eftcore.words import spec_name
+from eftcore.words import network_text, spec_name
 from flows.study.expansion import Simulation, Study
 from flows.work import computations, recording
 from flows.work.store import ResultStore
@@ -104,7 +104,7 @@ class Walk(ABC):
 
     def _predict(self, digest: str) -> bool:
         spec = self.plan.predictions[digest]
-        label = f"predict {spec_name(spec)}: {spec.model.activation}, {spec.kernel.label}{_version(spec)}"
+        label = f"predict {spec_name(spec)}: {network_text(spec.model)}, {spec.kernel.label}{_version(spec)}"
         inputs = {"spec": spec.model_dump(mode="json")}
         return self.perform(Node(kind="predict", label=label, digest=digest, inputs=inputs, run=spec))
 
@@ -118,7 +118,7 @@ class Walk(ABC):
         return self.perform(
             Node(
                 kind="widths",
-                label=f"record widths: {spec.model.activation}, {spec.kernel.label}",
+                label=f"record widths: {network_text(spec.model)}, {spec.kernel.label}",
                 digest=recording.widths_digest(self.plan.digest, **judged),
                 inputs={"study": self.plan.record, **judged},
                 is_recorded=lambda: recording.has_widths(self.plan.digest, **judged),
@@ -128,7 +128,7 @@ class Walk(ABC):
     def _against_theory(self, reference: str) -> bool:
         """Compare the predictions of one configuration with a better theory, and record them."""
         spec = self.plan.predictions[reference]
-        about = f"{spec.model.activation}, {spec.kernel.label}"
+        about = f"{network_text(spec.model)}, {spec.kernel.label}"
         known = reference if reference in self._predicted else None
         against = f"{spec_name(spec)}: {about}"
         return self._compare_and_record(self.plan.references[reference], known, about, against=against)
@@ -153,7 +153,7 @@ class Walk(ABC):
         leading = self.plan.predictions[exact]
         spec = MeasurementSpec.of(leading, [self._sample(each) for each in ensembles])
         widths = ", ".join(map(str, spec.widths))
-        about = f"{leading.model.activation}, widths {widths}, {leading.kernel.label}"
+        about = f"{network_text(leading.model)}, widths {widths}, {leading.kernel.label}"
         measure = Node(
             kind="measure",
             label=f"measure the next order: {about}",
@@ -337,7 +337,7 @@ class DryRun(Listing):
 
 def about_ensemble(spec: EnsembleSpec) -> str:
     """The description of an ensemble in labels of tasks."""
-    return f"{spec.model.activation}, width {spec.width}, {spec.kernel.label}{_version(spec)}"
+    return f"{network_text(spec.model)}, width {spec.width}, {spec.kernel.label}{_version(spec)}"
 
 
 def _version(spec: PredictionSpec | EnsembleSpec) -> str:

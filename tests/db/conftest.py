@@ -133,9 +133,10 @@ def make_theory() -> MakeTheory:
         n_inputs: int = 2,
         depth: int = 8,
         changes: dict[str, Any] | None = None,
+        branch: dict[str, Any] | None = None,
         **options: Any,
     ) -> eft.Theory:
-        model = eft.ResNet(activation=activation, weight_variance=2.0, epsilon=0.25, depth=depth)
+        model = eft.ResNet(activation=activation, weight_variance=2.0, epsilon=0.25, depth=depth, **(branch or {}))
         kernel = eft.InputKernel.equicorrelated(n_inputs=n_inputs, variance=2.0, correlation=0.3)
         asked = repr((specs.ALGORITHM_VERSION, model, kernel, closure, sorted(options.items())))
         if asked not in made:

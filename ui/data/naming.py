@@ -16,6 +16,8 @@ from ui.notation import CONFIGURATION, SETTINGS, configuration_text
 def split_columns(rows: pd.DataFrame) -> tuple[str, list[str]]:
     """A text with the values that all rows share, and the names of the configuration columns in which rows differ."""
     there = [column for column in (*CONFIGURATION, *SETTINGS) if column in rows and rows[column].notna().any()]
+    if "block" in there and (rows["block"] == "one_matrix").all():
+        there.remove("block")
     differing = [column for column in there if rows[column].nunique(dropna=False) > 1]
     same = [column for column in there if column in CONFIGURATION and column not in differing]
     return configuration_text(rows.iloc[0].to_dict(), same), differing

@@ -101,7 +101,7 @@ def spec_of(model: eft.ResNet, kernel: eft.InputKernel, closure: str, **options:
 
 def predict_at_once(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
     """Predictions of the fast closures, by name. Raises InputError where a kernel overflows."""
-    closures = AT_ONCE if kernel.n_inputs <= FEW_INPUTS else AT_ONCE[:2]
+    closures = AT_ONCE if kernel.n_inputs <= FEW_INPUTS and model.block == "one_matrix" else AT_ONCE[:2]
     with shared_paths():
         found = {name: _predict(spec_of(model, kernel, name)) for name in closures}
     crude = found["source_only"]
@@ -113,7 +113,8 @@ def predict_at_once(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, The
 
 def predict_slowly(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
     """Predictions of the other closures, by name, among them the exact leading order."""
-    found = {} if kernel.n_inputs <= FEW_INPUTS else {"sigma": _predict(spec_of(model, kernel, "sigma"))}
+    few = kernel.n_inputs <= FEW_INPUTS or model.block == "two_matrix"
+    found = {} if few else {"sigma": _predict(spec_of(model, kernel, "sigma"))}
     exact = _predict(spec_of(model, kernel, "exact", truncation=TRUNCATION))
     return {**found, "exact": exact}
 

@@ -19,14 +19,25 @@ from db.reading.stored_results import numerical_errors, stored_specs
 from db.schema.components import row_components
 from db.session import Database
 from eftcore.quantities import ORDER, QUANTITIES
-from eftcore.specs import EnsembleSpec, PredictionSpec
+from eftcore.specs import HIDDEN, EnsembleSpec, PredictionSpec
 from eftcore.words import window_text
 from ui.data.naming import in_reading_order, name_theories
 from ui.data.quantiles import build_compared, build_quantiles
 from ui.data.study_file import study_toml
 from ui.notation import configuration_text, number, with_error
 
-_CHOICE = ("activation", "weight_variance", "bias_variance", "epsilon", "depth", "kernel_label", "width", "samples")
+_CHOICE = (
+    "activation",
+    "weight_variance",
+    "bias_variance",
+    "block",
+    *HIDDEN,
+    "epsilon",
+    "depth",
+    "kernel_label",
+    "width",
+    "samples",
+)
 
 _PROVENANCE = {
     "run_id": "run",

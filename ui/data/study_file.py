@@ -9,7 +9,7 @@ import numpy as np
 import tomlkit
 
 from eftcore.inputs.kernel import InputKernel
-from eftcore.specs import EnsembleSpec, PredictionSpec, default_depths
+from eftcore.specs import HIDDEN, EnsembleSpec, PredictionSpec, default_depths
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 
 
@@ -36,12 +36,9 @@ def study_toml(
     document["closures"] = [_closure(spec) for spec in predictions]
     document["tolerances"] = [float(value) for value in tolerances]
     document["recorded_depths"] = _depths(ensemble)
+    own = model.model_dump(mode="json", exclude_none=True)
     document["model"] = {
-        "activation": model.activation,
-        "weight_variance": model.weight_variance,
-        "bias_variance": model.bias_variance,
-        "epsilon": model.epsilon,
-        "depth": model.depth,
+        name: own[name] for name in own if model.block == "two_matrix" or name not in ("block", *HIDDEN)
     }
     document["kernel"] = [_kernel(ensemble.kernel)]
     if predictions:

@@ -20,6 +20,7 @@ from alembic.migration import MigrationContext
 import eftcore as eft
 from db.errors import DatabaseMissing, SchemaOutdated
 from db.reading import queries
+from db.reading.stored_results import stored_results
 from db.reading.study_queries import study_progress
 from db.schema.models import Base
 from db.schema.views import VIEWS
@@ -31,6 +32,12 @@ from eftcore.errors import InputError
 from tests.db import workers
 
 ROOT = Path(__file__).resolve().parents[3]
+OF_BLOCKS = [
+    f"column model_configurations.{name}"
+    for name in ("block", "normalisation", "hidden_ratio", "hidden_weight_variance", "hidden_bias_variance")
+]
+"""What a downgrade below 0013 says it drops."""
+
 RELEASED = sorted((Path(__file__).parents[1] / "released").glob("*.db"))
 """A database as each released revision left it: one study, two simulations of real networks, a failed run; the later
 runs up to number 40 were deleted. From 0002 on also a top-up, a Wick prediction that chose its order, a pending run;
@@ -416,6 +423,28 @@ def test_measurements_go_on_the_way_back(url, record_all, record_measured, make_
     database.dispose()
 
 
+def test_networks_with_two_matrices_go_on_the_way_back(url, record_all, count_rows):
+    """With all their results, since an earlier program would take them for networks of one; the others stay."""
+    database = Database(url)
+    record_all(database)
+    rows, kept = count_rows(database), queries.windows(database)
+    branch = {"block": "two_matrix", "normalisation": "rms", "hidden_ratio": 4.0}
+    two = record_all(database, name="second", closures=("mean", "g_only"), branch=branch)
+    models = queries.runs(database).drop_duplicates("configuration_id")
+    found = models[["block", "normalisation", "hidden_ratio", "hidden_bias_variance"]].values.tolist()
+    assert [tuple(row) for row in found if row[0] == "two_matrix"] == [("two_matrix", "rms", 4.0, 0.0)]
+    stored = stored_results(database, [two.predictions["g_only"]])[two.predictions["g_only"]]
+    assert stored.spec.model.block == "two_matrix"
+    assert stored.spec.model.hidden_ratio == 4.0
+    database.dispose()
+    migrate.downgrade(url, "0012_kernel_quantiles")
+    migrate.upgrade(url)
+    assert maintenance.check(url) == []
+    assert count_rows(database) == {**rows, "studies": rows["studies"] + 1, "input_kernels": rows["input_kernels"]}
+    pd.testing.assert_frame_equal(queries.windows(database), kept)
+    database.dispose()
+
+
 def test_quantiles_go_on_the_way_back(url, record_all, count_rows):
     """And nothing else; recording the same simulation again brings them back."""
     database = Database(url)
@@ -423,7 +452,7 @@ def test_quantiles_go_on_the_way_back(url, record_all, count_rows):
     rows, before = count_rows(database), queries.quantiles(database)
     assert rows["kernel_quantiles"] == len(before) == 2 * 9 * 7
     database.dispose()
-    lost = [f"table kernel_quantiles with {len(before)} rows"]
+    lost = [f"table kernel_quantiles with {len(before)} rows", *OF_BLOCKS]
     assert migrate.dropped_by_downgrade(url, "0011_measured_next_order") == lost
     migrate.downgrade(url, "0011_measured_next_order")
     engine = sa.create_engine(url)
@@ -451,6 +480,7 @@ def test_widths_from_theory_go_on_the_way_back(url, record_all, record_next_orde
     database.dispose()
     assert migrate.dropped_by_downgrade(url, "0008_next_order") == [
         f"table kernel_quantiles with {rows['kernel_quantiles']} rows",
+        *OF_BLOCKS,
         "column runs.widths",
         f"table width_windows with {rows['width_windows']} rows",
     ]

@@ -73,6 +73,7 @@ def test_the_leading_order_of_relu() -> None:
     model = network(activation="relu", depth=100)
     for closure in ("exact", "g_only"):
         theory = eft.predict(model, ONE, closure, step="exact", depths=[100])
+        assert theory.details["leading_order"] == "exact"
         assert theory.covariance.item() == pytest.approx(43.8215197, rel=1e-8)
 
 
