@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from eftcore.ensemble.next_order import MeasuredNextOrder, measured_next_order
     from eftcore.inputs.kernel import InputKernel
     from eftcore.measure.check import Check, check
+    from eftcore.measure.check import Check, CheckedBlock, check
     from eftcore.precision import Precision
     from eftcore.results import Theory
     from eftcore.specs import EnsembleSpec, MeasurementSpec, Numerics, PredictionSpec, ResNet
@@ -57,7 +58,7 @@ _MODULES = {
     "verdicts.checks": ("TheoremCheck", "same_law", "theorem_table"),
     "ensemble": ("Sample", "simulate"),
     "ensemble.next_order": ("MeasuredNextOrder", "measured_next_order"),
-    "measure.check": ("Check", "check"),
+    "measure.check": ("Check", "CheckedBlock", "check"),
     "verdicts.residuals": ("EquationResidual", "equation_residual"),
     "verdicts.sources": ("compare_sources", "sources_on"),
     "verdicts.theorems": (
@@ -76,6 +77,7 @@ _LAZY = {name: f"eftcore.{module}" for module, names in _MODULES.items() for nam
 
 __all__ = [
     "Check",
+    "CheckedBlock",
     "Comparison",
     "EftError",
     "EnsembleSpec",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Block:
+class CheckedBlock:
     """What was found of one block.
 
     Attributes:
@@ -48,6 +48,10 @@ class Block:
     weight_variance: Fit
     bias_variance: Fit | None
     confusions: tuple[str, ...]
+
+    def deviates(self, blocks: int) -> bool:
+        """Whether it deviates, as one of this many blocks that are looked at."""
+        return self.p_value * blocks < LEVEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +73,7 @@ class Check:
     spec: ResNet
     width: int
     networks: int
-    blocks: tuple[Block, ...]
+    blocks: tuple[CheckedBlock, ...]
     p_value: float
     first_deviating: int | None
     kernel: np.ndarray
@@ -86,6 +90,21 @@ class Check:
         """(L+1, N, N) mean kernel over networks."""
         found: np.ndarray = self.kernel.mean(0)
         return found
+
+    def as_data(self) -> dict[str, Any]:
+        """The verdict for programs."""
+        return {
+            "spec": self.spec.identity(),
+            "guessed": bool(self.guessed),
+            "width": self.width,
+            "networks": self.networks,
+            "passed": self.passed,
+            "p_value": self.p_value,
+            "first_deviating": None if self.first_deviating is None else self.blocks[self.first_deviating].name,
+            "sentence": self.sentence(),
+            "blocks": [asdict(block) for block in self.blocks],
+            "provenance": self.provenance,
+        }
 
     def sentence(self) -> str:
         """The verdict in a sentence or two."""
@@ -133,7 +152,7 @@ def check(
     dtype: str = "float32",
     device: str = "cpu",
     feature_axis: int = -1,
-    positions: Positions | None = None,
+    positions: str | None = None,
     progress: Progress | None = None,
     planned: Callable[[Plan], None] | None = None,
 ) -> Check:
@@ -165,6 +184,8 @@ def check(
     batch = _batch(inputs, dtype, device)
     options: dict[str, Any] = {"train": train, "dtype": getattr(torch, dtype), "device": device}
     first = make(make_model, seed, **options)
+    if positions not in (None, *get_args(Positions)):
+        raise InputError(f"must be one of {', '.join(get_args(Positions))}", place="positions", value=positions)
     reading = Reading(find_blocks(first, batch, stream), feature_axis, positions)
     refuse_what_cannot_be_judged(first, make(make_model, seed + 1, **options), batch, reading)
     if spec is not None and len(reading.blocks) != spec.depth:
@@ -193,6 +214,22 @@ def check(
         guessed = tuple(guesses(products, activations, found.shape[-1]))
         spec = guessed[0].spec
     return judged(products, spec, found.shape[-1], reading.blocks, _provenance(first), guessed)
+
+
+def count_blocks(
+    make_model: Callable[[], Any],
+    inputs: Any,
+    *,
+    stream: str | None = None,
+    seed: int = 0,
+    train: bool = False,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> int:
+    """The number of blocks of a module's residual stream; arguments and errors are those of ``check``."""
+    batch = _batch(inputs, dtype, device)
+    module = make(make_model, seed, train=train, dtype=getattr(torch, dtype), device=device)
+    return len(find_blocks(module, batch, stream))
 
 
 def judged(
@@ -224,7 +261,7 @@ def judged(
         fits = fit_branch(increment, parts)
         ratio = _ratio(fits[0], spec.weight_variance)
         blocks.append(
-            Block(
+            CheckedBlock(
                 name=name,
                 p_value=hotelling(own),
                 largest_z=float(np.abs(z).max()),
@@ -234,14 +271,14 @@ def judged(
             )
         )
     p_values = np.array([block.p_value for block in blocks])
-    deviating = np.flatnonzero(p_values * len(p_values) < LEVEL)
+    deviating = [index for index, block in enumerate(blocks) if block.deviates(len(blocks))]
     return Check(
         spec=spec,
         width=width,
         networks=len(products.kernel),
         blocks=tuple(blocks),
         p_value=simultaneous(p_values),
-        first_deviating=int(deviating[0]) if len(deviating) else None,
+        first_deviating=deviating[0] if deviating else None,
         kernel=products.kernel.mean(2),
         provenance=provenance,
         guessed=guessed,

@@ -30,7 +30,7 @@ class Reading:
 
     blocks: tuple[str, ...]
     feature_axis: int = -1
-    positions: Positions | None = None
+    positions: str | None = None
 
 
 def find_blocks(module: nn.Module, inputs: Any, pattern: str | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import typer
 
 from eftcore.errors import EftError, InputError
 from flows.cli import terminal
+from flows.cli.check_command import check_app
 from flows.cli.data_commands import data_app
 from flows.cli.db_commands import db_app
 from flows.cli.options import DatabaseOption, JsonOption, reading_database, use_database
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.add_typer(db_app, name="db")
 app.add_typer(study_app)
 app.add_typer(theory_app)
+app.add_typer(check_app)
 app.add_typer(data_app)
 app.add_typer(server_app, name="server")
 

@@ -42,13 +42,13 @@ def write_report(db: Database, html: Path, *, markdown: Path | None = None, stud
             remedy=f"`eft run {study}` goes on",
         )
     content = _content(results)
-    files = {html: _render("report.html.j2", content)}
+    files = {html: render("report.html.j2", content)}
     if markdown is not None:
-        files[markdown] = _render("report.md.j2", content)
+        files[markdown] = render("report.md.j2", content)
         figures = content["figures"]
         assert isinstance(figures, list)
         files |= {markdown.parent / "images" / f"paper-{figure['name']}.svg": figure["svg"] for figure in figures}
-    return _write(files)
+    return write_files(files)
 
 
 def write_atlas(db: Database, markdown: Path) -> list[Path]:
@@ -73,7 +73,7 @@ def write_atlas(db: Database, markdown: Path) -> list[Path]:
         },
     }
     pictures = {markdown.parent / "images" / f"atlas-{each.name}.svg": panels_svg(each) for each in figures}
-    return _write({markdown: _render("atlas.md.j2", content), **pictures})
+    return write_files({markdown: render("atlas.md.j2", content), **pictures})
 
 
 def _table(frame: pd.DataFrame) -> str:
@@ -85,7 +85,8 @@ def _table(frame: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _write(files: Mapping[Path, str]) -> list[Path]:
+def write_files(files: Mapping[Path, str]) -> list[Path]:
+    """Write texts to files. Raises EnvironmentProblem where one cannot be written."""
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,8 @@ def _content(results: Results) -> dict[str, object]:
     }
 
 
-def _render(template: str, content: dict[str, object]) -> str:
+def render(template: str, content: dict[str, object]) -> str:
+    """The text of a template of this package."""
     environment = Environment(
         loader=PackageLoader("ui.reports"),
         autoescape=template.endswith(".html.j2"),
