@@ -36,7 +36,7 @@ def block_text(network: Mapping[Any, Any]) -> str:
         parts.append(network["normalisation"])
     for name, symbol in symbols.items():
         if network[name] != ResNet.model_fields[name].default:
-            parts.append(f"{symbol} = {network[name]:g}")
+            parts.append(f"{symbol} = {network[name]:.4g}")
     return ", ".join(parts)
 
 

@@ -33,7 +33,11 @@ _BY_CLASS = {
 HIDDEN_SCALES = (0.25, 16.0)
 """Between these the hidden weight variance is sought where the activation has a scale of its own."""
 
-SMALLEST_BIAS = 1e-9
+USUAL_HIDDEN = (1.0, 2.0)
+"""Hidden weight variances that are taken where no other fits clearly better."""
+
+WORTH = 9.0
+"""By how much chi-squared has to fall for a further parameter to be believed."""
 
 MOST_HIDDEN = 100.0
 """Largest m / n that is told from infinitely many hidden neurons."""
@@ -102,13 +106,22 @@ def _fitted(products: Products, spec: ResNet) -> Guess:
     if spec.block == "one_matrix" or get_activation(spec.activation).family in ("relu", "leaky_relu", "linear"):
         return _with_scale(products, spec)
 
-    def at(logarithm: float) -> Guess:
-        return _with_scale(products, spec.model_copy(update={"hidden_weight_variance": float(np.exp(logarithm))}))
+    def at(variance: float) -> Guess:
+        return _with_scale(products, spec.model_copy(update={"hidden_weight_variance": variance}))
 
     best = minimize_scalar(
-        lambda logarithm: at(logarithm).misfit, bounds=tuple(np.log(HIDDEN_SCALES)), options={"xatol": 0.02}
+        lambda logarithm: at(float(np.exp(logarithm))).misfit,
+        bounds=tuple(np.log(HIDDEN_SCALES)),
+        options={"xatol": 0.02},
     )
-    return at(float(best.x))
+    usual = [guess for guess in map(at, USUAL_HIDDEN) if guess.misfit - best.fun < _worth(products)]
+    return usual[0] if usual else at(round(float(np.exp(best.x)), 3))
+
+
+def _worth(products: Products) -> float:
+    """What is worth another parameter, in units of Guess.misfit."""
+    n_inputs = products.kernel.shape[-1]
+    return WORTH / (products.increment.shape[1] * n_inputs * (n_inputs + 1) / 2)
 
 
 def _with_scale(products: Products, spec: ResNet) -> Guess:
@@ -131,7 +144,8 @@ def _with_scale(products: Products, spec: ResNet) -> Guess:
     normal = sum(d.T @ w @ d for d, w in zip(design, inverse, strict=True))
     right = sum(d.T @ w @ y for d, w, y in zip(design, inverse, target, strict=True))
     coefficients = np.linalg.lstsq(normal, right, rcond=None)[0]
-    if len(coefficients) > 1 and coefficients[1] < SMALLEST_BIAS * abs(coefficients[0]):
+    # one coefficient more lowers chi-squared by its square in units of its error
+    if len(coefficients) > 1 and networks * max(coefficients[1], 0.0) ** 2 < WORTH * np.linalg.inv(normal)[1, 1]:
         design, coefficients = design[..., :1], np.array([right[0] / normal[0, 0]])
     rest = target - design @ coefficients
     misfit = networks * sum(float(r @ w @ r) for r, w in zip(rest, inverse, strict=True)) / target.size

@@ -164,8 +164,10 @@ def _batch(path: Path) -> np.ndarray:
 
     try:
         found: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"is no .npy file of numbers ({error})", place="--inputs", value=str(path)) from None
+    except (OSError, ValueError):
+        raise InputError(
+            "is no .npy file of numbers", place="--inputs", value=str(path), remedy="make one with numpy.save"
+        ) from None
     return found
 
 
