@@ -408,7 +408,7 @@ class EnsembleSpec(_Recorded):
         hidden = model.hidden_ratio * self.width
         if abs(hidden - model.hidden_width(self.width)) > 1e-9 * hidden:
             raise InputError(
-                f"hidden_ratio = {model.hidden_ratio:g} times it is no whole number of hidden neurons",
+                f"times {model.hidden_ratio:g} it is no whole number of hidden neurons",
                 place="width",
                 value=self.width,
                 remedy="take another width, or hidden_ratio = m / n",

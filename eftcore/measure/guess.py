@@ -120,7 +120,7 @@ def _fitted(products: Products, spec: ResNet) -> Guess:
 
 def _worth(products: Products) -> float:
     """What is worth another parameter, in units of Guess.misfit."""
-    n_inputs = products.kernel.shape[-1]
+    n_inputs: int = products.kernel.shape[-1]
     return WORTH / (products.increment.shape[1] * n_inputs * (n_inputs + 1) / 2)
 
 

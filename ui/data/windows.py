@@ -87,6 +87,15 @@ _PREDICT = {
 }
 """Parameters in the URL of the predict page, each with the column of v_windows that gives its value."""
 
+_PREDICT_BRANCH = {
+    "block": "block",
+    "norm": "normalisation",
+    "ratio": "hidden_ratio",
+    "C_1": "hidden_weight_variance",
+    "C_b1": "hidden_bias_variance",
+}
+"""The same for what a residual branch with two matrices is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WindowFilter:
@@ -259,7 +268,10 @@ def _prediction_link(row: Mapping[Any, Any]) -> str:
     """Link to the predict page for a configuration; empty where its inputs would have to be uploaded."""
     if pd.isna(row["kernel_correlation"]) or row["n_inputs"] > MOST_INPUTS:
         return ""
-    return "predict?" + urlencode({name: row[column] for name, column in _PREDICT.items()})
+    parameters = {name: row[column] for name, column in _PREDICT.items()}
+    if row["block"] == "two_matrix":
+        parameters |= {name: row[column] for name, column in _PREDICT_BRANCH.items() if not pd.isna(row[column])}
+    return "predict?" + urlencode(parameters)
 
 
 def _on_axes(rows: pd.DataFrame, across: str, by: str) -> pd.DataFrame:

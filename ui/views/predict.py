@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import streamlit as st
 
@@ -16,7 +16,7 @@ from db.settings import data_home
 from eftcore.errors import EftError, EnvironmentProblem
 from eftcore.identity import digest_of
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec
+from eftcore.specs import CHAIN_CLOSURES, Block, EnsembleSpec, Normalisation
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 from ui.data import deployments
 from ui.data.predict import (
@@ -41,6 +41,7 @@ from ui.shell import PLOT, find_database, narrow, tell
 SOURCES = ("equicorrelated", "Gram matrix", "data file")
 POLL_SECONDS = 0.4
 INPUT_PIXELS = 160
+NO_NORMALISATION = "none"
 STUDY_CLOSURES = ("mean", "source_only", "g_only", "sigma", "exact")
 STUDY_SAMPLES = 20_000
 
@@ -90,8 +91,35 @@ def _choose_model() -> tuple[eft.ResNet, int]:
         bias_variance=bias,
         epsilon=epsilon,
         depth=layers_of(total, epsilon),
+        **_choose_block(),
     )
     return model, int(width)
+
+
+def _choose_block() -> dict[str, Any]:
+    """Fields of the network that say what a residual branch is."""
+    row = st.container(horizontal=True, vertical_alignment="bottom")
+    block = row.segmented_control(
+        "block",
+        get_args(Block),
+        default="one_matrix",
+        required=True,
+        key="block",
+        bind="query-params",
+        help="x + ε W σ(x), the block of the paper, or x + ε W₂ σ(W₁ norm(x)), that of residual MLPs and transformers;"
+        " C_W and C_b are then those of W₂.",
+    )
+    if block == "one_matrix":
+        return {}
+    shared: dict[str, Any] = {"bind": "query-params", "width": INPUT_PIXELS}
+    normalisation = row.selectbox("normalisation", [NO_NORMALISATION, *get_args(Normalisation)], key="norm", **shared)
+    return {
+        "block": block,
+        "normalisation": None if normalisation == NO_NORMALISATION else normalisation,
+        "hidden_ratio": row.number_input("m / n", 0.01, 100.0, 1.0, 1.0, key="ratio", **shared),
+        "hidden_weight_variance": row.number_input("C_1", 0.01, 100.0, 1.0, 0.1, key="C_1", **shared),
+        "hidden_bias_variance": row.number_input("C_b1", 0.0, 100.0, 0.0, 0.1, key="C_b1", **shared),
+    }
 
 
 def _choose_kernel() -> eft.InputKernel | None:
@@ -236,7 +264,9 @@ def _study_file(model: eft.ResNet, kernel: eft.InputKernel, width: int, key: str
     st.subheader("Simulate it", divider="gray")
     ensemble = EnsembleSpec(model=model, kernel=kernel, width=width)
     predictions = [
-        spec_of(model, kernel, name).model_copy(update={"numerics": eft.Numerics()}) for name in STUDY_CLOSURES
+        spec_of(model, kernel, name).model_copy(update={"numerics": eft.Numerics()})
+        for name in STUDY_CLOSURES
+        if model.block == "one_matrix" or name in CHAIN_CLOSURES
     ]
     name = f"predict-{key[:10]}"
     text = study_toml(name, ensemble, STUDY_SAMPLES, predictions, description=kernel.label)

@@ -16,6 +16,7 @@ def row(**changes: object) -> dict[str, object]:
         "activation": "tanh",
         "weight_variance": 2.0,
         "bias_variance": 0.0,
+        "block": "one_matrix",
         "epsilon": 0.1,
         "total_time": 2.0,
         "kernel_label": "k",
