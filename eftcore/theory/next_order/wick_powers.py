@@ -168,7 +168,7 @@ class WickPowers:
             powers = [sum(int(table[c]) for c in {(a, b), (b, a)}) for a, b in self.pairs]
             found.append((kept, result, ways, np.broadcast_to(powers, (len(kept), len(self.pairs)))))
         pair, result, ways, contracted = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        where = np.array([self._position[tuple(alpha)] for alpha in result.tolist()])
+        where = self._positions(result)
         coefficient = ways * self.unit[where] / (self.unit[first[pair]] * self.unit[second[pair]])
         order = np.lexsort((where, pair))
         pair, where = pair[order], where[order]
@@ -182,6 +182,14 @@ class WickPowers:
         self._monomials = contracted[order[one]]
         shape = (len(begins), len(self._monomials))
         self._polynomials = csr_array((coefficient[order], monomial, np.append(begins, len(pair))), shape=shape)
+
+    def _positions(self, powers: np.ndarray) -> np.ndarray:
+        """(E,) positions of these powers (E, inputs) among all functions."""
+        digits = (self.powers.max() + 1) ** np.arange(powers.shape[1])
+        own = self.powers @ digits
+        sorted_ = np.argsort(own)
+        found: np.ndarray = sorted_[np.searchsorted(own[sorted_], powers @ digits)]
+        return found
 
     def _make_response(self) -> None:
         """Which derivatives of sigma(phi_a) and sigma(phi_b) each function needs, and C_W / alpha!."""
