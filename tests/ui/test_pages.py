@@ -354,6 +354,35 @@ def test_predict_needs_no_database(open_page: OpenPage, tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
+def test_predict_knows_blocks_with_two_matrices(open_page: OpenPage, tmp_path: Path) -> None:
+    query = {
+        "sigma": "gelu",
+        "T": "1.0",
+        "N": "1",
+        "variance": "1.0",
+        "block": "two_matrix",
+        "norm": "rms",
+        "ratio": "4",
+    }
+    app = _finished(open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query))
+    assert not app.exception
+    model = eft.ResNet(
+        activation="gelu",
+        weight_variance=2.0,
+        epsilon=0.1,
+        depth=100,
+        block="two_matrix",
+        normalisation="rms",
+        hidden_ratio=4.0,
+    )
+    theory = eft.predict(model, eft.InputKernel.explicit([[1.0]]), "exact")
+    shown = app.table[0].value.set_index("closure")
+    assert [name.replace("\\", "") for name in shown.index] == ["mean", "source_only", "g_only", "exact"]
+    values = shown["V4\\[00,00\\]"].str.replace("\\", "")
+    assert float(values["exact"]) == pytest.approx(theory.covariance[-1, 0, 0], rel=1e-4)
+    assert "two_matrix" in "".join(element.value for element in app.code)
+
+
 def test_predict_draws_the_stored_simulation(open_page: OpenPage, results: Database) -> None:
     query = {"eps": "0.25", "T": "1.0", "n": "16", "variance": "1.0", "correlation": "0.3"}
     app = open_page(results.url, "predict", **query)

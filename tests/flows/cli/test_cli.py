@@ -54,7 +54,22 @@ def make_runs() -> Callable[[Database], None]:
     return make
 
 
-COMMANDS = ["", "run", "predict", "design", "runs", "windows", "sql", "export", "import", "delete", "gc", "ui", "db"]
+COMMANDS = [
+    "",
+    "run",
+    "predict",
+    "design",
+    "check",
+    "runs",
+    "windows",
+    "sql",
+    "export",
+    "import",
+    "delete",
+    "gc",
+    "ui",
+    "db",
+]
 COMMANDS += ["top-up", "serve", "server", "server start", "server stop", "server status"]
 COMMANDS += [f"db {name}" for name in ("upgrade", "downgrade", "current", "check", "info", "backup")]
 
