@@ -99,6 +99,24 @@ def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
 
 
+def test_networks_with_two_matrices_move(db, other, record_all, tmp_path):
+    branch = {"block": "two_matrix", "normalisation": "layer", "hidden_ratio": 2.0, "hidden_bias_variance": 0.1}
+    record_all(db, closures=("mean", "g_only"), branch=branch)
+    export_archive(db, tmp_path / "two.zip")
+    import_archive(other, tmp_path / "two.zip")
+    names = [
+        "block",
+        "normalisation",
+        "hidden_ratio",
+        "hidden_weight_variance",
+        "hidden_bias_variance",
+        "certified_until",
+    ]
+    found = queries.windows(other)
+    assert found.iloc[0][names[:-1]].tolist() == ["two_matrix", "layer", 2.0, 1.0, 0.1]
+    assert found[names].equals(queries.windows(db)[names])
+
+
 def test_importing_twice_adds_nothing(filled, other, tmp_path, count_rows):
     export_archive(filled, tmp_path / "a.zip")
     import_archive(other, tmp_path / "a.zip")

@@ -64,6 +64,46 @@ def test_total_time_and_depth_describe_the_same_model():
     assert expand_study(changed(model=model)).predictions.keys() == by_time.predictions.keys()
 
 
+def test_blocks_make_a_grid_of_their_own():
+    """Fields of a branch with two matrices do not multiply networks of one."""
+    branch = {"block": ["one_matrix", "two_matrix"], "normalisation": ["none", "rms"], "hidden_ratio": [1.0, 2.0]}
+    study = expand_study(changed(model={**BASE["model"], "activation": "tanh", "epsilon": 0.5, **branch}))
+    models = {
+        (spec.model.block, spec.model.normalisation, spec.model.hidden_ratio) for spec in study.predictions.values()
+    }
+    two = {("two_matrix", normalisation, ratio) for normalisation in (None, "rms") for ratio in (1.0, 2.0)}
+    assert models == {("one_matrix", None, 1.0), *two}
+    assert len(study.simulations) == 5 * 2 * 2
+    alone = expand_study(changed(model={**BASE["model"], "activation": "tanh", "epsilon": 0.5}))
+    assert alone.predictions.keys() < study.predictions.keys()
+
+
+def test_a_rule_of_the_residual_scale_goes_with_depth():
+    model = {"activation": "tanh", "weight_variance": 2.0, "depth": [16, 64], "residual_scale": ["1/sqrt(L)", "1/L"]}
+    study = expand_study(changed(model=model))
+    scales = {(spec.model.depth, spec.model.epsilon) for spec in study.predictions.values()}
+    assert scales == {(16, 0.25), (16, 0.0625), (64, 0.125), (64, 0.015625)}
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"normalisation": "rms"}, "normalisation: belongs to block = 'two_matrix'"),
+        ({"block": "one_matrix", "hidden_ratio": 2.0}, "hidden_ratio: belongs to block = 'two_matrix'"),
+        ({"block": "two_matrix", "normalisation": "batch"}, "normalisation = 'batch'"),
+        ({"block": "two_matrix", "hidden_ratio": 0.3}, "no whole number of hidden neurons"),
+        ({"residual_scale": "1/L"}, "epsilon: one of two is needed"),
+        ({"epsilon": None}, "epsilon"),
+        ({"epsilon": None, "residual_scale": "1/L"}, "residual_scale = ['1/L']: goes with depth"),
+    ],
+)
+def test_wrong_blocks_are_told_with_their_place(model: dict[str, Any], words: str):
+    fields = {name: value for name, value in {**BASE["model"], **model}.items() if value is not None}
+    with pytest.raises(InputError) as refused:
+        expand_study(changed(model=fields))
+    assert words in str(refused.value)
+
+
 def test_recorded_depths_are_a_list_or_a_count():
     listed = expand_study(changed(recorded_depths=[0, 2, 4]))
     assert {spec.depths for spec in listed.predictions.values()} == {(0, 2, 4)}
