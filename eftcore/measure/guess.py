@@ -121,7 +121,7 @@ def _fitted(products: Products, spec: ResNet) -> Guess:
 def _worth(products: Products) -> float:
     """What is worth another parameter, in units of Guess.misfit."""
     n_inputs: int = products.kernel.shape[-1]
-    return WORTH / (products.increment.shape[1] * n_inputs * (n_inputs + 1) / 2)
+    return float(WORTH / (products.increment.shape[1] * n_inputs * (n_inputs + 1) / 2))
 
 
 def _with_scale(products: Products, spec: ResNet) -> Guess:
