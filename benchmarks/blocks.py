@@ -1,8 +1,8 @@
 """What networks with two matrices cost to simulate, by theory's chain of G and with explicit weights.
 
 ``python -m benchmarks.blocks`` prints the table that benchmarks/RESULTS.md has: processor time per network and layer,
-as ratios to the narrowest network, for a fixed number of hidden neurons and for as many as there are neurons; beside the block of one
-matrix, and explicit weights. All ratios of a table are from one run.
+as ratios to the narrowest network, for a fixed number of hidden neurons and for as many as there are neurons; beside
+the block of one matrix, and explicit weights. All ratios of a table are from one run.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ import torch
 from eftcore.errors import InputError
 from eftcore.measure.acceptable import refuse_what_cannot_be_judged
 from eftcore.measure.guess import Guess, activations_of, guesses
-from eftcore.measure.innovations import Products, score_count, scores
+from eftcore.measure.innovations import SQUARES, Products, score_count, scores
 from eftcore.measure.stream import Positions, Reading, find_blocks, make, read
-from eftcore.measure.verdict import Fit, confusions, fit_branch, hotelling, likely_confusions, simultaneous
+from eftcore.measure.verdict import Fit, block_p_value, confusions, fit_branch, likely_confusions, simultaneous
 from eftcore.pairs import pair_indices
 from eftcore.specs import Numerics, ResNet
 from eftcore.theory.mean_field import choose_engine
@@ -263,7 +263,7 @@ def judged(
         blocks.append(
             CheckedBlock(
                 name=name,
-                p_value=hotelling(own),
+                p_value=block_p_value(own, SQUARES),
                 largest_z=float(np.abs(z).max()),
                 weight_variance=fits[0],
                 bias_variance=fits[1] if len(fits) > 1 else None,

@@ -103,9 +103,13 @@ def _gram(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return product
 
 
+SQUARES = 3
+"""The last scores of a block, which are products of two others and so have skewed laws."""
+
+
 def score_count(n_inputs: int) -> int:
     """Q, the number of scores of a block."""
-    return n_inputs * (n_inputs + 1) // 2 + n_inputs**2 + 3
+    return n_inputs * (n_inputs + 1) // 2 + n_inputs**2 + SQUARES
 
 
 def scores(products: Products, model: ResNet, engine: Expectations, moments: np.ndarray, width: int) -> np.ndarray:

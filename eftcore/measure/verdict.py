@@ -49,6 +49,30 @@ def hotelling(values: np.ndarray) -> float:
     return float(stats.f.sf(scaled, rank, networks - rank))
 
 
+def skewed(values: np.ndarray) -> float:
+    """p-value of mean zero for R independent numbers of a skewed law, to order 1 / R.
+
+    By Hall's transformation of Student's statistic, which removes its skewness (J. R. Statist. Soc. B 54 (1992) 221).
+
+    >>> rng = np.random.default_rng(0)
+    >>> skewed(rng.exponential(size=100) - 1) > 0.01, skewed(rng.exponential(size=100)) < 1e-6
+    (True, True)
+    """
+    networks, mean, spread = len(values), float(values.mean()), float(values.std())
+    if spread <= RANK * abs(mean) or not spread:
+        return 1.0 if mean == 0 else 0.0
+    skewness = float(((values - mean) ** 3).mean()) / spread**3
+    ratio = mean / spread
+    straight = ratio + skewness * ratio**2 / 3 + skewness**2 * ratio**3 / 27 + skewness / (6 * networks)
+    return float(2 * stats.t.sf(abs(straight) * np.sqrt(networks), networks - 1))
+
+
+def block_p_value(values: np.ndarray, squares: int) -> float:
+    """p-value of mean zero for the scores (R, Q) of a block, of which the last ``squares`` are of skewed laws."""
+    together = [hotelling(values[:, :-squares]), *(skewed(column) for column in values[:, -squares:].T)]
+    return simultaneous(np.array(together))
+
+
 def simultaneous(p_values: np.ndarray) -> float:
     """The p-value of the smallest of independent p-values."""
     return float(-np.expm1(len(p_values) * np.log1p(-min(float(p_values.min()), 1 - 1e-16))))

@@ -13,11 +13,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from eftcore.activations import get_activation
 from eftcore.gaussian.branch import BranchExpectations, hidden_kernel
-from eftcore.gaussian.mehler import SATURATED, OnLine, by_parts
+from eftcore.gaussian.mehler import SATURATED, MehlerExpectations, OnLine, by_parts
 from eftcore.gaussian.pair_moments import Expectations, correlations
 from eftcore.gaussian.taylor import DEGREE, Taylor, exponents
 from eftcore.pairs import pair_indices, pair_table, to_matrix
+from eftcore.specs import ResNet
 from eftcore.theory.closures.base import Ingredients, Observed, State
 from eftcore.theory.closures.g_only import noise_source, wishart
 from eftcore.theory.closures.two_matrix import TwoMatrix
@@ -27,6 +29,10 @@ MOST_INPUTS = 2
 
 DIRECT_DERIVATIVES = 4
 """Derivatives of a smooth sigma that are known; those beyond are taken by parts."""
+
+ENOUGH_TERMS = 10.0
+"""Least number of Mehler terms, in units of 1 / (1 - |rho|), from which on a change between two numbers of them tells
+the error."""
 
 _COMPLEX_STEP = 1e-60
 
@@ -288,6 +294,17 @@ class BranchSeries:
                 found[large] = by_parts(values[0][large], line.rule.table, order, line.terms, line.deviation[large])
             self._coefficients[power, order] = found
         return self._coefficients[power, order]
+
+
+def too_alike(model: ResNet, kernels: np.ndarray) -> bool:
+    """Whether two inputs (R, N, N) are so close to proportional that the Mehler series of a kinked sigma do not end.
+
+    They fall like |rho|^k, and the derivatives of fourth order need many times 1 / (1 - |rho|) of them.
+    """
+    if kernels.shape[-1] == 1 or not get_activation(model.activation).kinks:
+        return False
+    rho = correlations(hidden_kernel(model, kernels), np.array([0]), np.array([1]))
+    return bool((1 - np.abs(rho)).min() * MehlerExpectations.MAX_TERMS < ENOUGH_TERMS)
 
 
 def cubes(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -253,7 +253,8 @@ def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> Nex
 def _solve_chain(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> NextOrder | None:
     """All entries of one or two inputs of a network with two matrices in a block, solved as a Markov chain of G.
 
-    None where D is not known to USELESS, and where an input that is 0 does not stay 0: sigma has no power series there.
+    None where D is not known to USELESS, where an input that is 0 does not stay 0, and for two inputs of a kinked sigma
+    that are nearly proportional: E2 has no power series there.
     """
     model = spec.model
     fields = {"closure": "exact", "next_order": False, "kernel": InputKernel.explicit(kernel.tolist())}
@@ -272,7 +273,7 @@ def _solve_chain(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) 
     error["K2"] *= largest / max(largest, vanishing) if vanishing else 1.0
     missed = _norm(found.covariance - leading) / max(_norm(leading), 1e-300)
     error = {name: value + missed for name, value in error.items()}
-    singular = not np.diag(hidden_kernel(model, kernel)).all()
+    singular = not np.diag(hidden_kernel(model, kernel)).all() or markov.too_alike(model, found.mean)
     if singular or not error["D"] < USELESS:
         return None
     if not error["K2"] < USELESS:

@@ -164,6 +164,19 @@ def test_equal_inputs_have_equal_entries_and_three_inputs_are_solved_by_pairs() 
     assert np.isfinite(found[0, 3])
 
 
+@pytest.mark.filterwarnings("ignore::eftcore.errors.NumericsWarning")
+@pytest.mark.parametrize("second", [4.0, 4.0004])
+def test_nearly_proportional_inputs_of_a_kink_are_left_out(second: float) -> None:
+    """Derivatives of E2 grow without bound there; each of the inputs alone is known."""
+    model = network(activation="relu", depth=10)
+    kernel = eft.InputKernel.explicit([[1.0, 2.0], [2.0, second]])
+    with pytest.warns(eft.TruncationWarning, match="D and K2 of some inputs"):
+        theory = eft.predict(model, kernel, "exact", next_order=True, depths=[10])
+    one = eft.predict(model, ONE, "exact", next_order=True, depths=[10])
+    assert theory.covariance_next[0, 0, 0] == pytest.approx(one.covariance_next.item(), rel=1e-9)
+    assert np.isnan(theory.covariance_next[0, 0, 1])
+
+
 def test_the_law_of_the_kernel_follows() -> None:
     model = network(activation="relu", depth=50)
     theory = eft.predict(model, ONE, "exact", next_order=True, depths=[50])
