@@ -8,7 +8,7 @@ import pandas as pd
 
 from db.reading.window_queries import THEORY
 from eftcore.quantities import ORDER
-from eftcore.specs import CLOSURES
+from eftcore.specs import CLOSURES, HIDDEN
 from eftcore.words import theory_name
 from ui.notation import CONFIGURATION, SETTINGS, configuration_text
 
@@ -18,7 +18,9 @@ def split_columns(rows: pd.DataFrame) -> tuple[str, list[str]]:
     there = [column for column in (*CONFIGURATION, *SETTINGS) if column in rows and rows[column].notna().any()]
     if "block" in there and (rows["block"] == "one_matrix").all():
         there.remove("block")
-    differing = [column for column in there if rows[column].nunique(dropna=False) > 1]
+    two = rows[rows["block"] == "two_matrix"] if "block" in there else rows
+    # one matrix has none of these: that is no difference in them
+    differing = [column for column in there if (two if column in HIDDEN else rows)[column].nunique(dropna=False) > 1]
     same = [column for column in there if column in CONFIGURATION and column not in differing]
     return configuration_text(rows.iloc[0].to_dict(), same), differing
 
