@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from eftcore.ensemble import Sample, simulate
     from eftcore.ensemble.next_order import MeasuredNextOrder, measured_next_order
     from eftcore.inputs.kernel import InputKernel
-    from eftcore.measure.check import Check, check
     from eftcore.measure.check import Check, CheckedBlock, check
     from eftcore.precision import Precision
     from eftcore.results import Theory
