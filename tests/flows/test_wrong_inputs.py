@@ -31,7 +31,7 @@ MODEL, ONE = eftcore.ResNet(**NET), eftcore.InputKernel.explicit([[1.0]])
 KERNEL = TINY[TINY.index("kind =") :]
 ACTIVATIONS = "cos, erf, gelu, leaky_relu, linear, relu, silu, sin, softplus, swish, tanh"
 CLOSURES = "'mean', 'source_only', 'g_only', 'sigma', 'wick', 'particle' or 'exact'"
-STUDIES = "atlas, digits-16, digits, paper-quick, paper, plane, quick"
+STUDIES = "atlas, blocks, digits-16, digits, paper-quick, paper, plane, quick"
 ASYMMETRIC = [[1.0, 0.5], [0.4, 1.0]]
 
 
@@ -122,7 +122,22 @@ WRONG: dict[str, dict[str, Any]] = {
     },
     "epsilon: required field is missing; add it": {
         "python": lambda: eftcore.ResNet(activation="tanh", weight_variance=1.0, depth=4),  # type: ignore[call-arg]
+    },
+    "epsilon: one of two is needed; give either epsilon or residual_scale, such as '1/sqrt(L)', and not both": {
         "study": ("model.", ("epsilon = 0.5\n", "")),
+    },
+    "residual_scale = '1/L^2': unknown rule; a number, or for example '1/sqrt(L)' or '1/L'": {
+        "python": lambda: eftcore.ResNet(activation="tanh", weight_variance=1.0, depth=4, residual_scale="1/L^2"),
+        "study": ("model.", ("epsilon = 0.5\ntotal_time = 1.0", "residual_scale = '1/L^2'\ndepth = 4")),
+        "command": "predict --residual-scale 1/L^2 --depth 4",
+    },
+    "normalisation = 'rms': belongs to block = 'two_matrix'; leave it out, or give block": {
+        "python": net(normalisation="rms"),
+        "command": "predict --normalisation rms",
+        "form": (ConfigurationRequest, {"normalisation": "rms"}),
+    },
+    "normalisation: belongs to block = 'two_matrix'; leave it out, or give block": {
+        "study": ("model.", ("epsilon = 0.5", "epsilon = 0.5\nnormalisation = 'rms'")),
     },
     "model.depth = -1: must be greater than or equal to 1": {"python": predict(model=NET | {"depth": -1})},
     # the inputs

@@ -85,6 +85,7 @@ def _python() -> None:
             runpy.run_module(module, run_name="__main__")
         case ["-W", "error", "-"]:
             warnings.simplefilter("error")
+            sys.path.insert(0, "")
             exec(compile(sys.stdin.read(), "<program>", "exec"), {"__name__": "__main__"})
         case [script]:
             runpy.run_path(script, run_name="__main__")

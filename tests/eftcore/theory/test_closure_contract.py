@@ -9,6 +9,7 @@ import pytest
 
 import eftcore as eft
 from eftcore.errors import InputError
+from eftcore.gaussian.branch import BranchExpectations
 from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.gaussian.pair_moments import Expectations, PairMoments
 from eftcore.specs import CLOSURES, PredictionSpec
@@ -18,7 +19,9 @@ from eftcore.theory.closures.mean import Mean
 from eftcore.theory.closures.trigonometric import Trigonometric, Waves
 from eftcore.theory.mean_field import mean_path
 
-NAMES = [name for name in CLOSURES if name != "particle"]  # that one averages over paths and has no equations
+ONE_MATRIX = [name for name in CLOSURES if name != "particle"]  # that one averages over paths and has no equations
+NAMES = [*ONE_MATRIX, "two_matrix"]
+"""Closures by name; the last is G-only of a block with two matrices."""
 
 OWN_STEP = {"sigma": {"XS"}, "wick": {"Z"}, "exact": {"Z"}}
 """Variables whose step is not rates plus second_order, because they relax faster than forward Euler can follow."""
@@ -42,18 +45,27 @@ class OnlyMoments(Expectations):
         return {"rule": "moments alone"}
 
 
+def spec_of(name: str, matrix: np.ndarray, activation: str = "tanh", epsilon: float = 0.3) -> PredictionSpec:
+    """The prediction whose closure has this name."""
+    block = {"block": "two_matrix", "normalisation": None, "hidden_ratio": 2.0} if name == "two_matrix" else {}
+    return PredictionSpec(
+        model=eft.ResNet(activation=activation, weight_variance=1.5, epsilon=epsilon, depth=3, **block),
+        kernel=eft.InputKernel.explicit(matrix),
+        closure="g_only" if name == "two_matrix" else name,
+        order=6 if name == "wick" else None,
+    )
+
+
 class Walk:
     """A closure with its ingredients at the layers of a short network."""
 
     def __init__(self, name: str, matrix: np.ndarray, activation: str = "tanh", epsilon: float = 0.3) -> None:
-        self.model = eft.ResNet(activation=activation, weight_variance=1.5, epsilon=epsilon, depth=3)
-        spec = PredictionSpec(
-            model=self.model,
-            kernel=eft.InputKernel.explicit(matrix),
-            closure=name,  # type: ignore[arg-type]
-            order=6 if name == "wick" else None,
-        )
-        self.engine = MehlerExpectations(eft.get_activation(activation), level=4, terms=64)
+        spec = spec_of(name, matrix, activation, epsilon)
+        self.model = spec.model
+        series = MehlerExpectations(eft.get_activation(activation), level=4, terms=64)
+        self.engine: Expectations = series
+        if name == "two_matrix":
+            self.engine = BranchExpectations(self.model, series, series)
         self.kernel = mean_path(self.model, matrix, self.engine).kernel
         make = builder(spec)
         if name == "exact":
@@ -178,7 +190,7 @@ def test_integrals_are_asked_for_derivatives_up_to_moments_order(name: str, monk
     assert max(asked) == walk.closure.moments_order
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_MATRIX)
 def test_a_closure_that_needs_no_series_takes_any_integrals(name: str) -> None:
     walk = Walk(name, MATRIX)
     if walk.closure.needs_series:
@@ -235,6 +247,6 @@ def test_a_forgotten_method_is_refused_at_construction(forgotten: str) -> None:
 
 def test_every_closure_has_a_class() -> None:
     assert set(METHODS) == Closure.__abstractmethods__
-    classes = [closure_class(name) for name in NAMES]
+    classes = [closure_class(spec_of(name, MATRIX)) for name in NAMES]
     assert len(set(classes)) == len(NAMES)
     assert all(issubclass(found, Closure) for found in classes)

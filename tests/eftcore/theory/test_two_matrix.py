@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.integrate import quad
 
 import eftcore as eft
+from eftcore.activations import get_activation
 from eftcore.errors import InputError
+from eftcore.gaussian.branch import BranchExpectations
+from eftcore.gaussian.mehler import MehlerExpectations
+from eftcore.pairs import to_matrix
 
 ONE = eft.InputKernel.explicit([[1.0]])
 TWO = eft.InputKernel.explicit([[1.0, 0.3], [0.3, 2.0]])
@@ -120,6 +125,48 @@ def test_the_first_layer_bends_the_spread_of_the_inputs(normalisation: str | Non
     expected = np.einsum("qrp,qr->p", hessian, theory.covariance[0]) / 2
     assert theory.correction[1][np.triu_indices(2)] == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert abs(expected[1]) > 1e-3
+
+
+def mean_after_a_layer(model: eft.ResNet, n: int) -> np.ndarray:
+    """(3,) E[G] after one layer of width n, by quadrature over the Wishart law of the kernel before it.
+
+    With L L^T = K^0, n G = L A A^T L^T and A of Bartlett's decomposition; layer normalisation sees n - 1 directions.
+    """
+    seen = n - 1 if model.normalisation == "layer" else n
+    z, weight = np.polynomial.hermite_e.hermegauss(40)
+    weight = weight / weight.sum()
+    root = np.linalg.cholesky(TWO.array)
+    total = np.zeros((2, 2))
+    laws = [stats.chi2(seen - j) for j in (0, 1)]
+    first, second = (np.sqrt(np.where(z < 0, x.ppf(stats.norm.cdf(z)), x.isf(stats.norm.sf(z)))) for x in laws)
+    grid = np.stack(np.meshgrid(first, second, z, indexing="ij"), axis=-1).reshape(-1, 3)
+    weights = np.einsum("i,j,k->ijk", weight, weight, weight).ravel()
+    a = np.zeros((len(grid), 2, 2))
+    a[:, 0, 0], a[:, 1, 1], a[:, 1, 0] = grid.T
+    factors = root @ a
+    kernels = factors @ factors.swapaxes(1, 2) / seen
+    series = MehlerExpectations(get_activation(model.activation), 4, 128)
+    for kernel, w in zip(np.array_split(kernels, 64), np.array_split(weights, 64), strict=True):
+        moments = BranchExpectations(model, series, series).moments(kernel).value
+        total += to_matrix(np.einsum("r,rp->p", w, moments))
+    after = TWO.array + model.epsilon**2 * (model.bias_variance + model.weight_variance * total)
+    return after[np.triu_indices(2)]
+
+
+@pytest.mark.parametrize("normalisation", [None, "rms", "layer"])
+def test_the_mean_after_a_layer_is_known_at_every_width(normalisation: str | None) -> None:
+    """K1 and K2 of two inputs, from the means at several widths."""
+    model = network(activation="gelu", normalisation=normalisation, depth=1, epsilon=0.7, hidden_bias_variance=0.2)
+    theory = eft.predict(model, TWO, "exact", next_order=True, depths=[1])
+    pairs = np.triu_indices(2)
+    k0, k1, k2 = (part[0][pairs] for part in (theory.mean, theory.correction, theory.correction_next))
+    widths = np.array([40.0, 60.0, 90.0, 135.0])
+    rest = np.array([n * (mean_after_a_layer(model, int(n)) - k0) for n in widths])
+    # polynomials in 1 / n through n (E[G] - K0) = K1 + K2 / n + ...
+    fitted = np.linalg.solve(widths[:, None] ** -np.arange(4.0), rest)
+    assert fitted[0] == pytest.approx(k1, rel=1e-4, abs=1e-5)
+    assert fitted[1] == pytest.approx(k2, rel=2e-2, abs=2e-4)
+    assert np.abs(k2).max() > 0.01
 
 
 @pytest.mark.parametrize("normalisation", [None, "layer"])
