@@ -19,6 +19,9 @@ from ui.reports.document import render, write_files
 MOST_INPUTS = 3
 """Inputs whose kernels are drawn."""
 
+NEARLY_AS_GOOD = 1.3
+"""Candidates whose misfit is at most this times the least one are named too."""
+
 LEVEL = 0.95
 
 THEORY = {"color": "#1f77b4"}
@@ -41,10 +44,6 @@ def spec_text(found: eft.Check) -> str:
     ]
     others = f"; as good: {', '.join(near)}" if near else ""
     return f"Without a spec, all blocks together are most like {network}{others}."
-
-
-NEARLY_AS_GOOD = 1.3
-"""Candidates whose misfit is at most this times the least one are named too."""
 
 
 def block_table(found: eft.Check) -> pd.DataFrame:
