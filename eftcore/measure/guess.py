@@ -25,9 +25,6 @@ _BY_CLASS = {
     "GELU": "gelu",
     "SiLU": "silu",
     "Tanh": "tanh",
-    "Softplus": "softplus",
-    "LeakyReLU": "leaky_relu",
-    "Identity": "linear",
 }
 
 HIDDEN_SCALES = (0.25, 16.0)
@@ -58,8 +55,17 @@ class Guess:
 
 def activations_of(module: nn.Module) -> tuple[str, ...]:
     """Activations that the module has as parts, or else the usual ones."""
-    names = {_BY_CLASS[type(part).__name__] for part in module.modules() if type(part).__name__ in _BY_CLASS}
-    return tuple(sorted(names - {"linear"})) or USUAL
+    names = {_name(part) for part in module.modules()}
+    return tuple(sorted(name for name in names if name is not None)) or USUAL
+
+
+def _name(part: nn.Module) -> str | None:
+    """The name under which an activation of torch is known here."""
+    if isinstance(part, nn.LeakyReLU):
+        return get_activation(f"leaky_relu(slope={part.negative_slope!r})").name
+    if isinstance(part, nn.Softplus):
+        return get_activation(f"softplus(beta={part.beta!r})").name
+    return _BY_CLASS.get(type(part).__name__)
 
 
 def guesses(products: Products, activations: tuple[str, ...], width: int) -> list[Guess]:

@@ -12,6 +12,7 @@ from torch import nn
 
 import eftcore as eft
 from eftcore.errors import InputError
+from eftcore.measure.guess import activations_of
 from tests.eftcore.measure.corpus import BUGS, CORRECT, DEPTH, FEATURES, Block, Network, spec
 
 INPUTS = np.random.default_rng(1).normal(size=(2, FEATURES))
@@ -238,3 +239,9 @@ def test_a_block_that_adds_nothing_deviates() -> None:
     found = eft.check(silent, INPUTS, spec(), networks=60)
     assert (found.first_deviating, found.p_value) == (0, pytest.approx(0.0, abs=1e-12))
     assert found.blocks[0].weight_variance.value == pytest.approx(0.0)
+
+
+def test_the_activations_of_a_module_are_its_parts() -> None:
+    parts = nn.Sequential(nn.LeakyReLU(0.2), nn.Softplus(beta=2), nn.GELU(), nn.Linear(2, 2), nn.Identity())
+    assert activations_of(parts) == ("gelu", "leaky_relu(slope=0.2)", "softplus(beta=2)")
+    assert activations_of(nn.Linear(2, 2)) == ("relu", "gelu", "silu", "tanh"), "the usual ones where none is a part"
