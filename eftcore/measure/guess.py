@@ -75,7 +75,8 @@ def guesses(products: Products, activations: tuple[str, ...], width: int) -> lis
     """
     if not products.increment.any():
         raise InputError("no block adds anything to the stream", place="make_model")
-    found = [_fitted(products, spec) for spec in _candidates(products, activations)]
+    memories = {activation: products.memory(activation) for activation in activations}
+    found = [_fitted(products, spec, memories[spec.activation]) for spec in _candidates(products, activations)]
     best, *others = sorted(found, key=lambda guess: guess.misfit)
     return [replace(best, spec=_with_hidden_neurons(products, best.spec, width)), *others]
 
@@ -107,13 +108,13 @@ def _gain(activation: str) -> float:
     return 2.0 if activation in ("relu", "leaky_relu") else 1.0
 
 
-def _fitted(products: Products, spec: ResNet) -> Guess:
+def _fitted(products: Products, spec: ResNet, memory: np.ndarray) -> Guess:
     """The spec with the scale, the biases and, where it matters, the hidden variance that fit best."""
     if spec.block == "one_matrix" or get_activation(spec.activation).family in ("relu", "leaky_relu", "linear"):
-        return _with_scale(products, spec)
+        return _with_scale(products, spec, memory)
 
     def at(variance: float) -> Guess:
-        return _with_scale(products, spec.model_copy(update={"hidden_weight_variance": variance}))
+        return _with_scale(products, spec.model_copy(update={"hidden_weight_variance": variance}), memory)
 
     best = minimize_scalar(
         lambda logarithm: at(float(np.exp(logarithm))).misfit,
@@ -130,7 +131,7 @@ def _worth(products: Products) -> float:
     return float(WORTH / (products.increment.shape[1] * n_inputs * (n_inputs + 1) / 2))
 
 
-def _with_scale(products: Products, spec: ResNet) -> Guess:
+def _with_scale(products: Products, spec: ResNet, memory: np.ndarray) -> Guess:
     """The spec with epsilon and bias variance by generalised least squares over all blocks."""
     first, second = pair_indices(products.kernel.shape[-1])
     engine = _engine(products, spec)
@@ -155,10 +156,9 @@ def _with_scale(products: Products, spec: ResNet) -> Guess:
         design, coefficients = design[..., :1], np.array([right[0] / normal[0, 0]])
     rest = target - design @ coefficients
     misfit = networks * sum(float(r @ w @ r) for r, w in zip(rest, inverse, strict=True)) / target.size
-    # what is left of each network's increments must have nothing in common with S, a function of what the block got
+    # what is left of each network's increments must have nothing in common with a function of what the block got
     fit = coefficients[0] * moments + (coefficients[1] * scale if len(coefficients) > 1 else 0.0)
-    fired = products.fired[spec.activation][..., first, second].mean(2)
-    common = (increment - fit) * (fired - fired.mean(0))
+    common = (increment - fit)[..., first == second] * memory.mean(2)
     error = common.std(0, ddof=1) / np.sqrt(networks)
     misfit += float((np.divide(common.mean(0), error, out=np.zeros_like(error), where=error > 0) ** 2).mean())
     size = max(float(coefficients[0]), 1e-12)

@@ -16,7 +16,8 @@ from eftcore.gaussian.branch import BranchExpectations, hidden_kernel
 from eftcore.gaussian.pair_functions import PairFunctions
 from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import pair_indices, to_matrix
-from eftcore.specs import ResNet
+from eftcore.specs import Numerics, ResNet
+from eftcore.theory.mean_field import choose_engine
 
 _AT_ONCE = 4096
 """Variances whose fourth moments are computed together."""
@@ -93,6 +94,21 @@ class Products:
             found[part] = (functions.single("s4") - functions.single("s2") ** 2)[:, 0]
         return found.reshape(variances.shape)
 
+    def memory(self, activation: str) -> np.ndarray:
+        """(R, L, positions, N) by how much S_aa differs from what Gaussian neurons with this G have, relative to that.
+
+        It is a function of the stream that a block gets, which blocks see in part where their neurons are those of the
+        stream, and not where they are fresh.
+        """
+        variances = np.diagonal(self.kernel[:, :-1], axis1=-2, axis2=-1)
+        model = ResNet(activation=activation, weight_variance=1.0, epsilon=1e-6, depth=1)
+        engine = choose_engine(model, np.array([[variances.mean()]]), Numerics(rtol=1e-6), order=0)
+        engine = engine.refined(nodes=True, terms=True) or engine
+        gaussian = engine.moments(variances.reshape(-1, 1, 1)).value.reshape(variances.shape)
+        fired = np.diagonal(self.fired[activation], axis1=-2, axis2=-1)
+        ratio: np.ndarray = np.divide(fired, gaussian, out=np.ones_like(fired), where=gaussian > 0)
+        return ratio - 1
+
     def _seen(self, model: ResNet) -> np.ndarray:
         """The kernel that a branch sees."""
         return self.centred if model.normalisation == "layer" else self.kernel[:, :-1]
@@ -122,9 +138,9 @@ def scores(products: Products, model: ResNet, engine: Expectations, moments: np.
         width: neurons n.
 
     For pairs a <= b the products of increments less their mean; for all a, b those of x_a with what is added to x_b;
-    the mean squares of both less their own means; and what the first have in common with S, the second moment of
-    sigma(x), which tells blocks apart whose neurons remember x from those that do not. All are divided by their natural
-    size and averaged over positions.
+    the mean squares of both less their own means; and what the first have in common with ``Products.memory``, which
+    tells blocks apart whose neurons are those of the stream from those whose neurons are fresh. All are divided by
+    their natural size and averaged over positions.
     """
     c_2, hidden = model.weight_variance, model.hidden_width(width)
     expected = model.epsilon**2 * (model.bias_variance + c_2 * moments)
@@ -141,8 +157,7 @@ def scores(products: Products, model: ResNet, engine: Expectations, moments: np.
     share = c_2**2 * products.hidden_spread(model, engine) / (hidden * drift**2)
     variance = 2 / width + share * (1 + 2 / width)
     of_increments = (own**2 / variance).mean(-1) - 1
-    fired = np.diagonal(products.fired[model.activation], axis1=-2, axis2=-1)
-    remembered = (own * (fired / fired.mean(0) - 1)).mean(-1)
+    remembered = width * (own * products.memory(model.activation)).mean(-1)
     everything = [increments, cross.reshape(*cross.shape[:-2], -1)]
     everything += [one[..., None] for one in (of_cross, of_increments, remembered)]
     found: np.ndarray = np.concatenate(everything, axis=-1).mean(2)

@@ -159,6 +159,11 @@ def _no_skip(block: Block) -> nn.Module:
     return block
 
 
+def _larger(block: Block) -> nn.Module:
+    block.forward = lambda x: 1.05 * x + block.epsilon * block.branch(x)  # type: ignore[method-assign]
+    return block
+
+
 def _shared() -> nn.Module:
     one = Block(inner=3.0)
     return Network(lambda _: one)
@@ -206,6 +211,12 @@ BUGS = {
     "no residual connection": Case(lambda: Network(lambda _: _no_skip(Block())), first=0),
     "epsilon depends on the width": Case(_all(epsilon=EPSILON / WIDTH**0.25), first=0),
     "another activation": Case(_all(act=nn.ReLU()), first=0),
+    "one matrix taken for two": Case(
+        lambda: Network(lambda _: OneMatrix(torch.tanh, 2.0)),
+        spec(normalisation=None, activation="tanh", hidden_ratio=1e3),
+        first=0,
+    ),
+    "residual connection of 1.05": Case(lambda: Network(lambda _: _larger(Block())), first=0),
     "all neurons get the same": Case(_all(initialise=_one_direction), first=0),
     "one bad block of 24": Case(
         lambda: Network(lambda index: Block(outer=2.0 * (1.66 if index == 17 else 1.0), epsilon=24**-0.5), depth=24),
