@@ -169,6 +169,26 @@ def test_the_mean_after_a_layer_is_known_at_every_width(normalisation: str | Non
     assert np.abs(k2).max() > 0.01
 
 
+def test_layer_normalisation_is_rms_normalisation_of_one_direction_less() -> None:
+    """K2 of eq. 11.11: n - 1 directions and m hidden neurons, so that 1 / r is (n - 1) / m; K1 is linear in 1 / r."""
+    fields = {"activation": "gelu", "epsilon": 0.5, "depth": 5}
+    found = {
+        (normalisation, ratio): eft.predict(
+            network(**fields, normalisation=normalisation, hidden_ratio=ratio),
+            TWO,
+            "exact",
+            next_order=True,
+            depths=[5],
+        )
+        for normalisation, ratio in (("layer", 1.0), ("rms", 1.0), ("rms", 2.0))
+    }
+    layer, rms, wider = found.values()
+    slope = (rms.correction - wider.correction) / (1.0 - 0.5)
+    assert layer.correction == pytest.approx(rms.correction, abs=1e-12)
+    assert layer.correction_next == pytest.approx(rms.correction_next + rms.correction - slope, abs=1e-9)
+    assert np.abs(slope).max() > 1e-4
+
+
 @pytest.mark.parametrize("normalisation", [None, "layer"])
 def test_thin_layers_reach_the_continuous_limit(normalisation: str | None) -> None:
     model = network(activation="tanh", normalisation=normalisation, epsilon=0.1, depth=50)
