@@ -51,7 +51,7 @@ Normalisation = Literal["rms", "layer"]
 HIDDEN = ("normalisation", "hidden_ratio", "hidden_weight_variance", "hidden_bias_variance")
 """Fields of a network that only one with block = "two_matrix" has."""
 
-_RULE = re.compile(r"(?:(?P<factor>[0-9.eE+-]+)\s*/|1\s*/)\s*(?P<root>sqrt\(L\)|L)")
+_RULE = re.compile(r"(?P<factor>[0-9.eE+-]+)\s*/\s*(?P<root>sqrt\(L\)|L)")
 
 
 def epsilon_of_rule(rule: Any, depth: Any) -> float:
@@ -69,7 +69,7 @@ def epsilon_of_rule(rule: Any, depth: Any) -> float:
     except ValueError:
         match = _RULE.fullmatch(rule.strip())
     try:
-        factor = float(match["factor"] or 1.0) if match else 0.0
+        factor = float(match["factor"]) if match else 0.0
     except ValueError:
         factor = 0.0
     if match is None or factor <= 0:
@@ -156,11 +156,13 @@ class ResNet(Spec):
         """m, the hidden neurons of each branch of a network of ``width`` neurons; at least 1."""
         return max(1, round(self.hidden_ratio * width))
 
+    def described(self) -> dict[str, Any]:
+        """Its fields, JSON-able; of one matrix without those that say what a block with two matrices is."""
+        return self.model_dump(mode="json", exclude={"block", *HIDDEN} if self.block == "one_matrix" else None)
+
     def identity(self) -> dict[str, Any]:
-        # digests from before there were other blocks stay valid
-        later = {"block", *HIDDEN} if self.block == "one_matrix" else set[str]()
-        own = self.model_dump(mode="json", exclude=later)
-        return {**own, "activation": get_activation(self.activation).identity()}
+        # without what describes other blocks, so that digests from before there were these stay valid
+        return {**self.described(), "activation": get_activation(self.activation).identity()}
 
 
 def only_one_matrix(model: ResNet) -> None:

@@ -15,7 +15,7 @@ from eftcore.gaussian.expectations import expectations
 from eftcore.gaussian.fourth_moments import sigma_covariance
 from eftcore.gaussian.mehler import MehlerExpectations, concentrated
 from eftcore.gaussian.pair_functions import PairFunctions
-from eftcore.gaussian.pair_moments import Expectations, PairMoments
+from eftcore.gaussian.pair_moments import Expectations, PairMoments, correlation_derivatives
 from eftcore.pairs import pair_indices
 from eftcore.specs import Numerics, ResNet
 
@@ -116,14 +116,5 @@ def _correlation(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
     a, c, b = diagonal[..., first], kernel[..., first, second], diagonal[..., second]
     known = (a > 0) & (b > 0) & (first != second)
-    a, b = np.where(known, a, 1.0), np.where(known, b, 1.0)
-    root = np.where(known, 1 / np.sqrt(a * b), 0.0)
-    rho = c * root
-    slopes = np.stack([-rho / (2 * a), root, -rho / (2 * b)], axis=-1)
-    aa_ab, aa_bb, ab_bb = -root / (2 * a), rho / (4 * a * b), -root / (2 * b)
-    rows = (
-        (3 * rho / (4 * a * a), aa_ab, aa_bb),
-        (aa_ab, np.zeros_like(rho), ab_bb),
-        (aa_bb, ab_bb, 3 * rho / (4 * b * b)),
-    )
-    return slopes, np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    found = correlation_derivatives(np.where(known, a, 1.0), c, np.where(known, b, 1.0))
+    return found[0] * known[..., None], found[1] * known[..., None, None]

@@ -71,6 +71,21 @@ def correlations(kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
     return snapped
 
 
+def correlation_derivatives(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., 3) first and (..., 3, 3) second derivatives of c / sqrt(a b) by a, c and b, for a and b above 0.
+
+    >>> correlation_derivatives(np.array(4.0), np.array(1.0), np.array(1.0))[0].tolist()
+    [-0.0625, 0.5, -0.25]
+    """
+    root = np.sqrt(a * b)
+    rho = c / root
+    zero = np.zeros_like(rho)
+    slopes = np.stack([-rho / (2 * a), 1 / root, -rho / (2 * b)], axis=-1)
+    a_c, a_b, c_b = -1 / (2 * a * root), rho / (4 * a * b), -1 / (2 * b * root)
+    rows = ((3 * rho / (4 * a**2), a_c, a_b), (a_c, zero, c_b), (a_b, c_b, 3 * rho / (4 * b**2)))
+    return slopes, np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
 def in_parts(
     moments: Callable[[np.ndarray, int], list[np.ndarray]], kernel: np.ndarray, order: int, rows: int
 ) -> PairMoments:

@@ -21,8 +21,11 @@ def refuse_what_cannot_be_judged(first: nn.Module, second: nn.Module, inputs: to
         inputs: a batch, samples first.
         reading: how the stream is read.
     """
-    mixing = [name for name, part in first.named_modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    mixing = [name for name in mixing if dict(first.named_modules())[name].training]
+    mixing = [
+        name
+        for name, part in first.named_modules()
+        if part.training and isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
     if mixing:
         raise InputError(
             f"batch normalisation in training mode mixes the samples: {', '.join(mixing[:4])}",

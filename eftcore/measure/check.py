@@ -17,8 +17,7 @@ from eftcore.measure.innovations import SQUARES, Products, score_count, scores
 from eftcore.measure.stream import Positions, Reading, find_blocks, make, read
 from eftcore.measure.verdict import Fit, block_p_value, confusions, fit_branch, likely_confusions, simultaneous
 from eftcore.pairs import pair_indices
-from eftcore.specs import Numerics, ResNet
-from eftcore.theory.mean_field import choose_engine
+from eftcore.specs import ResNet
 
 FEWEST_PER_SCORE = 3
 """Networks that are needed for each score of a block."""
@@ -242,9 +241,7 @@ def judged(
 ) -> Check:
     """The verdict, from the products over neurons of all networks."""
     h = spec.epsilon**2
-    average = products.kernel.mean((0, 1, 2))
-    engine = choose_engine(spec, (average + average.T) / 2, Numerics(), order=0)
-    engine = engine.refined(nodes=True, terms=True) or engine
+    engine = products.engine(spec)
     moments = products.second_moments(spec, engine)
     values = scores(products, spec, engine, moments, width)
     pairs = pair_indices(products.kernel.shape[-1])

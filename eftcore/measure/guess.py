@@ -11,11 +11,12 @@ from torch import nn
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
-from eftcore.gaussian.pair_moments import Expectations
 from eftcore.measure.innovations import Products
 from eftcore.pairs import pair_indices
-from eftcore.specs import Numerics, ResNet
-from eftcore.theory.mean_field import choose_engine
+from eftcore.specs import ResNet
+
+RTOL = 1e-5
+"""Relative accuracy of the integrals: enough to tell candidates apart."""
 
 USUAL = ("relu", "gelu", "silu", "tanh")
 """Activations that are tried where the module has none of torch's as a part."""
@@ -85,7 +86,7 @@ def _with_hidden_neurons(products: Products, spec: ResNet, width: int) -> ResNet
     """The spec with the m that the spread of the increments' mean squares shows beyond that of n neurons."""
     if spec.block == "one_matrix":
         return spec
-    engine = _engine(products, spec)
+    engine = products.engine(spec, RTOL)
     moments = np.diagonal(products.second_moments(spec, engine), axis1=-2, axis2=-1)
     drift = spec.bias_variance + spec.weight_variance * moments
     increment = np.diagonal(products.increment, axis1=-2, axis2=-1) / spec.epsilon**2
@@ -134,7 +135,7 @@ def _worth(products: Products) -> float:
 def _with_scale(products: Products, spec: ResNet, memory: np.ndarray) -> Guess:
     """The spec with epsilon and bias variance by generalised least squares over all blocks."""
     first, second = pair_indices(products.kernel.shape[-1])
-    engine = _engine(products, spec)
+    engine = products.engine(spec, RTOL)
     moments = products.second_moments(spec, engine)[..., first, second].mean(2)
     increment = products.increment[..., first, second].mean(2)
     scale = moments.mean()
@@ -165,8 +166,3 @@ def _with_scale(products: Products, spec: ResNet, memory: np.ndarray) -> Guess:
     bias = max(float(coefficients[1] * scale), 0.0) if len(coefficients) > 1 else 0.0
     epsilon = float(np.sqrt(size / spec.weight_variance))
     return Guess(spec.model_copy(update={"epsilon": epsilon, "bias_variance": bias / epsilon**2}), misfit)
-
-
-def _engine(products: Products, spec: ResNet) -> Expectations:
-    start = products.kernel.mean((0, 1, 2))
-    return choose_engine(spec, (start + start.T) / 2, Numerics(rtol=1e-5), order=0)

@@ -80,6 +80,10 @@ class Products:
         flat = engine.moments(kernel.reshape(-1, *kernel.shape[-2:])).value
         return to_matrix(flat).reshape(kernel.shape)
 
+    def engine(self, model: ResNet, rtol: float = 1e-9) -> Expectations:
+        """Integrals of ``model`` for kernels as large as the mean one."""
+        return choose_engine(model, self.kernel.mean((0, 1, 2)), Numerics(rtol=rtol), order=0)
+
     def hidden_spread(self, model: ResNet, engine: Expectations) -> np.ndarray:
         """(R, L, positions, N) variance of sigma_a^2 of one hidden neuron, 0 for one matrix."""
         if model.block == "one_matrix":

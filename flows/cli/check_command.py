@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -174,14 +173,10 @@ def _batch(path: Path) -> np.ndarray:
 def _spec(path: Path, blocks: Callable[[], int]) -> ResNet:
     """The network of a TOML file, from its table [model] or else from its top; depth may be left to the module."""
     import eftcore as eft
+    from flows.study.expansion import read_toml
 
     with within(path):
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror})") from None
-        except ValueError as error:
-            raise InputError(f"is not valid TOML ({error})") from None
+        content = read_toml(path)
         fields = content.get("model", content)
         if not isinstance(fields, dict):
             raise InputError("must be one table", place="model", remedy="with fields such as activation and epsilon")

@@ -42,6 +42,7 @@ DataOption = Annotated[
 
 @theory_app.command(epilog="Example: eft predict --activation relu --epsilon 0.1 --total-time 1 --closure sigma")
 def predict(
+    context: typer.Context,
     activation: ActivationOption = "tanh",
     weight_variance: WeightOption = 2.0,
     bias_variance: BiasOption = 0.0,
@@ -80,15 +81,7 @@ def predict(
     from flows import tables
     from flows.cli.prediction import prediction_frame, prediction_notes
 
-    branch = {
-        "block": block,
-        "normalisation": normalisation,
-        "hidden_ratio": hidden_ratio,
-        "hidden_weight_variance": hidden_weight_variance,
-        "hidden_bias_variance": hidden_bias_variance,
-    }
-    shared = {"activation": activation, "weight_variance": weight_variance, "bias_variance": bias_variance}
-    model = _network({**shared, **branch}, epsilon, residual_scale, depth, total_time, "--depth")
+    model = _network(context.params, "depth")
     kernel = _inputs(inputs, variance, correlation, data)
     rule: dict[str, Any] = {} if nodes is None else {"quadrature": "gauss_hermite", "nodes": nodes}
     theory = eft.predict_spec(
@@ -115,6 +108,7 @@ def predict(
 
 @theory_app.command(epilog="Example: eft design --activation relu --tolerance 0.05 --width 64 --layers 200")
 def design(
+    context: typer.Context,
     activation: ActivationOption = "tanh",
     weight_variance: WeightOption = 2.0,
     bias_variance: BiasOption = 0.0,
@@ -145,15 +139,7 @@ def design(
     from flows import tables
     from flows.cli.design import designed, study_file
 
-    branch = {
-        "block": block,
-        "normalisation": normalisation,
-        "hidden_ratio": hidden_ratio,
-        "hidden_weight_variance": hidden_weight_variance,
-        "hidden_bias_variance": hidden_bias_variance,
-    }
-    shared = {"activation": activation, "weight_variance": weight_variance, "bias_variance": bias_variance}
-    model = _network({**shared, **branch}, epsilon, residual_scale, layers, total_time, "--layers")
+    model = _network(context.params, "layers")
     kernel = _inputs(inputs, variance, correlation, data)
     found = designed(model, kernel, width, tolerance)
     if study is not None:
@@ -170,30 +156,27 @@ def design(
         print(f"study file: {study}; what it costs: eft db upgrade, then eft run {study} --dry-run")
 
 
-def _network(
-    fields: dict[str, Any],
-    epsilon: float | None,
-    residual_scale: str | None,
-    layers: int | None,
-    total_time: float | None,
-    option: str,
-) -> ResNet:
-    """The network; ``option`` is the one by which its number of layers was given."""
+def _network(given: dict[str, Any], length: str) -> ResNet:
+    """The network of a command's options; ``length`` names the one for its number of layers."""
     import eftcore as eft
     from eftcore.inputs.layers import whole_layers
 
+    fields = {name: value for name, value in given.items() if name in eft.ResNet.model_fields and name != "depth"}
+    layers, total_time, rule = (given[name] for name in (length, "total_time", "residual_scale"))
     if layers is not None and total_time is not None:
         reason, remedy = f"does not go with --total-time {total_time}", "give only one of them"
-        raise InputError(reason, place=option, value=layers, remedy=remedy)
-    if residual_scale is not None:
-        if epsilon is not None:
-            raise InputError("does not go with --epsilon", place="--residual-scale", value=residual_scale)
+        raise InputError(reason, place=f"--{length}", value=layers, remedy=remedy)
+    if rule is not None:
+        if fields.pop("epsilon") is not None:
+            raise InputError("does not go with --epsilon", place="--residual-scale", value=rule)
         if layers is None:
-            raise InputError(f"needs {option}", place="--residual-scale", value=residual_scale)
-        return eft.ResNet(**{**fields, "residual_scale": residual_scale, "depth": layers})
-    scale = 0.05 if epsilon is None else epsilon
-    deep = layers if layers is not None else whole_layers(2.0 if total_time is None else total_time, scale)
-    return eft.ResNet(**fields, epsilon=scale, depth=deep)
+            raise InputError(f"needs --{length}", place="--residual-scale", value=rule)
+        return eft.ResNet(**{**fields, "residual_scale": rule, "depth": layers})
+    if fields["epsilon"] is None:
+        fields["epsilon"] = 0.05
+    if layers is None:
+        layers = whole_layers(2.0 if total_time is None else total_time, fields["epsilon"])
+    return eft.ResNet(**fields, depth=layers)
 
 
 def _inputs(inputs: int, variance: float, correlation: float, data: Path | None) -> InputKernel:

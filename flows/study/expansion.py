@@ -222,10 +222,11 @@ def find_study(name_or_path: str) -> Path:
 def load_study(path: Path) -> Study:
     """Read, validate and expand a study file. Raises InputError naming file, field, value and remedy."""
     with within(path):
-        return expand_study(_content(path), folder=path.parent)
+        return expand_study(read_toml(path), folder=path.parent)
 
 
-def _content(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds. Raises InputError, without its name, for one that cannot be read or is no TOML."""
     try:
         with path.open("rb") as file:
             written = file.read(LARGEST_FILE + 1)

@@ -9,7 +9,7 @@ import numpy as np
 import tomlkit
 
 from eftcore.inputs.kernel import InputKernel
-from eftcore.specs import HIDDEN, EnsembleSpec, PredictionSpec, default_depths
+from eftcore.specs import EnsembleSpec, PredictionSpec, default_depths
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 
 
@@ -36,10 +36,7 @@ def study_toml(
     document["closures"] = [_closure(spec) for spec in predictions]
     document["tolerances"] = [float(value) for value in tolerances]
     document["recorded_depths"] = _depths(ensemble)
-    own = model.model_dump(mode="json", exclude_none=True)
-    document["model"] = {
-        name: own[name] for name in own if model.block == "two_matrix" or name not in ("block", *HIDDEN)
-    }
+    document["model"] = {name: value for name, value in model.described().items() if value is not None}
     document["kernel"] = [_kernel(ensemble.kernel)]
     if predictions:
         document["numerics"] = predictions[0].numerics.model_dump(mode="json", exclude_none=True)

@@ -14,15 +14,13 @@ import math
 import numpy as np
 
 from eftcore.compiled import compiled
-from eftcore.ensemble.cpu.factor import cholesky
+from eftcore.ensemble.cpu.factor import ROUNDING, cholesky
 from eftcore.ensemble.cpu.kernel import LEAST_TILE, TILE, aligned
-from eftcore.ensemble.cpu.layer_step import covariances, observe, observe_rest, respond, shift
+from eftcore.ensemble.cpu.layer_step import covariances, record, respond, shift, spread
 from eftcore.ensemble.cpu.tile_pass import activate, add_products, advance_lower, fill_normals
 from eftcore.ensemble.cpu.vector_math import STRICT, seed_generators
 from eftcore.ensemble.sums import LANES
-
-SINGULAR = 1e-13
-"""A pivot below this times its diagonal entry counts as 0, in factors of matrices that are known to float64."""
+from eftcore.gaussian.roots import SINGULAR
 
 
 @compiled(nogil=True, fastmath=STRICT, error_model="numpy")
@@ -102,10 +100,10 @@ def simulate_chains(
                 if normalisation == 2:
                     _move_taken_out(taken_out[copy], drawn, root[copy], empirical[copy])
             _hidden_covariance(gram[0], mean, normalisation, inner_weight, inner_bias, covariance)
-            _lower(covariance, factor)
+            cholesky(covariance, factor, SINGULAR)
             hidden_root[0] = factor
             if paired:
-                _in_every_lane(twin_hidden[layer], 1.0, hidden_root[1])
+                spread(twin_hidden, layer, 1.0, hidden_root, 1)
             moment[:] = 0.0
             for begin in range(0, hidden, tile):
                 count = min(tile, hidden - begin)
@@ -119,15 +117,13 @@ def simulate_chains(
                 _control(empirical[1], mean, twin_kernel[layer], response, table, control)
                 shift(susceptibility, neighbours, layer, control, shifted)
             if row >= 0:
-                observe(observed, bundle, row, empirical, 0, reference, table, mean)
-                observe(observed, bundle, row, moment, 1, reference, table, mean_hidden)
-                if paired:
-                    observe_rest(observed, bundle, row, empirical, 2, response, table, mean, 1.0)
-                    observe_rest(observed, bundle, row, moment, 3, shifted, table, mean_hidden, 1.0 / weight_variance)
+                sums = (empirical, moment)
+                means = (mean, mean_hidden)
+                record(observed, bundle, row, *sums, *means, reference, table, response, shifted, weight_variance)
             if layer == depth:
                 break
             covariances(moment, bias_variance, scale, covariance)
-            cholesky(covariance, factor)
+            cholesky(covariance, factor, ROUNDING)
             root[0] = epsilon * factor
             if paired:
                 _in_every_lane(twin_root[layer], epsilon, root[1])
@@ -230,7 +226,7 @@ def _move(
             for j in range(a + 1):
                 for lane in range(LANES):
                     gram[a, b, lane] += factor[a, j, lane] * factor[b, j, lane]
-    _lower(gram, factor)
+    cholesky(gram, factor, SINGULAR)
     for j in range(kept):
         for a in range(n):
             for lane in range(LANES):
@@ -267,25 +263,6 @@ def _hidden_covariance(
                     entry = gram[a, b, lane] / scale if scale > 0.0 else 0.0
                     entry = 1.0 if a == b and scale > 0.0 else entry
                 out[a, b, lane] = weight * entry + bias
-
-
-@compiled(nogil=True, error_model="numpy")
-def _lower(matrix: np.ndarray, factor: np.ndarray) -> None:
-    """Lower Cholesky factors of matrices (N, N, LANES) known to float64, of which the upper triangle is read."""
-    n = matrix.shape[0]
-    for k in range(n):
-        for a in range(n):
-            for lane in range(LANES):
-                factor[a, k, lane] = matrix[k, a, lane] if a >= k else 0.0
-        for j in range(k):
-            for a in range(k, n):
-                for lane in range(LANES):
-                    factor[a, k, lane] -= factor[a, j, lane] * factor[k, j, lane]
-        for lane in range(LANES):
-            pivot = factor[k, k, lane]
-            inverse = 1.0 / math.sqrt(pivot) if pivot > SINGULAR * matrix[k, k, lane] else 0.0
-            for a in range(k, n):
-                factor[a, k, lane] *= inverse
 
 
 @compiled(nogil=True, error_model="numpy")

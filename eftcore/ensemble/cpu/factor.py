@@ -15,7 +15,7 @@ Q is made of sums of float32 products, whose rounding hides a pivot that small. 
 
 
 @vector_code
-def cholesky(code: Code, matrix: Array, factor: Array) -> None:
+def cholesky(code: Code, matrix: Array, factor: Array, rounding: Lanes) -> None:
     """Cholesky factors, lower triangular, of positive semi-definite matrices (docs/theory.md, eq. 7.1).
 
     Where a pivot counts as 0, its column of the factor is 0. Two equal rows of a matrix give rows of its factor that
@@ -25,6 +25,7 @@ def cholesky(code: Code, matrix: Array, factor: Array) -> None:
         code: writes the instructions.
         matrix: (N, N, LANES) float64; only its upper triangle is read.
         factor: (N, N, LANES) float64, written.
+        rounding: a pivot below this times its diagonal entry counts as 0.
     """
     size = matrix.shape[0]
     zero = code.zero("float64")
@@ -35,7 +36,7 @@ def cholesky(code: Code, matrix: Array, factor: Array) -> None:
                 entry.set(entry.get() - factor[row, j] * factor[k, j])
             factor[row, k] = entry.get()
         pivot = factor[k, k]
-        inverse = pivot.where(">", matrix[k, k] * ROUNDING, 1.0 / pivot.sqrt(), 0.0)
+        inverse = pivot.where(">", matrix[k, k] * rounding, 1.0 / pivot.sqrt(), 0.0)
         for row in code.loop(0, k):
             factor[row, k] = zero
         for row in code.loop(k, size):

@@ -12,8 +12,8 @@ import numpy as np
 from numba import njit
 
 from eftcore.compiled import compiled
-from eftcore.ensemble.cpu.factor import cholesky, symmetrise
-from eftcore.ensemble.cpu.layer_step import covariances, observe, observe_rest, respond, shift, single, spread
+from eftcore.ensemble.cpu.factor import ROUNDING, cholesky, symmetrise
+from eftcore.ensemble.cpu.layer_step import covariances, record, respond, shift, single, spread
 from eftcore.ensemble.cpu.tile_pass import activate, add_products, advance, advance_lower, fill_normals
 from eftcore.ensemble.cpu.vector_math import STRICT, seed_generators
 from eftcore.ensemble.sums import LANES
@@ -115,15 +115,12 @@ def simulate_bundles(
             if paired:
                 shift(susceptibility, neighbours, layer, response, shifted)
             if row >= 0:
-                observe(observed, bundle, row, empirical, 0, reference, table, mean)
-                observe(observed, bundle, row, moment, 1, reference, table, mean)
-                if paired:
-                    observe_rest(observed, bundle, row, empirical, 2, response, table, mean, 1.0)
-                    observe_rest(observed, bundle, row, moment, 3, shifted, table, mean, 1.0 / weight_variance)
+                sums = (empirical, moment)
+                record(observed, bundle, row, *sums, mean, mean, reference, table, response, shifted, weight_variance)
             if layer == depth:
                 break
             covariances(moment, bias_variance, scale, covariance)
-            cholesky(covariance, factor)
+            cholesky(covariance, factor, ROUNDING)
             if paired:
                 for _ in range(FIRST_ROUNDS if layer == 0 else 1):
                     symmetrise(factor, rotation, turned)

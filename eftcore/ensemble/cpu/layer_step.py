@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numba import njit
+
 from eftcore.ensemble.cpu.lanes import Array, Code, Lanes, vector_code
+from eftcore.ensemble.cpu.vector_math import STRICT
 
 
 @vector_code
@@ -127,3 +131,29 @@ def observe_rest(
             p = table.entry(a, b)
             change = (sums[0, a, b] - sums[1, a, b]) * scale
             observed[bundle, row, quantity, p] = change - control[p] * weight
+
+
+@njit(fastmath=STRICT, error_model="numpy")
+def record(
+    observed: np.ndarray,
+    bundle: int,
+    row: int,
+    empirical: np.ndarray,
+    moment: np.ndarray,
+    mean: float,
+    mean_fired: float,
+    reference: np.ndarray,
+    table: np.ndarray,
+    response: np.ndarray,
+    shifted: np.ndarray,
+    weight_variance: float,
+) -> None:
+    """Write the two or four vectors of a recorded layer, from the sums of G and S over neurons.
+
+    ``mean`` and ``mean_fired`` make means of them; ``response`` and ``shifted`` are u and chi of what S responds to.
+    """
+    observe(observed, bundle, row, empirical, 0, reference, table, mean)
+    observe(observed, bundle, row, moment, 1, reference, table, mean_fired)
+    if observed.shape[2] == 4:
+        observe_rest(observed, bundle, row, empirical, 2, response, table, mean, 1.0)
+        observe_rest(observed, bundle, row, moment, 3, shifted, table, mean_fired, 1.0 / weight_variance)

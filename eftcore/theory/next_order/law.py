@@ -16,6 +16,7 @@ from scipy.optimize import fsolve
 from scipy.special import ndtr, ndtri
 
 from eftcore.errors import InputError, LawWarning
+from eftcore.gaussian.pair_moments import correlation_derivatives
 from eftcore.pairs import pair_table, to_pairs
 from eftcore.results import Theory
 
@@ -352,13 +353,6 @@ def _artanh_derivatives(k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(3,) gradient and (3, 3) Hessian of artanh(k1 / sqrt(k0 k2))."""
     root = math.sqrt(k[0] * k[2])
     rho = k[1] / root
-    g = np.array([-rho / (2 * k[0]), 1 / root, -rho / (2 * k[2])])
-    h = np.array(
-        [
-            [3 * rho / (4 * k[0] ** 2), -1 / (2 * k[0] * root), rho / (4 * k[0] * k[2])],
-            [-1 / (2 * k[0] * root), 0.0, -1 / (2 * k[2] * root)],
-            [rho / (4 * k[0] * k[2]), -1 / (2 * k[2] * root), 3 * rho / (4 * k[2] ** 2)],
-        ]
-    )
+    g, h = correlation_derivatives(*k)
     rest = 1 - rho * rho
     return g / rest, h / rest + 2 * rho / rest**2 * np.outer(g, g)

@@ -8,7 +8,7 @@ from numba import njit
 from scipy import special, stats
 
 from eftcore.ensemble.cpu import vector_math
-from eftcore.ensemble.cpu.factor import cholesky, symmetrise
+from eftcore.ensemble.cpu.factor import ROUNDING, cholesky, symmetrise
 from eftcore.ensemble.cpu.lanes import vector_code
 from eftcore.ensemble.cpu.tile_pass import fill_normals
 from eftcore.ensemble.sums import LANES
@@ -37,7 +37,7 @@ def draw(state, out):
 
 @compiled
 def factorise(matrix, factor):
-    cholesky(matrix, factor)
+    cholesky(matrix, factor, ROUNDING)
 
 
 @compiled
