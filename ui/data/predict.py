@@ -25,7 +25,8 @@ from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
 from eftcore.specs import PredictionSpec, default_depths
 from eftcore.theory.mean_field import shared_paths
-from eftcore.verdicts.windows import DEFAULT_TOLERANCES, compare
+from eftcore.verdicts.at_width import windows_at_width
+from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 from eftcore.words import theory_name, window_text
 from ui.notation import number, with_error
 
@@ -179,25 +180,31 @@ def _entries(quantity: str, n_inputs: int, components: Sequence[str]) -> list[tu
     return [(name, (slice(None), *at)) for name, *at in zip(names, *index, strict=True) if name in components]
 
 
-def windows_frame(theories: Mapping[str, Theory], exact: Theory) -> pd.DataFrame:
-    """Windows t* of every closure against the exact leading order, as texts: a row per closure and quantity.
+def windows_frame(
+    theories: Mapping[str, Theory], exact: Theory, width: int, following: Theory | None = None
+) -> pd.DataFrame:
+    """Windows t* of every closure for networks of this width, as texts: a row per closure and quantity.
 
-    What the series of the exact leading order leaves out counts as an error of the reference, so that a window is
-    certified or refuted only where this error cannot change the verdict.
+    The reference is the exact leading order and what finite width adds: K1/n to K0, and, where ``following``, the exact
+    closure with its next order, has them, D/n to V4 and K2/n to K1. The column "for networks" says where that is not
+    known and the window is that of infinitely wide ones; there the exact closure is its own reference and has no row.
+    What the reference leaves out counts as its error, so that a window is certified or refuted only where this error
+    cannot change the verdict.
     """
     rows = []
     for name, theory in theories.items():
-        if theory is exact:
-            continue
-        windows = compare(theory, exact, DEFAULT_TOLERANCES).windows
-        for quantity, part in windows.groupby("quantity", sort=False):
+        windows = windows_at_width(theory, exact, width, DEFAULT_TOLERANCES, following=following)
+        for (quantity, counted), part in windows.groupby(["quantity", "finite_width"], sort=False):
+            if theory is exact and not counted:
+                continue
             texts = {
                 f"τ = {number(window['tolerance'])}": window_text(
                     {**window, "total_time": theory.spec.model.total_time}
                 )
                 for window in part.to_dict("records")
             }
-            rows.append({"closure": name, "quantity": quantity, **texts})
+            wide = f"n = {width}" if counted else "n → ∞"
+            rows.append({"closure": name, "quantity": quantity, "for networks": wide, **texts})
     return pd.DataFrame(rows)
 
 

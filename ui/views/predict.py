@@ -169,15 +169,17 @@ def _result(future: Future[Made] | None) -> Made | None:
     return None if future is None or not future.done() else _told(future.result)
 
 
-def _show_windows(theories: dict[str, Theory], exact: Theory) -> None:
-    """How deep each closure holds, by the exact leading order."""
+def _show_windows(theories: dict[str, Theory], exact: Theory, width: int, following: Theory | None) -> None:
+    """How deep each closure holds for networks of this width, by the exact leading order and what finite width adds."""
     rest = exact.details.get("truncation_error")
     left = max(rest.values()) if isinstance(rest, dict) else 0.0
+    known = "K0, V4 and K1" if following is not None else "K0 (V4 and K1 need the next order in 1/n, above)"
     st.caption(
-        f"Reference: the exact leading order; what its series leaves out is about {left:.0e} of V4 and K1 and "
-        "counts as its noise. Depth t up to which the relative error stays within τ."
+        f"Depth t up to which the relative error stays within τ. Reference: the exact leading order; what its series "
+        f"leaves out is about {left:.0e} of V4 and K1 and counts as its noise. What finite width adds at n = {width} "
+        f"is in the windows of {known}."
     )
-    st.table(literal(windows_frame(theories, exact)), border="horizontal", hide_index=True)
+    st.table(literal(windows_frame(theories, exact, width, following)), border="horizontal", hide_index=True)
 
 
 def _show_widths(theories: dict[str, Theory], exact: Theory, components: list[str]) -> None:
@@ -246,12 +248,12 @@ def _show(
             )
         st.subheader(f"At T = {number(model.total_time)}", divider="gray")
         st.table(literal(values_frame(theories, width)), border="horizontal", hide_index=True)
-        st.subheader("Windows t* against the exact leading order", divider="gray")
+        st.subheader(f"Windows t* of networks of width n = {width}", divider="gray")
         exact = slow.get("exact")
         if exact is None:
             st.caption("The exact leading order in 1/n is being computed …")
         else:
-            _show_windows(theories, exact)
+            _show_windows(theories, exact, width, following)
         if following is not None:
             _show_widths(theories, following, components)
         elif searching:

@@ -74,19 +74,23 @@ def test_frame_holds_the_entries_asked_for(quick: dict[str, eft.Theory]) -> None
     assert frame["simulated"].isna().all()
 
 
-def test_windows_against_the_exact_leading_order(quick: dict[str, eft.Theory]) -> None:
+def test_windows_count_what_finite_width_adds_where_it_is_known(quick: dict[str, eft.Theory]) -> None:
     theories = {**quick, **predict_slowly(MODEL, KERNEL)}
     exact = theories["exact"]
-    table = windows_frame(theories, exact).set_index(["closure", "quantity"])
-    assert set(table.index.get_level_values("closure")) == {"mean", "source_only", "g_only", "sigma"}
+    table = windows_frame(theories, exact, 64).set_index(["closure", "quantity"])
+    assert table.loc["exact"].index.tolist() == ["K0"], "the exact closure is its own reference but for finite width"
+    assert table["for networks"].to_dict() == {
+        key: "n = 64" if key[1] == "K0" else "n → ∞" for key in table.index.tolist()
+    }
     assert table.loc[("sigma", "V4"), "τ = 0.05"] == "> 1"
     assert table.loc[("g_only", "K1"), "τ = 0.1"].startswith("< 0.")
+    wide, thin = (windows_frame(theories, exact, width).set_index(["closure", "quantity"]) for width in (4096, 1))
+    assert wide.loc[("mean", "K0"), "τ = 0.01"] == "> 1"
+    assert thin.loc[("mean", "K0"), "τ = 0.01"] != "> 1"
     # a reference that is itself uncertain by more than the tolerance decides nothing
     rough = replace(exact, details={**exact.details, "truncation_error": {"V4": 0.2, "K1": 0.2}})
-    assert (
-        windows_frame(theories, rough).set_index(["closure", "quantity"]).loc[("sigma", "V4"), "τ = 0.05"]
-        == "not resolved"
-    )
+    row = windows_frame(theories, rough, 64).set_index(["closure", "quantity"]).loc[("sigma", "V4")]
+    assert row["τ = 0.05"] == "not resolved"
 
 
 def test_numbers_at_the_end(quick: dict[str, eft.Theory]) -> None:
