@@ -28,6 +28,7 @@ from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
 
 import pytest
 
+import ui
 from flows.orchestration import surroundings
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -59,6 +60,9 @@ sys.exit(code if code >= 0 else 128 - code)
 
 def processes() -> multiprocessing.context.ForkServerContext:
     """What makes processes that have imported everything, Prefect as `eft` has it imported."""
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    if main is not None and Path(main).is_relative_to(Path(ui.__file__).parent):
+        raise RuntimeError(f"a test left {main} as the main module, which every forked process would run")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in surroundings.QUIET.items():
             patch.setenv(name, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -193,7 +194,11 @@ def statements() -> Iterator[list[str]]:
 
 @pytest.fixture
 def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
-    """Run a page of the explorer on a database, without a browser: open_page(url, "run", simulation="3")."""
+    """Run a page of the explorer on a database, without a browser: open_page(url, "run", simulation="3").
+
+    Streamlit leaves the page's script as the main module, which processes that are forked later would run.
+    """
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
     def run(database_url: object, page: str = "windows", /, **query: str | list[str]) -> AppTest:
         monkeypatch.setenv("EFT_DATABASE_URL", str(database_url))
