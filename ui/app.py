@@ -9,7 +9,7 @@ import streamlit as st
 
 from ui.shell import ICON, watch_width
 
-st.set_page_config(page_title="ResNet EFT explorer", page_icon=str(ICON), layout="wide")
+st.set_page_config(page_icon=str(ICON), layout="wide")
 # Streamlit leaves a sixth of the screen empty above the first line; a wide table scrolls within its own box
 st.html(
     """<style>
@@ -31,5 +31,6 @@ page = st.navigation(
     ],
     position="top",
 )
+st.set_page_config(page_title=f"{page.title} · ResNet EFT")  # tabs of several pages are told apart
 watch_width()  # may rerun the script, which before st.navigation has chosen the page would lead to the first page
 page.run()

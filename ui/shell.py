@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import streamlit as st
 
-from db.errors import DatabaseMissing, DatabaseUnreachable, SchemaOutdated
+from db.errors import UPGRADE_HINT, DatabaseMissing, DatabaseUnreachable, SchemaOutdated
 from db.reading.study_queries import run_counts
 from db.session import Database, parse_url, sqlite_path
 from db.settings import default_url
@@ -75,8 +76,21 @@ def open_database() -> Database:
     except EftError as problem:
         st.title(_PROBLEM_TITLES.get(type(problem), "The results database cannot be used"))
         tell(problem)
+        if problem.remedy.startswith(UPGRADE_HINT):
+            st.code(_upgrade_commands(default_url(), fill=isinstance(problem, DatabaseMissing)), language="bash")
         st.caption("Nothing is created or changed by looking. Reload this page afterwards.")
+        st.page_link("views/predict.py", label="Predict a network: this needs no database")
         st.stop()
+
+
+def _upgrade_commands(url: str, *, fill: bool) -> str:
+    """The commands that make this database ready, in any folder, and with ``fill`` put first results into it.
+
+    An address with a password is not written out: the shell that starts them has it in EFT_DATABASE_URL.
+    """
+    path = sqlite_path(parse_url(url))
+    chosen = "" if path is None else f" --db {shlex.quote(f'sqlite:///{path.absolute()}')}"
+    return "\n".join(f"eft {command}{chosen}" for command in ["db upgrade", *["run quick"] * fill])
 
 
 def find_database() -> Database | None:

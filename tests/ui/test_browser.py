@@ -199,12 +199,15 @@ def test_pages_fit_phone_and_desk_fetch_nothing_from_elsewhere_and_nothing_goes_
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("response", lambda answer: complaints.append(answer.url) if answer.status >= 400 else None)
     phone, desk = {"width": 390, "height": 844}, {"width": 1280, "height": 1400}
+    tabs: dict[str, str] = {}
     for path, title in {**TITLES, "?view=intervals": TITLES[""], "?view=bars": TITLES[""]}.items():
         page.set_viewport_size(phone)
         _open(page, f"{address}/{path}", title)
         page.wait_for_function(ROOMY, arg=True, timeout=PATIENCE)
         page.set_viewport_size(desk)
         page.wait_for_function(ROOMY, arg=False, timeout=PATIENCE)
+        tabs.setdefault(page.title(), title)
+        assert tabs[page.title()] == title, "each page has a title of its own in the browser"
         assert page.get_by_text("This app has encountered an error").count() == 0
     assert asked
     assert [url for url in asked if not url.startswith((f"{address}/", "data:", "blob:"))] == []

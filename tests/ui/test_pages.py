@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import sqlite3
 import tomllib
 from collections.abc import Callable
@@ -51,8 +53,18 @@ def test_missing_database_names_the_command_and_creates_nothing(open_page: OpenP
     path = tmp_path / "none.db"
     said = _said(open_page(f"sqlite:///{path}", page))
     assert "There is no results database yet" in said
-    assert "eft db upgrade" in said
+    assert f"eft db upgrade --db sqlite:///{path}\neft run quick --db sqlite:///{path}" in said
     assert not path.exists()
+
+
+def test_missing_database_offers_predictions_which_need_none(open_page: OpenPage, tmp_path: Path) -> None:
+    (link,) = open_page(f"sqlite:///{tmp_path / 'not there.db'}", "windows").get("page_link")
+    assert link.proto.page == "predict"
+
+
+def test_the_command_for_a_database_at_an_odd_place_can_be_pasted(open_page: OpenPage, tmp_path: Path) -> None:
+    (code,) = open_page(f"sqlite:///{tmp_path / 'not there.db'}", "windows").code
+    assert shlex.split(code.value.splitlines()[0])[-1] == f"sqlite:///{tmp_path / 'not there.db'}"
 
 
 @pytest.mark.parametrize("page", READING)
@@ -71,6 +83,7 @@ def test_old_schema_names_the_remedy_and_stays_as_it_is(
     said = _said(open_page(f"sqlite:///{path}", page))
     assert "The database belongs to another version" in said
     assert ("eft db upgrade" if revision is None else "update the program") in said
+    assert (f"eft db upgrade --db sqlite:///{path}" in said) == (revision is None)
     assert path.read_bytes() == before
 
 
@@ -251,6 +264,13 @@ def test_studies_page_names_the_cause_and_the_command(open_page: OpenPage, faile
     assert failures["cause"].tolist() == ["K0 <b>leaves</b> the range"]
 
 
+def test_a_study_of_which_every_run_failed_is_not_being_run(open_page: OpenPage, failed: Database) -> None:
+    assert "A study is being run" in _said(open_page(failed.url, "studies")), "one run is still open"
+    with failed.session() as session:
+        session.execute(sa.text("UPDATE studies SET runs_asked = 1"))
+    assert "A study is being run" not in _said(open_page(failed.url, "studies"))
+
+
 def test_studies_of_one_name_are_told_apart(open_page: OpenPage, fresh: Database) -> None:
     for digest, widths in (("3" * 64, [8]), ("4" * 64, [16])):
         record_study(fresh, name="quick", digest=digest, spec={**ONE_RUN, "widths": widths}, runs_asked=2)
@@ -312,6 +332,15 @@ def test_sql_page_runs_the_query_of_the_link(open_page: OpenPage, both: Database
     assert not app.exception
     assert app.text_area[0].value == sql
     assert app.dataframe[1].value.equals(queries.select(both, sql))
+
+
+def test_sql_page_keeps_every_column_and_every_digit(open_page: OpenPage, results: Database) -> None:
+    sql = "SELECT 1 AS n, 9007199254740993 AS n, 1e-13 AS small UNION ALL SELECT NULL, NULL, 0.5 ORDER BY small"
+    app = open_page(results.url, "sql", sql=sql)
+    assert not app.exception
+    table = app.dataframe[1]
+    assert table.value.to_dict("list") == {"n": [1, None], "n_2": [9007199254740993, None], "small": [1e-13, 0.5]}
+    assert json.loads(table.proto.columns)["small"]["type_config"]["format"] == "%.10g", "not 0.0000000000001"
 
 
 @pytest.mark.parametrize(
@@ -501,6 +530,16 @@ def test_predict_writes_the_study_file(open_page: OpenPage, results: Database, t
     assert f"eft run {path}" in _said(app)
     written = tomllib.loads(path.read_text())
     assert (written["model"]["activation"], written["widths"]) == ("gelu", [32])
+
+
+def test_predict_shows_what_a_file_was_read_as(open_page: OpenPage, tmp_path: Path) -> None:
+    app = open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", source="data file", T="0.1")
+    app.file_uploader[0].set_value(("x.csv", b"a,b\n1,1\n1,-1\n3,4\n", "text/csv")).run()
+    (preview,) = [each for each in app.expander if "read as" in each.label]
+    assert preview.label == "read as 3 rows of 2 numbers: the table, and K⁰"
+    table, kernel = (each.value.to_numpy().tolist() for each in preview.dataframe)
+    assert table == [[1.0, 1.0], [1.0, -1.0], [3.0, 4.0]]
+    assert kernel == [[1.0, 0.0, 3.5], [0.0, 1.0, -0.5], [3.5, -0.5, 12.5]]
 
 
 def test_predict_says_what_is_wrong_below_its_fields(open_page: OpenPage, results: Database) -> None:

@@ -72,11 +72,10 @@ def layers_of(total_time: float, epsilon: float) -> int:
     return layers
 
 
-def kernel_from_upload(name: str, content: bytes, *, gram: bool) -> eft.InputKernel:
-    """The input kernel from the bytes of a .npy or .csv file; reading the file runs no code.
+def table_from_upload(name: str, content: bytes) -> np.ndarray:
+    """(rows, columns) float64 from the bytes of a .npy or .csv file; reading the file runs no code.
 
-    The file holds the matrix K^0 if ``gram``, otherwise real inputs, one row each. Raises InputError where it is too
-    large, not a table of numbers, or not a kernel.
+    Raises InputError where it is too large or not a table of real numbers.
     """
     file = PurePath(name)
     if len(content) > MOST_BYTES:
@@ -84,12 +83,20 @@ def kernel_from_upload(name: str, content: bytes, *, gram: bool) -> eft.InputKer
             f"is larger than {MOST_BYTES // 1_000_000} MB", place=file, remedy=f"upload at most {MOST_INPUTS} inputs"
         )
     table = parse_table(content, file)
-    with within(file):
-        if len(table) > MOST_INPUTS:
-            raise InputError(
-                f"has shape {table.shape}", remedy=f"give a table of 1 to {MOST_INPUTS} rows, one input each"
-            )
-        make = eft.InputKernel.explicit if gram else eft.InputKernel.from_data
+    if len(table) > MOST_INPUTS:
+        raise InputError(
+            f"has shape {table.shape}", place=file, remedy=f"give a table of 1 to {MOST_INPUTS} rows, one input each"
+        )
+    return table
+
+
+def kernel_from_table(table: np.ndarray, name: str, *, gram: bool) -> eft.InputKernel:
+    """The input kernel from the table of a file: K^0 itself if ``gram``, otherwise real inputs, one row each.
+
+    Raises InputError where it is not a kernel.
+    """
+    make = eft.InputKernel.explicit if gram else eft.InputKernel.from_data
+    with within(PurePath(name)):
         return make(table, label=name.rsplit(".", 1)[0])
 
 

@@ -118,8 +118,9 @@ def _plain(spec: Any) -> Mapping[str, Any]:
 
 
 def may_be_running(studies: pd.DataFrame, now: pd.Timestamp) -> bool:
-    """Whether any incomplete study has a result of the last FRESH_SECONDS."""
-    open_ones = studies[studies["done"] < 1]
+    """Whether any study with runs that neither succeeded nor failed yet has a result of the last FRESH_SECONDS."""
+    counts = [f"{kind}s" for kind in KINDS]
+    open_ones = studies[(studies["done"] < 1) & (studies[counts].sum(axis=1) + studies["failed"] < studies["asked"])]
     pairs = zip(open_ones["updated_at"], open_ones["created_at"], strict=True)
     newest = pd.Series([created if pd.isna(updated) else updated for updated, created in pairs])
     return bool(((now - newest).dt.total_seconds() < FRESH_SECONDS).any()) if len(open_ones) else False

@@ -74,6 +74,9 @@ LEGEND_RANK = {closure: rank for rank, closure in enumerate(CLOSURE_LINE, start=
 
 _ENTRY_PIXELS, _LETTER_PIXELS, _LINE_PIXELS, _LEGEND_PIXELS = 60, 6, 20, 900
 
+_TOOLBAR_PIXELS = 34
+"""Height of Plotly's toolbar, which on a phone would cover the names of the legend."""
+
 GRID = "rgba(128,128,128,0.25)"
 
 
@@ -185,18 +188,22 @@ def _faint(colour: str) -> str:
 
 
 def place_legend(figure: go.Figure, height: int, *, narrow: bool = False) -> None:
-    """Place the legend above the panels, with room for the lines that its entries take on a usual or a narrow page."""
+    """Place the legend above the panels, with room for the lines that its entries take on a usual or a narrow page.
+
+    On a narrow page it begins below the toolbar.
+    """
     entries = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
     letters = sum(_ENTRY_PIXELS + _LETTER_PIXELS * len(name) for name in entries)
     lines = max(len(entries), 1) if narrow else 1 + letters // _LEGEND_PIXELS
-    more = _LINE_PIXELS * int(lines - 1) + (15 if narrow else 0)
+    toolbar = _TOOLBAR_PIXELS if narrow else 0
+    more = _LINE_PIXELS * int(lines - 1) + toolbar + (15 if narrow else 0)
     figure.update_layout(
         height=height + more,
         margin={"l": 60 if narrow else 80, "r": 40 if narrow else 60, "t": 72 + more, "b": 50},
         legend={
             "orientation": "v" if narrow else "h",
             "itemwidth": 40,
-            "y": 1,
+            "y": 1 - toolbar / (height + more),
             "yanchor": "top",
             "yref": "container",
             "x": 0,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, get_args
 
+import pandas as pd
 import streamlit as st
 
 import eftcore as eft
@@ -20,13 +21,14 @@ from eftcore.specs import CHAIN_CLOSURES, Block, EnsembleSpec, Normalisation
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 from ui.data import deployments
 from ui.data.predict import (
-    kernel_from_upload,
+    kernel_from_table,
     layers_of,
     next_order_frame,
     predict_at_once,
     predict_next_order,
     predict_slowly,
     spec_of,
+    table_from_upload,
     trajectories_frame,
     values_frame,
     windows_frame,
@@ -41,6 +43,7 @@ from ui.shell import PLOT, find_database, narrow, tell
 SOURCES = ("equicorrelated", "Gram matrix", "data file")
 POLL_SECONDS = 0.4
 INPUT_PIXELS = 160
+SHOWN_COLUMNS = 12
 NO_NORMALISATION = "none"
 STUDY_CLOSURES = ("mean", "source_only", "g_only", "sigma", "exact")
 STUDY_SAMPLES = 20_000
@@ -138,7 +141,15 @@ def _choose_kernel() -> eft.InputKernel | None:
     if given is None:
         st.info("The link of this page does not hold the file: whoever opens it uploads it again.")
         return None
-    return kernel_from_upload(given.name, given.getvalue(), gram=gram)
+    table = table_from_upload(given.name, given.getvalue())
+    kernel = kernel_from_table(table, given.name, gram=gram)
+    rows, columns = table.shape
+    with st.expander(f"read as {rows} rows of {columns} numbers: the table, and K⁰"):
+        st.dataframe(pd.DataFrame(table[:, :SHOWN_COLUMNS]), height="content")
+        if columns > SHOWN_COLUMNS:
+            st.caption(f"The first {SHOWN_COLUMNS} of {columns} columns.")
+        st.dataframe(pd.DataFrame(kernel.array), height="content")
+    return kernel
 
 
 def _told(choose: Callable[[], Made | None]) -> Made | None:

@@ -18,6 +18,7 @@ from ui.shell import PLOT, narrow, open_database, tell
 MOST_ROWS = 10_000
 MOST_SECONDS = 10.0
 ROW_PIXELS, SHOWN_ROWS = 28, 16
+DIGITS = "%.10g"  # small numbers by their exponent
 
 
 def _take_example() -> None:
@@ -105,6 +106,9 @@ st.dataframe(
     height=40 + ROW_PIXELS * min(max(len(frame), 1), SHOWN_ROWS),
     placeholder="—",
     key="result",
+    column_config={
+        name: st.column_config.NumberColumn(format=DIGITS) for name in map(str, frame.select_dtypes("float"))
+    },
 )
 row = st.container(horizontal=True)
 row.download_button(

@@ -13,10 +13,11 @@ import pytest
 import eftcore as eft
 from eftcore.errors import InputError
 from ui.data.predict import (
-    kernel_from_upload,
+    kernel_from_table,
     layers_of,
     predict_at_once,
     predict_slowly,
+    table_from_upload,
     trajectories_frame,
     values_frame,
     windows_frame,
@@ -109,6 +110,10 @@ def _npy(array: object) -> bytes:
     return file.getvalue()
 
 
+def kernel_from_upload(name: str, content: bytes, *, gram: bool) -> eft.InputKernel:
+    return kernel_from_table(table_from_upload(name, content), name, gram=gram)
+
+
 def test_uploads_become_kernels() -> None:
     gram = [[2.0, 0.5], [0.5, 1.0]]
     assert kernel_from_upload("k.npy", _npy(gram), gram=True).matrix == ((2.0, 0.5), (0.5, 1.0))
@@ -126,13 +131,14 @@ def test_uploads_become_kernels() -> None:
         ("asymmetric.csv", b"1,2\n3,4\n", True),
         ("negative.csv", b"1,2\n2,1\n", True),
         ("nan.csv", b"1,nan\nnan,1\n", True),
+        ("complex.npy", _npy(np.array([[1 + 2j, 1], [1, 1 - 2j]])), False),
         ("many.npy", _npy(np.ones((17, 3))), False),
         ("large.npy", bytes(4_000_001), False),
     ],
 )
 @pytest.mark.filterwarnings("ignore:loadtxt. input contained no data")
 def test_what_is_no_kernel_is_refused(name: str, content: bytes, gram: bool) -> None:
-    with pytest.raises(InputError, match=rf"^{re.escape(name)}(: |\[)"):
+    with pytest.raises(InputError, match=rf"^{re.escape(name)}(: |\[| = )"):
         kernel_from_upload(name, content, gram=gram)
 
 
