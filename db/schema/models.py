@@ -236,6 +236,40 @@ class StudyRun(Base):
     run_id: Mapped[int] = _reference("runs.id", owner=True, index=True, primary_key=True)
 
 
+class StudyAnnotation(Base):
+    """What users wrote about a study, apart from what was recorded of it: its title in place of the name, and notes.
+
+    An archived study stays with all its results; lists of studies leave it out.
+    """
+
+    __tablename__ = "study_annotations"
+
+    study_id: Mapped[int] = _reference("studies.id", owner=True, primary_key=True)
+    title: Mapped[str | None]
+    notes: Mapped[str | None]
+    archived: Mapped[bool] = mapped_column(_flag("archived"))
+
+
+class StudyTag(Base):
+    """A word by which users find a study."""
+
+    __tablename__ = "study_tags"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    study_id: Mapped[int] = _reference("studies.id", owner=True, primary_key=True)
+    tag: Mapped[str] = mapped_column(sa.String(80), primary_key=True)
+
+
+class SavedView(Base):
+    """A view of the explorer that a user saved: a page with the query string of its address, where all its state is."""
+
+    __tablename__ = "saved_views"
+
+    name: Mapped[str] = mapped_column(sa.String(80), primary_key=True)
+    page: Mapped[str]
+    query: Mapped[str]
+
+
 class KernelTrajectory(Base):
     """One quantity of one run at all recorded layers, in full precision: raw little-endian float64, row-major.
 

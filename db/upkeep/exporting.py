@@ -27,7 +27,8 @@ def export_archive(
     """Write the runs of a study (name or digest), or some runs, or all; returns the number of rows of each table.
 
     The archive also contains the configurations and kernels of these runs, the comparisons between them, and the
-    studies that they belong to (for the runs of a study: that study alone). Runs that are not finished are left out.
+    studies that they belong to (for the runs of a study: that study alone). Left out are unfinished runs and what users
+    wrote about studies.
 
     Raises:
         InputError: no such study or run, or the file exists already.

@@ -25,7 +25,10 @@ def export_(
     ] = False,
     db: DatabaseOption = None,
 ) -> None:
-    """Write results to a file: an archive that `eft import` reads, or one view as CSV or Parquet."""
+    """Write results to a file: an archive that `eft import` reads, or one view as CSV or Parquet.
+
+    Titles, notes and tags of studies and saved views of the explorer are not in it; `eft db backup` copies everything.
+    """
     database = reading_database(db)
     if view is None and path.suffix in (".csv", ".parquet"):
         from db.schema.views import VIEWS

@@ -26,7 +26,7 @@ from db.schema.models import Base
 from db.schema.views import VIEWS
 from db.session import Database
 from db.upkeep import maintenance, migrate
-from db.writing import claims
+from db.writing import care, claims
 from db.writing.repository import mark_pending, mark_running, record_comparison, record_prediction
 from eftcore.errors import InputError
 from tests.db import workers
@@ -37,6 +37,9 @@ OF_BLOCKS = [
     for name in ("block", "normalisation", "hidden_ratio", "hidden_weight_variance", "hidden_bias_variance")
 ]
 """What a downgrade below 0013 says it drops."""
+
+OF_CARE = [f"table {name} with 0 rows" for name in ("saved_views", "study_annotations", "study_tags")]
+"""What a downgrade below 0014 says it drops, where users wrote nothing."""
 
 RELEASED = sorted((Path(__file__).parents[1] / "released").glob("*.db"))
 """A database as each released revision left it: one study, two simulations of real networks, a failed run; the later
@@ -445,6 +448,24 @@ def test_networks_with_two_matrices_go_on_the_way_back(url, record_all, count_ro
     database.dispose()
 
 
+def test_what_users_wrote_goes_on_the_way_back(url, record_all, count_rows):
+    """And every result stays."""
+    database = Database(url)
+    study = record_all(database).study_id
+    rows = count_rows(database)
+    care.annotate(database, study, title="First", notes="a note", tags=["good", "paper"], archived=True)
+    care.save_view(database, name="mine", page="windows", query="study=first")
+    database.dispose()
+    lost = {"study_annotations": 1, "study_tags": 2, "saved_views": 1}
+    said = [f"table {name} with {count} rows" for name, count in sorted(lost.items())]
+    assert migrate.dropped_by_downgrade(url, "0013_blocks") == said
+    migrate.downgrade(url, "0013_blocks")
+    migrate.upgrade(url)
+    assert maintenance.check(url) == []
+    assert count_rows(database) == rows
+    database.dispose()
+
+
 def test_quantiles_go_on_the_way_back(url, record_all, count_rows):
     """And nothing else; recording the same simulation again brings them back."""
     database = Database(url)
@@ -452,7 +473,7 @@ def test_quantiles_go_on_the_way_back(url, record_all, count_rows):
     rows, before = count_rows(database), queries.quantiles(database)
     assert rows["kernel_quantiles"] == len(before) == 2 * 9 * 7
     database.dispose()
-    lost = [f"table kernel_quantiles with {len(before)} rows", *OF_BLOCKS]
+    lost = [f"table kernel_quantiles with {len(before)} rows", *OF_BLOCKS, *OF_CARE]
     assert migrate.dropped_by_downgrade(url, "0011_measured_next_order") == lost
     migrate.downgrade(url, "0011_measured_next_order")
     engine = sa.create_engine(url)
@@ -482,6 +503,7 @@ def test_widths_from_theory_go_on_the_way_back(url, record_all, record_next_orde
         f"table kernel_quantiles with {rows['kernel_quantiles']} rows",
         *OF_BLOCKS,
         "column runs.widths",
+        *OF_CARE,
         f"table width_windows with {rows['width_windows']} rows",
     ]
     migrate.downgrade(url, "0008_next_order")
