@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from eftcore.ensemble import Sample, simulate
     from eftcore.ensemble.next_order import MeasuredNextOrder, measured_next_order
     from eftcore.inputs.kernel import InputKernel
-    from eftcore.measure.check import Check, CheckedBlock, check
+    from eftcore.measure.check import check
+    from eftcore.measure.checked import Check, CheckedBlock
     from eftcore.precision import Precision
     from eftcore.results import Theory
     from eftcore.specs import EnsembleSpec, MeasurementSpec, Numerics, PredictionSpec, ResNet
@@ -57,7 +58,8 @@ _MODULES = {
     "verdicts.checks": ("TheoremCheck", "same_law", "theorem_table"),
     "ensemble": ("Sample", "simulate"),
     "ensemble.next_order": ("MeasuredNextOrder", "measured_next_order"),
-    "measure.check": ("Check", "CheckedBlock", "check"),
+    "measure.check": ("check",),
+    "measure.checked": ("Check", "CheckedBlock"),
     "verdicts.residuals": ("EquationResidual", "equation_residual"),
     "verdicts.sources": ("compare_sources", "sources_on"),
     "verdicts.theorems": (

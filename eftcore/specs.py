@@ -16,11 +16,11 @@ from pydantic import Field, field_validator, model_validator
 from eftcore.activations import get_activation
 from eftcore.errors import InputError, within
 from eftcore.identity import Spec, digest_of
-from eftcore.inputs.fields import Finite, Whole
+from eftcore.inputs.fields import Finite, Label, Whole
 from eftcore.inputs.kernel import InputKernel
 from eftcore.inputs.sizes import DEEPEST, check_epsilon, check_result
 
-ALGORITHM_VERSION = {"prediction": 5, "simulation": 4, "measurement": 1}
+ALGORITHM_VERSION = {"prediction": 5, "simulation": 4, "measurement": 1, "check": 1}
 """Bumped by hand whenever the same spec would give different numbers."""
 
 QUANTILES_SINCE = 4
@@ -33,7 +33,8 @@ def newest_version(algorithm: str) -> int:
     A measurement rests on predictions and simulations: its version is the sum of all three, so that it is superseded
     where any of them is.
     """
-    return sum(ALGORITHM_VERSION.values()) if algorithm == "measurement" else ALGORITHM_VERSION[algorithm]
+    parts = ("prediction", "simulation", "measurement") if algorithm == "measurement" else (algorithm,)
+    return sum(ALGORITHM_VERSION[part] for part in parts)
 
 
 CLOSURES = ("mean", "source_only", "g_only", "sigma", "wick", "particle", "exact")
@@ -488,5 +489,40 @@ class MeasurementSpec(_Recorded):
         return digest_of({"measurement": self.identity(), "version": self.version})
 
 
+class CheckSpec(_Recorded):
+    """One check of a user's torch module, whose kernels were measured at initialisation (section 12 of docs/theory.md).
+
+    ``model`` is the network that the module was compared with, ``kernel`` the mean kernel before its first block. What
+    was found is part of it, as ``kernels_digest``: code that the module imports may change without a trace elsewhere.
+    """
+
+    algorithm: ClassVar[str] = "check"
+
+    width: Whole = Field(ge=1, description="neurons n of the stream")
+    networks: Whole = Field(ge=2, description="initialisations")
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
+    dtype: Literal["float32", "float64"] = "float32"
+    train: bool = False
+    feature_axis: int = -1
+    positions: Literal["average", "separate"] | None = None
+    module: Label = Field(description="class of the module")
+    module_digest: Digest
+    factory: Label | None = None
+    factory_digest: Digest | None = None
+    inputs_digest: Digest
+    guessed: bool = Field(default=False, description="whether the network was found and not given")
+    kernels_digest: Digest
+
+    @property
+    def has_covariance(self) -> bool:
+        # averages over positions fluctuate less than the kernel of one
+        return self.positions != "average"
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the check."""
+        return digest_of({"check": self.identity(), "version": self.version})
+
+
 AnySpec = PredictionSpec | EnsembleSpec | MeasurementSpec
-"""What a run computes."""
+"""What a run of a study computes."""

@@ -65,6 +65,7 @@ def test_the_changelog_gives_the_reason_of_each_version():
         ("### Predictions", ALGORITHM_VERSION["prediction"]),
         ("### Simulations", ALGORITHM_VERSION["simulation"]),
         ("### Measurements", ALGORITHM_VERSION["measurement"]),
+        ("### Checks", ALGORITHM_VERSION["check"]),
         ("## Verdicts", VERDICT_VERSION),
         ("## Archives", FORMAT),
     ):

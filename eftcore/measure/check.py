@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -12,116 +12,17 @@ import torch
 
 from eftcore.errors import InputError
 from eftcore.measure.acceptable import refuse_what_cannot_be_judged
+from eftcore.measure.checked import Check, Settings, judged
 from eftcore.measure.guess import Guess, activations_of, guesses
-from eftcore.measure.innovations import SQUARES, Products, score_count, scores
+from eftcore.measure.innovations import Products, score_count
+from eftcore.measure.origin import provenance_of
 from eftcore.measure.stream import Positions, Reading, find_blocks, make, read
-from eftcore.measure.verdict import Fit, block_p_value, confusions, fit_branch, likely_confusions, simultaneous
-from eftcore.pairs import pair_indices
 from eftcore.specs import ResNet
 
 FEWEST_PER_SCORE = 3
 """Networks that are needed for each score of a block."""
 
-LEVEL = 1e-3
-"""Family-wise level at which a block counts as deviating."""
-
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class CheckedBlock:
-    """What was found of one block.
-
-    Attributes:
-        name: the module's name.
-        p_value: that the block is as the spec says; uniform where it is.
-        largest_z: the largest z-score of its kernel entries.
-        weight_variance: its C_W (C_2 with two matrices), fitted with the spec's epsilon.
-        bias_variance: its C_b, likewise; None for one input, from which the two cannot be told apart.
-        confusions: common mistakes that would explain the ratio of the weight variances.
-    """
-
-    name: str
-    p_value: float
-    largest_z: float
-    weight_variance: Fit
-    bias_variance: Fit | None
-    confusions: tuple[str, ...]
-
-    def deviates(self, blocks: int) -> bool:
-        """Whether it deviates, as one of this many blocks that are looked at."""
-        return self.p_value * blocks < LEVEL
-
-
-@dataclass(frozen=True, eq=False)
-class Check:
-    """The verdict on a module.
-
-    Attributes:
-        spec: what the module was compared with.
-        width: neurons n of the stream.
-        networks: number of initialisations.
-        blocks: what was found of each block.
-        p_value: one p-value for all blocks.
-        first_deviating: position of the first block that deviates, None where none does.
-        kernel: (R, L+1, N, N) kernel of each network before the first block and after each, averaged over positions.
-        provenance: versions and a digest of the module's printed form.
-        guessed: where no spec was given, all that were tried, the best first; that one is ``spec``.
-    """
-
-    spec: ResNet
-    width: int
-    networks: int
-    blocks: tuple[CheckedBlock, ...]
-    p_value: float
-    first_deviating: int | None
-    kernel: np.ndarray
-    provenance: dict[str, str]
-    guessed: tuple[Guess, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether no block deviates."""
-        return self.first_deviating is None
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(L+1, N, N) mean kernel over networks."""
-        found: np.ndarray = self.kernel.mean(0)
-        return found
-
-    def as_data(self) -> dict[str, Any]:
-        """The verdict for programs."""
-        return {
-            "spec": self.spec.identity(),
-            "guessed": bool(self.guessed),
-            "width": self.width,
-            "networks": self.networks,
-            "passed": self.passed,
-            "p_value": self.p_value,
-            "first_deviating": None if self.first_deviating is None else self.blocks[self.first_deviating].name,
-            "sentence": self.sentence(),
-            "blocks": [asdict(block) for block in self.blocks],
-            "provenance": self.provenance,
-        }
-
-    def sentence(self) -> str:
-        """The verdict in a sentence or two."""
-        if self.first_deviating is None:
-            return (
-                f"All {len(self.blocks)} blocks are as the spec says, as far as {self.networks} networks can tell"
-                f" (p = {self.p_value:.2g})."
-            )
-        block = self.blocks[self.first_deviating]
-        ratio = _ratio(block.weight_variance, self.spec.weight_variance)
-        text = f"{block.name} is the first block that deviates (p = {block.p_value:.1e}): "
-        text += f"its weight variance is {ratio.value:.4g} +- {ratio.se:.1g} times what the spec says"
-        bias = block.bias_variance
-        if bias is not None and abs(bias.value - self.spec.bias_variance) > 4 * bias.se:
-            text += f", its bias variance {bias.value:.3g} +- {bias.se:.1g} instead of {self.spec.bias_variance:g}"
-        if block.confusions:
-            text += f"; this mistake would do that: {' or '.join(block.confusions)}"
-        return text + "."
 
 
 @dataclass(frozen=True)
@@ -180,13 +81,19 @@ def check(
     of one another or that draws random numbers, a factory that gives the same weights each time, inputs that it does
     not take, a stream that is not finite, and too few networks for the number of inputs.
     """
-    batch = _batch(inputs, dtype, device)
-    options: dict[str, Any] = {"train": train, "dtype": getattr(torch, dtype), "device": device}
-    first = make(make_model, seed, **options)
     if positions not in (None, *get_args(Positions)):
         raise InputError(f"must be one of {', '.join(get_args(Positions))}", place="positions", value=positions)
-    reading = Reading(find_blocks(first, batch, stream), feature_axis, positions)
-    refuse_what_cannot_be_judged(first, make(make_model, seed + 1, **options), batch, reading)
+    settings = Settings(seed, train, dtype, device, feature_axis, positions)
+    batch = _batch(inputs, dtype, device)
+
+    def network(index: int) -> torch.nn.Module:
+        return make(make_model, seed + index, train=train, dtype=getattr(torch, dtype), device=device)
+
+    begun = time.perf_counter()
+    pair = network(0), network(1)
+    took = time.perf_counter() - begun
+    reading = Reading(find_blocks(pair[0], batch, stream), feature_axis, positions)
+    refuse_what_cannot_be_judged(*pair, batch, reading)
     if spec is not None and len(reading.blocks) != spec.depth:
         raise InputError(
             f"the module has {len(reading.blocks)} blocks ({reading.blocks[0]} to {reading.blocks[-1]})",
@@ -194,16 +101,17 @@ def check(
             value=spec.depth,
             remedy="give the spec that depth, or name the blocks with stream",
         )
-    activations = activations_of(first) if spec is None else (spec.activation,)
+    activations = activations_of(pair[0]) if spec is None else (spec.activation,)
+    provenance = provenance_of(pair[0], make_model, batch)
     parts: list[Products] = []
     begun = time.perf_counter()
     for index in range(networks):
-        found = read(make(make_model, seed + index, **options), batch, reading)
+        found = read(pair[index] if index < len(pair) else network(index), batch, reading)
         parts.append(Products.of(found, activations))
         if index == 0:
             _enough(networks, parts[0])
         if index == 1 and planned is not None:
-            seconds = (time.perf_counter() - begun) / 2 * networks
+            seconds = (took + time.perf_counter() - begun) / 2 * networks
             planned(Plan(networks, needed_networks(found.shape[-1], found.shape[1]), seconds))
         if progress is not None:
             progress(index + 1, networks)
@@ -212,7 +120,8 @@ def check(
     if spec is None:
         guessed = tuple(guesses(products, activations, found.shape[-1]))
         spec = guessed[0].spec
-    return judged(products, spec, found.shape[-1], reading.blocks, _provenance(first), guessed)
+    width = found.shape[-1]
+    return judged(products, spec, width, reading.blocks, settings=settings, provenance=provenance, guessed=guessed)
 
 
 def count_blocks(
@@ -229,57 +138,6 @@ def count_blocks(
     batch = _batch(inputs, dtype, device)
     module = make(make_model, seed, train=train, dtype=getattr(torch, dtype), device=device)
     return len(find_blocks(module, batch, stream))
-
-
-def judged(
-    products: Products,
-    spec: ResNet,
-    width: int,
-    names: tuple[str, ...],
-    provenance: dict[str, str],
-    guessed: tuple[Guess, ...] = (),
-) -> Check:
-    """The verdict, from the products over neurons of all networks."""
-    h = spec.epsilon**2
-    engine = products.engine(spec)
-    moments = products.second_moments(spec, engine)
-    values = scores(products, spec, engine, moments, width)
-    pairs = pair_indices(products.kernel.shape[-1])
-    known = confusions(width, spec.hidden_width(width), spec.depth, spec.epsilon)
-    blocks = []
-    for layer, name in enumerate(names):
-        own = values[:, layer]
-        spread = own.std(0, ddof=1)
-        z = np.divide(own.mean(0), spread / np.sqrt(len(own)), out=np.zeros(own.shape[1]), where=spread > 0)
-        increment, moment = (x[:, layer].mean(1)[:, pairs[0], pairs[1]] for x in (products.increment, moments))
-        parts = [h * moment, np.full_like(moment, h)]
-        if len(pairs[0]) == 1:
-            increment, parts = increment - h * spec.bias_variance, parts[:1]
-        fits = fit_branch(increment, parts)
-        ratio = _ratio(fits[0], spec.weight_variance)
-        blocks.append(
-            CheckedBlock(
-                name=name,
-                p_value=block_p_value(own, SQUARES),
-                largest_z=float(np.abs(z).max()),
-                weight_variance=fits[0],
-                bias_variance=fits[1] if len(fits) > 1 else None,
-                confusions=likely_confusions(ratio, known) if abs(ratio.value - 1) > 4 * ratio.se else (),
-            )
-        )
-    p_values = np.array([block.p_value for block in blocks])
-    deviating = [index for index, block in enumerate(blocks) if block.deviates(len(blocks))]
-    return Check(
-        spec=spec,
-        width=width,
-        networks=len(products.kernel),
-        blocks=tuple(blocks),
-        p_value=simultaneous(p_values),
-        first_deviating=deviating[0] if deviating else None,
-        kernel=products.kernel.mean(2),
-        provenance=provenance,
-        guessed=guessed,
-    )
 
 
 def needed_networks(width: int, n_inputs: int, *, error: float = 0.05, sigma: float = 5.0) -> int:
@@ -316,13 +174,3 @@ def _batch(inputs: Any, dtype: str, device: str) -> torch.Tensor:
         if not torch.isfinite(batch).all():
             raise InputError("must be finite", place="inputs")
     return batch.to(device)
-
-
-def _ratio(fit: Fit, expected: float) -> Fit:
-    return Fit(fit.value / expected, fit.se / expected)
-
-
-def _provenance(module: torch.nn.Module) -> dict[str, str]:
-    from eftcore.identity import digest_of
-
-    return {"torch": str(torch.__version__), "module": type(module).__name__, "module_digest": digest_of(repr(module))}

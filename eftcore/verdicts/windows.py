@@ -19,7 +19,7 @@ from eftcore.ensemble.bands import CONFIDENCE, Noise
 from eftcore.errors import InputError
 from eftcore.quantities import COMPARED, MEASURED, Quantity
 from eftcore.results import Theory
-from eftcore.specs import EnsembleSpec, MeasurementSpec
+from eftcore.specs import CheckSpec, EnsembleSpec, MeasurementSpec
 from eftcore.theory.particle import SCRAMBLINGS
 from eftcore.theory.solving import error_scales
 
@@ -38,7 +38,7 @@ class Measured(Protocol):
     """
 
     @property
-    def spec(self) -> EnsembleSpec | MeasurementSpec:
+    def spec(self) -> EnsembleSpec | MeasurementSpec | CheckSpec:
         """The networks that were measured, and their inputs."""
         ...
 

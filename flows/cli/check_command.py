@@ -85,11 +85,11 @@ def check(
 
 
 def _print(found: Check) -> None:
+    from eftcore.measure.wording import block_table, check_text
     from flows import tables
-    from ui.reports.check import block_table, spec_text
 
-    print(spec_text(found))
-    tables.print_frame(block_table(found))
+    print(check_text(found))
+    tables.print_frame(block_table(found.table(), found.spec))
     print(found.sentence())
     if found.passed:
         _print_trust(found)
