@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
+from db.reading.restriction import narrowed
 from db.reading.user_sql import select
 from db.schema.components import canonical_component
 from db.schema.models import KernelTrajectory, Run, Study, StudyRun
@@ -439,6 +440,7 @@ def _in_study(query: sa.Select[Any], study: str | None, *run_ids: sa.ColumnEleme
 
 
 def _frame(db: Database, query: sa.Select[*tuple[Any, ...]]) -> pd.DataFrame:
+    query = narrowed(db, query)
     with db.reading() as session:
         records = session.execute(query).all()
     types = {column.name: column.type for column in query.selected_columns}

@@ -26,6 +26,9 @@ _CONFIGURATION = (
 )
 _ENSEMBLE = "samples:integer seed:integer estimator:text sampler:text dtype:text"
 _SIMULATED = f"width:integer {_ENSEMBLE}"
+OF_SIMULATION = frozenset(column.partition(":")[0] for column in f"{_CONFIGURATION} {_SIMULATED}".split())
+"""Columns that describe a simulation, in every view that has simulations."""
+
 _PREDICTED = (
     "closure:text closure_order:integer quadrature:text nodes:integer rtol:number step:text continuous:flag"
     " next_order:flag"
