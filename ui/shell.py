@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from db.errors import UPGRADE_HINT, DatabaseMissing, DatabaseUnreachable, SchemaOutdated
@@ -32,6 +34,13 @@ _VIEWPORT = st.components.v2.component(
 )
 """Component that reports whether the page is shown on a phone, where panels stand one below the other, and only when
 this changes."""
+
+
+def plot(figure: go.Figure, key: str, *, name: str, alt: str, form: str = "png", **options: Any) -> None:
+    """Show a figure, which its camera saves under this name, as "png" or "svg", with all of its text inside."""
+    saving = {"format": form, "filename": name, "scale": 2}
+    st.plotly_chart(figure, key=key, config={**PLOT, "toImageButtonOptions": saving}, alt=alt, **options)
+
 
 _PROBLEM_TITLES: dict[type[EftError], str] = {
     DatabaseMissing: "There is no results database yet",

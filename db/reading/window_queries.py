@@ -1,4 +1,4 @@
-"""Validity windows by any parameters: their number for each combination, cells of a map, pages of a sorted table.
+"""Validity windows by any parameters: their number for each combination, their ends, pages of a sorted table.
 
 Every function is one statement on v_windows, or on v_width_windows; ``chosen`` maps columns of that view to the values
 allowed in them.
@@ -29,29 +29,15 @@ def window_counts(db: Database, columns: Sequence[str], chosen: Chosen) -> pd.Da
     return _frame(db, query.group_by(*grouped).order_by(*grouped))
 
 
-def window_cells(db: Database, columns: Sequence[str], chosen: Chosen) -> pd.DataFrame:
-    """Windows grouped by ``columns`` and status, one row per group.
+def window_ends(db: Database, columns: Sequence[str], chosen: Chosen) -> pd.DataFrame:
+    """``columns`` of every window, and what its verdict consists of, in no particular order.
 
-    Further columns are windows (their number), resolved_from (the latest), certified_least and certified_most,
-    refuted_least and refuted_most (smallest and largest certified_until and refuted_from), total_time (the largest) and
-    simulation_run_id (one of the simulations; absent where all references are theories).
+    Further columns are status, resolved_from, certified_until, refuted_from, total_time, depth and simulation_run_id
+    (absent where the reference is no simulation).
     """
-    grouped = [v_windows.c[name] for name in (*columns, "status")]
-    certified, refuted, total = (v_windows.c[name] for name in ("certified_until", "refuted_from", "total_time"))
-    resolved = v_windows.c["resolved_from"]
-    least, most = sa.func.min, sa.func.max
-    query = _filtered(v_windows, **chosen).with_only_columns(
-        *grouped,
-        sa.func.count().label("windows"),
-        most(resolved, type_=sa.Double()).label("resolved_from"),
-        least(certified, type_=sa.Double()).label("certified_least"),
-        most(certified, type_=sa.Double()).label("certified_most"),
-        least(refuted, type_=sa.Double()).label("refuted_least"),
-        most(refuted, type_=sa.Double()).label("refuted_most"),
-        most(total, type_=sa.Double()).label("total_time"),
-        least(v_windows.c["simulation_run_id"], type_=sa.Integer()).label("simulation_run_id"),
-    )
-    return _frame(db, query.group_by(*grouped))
+    further = ("status", "resolved_from", "certified_until", "refuted_from", "total_time", "depth", "simulation_run_id")
+    named = dict.fromkeys((*columns, *further))
+    return _frame(db, _filtered(v_windows, **chosen).with_only_columns(*(v_windows.c[name] for name in named)))
 
 
 def window_page(

@@ -75,41 +75,69 @@ def test_a_number_on_the_run_page_is_the_stored_one(page: Page, address: str, re
 
 def test_a_copied_link_restores_the_view(page: Page, browser: Browser, address: str) -> None:
     _open(page, address, "Validity windows")
-    expect(page.get_by_text("Windows 1 to 12 of 12.")).to_be_visible()
+    expect(page.get_by_text("12 windows.", exact=True)).to_be_visible()
     page.get_by_role("button", name="V4", exact=True).click()
     page.get_by_role("radio", name="0.1", exact=True).click()
     page.get_by_role("radio", name="intervals", exact=True).click()
     page.wait_for_url(re.compile(r"quantity=V4.*tolerance=0\.1.*view=intervals"))
-    expect(page.get_by_text("Windows 1 to 4 of 4.")).to_be_visible()
+    expect(page.get_by_text("4 windows.", exact=True)).to_be_visible()
     other = browser.new_page()
     _open(other, page.url, "Validity windows")
-    expect(other.get_by_text("Windows 1 to 4 of 4.")).to_be_visible()
+    expect(other.get_by_text("4 windows.", exact=True)).to_be_visible()
     expect(other.get_by_text("τ = 0.1 and, for all below, C_W = 2")).to_be_visible()
     expect(other.get_by_role("radio", name="intervals", exact=True)).to_be_checked()
     other.close()
 
 
-def test_a_row_leads_to_its_run(page: Page, address: str, results_file: Path) -> None:
-    (run,) = _one(results_file, "SELECT run_id FROM v_runs WHERE kind = 'simulation' AND activation = 'relu'")
-    _open(page, f"{address}/?activation=relu", "Validity windows")
-    table = page.get_by_test_id("stDataFrame")
+def _table_at(page: Page, x: float, y: float) -> None:
+    """Click in the table of windows, whose cells are painted and not elements."""
+    table = page.get_by_test_id("stDataFrame").first
     table.scroll_into_view_if_needed()
     box = table.bounding_box()
     assert box is not None
-    # the cells are painted, not elements: the box to choose a row is at the left of the first one, below the header
-    page.mouse.click(box["x"] + 16, box["y"] + 36 + 14)
-    page.wait_for_url(f"{address}/run?simulation={run}")
-    page.get_by_role("heading", name="Run", level=1).wait_for()
+    page.mouse.click(box["x"] + x, box["y"] + y)
 
 
-def test_a_cell_of_the_map_leads_to_its_run(page: Page, address: str, results_file: Path) -> None:
+def test_ticked_rows_are_compared_and_a_heading_sorts_all_rows(page: Page, address: str, results_file: Path) -> None:
+    runs = [
+        _one(results_file, f"SELECT run_id FROM v_runs WHERE kind = 'simulation' AND activation = '{name}'")[0]
+        for name in ("relu", "tanh")
+    ]
+    _open(page, f"{address}/?closure=g_only&quantity=V4", "Validity windows")
+    tick, first, row = 16, 36 + 14, 28
+    _table_at(page, tick, first)
+    expect(page.get_by_role("link", name=f"Open run {runs[0]}")).to_be_visible()
+    _table_at(page, 200, 18)  # a heading: descending by the activation after two clicks
+    _table_at(page, 200, 18)
+    wait_until_drawn(page)
+    _table_at(page, tick, first + row)
+    page.get_by_role("link", name="Compare 2 simulations").click()
+    page.get_by_role("heading", name="Compare", level=1).wait_for()
+    page.wait_for_url(re.compile(rf"/compare\?run={runs[0]}&run={runs[1]}"))
+    wait_until_drawn(page)
+    for run in runs:
+        expect(page.get_by_text(re.compile(rf"^run {run}: ")).first).to_be_visible()
+
+
+def test_a_cell_of_the_map_leads_to_its_run(page: Page, address: str, results_file: Path, tmp_path: Path) -> None:
     (run,) = _one(results_file, "SELECT run_id FROM v_runs WHERE kind = 'simulation' AND activation = 'tanh'")
-    _open(page, address, "Validity windows")
+    _open(page, f"{address}/?view=map", "Validity windows")
+    page.get_by_test_id("stPlotlyChart").first.hover()
+    with page.expect_download() as saved:
+        page.locator(".modebar-btn[data-title^=Download]").first.click()
+    assert saved.value.suggested_filename == "windows-map-5pct.png"
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="All 12 windows as CSV").click()
+    assert saved.value.suggested_filename == "windows-5pct.csv"
+    saved.value.save_as(tmp_path / "windows.csv")
+    stored = _one(results_file, "SELECT sum(certified_until) FROM v_windows WHERE tolerance = 0.05")
+    assert [pd.read_csv(tmp_path / "windows.csv")["certified until (t = ε² ℓ)"].sum()] == pytest.approx(stored)
     written = page.locator(".stPlotlyChart .scatterlayer text").last
     written.scroll_into_view_if_needed()
     box = written.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.get_by_role("link", name=f"Open run {run}").click()
     page.wait_for_url(f"{address}/run?simulation={run}")
 
 

@@ -146,16 +146,85 @@ def test_filters_that_match_nothing_say_so(open_page: OpenPage, results: Databas
     assert "No window matches these filters" in said
 
 
-def test_pages_of_the_table(open_page: OpenPage, results: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.data.windows.PAGE_ROWS", 5)
-    app = open_page(results.url)
-    assert "Windows 1 to 5 of 12." in _said(app)
-    app.number_input[0].set_value(3).run()
-    assert "Windows 11 to 12 of 12." in _said(app)
+def test_the_table_holds_every_window_and_bars_come_in_pages(
+    open_page: OpenPage, results: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.data.windows.BARS", 4)
+    app = open_page(results.url, view="bars")
+    assert "12 windows." in _said(app)
+    assert len(app.dataframe[0].value) == 12
+    assert _drawn(app) == ["mean", "source_only", "g_only", "mean"]
+    app.number_input[0].set_value(2).run()
+    assert _drawn(app) == ["source_only", "g_only"]
     # fewer pages after a filter: the page number follows
     _keyed(app.multiselect, "activation").set_value(["tanh"]).run()
-    assert "Windows 6 to 6 of 6." in _said(app)
-    assert "Windows 11 to 12 of 12." in _said(open_page(results.url, page="3"))
+    assert not app.exception
+    assert len(app.dataframe[0].value) == 6
+    assert _drawn(app) == ["mean", "source_only", "g_only"]
+    assert _drawn(open_page(results.url, view="bars", page="2")) == ["source_only", "g_only"]
+
+
+def _drawn(app: AppTest) -> list[str]:
+    """The labels of the bars on the page."""
+    return json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]["yaxis"]["ticktext"]
+
+
+def test_bars_come_first_where_they_fit_and_a_choice_stays(
+    open_page: OpenPage, results: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = open_page(results.url)
+    assert _keyed(app.button_group, "view").value == "bars"
+    monkeypatch.setattr("ui.views.windows.BARS", 4, raising=False)
+    monkeypatch.setattr("ui.data.windows.BARS", 4)
+    app = open_page(results.url)
+    assert _keyed(app.button_group, "view").value == "map"
+    _keyed(app.multiselect, "activation").set_value(["tanh"]).run()
+    assert _keyed(app.button_group, "view").value == "bars", "the rows fit now"
+    _keyed(app.button_group, "view").set_value("map").run()
+    _keyed(app.multiselect, "activation").set_value([]).run()
+    _keyed(app.multiselect, "activation").set_value(["relu"]).run()
+    assert _keyed(app.button_group, "view").value == "map", "it was chosen"
+    assert _keyed(open_page(results.url, view="map").button_group, "view").value == "map"
+
+
+def _key(element: Any) -> str:
+    """The key of a table or figure: its identity is "$$ID", a hash and the key."""
+    return str(element.proto.id).split("-", 2)[2]
+
+
+def _ticked(app: AppTest, rows: list[int]) -> AppTest:
+    """The page after these rows of the table of windows were ticked."""
+    app.session_state[_key(app.dataframe[0])] = {"selection": {"rows": rows, "columns": [], "cells": []}}
+    return app.run()
+
+
+def test_ticked_rows_are_opened_or_compared(open_page: OpenPage, results: Database) -> None:
+    app = open_page(results.url)
+    runs = app.dataframe[0].value["run"].str.extract(r"=(\d+)")[0].tolist()
+    assert not app.get("page_link")
+    _ticked(app, [0])
+    links = {link.proto.label: link.proto.query_string for link in app.get("page_link")}
+    assert links == {f"Open run {runs[0]}": f"simulation={runs[0]}", "Compare simulation": f"run={runs[0]}"}
+    _ticked(app, [0, 1, 11])
+    links = {link.proto.label: link.proto.query_string for link in app.get("page_link")}
+    assert links == {"Compare 2 simulations": f"run={runs[0]}&run={runs[11]}"}
+    assert "3 rows ticked" in _said(app)
+
+
+def test_a_chosen_cell_of_the_map_is_opened_compared_or_looked_into(open_page: OpenPage, results: Database) -> None:
+    app = open_page(results.url, view="map", across="width", by="activation", quantity="V4")
+    app.session_state[_key(app.get("plotly_chart")[0])] = {
+        "selection": {"points": [{"customdata": [0]}], "point_indices": [0], "box": []}
+    }
+    app.run()
+    relu = int(queries.runs(results, kind="simulation", activation="relu")["run_id"].iloc[0])
+    assert "2 windows chosen:" in _said(app)
+    assert [link.proto.label for link in app.get("page_link")] == [f"Open run {relu}", "Compare simulation"]
+    (only,) = [button for button in app.button if button.label == "Only these"]
+    only.click().run()
+    assert not app.exception
+    assert _keyed(app.multiselect, "activation").value == ["relu"]
+    assert set(app.dataframe[0].value["quantity"]) == {"V4"}
 
 
 def test_rows_link_to_their_run(open_page: OpenPage, results: Database) -> None:
@@ -561,7 +630,7 @@ def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database,
         spent[page] = len(statements) - before
     # two look up the schema's revision; the rest are named at each build_ function
     assert spent == {
-        "windows": 2 + 3,
+        "windows": 2 + 2,
         "compare": 2 + 4,
         "run": 2 + 12,
         "predict": 2 + 1,

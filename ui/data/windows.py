@@ -6,6 +6,7 @@ SQL statements that it executes; tests check this number.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,20 +14,22 @@ from urllib.parse import urlencode
 
 import pandas as pd
 
-from db.reading.window_queries import THEORY, window_cells, window_counts, window_page
+from db.reading.spreadsheets import csv_bytes
+from db.reading.window_queries import THEORY, window_counts, window_page
 from db.session import Database
-from eftcore.quantities import ORDER, QUANTITIES
+from eftcore.quantities import QUANTITIES
 from eftcore.specs import CLOSURES
 from eftcore.words import window_text
 from ui.data.naming import in_reading_order, name_configurations, name_theories, theory_names
 from ui.data.predict import MOST_INPUTS
 from ui.notation import CONFIGURATION, SETTINGS, number
 
-PAGE_ROWS = 50
-"""Number of windows on one page of the table and of the bars."""
+MOST_ROWS = 10_000
+"""Most windows in the table; for more, the page asks for filters."""
 
-MOST_INTERVALS = 600
-"""Most windows that are drawn one by one; for more, the page asks for filters."""
+BARS = 30
+"""Most bars, one for each configuration and theory, on one page of the figure; where there are no more in all, bars are
+what the page shows first."""
 
 PARAMETERS = {
     "closure": "closure",
@@ -175,10 +178,10 @@ class WindowOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowsView:
-    """One page of windows.
+    """All windows that match, at most MOST_ROWS.
 
     Attributes:
-        windows: rows of v_windows with the texts configuration and theory added, for the figure.
+        windows: rows of v_windows, with the columns theory and link added.
         table: the rows as the table shows them.
     """
 
@@ -193,67 +196,98 @@ def build_window_options(db: Database, reference_kind: str = "simulation") -> Wi
 
 
 def build_windows(
-    db: Database,
-    chosen: WindowFilter,
-    differing: Sequence[str],
-    page: int = 1,
-    sort: str = "configuration",
-    descending: bool = False,
+    db: Database, chosen: WindowFilter, differing: Sequence[str], sort: str = "configuration", descending: bool = False
 ) -> WindowsView:
-    """One page of matching windows; the table shows the configuration columns ``differing``. One statement."""
-    offset = (page - 1) * PAGE_ROWS
-    place = {"limit": PAGE_ROWS, "offset": offset}
-    rows = _window_page(db, chosen, order=SORT[sort], descending=descending, **place)
-    windows = name_configurations(name_theories(rows))
+    """All matching windows, sorted; the table shows the configuration columns ``differing``. One statement."""
+    windows = name_theories(window_rows(db, chosen, order=SORT[sort], descending=descending, limit=MOST_ROWS))
     if SORT[sort] is None:
-        windows = in_reading_order(windows)
+        windows = in_reading_order(windows.assign(configuration=windows["reference_run_id"]))
     return WindowsView(windows=windows, table=windows_table(windows, differing))
 
 
-def build_intervals(db: Database, chosen: WindowFilter, across: str, by: str) -> pd.DataFrame:
-    """At most MOST_INTERVALS windows, one row each, with their positions on the axes. One statement.
+def bar_pages(windows: pd.DataFrame) -> int:
+    """On how many pages the bars of these windows stand."""
+    return -(-len(windows[_BAR].drop_duplicates()) // BARS)
 
-    The positions are the texts across and by, and their ranks across_rank and by_rank.
+
+def bars_page(windows: pd.DataFrame, page: int) -> pd.DataFrame:
+    """The windows of one page of bars, with the text configuration added.
+
+    >>> rows = pd.DataFrame({"reference_run_id": 1, "prediction_run_id": range(40), "activation": "tanh"})
+    >>> [len(bars_page(rows, page)) for page in range(1, bar_pages(rows) + 1)]
+    [30, 10]
     """
-    rows = name_theories(_window_page(db, chosen, limit=MOST_INTERVALS))
-    return _on_axes(rows, across, by).reset_index(drop=True)
+    row = windows.groupby(_BAR, sort=False).ngroup() // BARS
+    return name_configurations(windows[row == page - 1])
 
 
-def build_cells(db: Database, chosen: WindowFilter, across: str, by: str) -> pd.DataFrame:
-    """The cells of the map: one row per quantity and pair of values of two parameters. One statement.
+_BAR = ["reference_run_id", "prediction_run_id"]
+"""Columns of v_windows that belong to one bar."""
 
-    Columns quantity, across, by (texts) and their ranks; windows (number of windows), unresolved (number of those that
-    are too_noisy), certified_until and status (of the window with the smallest certified depth; too_noisy where none is
-    resolved), certified_most, resolved_from, refuted_from, total_time, text (for a single window, its description),
-    link (to the run of one simulation, see link_to; empty for a theory as reference).
+
+def build_csv(db: Database, chosen: WindowFilter, sort: str, descending: bool) -> bytes:
+    """All matching windows as CSV, also those beyond MOST_ROWS: a column for each parameter. One statement.
+
+    The headings say the units, and no number has more digits than twelve.
     """
-    parameters = [name for name in dict.fromkeys((across, by)) if name != "closure"]
-    columns = ["quantity", *parameters, *(THEORY if "closure" in (across, by) else ())]
-    found = window_cells(db, columns, chosen.lists())
-    links = [_run_link(run) for run in found["simulation_run_id"]]
-    rows = _on_axes(found.assign(link=links), across, by)
-    cells = [_cell(group) for _, group in rows.groupby(["quantity", "across", "by"], sort=False)]
-    return pd.DataFrame(cells)
+    windows = name_theories(window_rows(db, chosen, order=SORT[sort], descending=descending))
+    texts = {name: title for name, title in PARAMETERS.items() if name != "closure" and windows[name].notna().any()}
+    table = windows[list(texts)].rename(columns=texts)
+    table.insert(0, "theory", windows["theory"])
+    table.insert(1, "quantity", windows["quantity"])
+    table["tolerance τ (relative)"] = windows["tolerance"]
+    table["reference"] = windows["reference_kind"]
+    for name, title in _ENDS.items():
+        table[f"{title} (t = ε² ℓ)"] = windows[name]
+        table[f"{title} (layer ℓ)"] = layers_at(windows, name)
+    table["status"] = windows["status"]
+    table["confidence"] = windows["confidence"]
+    for name in ("simulation_run_id", "prediction_run_id"):
+        table[name] = windows[name]
+    return csv_bytes(table.map(lambda value: float(f"{value:.12g}") if isinstance(value, float) else value))
 
 
-def _cell(group: pd.DataFrame) -> dict[str, Any]:
-    """One cell of the map, from its rows, one for each status."""
-    noisy = group["status"] == "too_noisy"
-    resolved = group[~noisy]
-    first = (group if resolved.empty else resolved.sort_values("certified_least", na_position="first")).iloc[0]
-    cell = {name: first[name] for name in group.columns if name not in ("windows", "certified_most")}
-    cell |= {
-        "windows": int(group["windows"].sum()),
-        "unresolved": int(group.loc[noisy, "windows"].sum()),
-        "certified_until": first["certified_least"],
-        "certified_most": resolved["certified_most"].max(),
-        "refuted_from": first["refuted_least"],
-    }
-    return {**cell, "text": window_text(cell)}
+def layers_at(windows: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """The layer at a time t of each window; absent where there is none."""
+    layers = (windows[name] / windows["total_time"] * windows["depth"].astype(float)).round()
+    return layers.astype("Int64")
 
 
-def _window_page(db: Database, chosen: WindowFilter, **place: Any) -> pd.DataFrame:
-    """One page of rows of v_windows, with the column link added: to the simulation, else to the predict page."""
+_ENDS = {"resolved_from": "seen from", "certified_until": "certified until", "refuted_from": "refuted from"}
+"""Columns of v_windows that are times, with their titles."""
+
+
+def file_name(chosen: WindowFilter, *, what: str = "windows") -> str:
+    """Name of a file of these windows, without its ending: what they are restricted to, and the tolerance.
+
+    >>> file_name(WindowFilter(tolerance=0.05, allowed={"activation": ["tanh"], "quantity": ["V4"], "depth": []}))
+    'windows-tanh-V4-5pct'
+    >>> file_name(WindowFilter(tolerance=0.005, reference_kind="theory", allowed={"epsilon": [0.1, 0.2]}))
+    'windows-theory-epsilon-0.1-0.2-0.5pct'
+    """
+    parts = [what] if chosen.reference_kind == "simulation" else [what, chosen.reference_kind]
+    for name, values in chosen.allowed.items():
+        texts = [value_text(value) for value in values]
+        parts += texts if all(isinstance(value, str) for value in values) or not texts else [name, *texts]
+    tolerance = f"{number(100 * chosen.tolerance)}pct"
+    return re.sub(r"[^\w.,=-]+", "_", "-".join([*parts, tolerance]))
+
+
+def said_of(chosen: WindowFilter, common: str) -> list[str]:
+    """Lines that say which windows these are, below a figure: tolerance, reference, what is common, filters."""
+    kinds = {"simulation": "simulations", "theory": "the exact leading order", "measurement": "the measured next order"}
+    first = f"relative error within τ = {number(100 * chosen.tolerance)} % of {kinds[chosen.reference_kind]}"
+    filters = [
+        f"{PARAMETERS.get(name, name)} = {', '.join(value_text(value) for value in values)}"
+        for name, values in chosen.allowed.items()
+        if values
+    ]
+    lines = [f"{first}; all: {common}" if common else first]
+    return [*lines, f"only {'; '.join(filters)}"] if filters else lines
+
+
+def window_rows(db: Database, chosen: WindowFilter, **place: Any) -> pd.DataFrame:
+    """Rows of v_windows, with the column link added: to the simulation, else to the predict page. One statement."""
     rows = window_page(db, chosen.lists(), **place)
     links = [_run_link(row["simulation_run_id"]) or _prediction_link(row) for row in rows.to_dict("records")]
     return rows.assign(link=links)
@@ -274,22 +308,6 @@ def _prediction_link(row: Mapping[Any, Any]) -> str:
     return "predict?" + urlencode(parameters)
 
 
-def _on_axes(rows: pd.DataFrame, across: str, by: str) -> pd.DataFrame:
-    """Add the columns across and by, and sort by both."""
-    texts, keys = {}, {}
-    for axis, name in (("across", across), ("by", by)):
-        if name == "closure":
-            texts[axis] = theory_names(rows[list(THEORY)])
-            keys[axis] = rows["closure"].map(CLOSURES.index) * 1000 + rows["closure_order"].fillna(0).astype(float)
-        else:
-            texts[axis] = [value_text(value) for value in rows[name]]
-            keys[axis] = rows[name]
-    order = pd.DataFrame({**keys, "quantity": rows["quantity"].map(ORDER)})
-    order = order.sort_values(["quantity", "across", "by"], na_position="first")
-    ranks = {f"{axis}_rank": order[axis].rank(method="dense", na_option="top") for axis in ("across", "by")}
-    return rows.assign(**texts).loc[order.index].assign(**ranks)
-
-
 def value_text(value: Any) -> str:
     """The text for the value of a parameter in a filter or on an axis.
 
@@ -307,6 +325,7 @@ def windows_table(windows: pd.DataFrame, differing: Sequence[str]) -> pd.DataFra
     table["window t*"] = [window_text(row) for row in windows.to_dict("records")]
     table["seen from"] = windows["resolved_from"]
     table["certified until"] = windows["certified_until"]
+    table["until layer"] = layers_at(windows, "certified_until")
     table["refuted from"] = windows["refuted_from"]
     table["T"] = windows["total_time"]
     table["status"] = windows["status"]

@@ -5,19 +5,22 @@ Every figure has the option ``narrow``, which puts panels one below the other, f
 
 from ui.figures.curves import errors_figure, trajectories_figure
 from ui.figures.entries import entries_figure
-from ui.figures.heat_map import heat_map_figure
+from ui.figures.heat_map import MEASURES, heat_map_figure
 from ui.figures.intervals import intervals_figure
 from ui.figures.panels import panels_figure, panels_svg
 from ui.figures.quantiles import quantiles_figure
 from ui.figures.query import query_figure
+from ui.figures.style import noted
 from ui.figures.widths import widths_figure
 from ui.figures.windows import windows_figure
 
 __all__ = [
+    "MEASURES",
     "entries_figure",
     "errors_figure",
     "heat_map_figure",
     "intervals_figure",
+    "noted",
     "panels_figure",
     "panels_svg",
     "quantiles_figure",

@@ -35,16 +35,16 @@ def intervals_figure(windows: pd.DataFrame, across: str, by: str, *, narrow: boo
     """t* of every window against the parameter ``across``, distinguished by ``by``; a panel per quantity.
 
     ``windows`` has columns quantity, across, by (texts), their ranks, theory, status, resolved_from, certified_until,
-    refuted_from, total_time, width, samples, link. A dot marks the certified end, a line the undecided stretch, a cross
+    refuted_from, total_time, width, samples. A dot marks the certified end, a line the undecided stretch, a cross
     the first refuted depth, a triangle a window that goes beyond T, a crossed square a window that the simulation
-    cannot resolve. The custom data of a point are (across, by, link, windows).
+    cannot resolve. The custom data of a point are the number of its row in ``windows``.
     """
     quantities = [q for q in QUANTITIES if q in set(windows["quantity"])]
     columns, groups = axis_texts(windows)
     beside = 1 if narrow else len(quantities)
     titles = [panel_title(name, beside) for name in quantities]
     figure, places = panel_grid(titles, beside, shared_yaxes=True, horizontal_spacing=0.02)
-    placed = windows.assign(x=_places(windows, columns, groups))
+    placed = windows.assign(x=_places(windows, columns, groups), place=range(len(windows)))
     for quantity, cell in zip(quantities, places, strict=True):
         for rank, group in enumerate(groups):
             part = placed[(placed["quantity"] == quantity) & (placed["by"] == group)]
@@ -123,7 +123,7 @@ def _add_dots(
     if part.empty:
         return
     shared: dict[str, Any] = {
-        "customdata": part[["across", "by", "link"]].assign(windows=1),
+        "customdata": [[place] for place in part["place"]],
         "hovertext": [_hover(window, *axes) for window in part.to_dict("records")],
         "hovertemplate": "%{hovertext}<extra></extra>",
         "showlegend": False,
@@ -143,5 +143,5 @@ def _add_dots(
 def _hover(window: dict[Any, Any], across: str, by: str) -> str:
     return (
         f"{window['theory']}, {window['quantity']}: t* {window_text(window)}<br>{escape(across)} ="
-        f" {escape(window['across'])}, {escape(by)} = {escape(window['by'])}{ensemble_text(window)}<br>click: open it"
+        f" {escape(window['across'])}, {escape(by)} = {escape(window['by'])}{ensemble_text(window)}<br>click: choose it"
     )

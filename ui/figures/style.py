@@ -7,7 +7,9 @@ the definition of the windows.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import cycle
 from typing import Any
 
@@ -60,14 +62,16 @@ WINDOW_MARK: dict[str, dict[str, Any]] = {
     "undecided": {"symbol": "circle-open", "color": ORANGE, "size": 9, "line": {"width": 2}},
     "beyond": {"symbol": "triangle-up", "color": BLUE, "size": 11},
     "too_noisy": {"symbol": "square-x-open", "color": GREY, "size": 9},
+    "mixed": {"symbol": "diamond-open", "color": PURPLE, "size": 9, "line": {"width": 2}},
 }
-"""Plotly marker of each state of a window."""
+"""Plotly marker of each state of a window, or of several together."""
 
 WINDOW_MEANING = {
     "bounded": "refuted: lower bound of e > τ",
     "undecided": "undecided up to T",
     "beyond": "beyond T (censored)",
     "too_noisy": "reference cannot resolve τ",
+    "mixed": "no state has the majority",
 }
 
 LEGEND_RANK = {closure: rank for rank, closure in enumerate(CLOSURE_LINE, start=2)}
@@ -76,6 +80,8 @@ _ENTRY_PIXELS, _LETTER_PIXELS, _LINE_PIXELS, _LEGEND_PIXELS = 60, 6, 20, 900
 
 _TOOLBAR_PIXELS = 34
 """Height of Plotly's toolbar, which on a phone would cover the names of the legend."""
+
+_NOTE_LETTERS, _NOTE_PIXELS, _NOTE_LEFT = 135, 15, 12
 
 GRID = "rgba(128,128,128,0.25)"
 
@@ -185,6 +191,35 @@ def add_band(
 def _faint(colour: str) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.22)"
+
+
+def noted(figure: go.Figure, lines: Sequence[str], *, narrow: bool = False) -> go.Figure:
+    """The figure with small lines of text below it, so that a saved picture says what it shows; a long one is wrapped.
+
+    The texts are shown as they are, not as HTML. The figure must have its height and margins.
+    """
+    letters = _NOTE_LETTERS // 3 if narrow else _NOTE_LETTERS
+    wrapped = [part for line in lines for part in textwrap.wrap(line, letters)]
+    margin, height = figure.layout.margin, figure.layout.height
+    figure.add_annotation(
+        text="<br>".join(map(escape, wrapped)),
+        font={"size": 11, "color": GREY},
+        align="left",
+        showarrow=False,
+        x=0,
+        xref="paper",
+        xanchor="left",
+        xshift=_NOTE_LEFT - margin.l,
+        y=0,
+        yref="paper",
+        yanchor="top",
+        yshift=-margin.b,
+    )
+    more = _NOTE_PIXELS * len(wrapped) + 8
+    figure.update_layout(height=height + more, margin={"b": margin.b + more})
+    if figure.layout.legend.yref == "container":  # it stays as far below the upper edge as it was
+        figure.update_layout(legend={"y": 1 - (1 - figure.layout.legend.y) * height / (height + more)})
+    return figure
 
 
 def place_legend(figure: go.Figure, height: int, *, narrow: bool = False) -> None:

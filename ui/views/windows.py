@@ -1,33 +1,42 @@
-"""The home page: the depth up to which each closure is valid, across configurations."""
+"""The windows page: the depth up to which each closure is valid, across configurations."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
+import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from ui.data.cells import MOST_INTERVALS, build_cells, build_intervals, runs_of
+from ui.data.compare import MOST_SERIES
 from ui.data.naming import split_columns
-from ui.data.widths import MOST_SERIES, build_widths, widths_table
+from ui.data.widths import MOST_SERIES as MOST_WIDTHS
+from ui.data.widths import build_widths, widths_table
 from ui.data.windows import (
-    MOST_INTERVALS,
-    PAGE_ROWS,
+    BARS,
+    MOST_ROWS,
     PARAMETERS,
     SORT,
     WindowFilter,
     WindowOptions,
-    build_cells,
-    build_intervals,
+    bar_pages,
+    bars_page,
+    build_csv,
     build_window_options,
     build_windows,
+    file_name,
+    said_of,
     value_text,
 )
-from ui.figures import heat_map_figure, intervals_figure, widths_figure, windows_figure
-from ui.shell import PLOT, narrow, nothing_recorded, open_database
+from ui.figures import MEASURES, heat_map_figure, intervals_figure, noted, widths_figure, windows_figure
+from ui.shell import narrow, nothing_recorded, open_database, plot
 
 HEADER_PIXELS, ROW_PIXELS, TABLE_ROWS = 38, 28, 18
-VIEWS = ("map", "intervals", "bars")
+VIEWS = ("bars", "map", "intervals")
 REFERENCES = {"simulation": "simulation", "exact leading order": "theory", "measured next order": "measurement"}
 
 
@@ -55,73 +64,160 @@ def _choose_filters(options: WindowOptions, reference_kind: str, row: DeltaGener
     return WindowFilter(tolerance=labels[str(tolerance)], allowed=allowed, reference_kind=reference_kind)
 
 
-def _choose_axes(options: WindowOptions) -> tuple[str, str, str]:
-    """The chosen view and the parameters on its axes."""
+def _choose_view(options: WindowOptions, matching: pd.DataFrame) -> tuple[str, str, str, str]:
+    """The chosen view, what colours a map, and the parameters on the axes.
+
+    Until the user chooses a view it is that of bars where there are few enough of them, else the map.
+    """
+    rows = int(matching.groupby("quantity")["windows"].sum().max())
+    if "view" not in st.session_state:
+        st.session_state["view-chosen"] = "view" in st.query_params
+    if not st.session_state["view-chosen"]:
+        st.session_state["view"] = "bars" if rows <= BARS else "map"
+
+    def chosen() -> None:
+        st.session_state["view-chosen"] = True
+
     row = st.container(horizontal=True, vertical_alignment="bottom")
-    view = row.segmented_control("view", VIEWS, default=VIEWS[0], required=True, key="view", bind="query-params")
+    view = str(row.segmented_control("view", VIEWS, required=True, key="view", on_change=chosen, bind="query-params"))
     if view == "bars":
-        return str(view), "", ""
+        return view, "", "", ""
     names = options.parameters
     second = next((name for name in options.differing if name != "closure"), "activation")
+    shared: dict[str, Any] = {"bind": "query-params", "width": 200}
     label = "columns" if view == "map" else "horizontal axis"
-    across = row.selectbox(label, names, index=0, key="across", bind="query-params", width=200)
-    by = row.selectbox(
-        "rows" if view == "map" else "colour",
-        names,
-        index=names.index(second),
-        key="by",
-        bind="query-params",
-        width=200,
-    )
-    return str(view), across, by
-
-
-def _open(link: str) -> None:
-    """Go to another page of the explorer, given by its URL."""
-    page, _, query = link.partition("?")
-    st.switch_page(f"views/{page}.py", query_params=dict(parse_qsl(query)))
-
-
-def _clicked(key: str) -> list[Any] | None:
-    """Custom data of the point that was clicked in a figure: across, by, link, number of windows."""
-    points = st.session_state.get(key, {}).get("selection", {}).get("points", [])
-    return list(points[0]["customdata"]) if points else None
-
-
-def _follow(key: str, across: str, by: str) -> None:
-    """Restrict the filters to the windows of the clicked cell, unless it is a single window with a page of its own."""
-    found = _clicked(key)
-    if found and (int(found[3]) > 1 or not found[2]):
-        for name, text in ((across, found[0]), (by, found[1])):
-            if name in st.session_state:
-                st.session_state[name] = [text.split(" ")[0] if name == "closure" else text]
-
-
-def _show_figure(view: str, across: str, by: str, chosen: WindowFilter, total: int) -> None:
+    across = row.selectbox(label, names, index=0, key="across", **shared)
+    by = row.selectbox("rows" if view == "map" else "colour", names, index=names.index(second), key="by", **shared)
+    measure = next(iter(MEASURES))
     if view == "map":
-        figure = heat_map_figure(
-            build_cells(db, chosen, across, by), PARAMETERS[across], PARAMETERS[by], narrow=narrow()
+        measure = str(
+            row.segmented_control(
+                "certified", list(MEASURES), default=measure, required=True, key="measure", bind="query-params"
+            )
         )
+    return view, measure, across, by
+
+
+def _picked(key: str) -> list[int]:
+    """Numbers of the cells or windows that are chosen in a figure."""
+    points = st.session_state.get(key, {}).get("selection", {}).get("points", [])
+    return list(dict.fromkeys(int(point["customdata"][0]) for point in points if point.get("customdata")))
+
+
+def _restrict(across: str, by: str, picked: pd.DataFrame) -> None:
+    """Restrict the filters to what the chosen cells are."""
+    for name, axis in ((across, "across"), (by, "by")):
+        if name in st.session_state:
+            texts = picked[axis].str.partition(" ")[0] if name == "closure" else picked[axis]
+            st.session_state[name] = list(dict.fromkeys(texts))
+
+
+def _offer(runs: list[int], links: Iterable[str], said: str) -> DeltaGenerator:
+    """What can be done with chosen cells or rows: open a single one, compare several."""
+    row = st.container(horizontal=True, vertical_alignment="center")
+    row.text(said)
+    opened = list(dict.fromkeys(filter(None, links)))
+    if len(opened) == 1:
+        page, _, query = opened[0].partition("?")
+        label = f"Open run {runs[0]}" if runs else "Open the prediction"
+        row.page_link(f"views/{page}.py", label=label, query_params=parse_qs(query))
+    if runs:
+        some = f"the first {MOST_SERIES} of {len(runs)} simulations" if len(runs) > MOST_SERIES else "simulation"
+        label = f"Compare {some}" if len(runs) > MOST_SERIES or len(runs) == 1 else f"Compare {len(runs)} simulations"
+        row.page_link("views/compare.py", label=label, query_params={"run": [str(run) for run in runs[:MOST_SERIES]]})
+    return row
+
+
+@st.fragment
+def _show_figure(
+    view: str, measure: str, across: str, by: str, chosen: WindowFilter, total: int, said: list[str]
+) -> None:
+    """The map or the intervals, and what can be done with chosen cells."""
+    axes = PARAMETERS[across], PARAMETERS[by]
+    if view == "map":
+        found = build_cells(db, chosen, across, by)
+        figure = heat_map_figure(found, *axes, measure=measure, narrow=narrow())
         words = "Certified depth over two parameters; the same numbers are in the table."
     else:
-        windows = build_intervals(db, chosen, across, by)
-        figure = intervals_figure(windows, PARAMETERS[across], PARAMETERS[by], narrow=narrow())
+        found = build_intervals(db, chosen, across, by)
+        figure = intervals_figure(found, *axes, narrow=narrow())
         words = "Each window as a dot and an interval; the same numbers are in the table."
         if total > MOST_INTERVALS:
             st.caption(f"The first {MOST_INTERVALS} of {total} windows are drawn: choose filters to see the others.")
     # the key changes with what is drawn, so that an old click does not come back with a new figure
     key = f"{view}-{across}-{by}-{hash(repr(chosen))}"
-    st.plotly_chart(
-        figure,
-        key=key,
-        config=PLOT,
+    plot(
+        noted(figure, said, narrow=narrow()),
+        key,
+        name=file_name(chosen, what=f"windows-{view}"),
         alt=words,
-        on_select=lambda: _follow(key, across, by),
-        selection_mode="points",
+        on_select="rerun",
+        selection_mode=["points"],
     )
-    found = _clicked(key)
-    if found and int(found[3]) == 1 and found[2]:
-        _open(str(found[2]))
+    picked = found.iloc[[number for number in _picked(key) if number < len(found)]]
+    if picked.empty:
+        st.caption("Click a cell to choose it, others with the shift key: then open, restrict to it, or compare.")
+        return
+    windows = int(picked["windows"].sum()) if view == "map" else len(picked)
+    runs = runs_of(picked)
+    links = [f"run?simulation={run}" for run in runs] if view == "map" else picked["link"].tolist()
+    row = _offer(runs, links, f"{windows} window{'s' * (windows > 1)} chosen:")
+    if row.button("Only these", key="only", on_click=_restrict, args=(across, by, picked)):
+        st.rerun()
+
+
+def _show_bars(windows: pd.DataFrame, chosen: WindowFilter, said: list[str]) -> None:
+    """The windows as bars, page by page."""
+    pages, page = bar_pages(windows), 1
+    if pages > 1:
+        st.session_state["page"] = min(int(st.session_state.get("page", 1)), pages)
+        page = int(
+            st.number_input("page of bars", min_value=1, max_value=pages, key="page", bind="query-params", width=140)
+        )
+    shown = bars_page(windows, page)
+    plot(
+        noted(windows_figure(shown, narrow=narrow()), said, narrow=narrow()),
+        "chart",
+        name=file_name(chosen),
+        alt="Certified, undecided and refuted depth of each closure; the same numbers are in the table.",
+    )
+
+
+@st.fragment
+def _show_table(table: pd.DataFrame, windows: pd.DataFrame, key: str, reference_kind: str) -> None:
+    """All windows in one table, which its headings sort, and what can be done with ticked rows."""
+    event = st.dataframe(
+        table,
+        key=key,
+        hide_index=True,
+        row_height=ROW_PIXELS,
+        height=HEADER_PIXELS + min(len(table), TABLE_ROWS) * ROW_PIXELS,
+        placeholder="—",
+        on_select="rerun",
+        selection_mode="multi-row",
+        column_config={
+            "seen from": st.column_config.NumberColumn(format="%.4g", help="first t at which the reference resolves τ"),
+            "certified until": st.column_config.NumberColumn(
+                format="%.4g", help="last t with e ≤ τ up to there, surely"
+            ),
+            "until layer": st.column_config.NumberColumn(format="%d", help="the layer at that t"),
+            "refuted from": st.column_config.NumberColumn(format="%.4g", help="first t with lower bound of e > τ"),
+            "T": st.column_config.NumberColumn(format="%.4g"),
+            "M": st.column_config.NumberColumn(format="%d", help="networks in the simulation"),
+            "n": st.column_config.NumberColumn(format="%d", help="width of the simulated networks"),
+            "run": st.column_config.LinkColumn(
+                display_text=r"run\?simulation=([0-9]+)" if reference_kind == "simulation" else "predict",
+                help="the simulation it was held against, or the configuration on the predict page; in a new tab",
+            ),
+        },
+    )
+    rows = [row for row in event["selection"]["rows"] if row < len(windows)]
+    ticked = windows.iloc[rows]
+    if rows:
+        runs = [int(run) for run in ticked["simulation_run_id"].dropna().unique()]
+        _offer(runs, ticked["link"], f"{len(rows)} row{'s' * (len(rows) > 1)} ticked:")
+    else:
+        st.caption("Tick rows to open or compare their simulations. A click on a heading sorts all rows.")
 
 
 def _show_widths(chosen: WindowFilter) -> None:
@@ -138,12 +234,12 @@ def _show_widths(chosen: WindowFilter) -> None:
     if widths.empty:
         return
     names = widths["series"].drop_duplicates().tolist()
-    if len(names) > MOST_SERIES:
-        st.caption(f"The first {MOST_SERIES} of {len(names)} theories are drawn: choose filters to see the others.")
-    st.plotly_chart(
-        widths_figure(widths[widths["series"].isin(names[:MOST_SERIES])], narrow=narrow()),
-        key="widths",
-        config=PLOT,
+    if len(names) > MOST_WIDTHS:
+        st.caption(f"The first {MOST_WIDTHS} of {len(names)} theories are drawn: choose filters to see the others.")
+    plot(
+        widths_figure(widths[widths["series"].isin(names[:MOST_WIDTHS])], narrow=narrow()),
+        "widths",
+        name=file_name(chosen, what="widths"),
         alt="The width from which on each theory holds, over depth; at the last layer it is in the table.",
     )
     st.dataframe(widths_table(widths), hide_index=True, placeholder="—")
@@ -180,63 +276,36 @@ total = int(matching["windows"].sum())
 if total == 0:
     st.info("No window matches these filters: take one of them off.")
     st.stop()
-view, across, by = _choose_axes(options)
+view, measure, across, by = _choose_view(options, matching)
+common, differing = split_columns(matching)
+said = said_of(chosen, common)
 figure_place = st.container()
 
 order = st.container(horizontal=True, vertical_alignment="bottom")
-sort = order.selectbox("sort table by", list(SORT), key="sort", bind="query-params", width=200)
+sort = order.selectbox("sort by", list(SORT), key="sort", bind="query-params", width=200)
 descending = order.toggle("descending", key="descending", bind="query-params")
-pages = -(-total // PAGE_ROWS)
-page = 1
-if pages > 1:
-    st.session_state["page"] = min(int(st.session_state.get("page", 1)), pages)
-    page = order.number_input("page", min_value=1, max_value=pages, key="page", bind="query-params", width=140)
-common, differing = split_columns(matching)
-shown = build_windows(db, chosen, differing, int(page), sort, descending)
+name = file_name(chosen)
+order.download_button(
+    f"All {total} windows as CSV",
+    partial(build_csv, db, chosen, sort, descending),
+    f"{name}.csv",
+    "text/csv",
+    on_click="ignore",
+)
+shown = build_windows(db, chosen, differing, sort, descending)
 
 with figure_place:
     # text, not markdown: labels come from the database
     st.text(f"τ = {chosen.tolerance:.12g}" + (f" and, for all below, {common}" if common else ""))
     if view == "bars":
-        st.plotly_chart(
-            windows_figure(shown.windows, narrow=narrow()),
-            key="chart",
-            config=PLOT,
-            alt="Certified, undecided and refuted depth of each closure; the same numbers are in the table.",
-        )
+        _show_bars(shown.windows, chosen, said)
     else:
-        _show_figure(view, across, by, chosen, total)
-event = st.dataframe(
-    shown.table,
-    key=f"table-{hash(repr((chosen, page, sort, descending)))}",
-    hide_index=True,
-    row_height=ROW_PIXELS,
-    height=HEADER_PIXELS + min(len(shown.table), TABLE_ROWS) * ROW_PIXELS,
-    placeholder="—",
-    on_select="rerun",
-    selection_mode="single-row",
-    column_config={
-        "seen from": st.column_config.NumberColumn(format="%.4g", help="first t at which the reference resolves τ"),
-        "certified until": st.column_config.NumberColumn(format="%.4g", help="last t with e ≤ τ up to there, surely"),
-        "refuted from": st.column_config.NumberColumn(format="%.4g", help="first t with lower bound of e > τ"),
-        "T": st.column_config.NumberColumn(format="%.4g"),
-        "M": st.column_config.NumberColumn(format="%d", help="networks in the simulation"),
-        "n": st.column_config.NumberColumn(format="%d", help="width of the simulated networks"),
-        "run": st.column_config.LinkColumn(
-            display_text=r"run\?simulation=([0-9]+)" if reference_kind == "simulation" else "predict",
-            help="the simulation it was held against, or the configuration on the predict page; in a new tab",
-        ),
-    },
-)
-rows = event["selection"]["rows"]
-if rows and rows[0] < len(shown.windows) and shown.windows["link"].iloc[rows[0]]:
-    _open(str(shown.windows["link"].iloc[rows[0]]))
-first = (int(page) - 1) * PAGE_ROWS + 1
-opened = "the run" if reference_kind == "simulation" else "the prediction"
-st.caption(
-    f"Windows {first} to {first + len(shown.table) - 1} of {total}. "
-    f"Choose a row, or click in the figure, to open {opened}."
-)
+        _show_figure(view, measure, across, by, chosen, total, said)
+_show_table(shown.table, shown.windows, f"table-{hash(repr((chosen, sort, descending)))}", reference_kind)
+if total > MOST_ROWS:
+    st.caption(f"The first {MOST_ROWS} of {total} windows; the CSV file has all of them.")
+else:
+    st.caption(f"{total} windows.")
 st.subheader("Windows in width", divider="gray")
 if st.toggle("show from which width on", key="in_width", bind="query-params"):
     _show_widths(chosen)

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from db.reading import queries
-from db.reading.window_queries import window_cells, window_counts, window_page
+from db.reading.window_queries import window_counts, window_ends, window_page
 from db.schema.models import AlgorithmVersion, Run
 from db.schema.views import v_errors, v_runs, v_trajectories, v_windows
 from db.writing.repository import mark_failed, record_simulation
@@ -190,7 +190,7 @@ def test_the_views_of_theories_are_the_rows_of_that_kind(db, record_all, record_
     pd.testing.assert_frame_equal(ours, theirs)
 
 
-def test_windows_are_counted_gathered_and_paged_for_either_reference(db, record_all, record_reference, read_only):
+def test_windows_are_counted_listed_and_paged_for_either_reference(db, record_all, record_reference, read_only):
     recorded = record_all(db)
     reference = record_reference(db)
     for kind, run, simulation in (
@@ -200,8 +200,9 @@ def test_windows_are_counted_gathered_and_paged_for_either_reference(db, record_
         chosen = {"reference_kind": [kind], "quantity": ["V4"], "tolerance": [0.05]}
         counts = window_counts(read_only, ["closure"], chosen)
         assert dict(zip(counts.closure, counts.windows, strict=True)) == {"g_only": 1, "source_only": 1}
-        cells = window_cells(read_only, ["closure"], chosen)
-        assert [None if pd.isna(found) else found for found in cells.simulation_run_id] == [simulation] * 2
+        ends = window_ends(read_only, ["closure"], chosen)
+        assert sorted(ends.closure) == ["g_only", "source_only"]
+        assert [None if pd.isna(found) else found for found in ends.simulation_run_id] == [simulation] * 2
         page = window_page(read_only, chosen, order="closure", descending=True)
         assert page.closure.tolist() == ["source_only", "g_only"]
         assert set(page.reference_run_id) == {run}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -10,18 +12,18 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
-import ui.data.windows
 from db.reading import queries
 from db.session import Database
 from db.writing.repository import record_comparison, record_prediction
+from eftcore.words import window_text
+from ui.data.cells import STATES, build_cells, build_intervals, runs_of
 from ui.data.naming import name_configurations, name_theories, split_columns
 from ui.data.run import build_simulations
 from ui.data.windows import (
     SORT,
     WindowFilter,
     WindowsView,
-    build_cells,
-    build_intervals,
+    build_csv,
     build_window_options,
     build_windows,
 )
@@ -29,7 +31,7 @@ from ui.notation import CONFIGURATION
 
 
 def _page(db: Database, chosen: WindowFilter, **place: object) -> WindowsView:
-    """One page, with the columns that differ."""
+    """The windows, with the columns that differ."""
     _, differing = split_columns(build_window_options(db, chosen.reference_kind).matching(chosen))
     return build_windows(db, chosen, differing, **place)
 
@@ -88,16 +90,6 @@ def test_table_shows_only_columns_that_differ(results: Database) -> None:
     assert set(alone.table).isdisjoint(set(CONFIGURATION.values()) - {"M"})
 
 
-def test_pages_cover_every_window_once(results: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = WindowFilter(tolerance=0.05)
-    total = int(build_window_options(results).matching(chosen)["windows"].sum())
-    monkeypatch.setattr(ui.data.windows, "PAGE_ROWS", 5)
-    pages = [_page(results, chosen, page=page).windows for page in range(1, -(-total // 5) + 1)]
-    assert [len(page) for page in pages[:-1]] == [5] * (len(pages) - 1)
-    key = ["prediction_run_id", "simulation_run_id", "quantity"]
-    assert len(pd.concat(pages).drop_duplicates(key)) == total
-
-
 @pytest.mark.parametrize("sort", [name for name, column in SORT.items() if column is not None])
 @pytest.mark.parametrize("descending", [False, True])
 def test_the_whole_selection_is_sorted_with_absent_values_last(both: Database, sort: str, descending: bool) -> None:
@@ -116,20 +108,47 @@ def test_a_cell_of_one_window_is_that_window(results: Database) -> None:
         stored = queries.windows(
             results, tolerance=0.05, closure=cell["across"], activation=cell["by"], quantity=cell["quantity"]
         ).iloc[0]
-        for name in ("certified_until", "refuted_from", "total_time"):
-            assert cell[name] == stored[name] or (np.isnan(cell[name]) and np.isnan(stored[name]))
-        assert (cell["status"], cell["link"]) == (stored["status"], f"run?simulation={stored['simulation_run_id']}")
+        certified = stored["certified_until"] / stored["total_time"]
+        if stored["status"] != "too_noisy":
+            certified = np.nan_to_num(certified)
+        assert cell["share"] == pytest.approx(certified, nan_ok=True)
+        assert cell["layers"] == pytest.approx(certified * stored["depth"], nan_ok=True)
+        assert (cell["status"], cell["runs"]) == (stored["status"], (stored["simulation_run_id"],))
+        assert cell["text"] == window_text(stored.to_dict())
 
 
-def test_a_cell_of_several_windows_says_the_least(both: Database) -> None:
+def test_a_cell_counts_its_windows_and_says_what_sql_says(both: Database) -> None:
     for tolerance in (0.01, 0.05, 0.1):
         cells = build_cells(both, WindowFilter(tolerance=tolerance), "width", "epsilon")
         for cell in cells.to_dict("records"):
-            windows = queries.windows(both, tolerance=tolerance, quantity=cell["quantity"])
-            assert cell["windows"] == len(windows)
-            assert cell["unresolved"] == (windows["status"] == "too_noisy").sum()
-            least, most = windows["certified_until"].min(), windows["certified_until"].max()
-            assert [cell["certified_until"], cell["certified_most"]] == pytest.approx([least, most], nan_ok=True)
+            rows = queries.select(
+                both,
+                "SELECT status, certified_until / total_time AS share, depth, simulation_run_id FROM v_windows"
+                " WHERE tolerance = :tolerance AND quantity = :quantity",
+                {"tolerance": tolerance, "quantity": cell["quantity"]},
+            )
+            assert cell["windows"] == len(rows) > 1
+            assert [cell[status] for status in STATES] == [(rows["status"] == status).sum() for status in STATES]
+            shares = rows.loc[rows["status"] != "too_noisy", "share"].astype(float).fillna(0.0)
+            assert cell["share"] == pytest.approx(shares.median(), nan_ok=True)
+            assert cell["layers"] == pytest.approx((shares * 16).median(), nan_ok=True)
+            assert set(cell["runs"]) == set(rows["simulation_run_id"])
+        assert runs_of(cells) == sorted(runs_of(cells))
+
+
+def test_the_csv_file_has_every_window_with_clean_numbers_and_units(results: Database) -> None:
+    chosen = WindowFilter(tolerance=0.1)
+    table = pd.read_csv(io.BytesIO(build_csv(results, chosen, "certified until", True)))
+    stored = queries.windows(results, tolerance=0.1, reference_kind="simulation")
+    assert len(table) == len(stored)
+    certified, layers = table["certified until (t = ε² ℓ)"], table["certified until (layer ℓ)"]
+    known = certified.dropna().tolist()
+    assert known == sorted(known, reverse=True)
+    assert sum(known) == pytest.approx(stored["certified_until"].sum())
+    assert (layers.dropna() == certified.dropna() / 0.25**2).all()
+    text = build_csv(results, chosen, "configuration", False).decode()
+    assert max(map(len, re.findall(r"\d\.\d+", text))) < 15
+    assert "tolerance τ (relative)" in text.splitlines()[0]
 
 
 def test_axes_come_in_order(results: Database) -> None:
@@ -228,7 +247,7 @@ def test_a_better_theory_as_reference(referred: Database) -> None:
         assert row["link"].startswith("predict?sigma=tanh&C_W=2.0&")
     cells = build_cells(referred, chosen, "closure", "epsilon")
     assert cells["windows"].tolist() == [1] * 5
-    assert set(cells["link"]) == {""}
+    assert runs_of(cells) == []
     assert len(build_intervals(referred, chosen, "closure", "epsilon")) == 5
 
 

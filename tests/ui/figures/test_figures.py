@@ -8,18 +8,23 @@ import plotly.graph_objects as go
 import pytest
 
 from db.session import Database
+from eftcore.verdicts.together import state_together
+from ui.data import cells as cells_data
+from ui.data.cells import build_cells, build_intervals
 from ui.data.run import build_errors, build_simulations, build_trajectories
-from ui.data.windows import WindowFilter, build_cells, build_intervals, build_windows
+from ui.data.windows import WindowFilter, bars_page, build_windows
 from ui.figures import (
     entries_figure,
     errors_figure,
     heat_map_figure,
     intervals_figure,
+    noted,
     query_figure,
     trajectories_figure,
     windows_figure,
 )
-from ui.figures.style import CLOSURE_LINE, WINDOW_MARK, theory_lines
+from ui.figures.heat_map import LAYERS, SHARE
+from ui.figures.style import CLOSURE_LINE, WINDOW_MARK, WINDOW_MEANING, theory_lines
 
 STATES = {
     "bounded": (0.5, 0.75),
@@ -115,7 +120,7 @@ def test_refutation_and_censoring_are_marked_where_they_are() -> None:
 
 
 def test_each_window_of_a_page_has_its_bar(results: Database) -> None:
-    windows = build_windows(results, WindowFilter(tolerance=0.05), []).windows
+    windows = bars_page(build_windows(results, WindowFilter(tolerance=0.05), []).windows, 1)
     figure = windows_figure(windows)
     starts = sum(start == 0 for pieces in _bars(figure).values() for start, _ in pieces)
     assert starts == len(windows)
@@ -213,7 +218,7 @@ def test_on_a_phone_one_panel_stands_under_the_other(results: Database) -> None:
     simulation = int(build_simulations(results)["run_id"].iloc[0])
     cells = build_cells(results, WindowFilter(tolerance=0.05), "closure", "activation")
     rows = build_intervals(results, WindowFilter(tolerance=0.05), "closure", "activation")
-    bars = build_windows(results, WindowFilter(tolerance=0.05), []).windows
+    bars = bars_page(build_windows(results, WindowFilter(tolerance=0.05), []).windows, 1)
     entries = build_trajectories(results, simulation, ["00", "00,00"])
     for narrow, wide in (
         (heat_map_figure(cells, "closure", "activation", narrow=True), heat_map_figure(cells, "closure", "activation")),
@@ -232,29 +237,89 @@ def test_on_a_phone_one_panel_stands_under_the_other(results: Database) -> None:
 
 def _axes(windows: pd.DataFrame) -> pd.DataFrame:
     """Windows of _windows with places on two axes."""
-    return windows.assign(
-        across=windows["theory"], across_rank=range(len(windows)), by="tanh", by_rank=1.0, link="run?simulation=7"
-    )
+    return windows.assign(across=windows["theory"], across_rank=range(len(windows)), by="tanh", by_rank=1.0)
 
 
-def test_each_cell_of_the_map_says_its_state_and_depth(results: Database) -> None:
-    cells = build_cells(results, WindowFilter(tolerance=0.05), "closure", "activation")
-    figure = heat_map_figure(cells, "closure", "activation")
-    written = {
+def _written(figure: go.Figure) -> dict[tuple[str, str, str], str]:
+    """The text in each cell of a map, by panel, column and row."""
+    return {
         (text.xaxis, x, y): said
         for text in figure.data
         if text.type == "scatter" and text.text is not None
         for x, y, said in zip(text.x, text.y, text.text, strict=True)
     }
+
+
+SIGNS = {"bounded": "×", "undecided": "○", "beyond": "▲", "too_noisy": "⊠", "mixed": "◇"}
+
+
+@pytest.mark.parametrize(("measure", "factor"), [(SHARE, 100), (LAYERS, 16)])
+def test_each_cell_of_the_map_says_its_state_and_depth(results: Database, measure: str, factor: float) -> None:
+    cells = build_cells(results, WindowFilter(tolerance=0.05), "closure", "activation")
+    written = _written(heat_map_figure(cells, "closure", "activation", measure=measure))
     assert len(written) == len(cells)
-    signs = {"bounded": "×", "undecided": "○", "beyond": "▲", "too_noisy": "⊠"}
     panels = {"K0": "x", "V4": "x2", "K1": "x3"}
     for cell in cells.to_dict("records"):
         said = written[panels[cell["quantity"]], cell["across"], cell["by"]]
-        assert said[0] == signs[cell["status"]]
-        if not np.isnan(cell["certified_until"]):
-            assert float(said[1:]) == pytest.approx(cell["certified_until"], abs=5e-3)
-    assert len({mark["symbol"] for mark in WINDOW_MARK.values()}) == len(WINDOW_MARK) == 4
+        assert said[0] == SIGNS[cell["status"]]
+        if not np.isnan(cell["share"]):
+            assert float(said[1:].removesuffix(" %")) == pytest.approx(factor * cell["share"], abs=0.5)
+    assert len({mark["symbol"] for mark in WINDOW_MARK.values()}) == len(WINDOW_MARK) == len(SIGNS)
+
+
+def _cell(**counts: int) -> pd.DataFrame:
+    """One cell of several windows, of which one in 26 is certified nowhere and the others are not resolved."""
+    full = dict.fromkeys(cells_data.STATES, 0) | counts
+    return pd.DataFrame(
+        [
+            {
+                "quantity": "V4",
+                "across": "sigma",
+                "by": "tanh",
+                "across_rank": 1.0,
+                "by_rank": 1.0,
+                "windows": sum(full.values()),
+                **full,
+                "status": state_together(**full),
+                "text": "",
+                "share": 0.0,
+                "layers": 0.0,
+                "share_least": 0.0,
+                "share_most": 0.0,
+                "runs": (1, 2),
+            }
+        ]
+    )
+
+
+def test_one_refutation_among_many_unresolved_windows_colours_no_cell() -> None:
+    figure = heat_map_figure(_cell(bounded=1, too_noisy=25), "closure", "activation")
+    (said,) = _written(figure).values()
+    assert said.startswith("⊠")
+    assert "1× 25⊠" in said
+    (colours,) = [trace.z for trace in figure.data if trace.type == "heatmap"]
+    assert np.isnan(colours).all()
+    (hover,) = [trace.hovertext[0] for trace in figure.data if trace.hovertext]
+    assert "26 windows: 1 refuted, 25 not resolved" in hover
+    assert "noise alone refutes up to 1.3 of 26" in hover
+    named = {trace.name for trace in figure.data if trace.name}
+    assert WINDOW_MEANING["bounded"] in named, "the sign in the count is explained"
+    refuted = heat_map_figure(_cell(bounded=20, beyond=6), "closure", "activation")
+    assert next(iter(_written(refuted).values())).startswith("× 0 %")
+
+
+def test_notes_stand_below_a_figure_as_plain_text_inside_of_it() -> None:
+    figure = windows_figure(_windows("beyond"))
+    before, below = figure.layout.height, figure.layout.margin.b
+    lines = ["only <b>tanh</b>", "words " * 60]
+    noted(figure, lines)
+    text = figure.layout.annotations[-1].text
+    assert text.startswith("only &lt;b&gt;tanh&lt;/b&gt;<br>words")
+    assert max(map(len, text.split("<br>"))) < 150
+    count = text.count("<br>") + 1
+    assert count > 2
+    assert figure.layout.height - before == figure.layout.margin.b - below >= 14 * count
+    assert figure.layout.annotations[-1].yshift == -below
 
 
 def test_intervals_mark_both_ends() -> None:
@@ -284,8 +349,8 @@ def test_every_window_has_its_dot(results: Database) -> None:
 
 def test_names_from_the_database_are_not_markup_in_any_figure() -> None:
     bad = "<a href='x'>y</a>"
-    frame = _axes(_windows("beyond", "bounded")).assign(by=bad, theory="g_only", windows=1, unresolved=0, text=bad)
-    frame["certified_most"] = frame["certified_until"]
+    frame = _axes(_windows("beyond", "bounded")).assign(by=bad, theory="g_only", text=bad)
+    counts = dict.fromkeys(cells_data.STATES, 1) | {"windows": 1, "share": 0.5, "layers": 3.0}
     series = pd.DataFrame(
         {
             "quantity": "K0",
@@ -304,7 +369,7 @@ def test_names_from_the_database_are_not_markup_in_any_figure() -> None:
     )
     table = pd.DataFrame({bad: [1.0, 2.0], "y": [1.0, 2.0], "name": [bad, bad]})
     for figure in (
-        heat_map_figure(frame, bad, bad),
+        heat_map_figure(frame.assign(**counts), bad, bad),
         intervals_figure(frame, bad, bad),
         trajectories_figure(series),
         query_figure(table, bad, "y", "name", lines=True, log=False),
