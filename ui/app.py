@@ -8,7 +8,9 @@ from __future__ import annotations
 import streamlit as st
 
 from ui.shell import ICON, watch_width
+from ui.waiting import processes
 
+processes()  # while the first page is drawn, a process gets ready to compute
 st.set_page_config(page_icon=str(ICON), layout="wide")
 # Streamlit leaves a sixth of the screen empty above the first line; a wide table scrolls within its own box
 st.html(

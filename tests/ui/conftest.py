@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from db.session import Database
 from db.upkeep import migrate
 from db.writing.repository import mark_failed, record_comparison, record_prediction, record_simulation, record_study
 from tests.servers import create_database, drop_database
+from ui.processes import Computation, Work
 
 PROVENANCE = {
     "git_commit": "0123456789abcdef" * 2 + "01234567",
@@ -202,6 +204,26 @@ def statements() -> Iterator[list[str]]:
     sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
+class InThisProcess:
+    """Computes what pages ask for at once, so that a page is finished when its script is."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Computation] = {}
+
+    def known(self, key: str) -> bool:
+        return key in self.found
+
+    def ask(self, _session: str, key: str, work: Work, *arguments: Any, long: bool = False) -> Computation:
+        if key not in self.found:
+            made = self.found[key] = Computation(key)
+            made.parts.update(work(*arguments))
+            made.finish()
+        return self.found[key]
+
+    def leave(self, _session: str) -> None:
+        """Nothing runs."""
+
+
 @pytest.fixture
 def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
     """Run a page of the explorer on a database, without a browser: open_page(url, "run", simulation="3").
@@ -209,6 +231,8 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
     Streamlit leaves the page's script as the main module, which processes that are forked later would run.
     """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    computing = InThisProcess()
+    monkeypatch.setattr("ui.waiting.processes", lambda: computing)
 
     def run(database_url: object, page: str = "windows", /, **query: str | list[str]) -> AppTest:
         monkeypatch.setenv("EFT_DATABASE_URL", str(database_url))

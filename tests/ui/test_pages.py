@@ -462,7 +462,7 @@ def test_predict_knows_blocks_with_two_matrices(open_page: OpenPage, tmp_path: P
         "norm": "rms",
         "ratio": "4",
     }
-    app = _finished(open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query))
+    app = open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query)
     assert not app.exception
     model = eft.ResNet(
         activation="gelu",
@@ -481,6 +481,17 @@ def test_predict_knows_blocks_with_two_matrices(open_page: OpenPage, tmp_path: P
     assert "two_matrix" in "".join(element.value for element in app.code)
 
 
+def test_a_long_prediction_begins_when_somebody_says_so(open_page: OpenPage, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("ui.waiting.LONG_SECONDS", 0.5)
+    app = open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", T="1.0", N="4")
+    closures = [each.replace("\\", "") for each in app.table[0].value["closure"]]
+    assert closures == ["mean", "source_only", "g_only", "sigma"]
+    assert "the exact leading order in 1/n: about a second." in _said(app)
+    _keyed(app.button, "compute-the exact leading order in 1/n").click().run()
+    assert app.table[0].value["closure"].tolist()[-1] == "exact"
+    assert "about a second" not in _said(app)
+
+
 def test_predict_draws_the_stored_simulation(open_page: OpenPage, results: Database) -> None:
     query = {"eps": "0.25", "T": "1.0", "n": "16", "variance": "1.0", "correlation": "0.3"}
     app = open_page(results.url, "predict", **query)
@@ -493,21 +504,12 @@ def test_predict_draws_the_stored_simulation(open_page: OpenPage, results: Datab
     assert not app.get("page_link")
 
 
-def _finished(app: AppTest) -> AppTest:
-    """The page when its predictions in the background are finished."""
-    for _ in range(300):
-        if " …" not in _said(app):
-            return app
-        app.run()
-    raise AssertionError("the predictions do not end")
-
-
 def test_predict_shows_the_next_order_and_widths_where_they_are_asked_for(open_page: OpenPage, tmp_path: Path) -> None:
     query = {"sigma": "relu", "eps": "0.25", "T": "1.0", "N": "1", "variance": "1.0"}
-    plain = _finished(open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query))
+    plain = open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query)
     assert len(plain.get("plotly_chart")) == 1
     assert "Windows in width n*" not in [element.value for element in plain.subheader]
-    app = _finished(open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query, next="true", tau="0.1"))
+    app = open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query, next="true", tau="0.1")
     assert not app.exception
     assert len(app.get("plotly_chart")) == 2
     titles = [element.value for element in app.subheader]
@@ -525,12 +527,15 @@ def test_predict_shows_the_next_order_and_widths_where_they_are_asked_for(open_p
 
 
 def test_predict_tells_why_there_is_no_next_order(open_page: OpenPage, tmp_path: Path, monkeypatch) -> None:
-    def refused(*_arguments: Any) -> None:
-        raise InputError("the next order does not converge with 'sin' at this kernel", place="next_order", value=True)
+    def refused(spec: eft.PredictionSpec) -> eft.Theory:
+        if spec.next_order:
+            reason = "the next order does not converge with 'sin' at this kernel"
+            raise InputError(reason, place="next_order", value=True)
+        return eft.predict_spec(spec)
 
-    monkeypatch.setattr("ui.data.predict.predict_next_order", refused)
+    monkeypatch.setattr("ui.data.predict._predict", refused)
     query = {"sigma": "sin", "eps": "0.5", "T": "1.0", "N": "1"}
-    app = _finished(open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query, next="true"))
+    app = open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query, next="true")
     assert _told(app) == ["next_order = True: the next order does not converge with 'sin' at this kernel"]
     assert len(app.get("plotly_chart")) == 1
 

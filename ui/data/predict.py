@@ -7,7 +7,7 @@ recorded layers); `eft predict` and studies use 1e-9.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -18,7 +18,7 @@ import pandas as pd
 import eftcore as eft
 from db.reading.stored_results import StoredSample
 from db.schema.components import row_components
-from eftcore.errors import InputError, NumericsWarning, within
+from eftcore.errors import EftError, InputError, NumericsWarning, within
 from eftcore.inputs.files import parse_table
 from eftcore.inputs.layers import nearest_layers
 from eftcore.quantities import QUANTITIES
@@ -38,12 +38,6 @@ TRUNCATION = 1e-3
 MOST_INPUTS = 16
 MOST_BYTES = 4_000_000
 MOST_LAYERS = 20_000
-
-AT_ONCE = ("source_only", "g_only", "sigma")
-"""Closures solved while the user waits; the mean closure shares K0 with the others."""
-
-FEW_INPUTS = 4
-"""Largest number of inputs for which the sigma closure is among these; for more inputs Cov(S, S) takes seconds."""
 
 _SHOWN = ("K0", "V4", "K1", "U1")
 """Quantities of the figure; Sigma(K0) is the same for all closures."""
@@ -107,29 +101,41 @@ def spec_of(model: eft.ResNet, kernel: eft.InputKernel, closure: str, **options:
     return PredictionSpec(model=model, kernel=kernel, closure=closure, numerics=numerics, depths=depths, **options)
 
 
-def predict_at_once(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
-    """Predictions of the fast closures, by name. Raises InputError where a kernel overflows."""
-    closures = AT_ONCE if kernel.n_inputs <= FEW_INPUTS and model.block == "one_matrix" else AT_ONCE[:2]
+def stages_of(model: eft.ResNet, *, next_order: bool) -> tuple[str, ...]:
+    """What is computed for a network, one after the other: closures, and "next" for the next order in 1/n."""
+    sigma = ("sigma",) if model.block == "one_matrix" else ()
+    return ("g_only", *sigma, "exact", *["next"] * next_order)
+
+
+def predictions(
+    model: eft.ResNet, kernel: eft.InputKernel, stages: Sequence[str]
+) -> Iterator[tuple[str, Theory | EftError]]:
+    """Predictions by name, each as soon as it is there; with "g_only" also "mean" and "source_only".
+
+    Where there is none, the error says why.
+    """
     with shared_paths():
-        found = {name: _predict(spec_of(model, kernel, name)) for name in closures}
-    crude = found["source_only"]
-    mean = replace(
-        crude, spec=spec_of(model, kernel, "mean"), covariance=None, numerical_error={"K0": crude.numerical_error["K0"]}
-    )
-    return {"mean": mean, **found}
+        for stage in stages:
+            try:
+                if stage == "g_only":
+                    crude = _predict(spec_of(model, kernel, "source_only"))
+                    yield "mean", _only_mean(crude)
+                    yield "source_only", crude
+                yield stage, _predict(_stage_spec(model, kernel, stage))
+            except EftError as error:
+                yield stage, error
 
 
-def predict_slowly(model: eft.ResNet, kernel: eft.InputKernel) -> dict[str, Theory]:
-    """Predictions of the other closures, by name, among them the exact leading order."""
-    few = kernel.n_inputs <= FEW_INPUTS or model.block == "two_matrix"
-    found = {} if few else {"sigma": _predict(spec_of(model, kernel, "sigma"))}
-    exact = _predict(spec_of(model, kernel, "exact", truncation=TRUNCATION))
-    return {**found, "exact": exact}
+def _only_mean(crude: Theory) -> Theory:
+    """The mean closure's prediction from that of source_only, which has the same K0."""
+    spec = spec_of(crude.spec.model, crude.spec.kernel, "mean")
+    return replace(crude, spec=spec, covariance=None, numerical_error={"K0": crude.numerical_error["K0"]})
 
 
-def predict_next_order(model: eft.ResNet, kernel: eft.InputKernel) -> Theory:
-    """The exact closure with its next order in 1/n. Raises InputError, with the reason, where there is none."""
-    return _predict(spec_of(model, kernel, "exact", next_order=True, truncation=COARSE))
+def _stage_spec(model: eft.ResNet, kernel: eft.InputKernel, stage: str) -> PredictionSpec:
+    if stage == "next":
+        return spec_of(model, kernel, "exact", next_order=True, truncation=COARSE)
+    return spec_of(model, kernel, stage, **({"truncation": TRUNCATION} if stage == "exact" else {}))
 
 
 def _predict(spec: PredictionSpec) -> Theory:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, get_args
 
 import pandas as pd
@@ -20,14 +19,14 @@ from eftcore.results import Theory
 from eftcore.specs import CHAIN_CLOSURES, Block, EnsembleSpec, Normalisation
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 from ui.data import deployments
+from ui.data.costs import expected_seconds, quick_part
 from ui.data.predict import (
     kernel_from_table,
     layers_of,
     next_order_frame,
-    predict_at_once,
-    predict_next_order,
-    predict_slowly,
+    predictions,
     spec_of,
+    stages_of,
     table_from_upload,
     trajectories_frame,
     values_frame,
@@ -39,38 +38,22 @@ from ui.data.widths import predicted_widths, predicted_widths_table
 from ui.figures import trajectories_figure, widths_figure
 from ui.notation import literal, number
 from ui.shell import PLOT, find_database, narrow, tell
+from ui.waiting import LONG_SECONDS, computed
 
 SOURCES = ("equicorrelated", "Gram matrix", "data file")
-POLL_SECONDS = 0.4
 INPUT_PIXELS = 160
 SHOWN_COLUMNS = 12
 NO_NORMALISATION = "none"
 STUDY_CLOSURES = ("mean", "source_only", "g_only", "sigma", "exact")
 STUDY_SAMPLES = 20_000
+STAGE_WORDS = {
+    "g_only": "the G-only closure",
+    "sigma": "the sigma closure",
+    "exact": "the exact leading order in 1/n",
+    "next": "the next order in 1/n",
+}
 
 Made = TypeVar("Made")
-
-
-@st.cache_resource
-def _worker() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="predict")
-
-
-@st.cache_resource(max_entries=256)
-def _slow(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> Future[dict[str, Theory]]:
-    """The slow predictions, computed in the background; all sessions that ask for the same ones share the result."""
-    return _worker().submit(predict_slowly, _model, _kernel)
-
-
-@st.cache_resource(max_entries=256)
-def _next_order(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> Future[Theory]:
-    """The next order in 1/n, computed in the background as the slow predictions are."""
-    return _worker().submit(predict_next_order, _model, _kernel)
-
-
-@st.cache_resource(max_entries=256, show_spinner=False)
-def _at_once(key: str, _model: eft.ResNet, _kernel: eft.InputKernel) -> dict[str, Theory]:
-    return predict_at_once(_model, _kernel)
 
 
 # Keys of widgets are names in the URL. They differ from columns of v_windows, which the windows page uses for filters.
@@ -175,11 +158,6 @@ def _stored(model: eft.ResNet, kernel: eft.InputKernel, width: int) -> tuple[int
     return run_id, sample
 
 
-def _result(future: Future[Made] | None) -> Made | None:
-    """What was computed in the background; None where it is not finished, or was refused, which is told."""
-    return None if future is None or not future.done() else _told(future.result)
-
-
 def _show_windows(theories: dict[str, Theory], exact: Theory, width: int, following: Theory | None) -> None:
     """How deep each closure holds for networks of this width, by the exact leading order and what finite width adds."""
     rest = exact.details.get("truncation_error")
@@ -218,71 +196,77 @@ def _show_widths(theories: dict[str, Theory], exact: Theory, components: list[st
     st.table(literal(predicted_widths_table(widths)), border="horizontal", hide_index=True)
 
 
-def _show(
-    key: str,
-    model: eft.ResNet,
-    kernel: eft.InputKernel,
-    width: int,
-    components: list[str],
-    *,
-    log: bool,
-    next_order: bool,
-) -> None:
-    """Figure and tables, redrawn automatically until the predictions in the background are finished."""
-    future = _slow(key, model, kernel)
-    later = _next_order(key, model, kernel) if next_order else None
-    awaited = [each for each in (future, later) if each is not None]
-    quick = _at_once(key, model, kernel)  # meanwhile the others may be finished, and the page need not be drawn again
-    pending = not all(each.done() for each in awaited)
-
-    @st.fragment(run_every=POLL_SECONDS if pending else None)
-    def draw() -> None:
-        if pending and all(each.done() for each in awaited):
-            st.rerun()
-        searching = later is not None and not later.done()
-        slow, following = _result(future) or {}, _result(later)
-        together = {**quick, **slow}
-        order = [name for name in STUDY_CLOSURES if name in together]
-        theories = {name: together[name] for name in order}
-        frame = trajectories_frame(theories, sample, components, following)
-        st.plotly_chart(
-            trajectories_figure(frame, log=log, narrow=narrow()),
-            key="prediction",
-            config={**PLOT, "toImageButtonOptions": {"format": "svg", "filename": "prediction"}},
-            alt="Every closure over depth; the numbers at T are in the table below.",
+def _computed(key: str, model: eft.ResNet, kernel: eft.InputKernel, *, next_order: bool) -> dict[str, Theory]:
+    """The predictions that are there by now; what they lack is being computed, or offered where it takes long."""
+    stages = stages_of(model, next_order=next_order)
+    at_once, later = quick_part(model, kernel, stages, LONG_SECONDS)
+    parts: dict[str, Theory | EftError] = {}
+    for part, long in ((at_once, False), (later, True)):
+        if not part:
+            continue
+        found = computed(
+            digest_of({"predict": key, "stages": part}),
+            " and ".join(STAGE_WORDS[stage] for stage in part),
+            predictions,
+            *(model, kernel, part),
+            expected=expected_seconds(model, kernel, part),
+            long=long,
         )
-        if run_id is not None and sample is not None:
-            st.page_link(
-                "views/run.py",
-                label=f"simulation: run {run_id}, n = {sample.spec.width}, M = {sample.samples} networks",
-                query_params={"simulation": str(run_id)},
-            )
-        st.subheader(f"At T = {number(model.total_time)}", divider="gray")
-        st.table(literal(values_frame(theories, width)), border="horizontal", hide_index=True)
-        st.subheader(f"Windows t* of networks of width n = {width}", divider="gray")
-        exact = slow.get("exact")
-        if exact is None:
-            st.caption("The exact leading order in 1/n is being computed …")
-        else:
-            _show_windows(theories, exact, width, following)
-        if following is not None:
-            _show_widths(theories, following, components)
-        elif searching:
-            st.caption("The next order in 1/n is being looked for …")
+        if found is None:
+            break
+        if found.error is not None:
+            _raised(found.error)
+        parts |= found.parts
+        if not found.done:
+            break
+    for problem in parts.values():
+        if isinstance(problem, EftError):
+            tell(problem)
+    return {name: theory for name, theory in parts.items() if not isinstance(theory, EftError)}
 
-    draw()
+
+def _raised(error: Exception) -> None:
+    raise error
+
+
+def _show(found: dict[str, Theory], width: int, components: list[str], *, log: bool) -> None:
+    """Figure and tables of the predictions that are there."""
+    theories = {name: found[name] for name in STUDY_CLOSURES if name in found}
+    following = found.get("next")
+    if not theories:
+        return
+    frame = trajectories_frame(theories, sample, components, following)
+    st.plotly_chart(
+        trajectories_figure(frame, log=log, narrow=narrow()),
+        key="prediction",
+        config={**PLOT, "toImageButtonOptions": {"format": "svg", "filename": "prediction"}},
+        alt="Every closure over depth; the numbers at T are in the table below.",
+    )
+    if run_id is not None and sample is not None:
+        st.page_link(
+            "views/run.py",
+            label=f"simulation: run {run_id}, n = {sample.spec.width}, M = {sample.samples} networks",
+            query_params={"simulation": str(run_id)},
+        )
+    st.subheader(f"At T = {number(model.total_time)}", divider="gray")
+    st.table(literal(values_frame(theories, width)), border="horizontal", hide_index=True)
+    if "exact" in theories:
+        st.subheader(f"Windows t* of networks of width n = {width}", divider="gray")
+        _show_windows(theories, theories["exact"], width, following)
+    if following is not None:
+        _show_widths(theories, following, components)
 
 
 def _study_file(model: eft.ResNet, kernel: eft.InputKernel, width: int, key: str) -> None:
     st.subheader("Simulate it", divider="gray")
     ensemble = EnsembleSpec(model=model, kernel=kernel, width=width)
-    predictions = [
+    asked = [
         spec_of(model, kernel, name).model_copy(update={"numerics": eft.Numerics()})
         for name in STUDY_CLOSURES
         if model.block == "one_matrix" or name in CHAIN_CLOSURES
     ]
     name = f"predict-{key[:10]}"
-    text = study_toml(name, ensemble, STUDY_SAMPLES, predictions, description=kernel.label)
+    text = study_toml(name, ensemble, STUDY_SAMPLES, asked, description=kernel.label)
     folder = data_home() / "studies"
     path = folder / f"{name}.toml"
     row = st.container(horizontal=True)
@@ -347,7 +331,8 @@ try:
         st.stop()
     key = digest_of({"model": model.identity(), "kernel": kernel.identity()})
     run_id, sample = _stored(model, kernel, width)
-    _show(key, model, kernel, width, components, log=scale == "log", next_order=next_order)
+    found = _computed(key, model, kernel, next_order=next_order)
+    _show(found, width, components, log=scale == "log")
     _study_file(model, kernel, width, key)
 except EftError as problem:
     tell(problem)

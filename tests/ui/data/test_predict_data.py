@@ -12,11 +12,12 @@ import pytest
 
 import eftcore as eft
 from eftcore.errors import InputError
+from ui.data.costs import expected_seconds, quick_part
 from ui.data.predict import (
     kernel_from_table,
     layers_of,
-    predict_at_once,
-    predict_slowly,
+    predictions,
+    stages_of,
     table_from_upload,
     trajectories_frame,
     values_frame,
@@ -29,7 +30,7 @@ KERNEL = eft.InputKernel.equicorrelated(n_inputs=2, variance=2.0, correlation=0.
 
 @pytest.fixture(scope="module")
 def quick() -> dict[str, eft.Theory]:
-    return predict_at_once(MODEL, KERNEL)
+    return dict(predictions(MODEL, KERNEL, ("g_only", "sigma")))
 
 
 def test_closures_are_those_of_predict(quick: dict[str, eft.Theory]) -> None:
@@ -53,7 +54,7 @@ def test_closures_share_k0_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> 
     module = importlib.import_module("eftcore.theory.mean_field")
     solve = module._solve
     monkeypatch.setattr(module, "_solve", counted)
-    together = predict_at_once(MODEL, KERNEL)
+    together = dict(predictions(MODEL, KERNEL, ("g_only", "sigma")))
     shared = len(solved)
     for name in ("source_only", "g_only", "sigma"):
         alone = eft.predict_spec(together[name].spec)
@@ -63,6 +64,25 @@ def test_closures_share_k0_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> 
             assert mine is None or np.array_equal(mine, other)
         assert alone.numerical_error == together[name].numerical_error
     assert shared < len(solved) - shared
+
+
+def test_a_prediction_that_there_is_not_says_why_and_the_others_come() -> None:
+    wild = eft.ResNet(activation="relu", weight_variance=50.0, epsilon=1.0, depth=800)
+    found = dict(predictions(wild, eft.InputKernel.explicit([[1.0]]), ("g_only", "exact")))
+    assert {name: type(part) for name, part in found.items()} == {"g_only": InputError, "exact": InputError}
+
+
+def test_long_predictions_are_split_off() -> None:
+    stages = stages_of(MODEL, next_order=True)
+    assert stages == ("g_only", "sigma", "exact", "next")
+    assert quick_part(MODEL, KERNEL, stages, 10.0) == (stages, ())
+    many = eft.InputKernel.equicorrelated(n_inputs=16, variance=2.0, correlation=0.3)
+    deep = eft.ResNet(activation="gelu", weight_variance=2.0, epsilon=0.1, depth=500)
+    assert quick_part(deep, many, stages, 10.0) == (("g_only",), ("sigma", "exact", "next"))
+    assert expected_seconds(deep, many, ["exact"]) > 60
+    two = MODEL.model_copy(update={"block": "two_matrix"})
+    assert stages_of(two, next_order=False) == ("g_only", "exact")
+    assert all(expected_seconds(model, many, ["exact"]) > 0 for model in (two, deep, MODEL))
 
 
 def test_frame_holds_the_entries_asked_for(quick: dict[str, eft.Theory]) -> None:
@@ -76,7 +96,7 @@ def test_frame_holds_the_entries_asked_for(quick: dict[str, eft.Theory]) -> None
 
 
 def test_windows_count_what_finite_width_adds_where_it_is_known(quick: dict[str, eft.Theory]) -> None:
-    theories = {**quick, **predict_slowly(MODEL, KERNEL)}
+    theories = {**quick, **dict(predictions(MODEL, KERNEL, ("exact",)))}
     exact = theories["exact"]
     table = windows_frame(theories, exact, 64).set_index(["closure", "quantity"])
     assert table.loc["exact"].index.tolist() == ["K0"], "the exact closure is its own reference but for finite width"

@@ -15,7 +15,7 @@ from eftcore.results import Theory
 from eftcore.verdicts.widths import widths_of
 from eftcore.words import width_text
 from tests.ui.conftest import CLOSURES
-from ui.data.predict import next_order_frame, predict_at_once, predict_next_order, trajectories_frame
+from ui.data.predict import next_order_frame, predictions, trajectories_frame
 from ui.data.widths import build_widths, predicted_widths, predicted_widths_table, widths_table
 from ui.data.windows import WindowFilter
 from ui.figures import widths_figure
@@ -26,12 +26,12 @@ KERNEL = eft.InputKernel.equicorrelated(n_inputs=1, variance=1.0, correlation=0.
 
 @pytest.fixture(scope="module")
 def exact() -> Theory:
-    return predict_next_order(MODEL, KERNEL)
+    return dict(predictions(MODEL, KERNEL, ("next",)))["next"]
 
 
 @pytest.fixture(scope="module")
 def quick() -> dict[str, Theory]:
-    return predict_at_once(MODEL, KERNEL)
+    return dict(predictions(MODEL, KERNEL, ("g_only", "sigma")))
 
 
 @pytest.fixture
