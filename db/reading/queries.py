@@ -21,6 +21,7 @@ from db.schema.models import KernelTrajectory, Run, Study, StudyRun
 from db.schema.types import UTCDateTime, unpack
 from db.schema.views import (
     v_best_closures,
+    v_checks,
     v_errors,
     v_measurements,
     v_precision,
@@ -38,6 +39,7 @@ from eftcore.quantities import QUANTITIES
 __all__ = [
     "arrays",
     "best_closures",
+    "checks",
     "errors",
     "measurements",
     "precision",
@@ -122,7 +124,7 @@ def windows(
 
     Args:
         study: name or digest of a study; windows between runs of that study.
-        reference_kind: "simulation", "theory" or "measurement", what the predictions are held against.
+        reference_kind: "simulation", "theory", "measurement" or "check", what the predictions are held against.
         limit, offset: page of the list.
     """
     query = _filtered(
@@ -203,7 +205,7 @@ def errors(
 
     Args:
         study: name or digest of a study; errors between runs of that study.
-        reference_kind: "simulation", "theory" or "measurement", what the predictions are held against.
+        reference_kind: "simulation", "theory", "measurement" or "check", what the predictions are held against.
     """
     query = _filtered(
         v_errors,
@@ -222,13 +224,14 @@ def errors(
 def trajectories(
     db: Database,
     *,
-    simulation_run_id: OneOrMany[int],
+    simulation_run_id: OneOrMany[int] = None,
+    reference_run_id: OneOrMany[int] = None,
     quantity: OneOrMany[str] = None,
     component: OneOrMany[str] = None,
     closure: OneOrMany[str] = None,
     prediction_run_id: OneOrMany[int] = None,
 ) -> pd.DataFrame:
-    """Columns of the view v_trajectories: simulated and predicted values side by side.
+    """Columns of the view v_trajectories: values of simulations and checks, and predicted ones, side by side.
 
     Args:
         component: "01", "00,11" for V4, Sigma and D, or "00,00,00" for T, in any order of the symmetric indices.
@@ -239,12 +242,13 @@ def trajectories(
     query = _filtered(
         v_trajectories,
         simulation_run_id=simulation_run_id,
+        reference_run_id=reference_run_id,
         quantity=quantity,
         component=_canonical(component),
         closure=closure,
         prediction_run_id=prediction_run_id,
     )
-    order = ("simulation_run_id", "prediction_run_id", "quantity", "component", "layer")
+    order = ("reference_run_id", "prediction_run_id", "quantity", "component", "layer")
     return _frame(db, query.order_by(*(v_trajectories.c[name] for name in order)))
 
 
@@ -287,8 +291,9 @@ def quantiles(
     probability: OneOrMany[float] = None,
     configuration_id: OneOrMany[int] = None,
     simulation_run_id: OneOrMany[int] = None,
+    reference_run_id: OneOrMany[int] = None,
 ) -> pd.DataFrame:
-    """Columns of the view v_quantiles: quantiles of the kernel of one network, as simulated.
+    """Columns of the view v_quantiles: quantiles of the kernel of one network, of simulations and checks.
 
     Args:
         study: name or digest of a study to which the simulations belong.
@@ -303,10 +308,35 @@ def quantiles(
         probability=probability,
         configuration_id=configuration_id,
         simulation_run_id=simulation_run_id,
+        reference_run_id=reference_run_id,
     )
     query = _in_study(query, study, v_quantiles.c.simulation_run_id)
-    order = ("simulation_run_id", "component", "layer", "probability")
+    order = ("reference_run_id", "component", "layer", "probability")
     return _frame(db, query.order_by(*(v_quantiles.c[name] for name in order)))
+
+
+def checks(
+    db: Database,
+    *,
+    module: OneOrMany[str] = None,
+    activation: OneOrMany[str] = None,
+    configuration_id: OneOrMany[int] = None,
+    check_run_id: OneOrMany[int] = None,
+) -> pd.DataFrame:
+    """Columns of the view v_checks: what was found of each block of checked modules, the newest check first.
+
+    Args:
+        module: class of the module.
+        activation: of the network that it was compared with.
+    """
+    query = _filtered(
+        v_checks,
+        module=module,
+        activation=activation,
+        configuration_id=configuration_id,
+        check_run_id=check_run_id,
+    )
+    return _frame(db, query.order_by(v_checks.c.check_run_id.desc(), v_checks.c.layer))
 
 
 def best_closures(

@@ -66,6 +66,7 @@ def _run_ids(view: sa.TableClause) -> Sequence[sa.ColumnElement[Any]]:
     """The columns of a view that say which runs a row is made of."""
     for names in (
         ("run_id",),
+        ("check_run_id",),
         ("prediction_run_id", "reference_run_id"),
         ("prediction_run_id", "measurement_run_id"),
         ("prediction_run_id", "simulation_run_id"),

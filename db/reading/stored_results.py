@@ -17,7 +17,7 @@ from eftcore.identity import digest_of
 from eftcore.inputs.kernel import InputKernel
 from eftcore.quantities import QUANTITIES
 from eftcore.results import KernelTrajectories, Theory
-from eftcore.specs import AnySpec, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet
+from eftcore.specs import AnySpec, CheckSpec, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +46,7 @@ def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | S
         .join(Configuration, Configuration.id == Run.configuration_id)
         .join(Kernel, Kernel.id == Configuration.kernel_id)
         .join(KernelTrajectory, KernelTrajectory.run_id == Run.id)
-        .where(Run.id.in_(wanted), Run.kind != "measurement")
+        .where(Run.id.in_(wanted), Run.kind.in_(("prediction", "simulation")))
     )
     with db.reading() as session:
         records = session.execute(query).all()
@@ -68,7 +68,7 @@ def stored_results(db: Database, run_ids: Sequence[int]) -> dict[int, Theory | S
     }
 
 
-def stored_specs(db: Database, run_ids: Sequence[int]) -> dict[int, AnySpec]:
+def stored_specs(db: Database, run_ids: Sequence[int]) -> dict[int, AnySpec | CheckSpec]:
     """Specs of runs by id, in the order of ``run_ids``; runs that do not exist are left out. One statement."""
     wanted = [int(run_id) for run_id in run_ids]
     query = (
@@ -104,17 +104,18 @@ def numerical_errors(db: Database, run_ids: Sequence[int]) -> dict[tuple[int, st
         return {(run_id, quantity): error for run_id, quantity, error in session.execute(query) if error is not None}
 
 
-def _spec(run: Run, configuration: Configuration, kernel: Kernel) -> AnySpec:
+def _spec(run: Run, configuration: Configuration, kernel: Kernel) -> AnySpec | CheckSpec:
     model = model_of({name: getattr(configuration, name) for name in ResNet.model_fields})
     matrix = tuple(tuple(row) for row in kernel.matrix)
     common = {**run.spec, "model": model, "kernel": InputKernel(matrix=matrix, label=kernel.label)}
     return _SPECS[run.kind](**common)
 
 
-_SPECS: dict[str, type[AnySpec]] = {
+_SPECS: dict[str, type[AnySpec | CheckSpec]] = {
     "prediction": PredictionSpec,
     "simulation": EnsembleSpec,
     "measurement": MeasurementSpec,
+    "check": CheckSpec,
 }
 
 

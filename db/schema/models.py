@@ -23,7 +23,9 @@ JUDGED = tuple(quantity.name for quantity in COMPARED)
 WITH_ERRORS = (*AIMED_AT, *(quantity.name for quantity in MEASURED))
 _TRIPLES = (quantity.name for quantity in QUANTITIES.values() if quantity.over == "triples")
 _THIRD_AXIS = " ".join(f"WHEN '{name}' THEN n_entries" for name in _TRIPLES)
-KINDS = ("simulation", "prediction", "measurement")
+ASKED_KINDS = ("simulation", "prediction", "measurement")
+"""Kinds of runs that studies ask for."""
+KINDS = (*ASKED_KINDS, "check")
 RUN_STATUSES = ("pending", "running", "succeeded", "failed", "stale")
 STOP_REASONS = ("met", "cap", "count")
 WINDOW_STATUSES = ("bounded", "beyond", "undecided", "too_noisy")
@@ -154,13 +156,14 @@ class Configuration(Base):
 
 
 class Run(Base):
-    """One simulation, prediction or measurement: what was computed, how it went and where it came from.
+    """One simulation, prediction, measurement or check: what was computed, how it went and where it came from.
 
     A measurement is of the next order in 1/n, from simulations of several ``widths`` with ``samples`` networks together
-    and the leading order; its ``spec`` names their digests. db/writing/lifecycle.py says how the status of a run may
-    change. ``extends_run_id`` is a smaller simulation all of whose shards are in this run too. ``worker_seconds`` is
-    the sum of the times of all shards, ``elapsed_seconds`` the time from the first start to the last end; it is NULL
-    where an older version recorded the run.
+    and the leading order; its ``spec`` names their digests. A check is of a user's torch module of this ``width``, made
+    ``samples`` times; its configuration is what the module was compared with. db/writing/lifecycle.py says how the
+    status of a run may change. ``extends_run_id`` is a smaller simulation all of whose shards are in this run too.
+    ``worker_seconds`` is the sum of the times of all shards, ``elapsed_seconds`` the time from the first start to the
+    last end; it is NULL where an older version recorded the run.
     """
 
     __tablename__ = "runs"
@@ -169,6 +172,8 @@ class Run(Base):
             "(kind = 'prediction' AND closure IS NOT NULL AND quadrature IS NOT NULL AND width IS NULL)"
             " OR (kind = 'simulation' AND width IS NOT NULL AND samples IS NOT NULL AND closure IS NULL)"
             " OR (kind = 'measurement' AND widths IS NOT NULL AND samples IS NOT NULL AND width IS NULL"
+            " AND closure IS NULL)"
+            " OR (kind = 'check' AND width IS NOT NULL AND samples IS NOT NULL AND widths IS NULL"
             " AND closure IS NULL)",
             name="fields_of_its_kind",
         ),
@@ -318,7 +323,7 @@ class TrajectoryValue(Base):
 
 
 class KernelQuantile(Base):
-    """A quantile of one entry G_aa over the networks of a simulation, at one recorded layer.
+    """A quantile of one entry G_aa over the networks of a simulation or a check, at one recorded layer.
 
     ``low`` and ``high`` bound it with 95 %; each is NULL where there are too few networks for it. Samples of versions
     without histograms, and inputs that are 0, have no rows. db/schema/components.py says which are stored. Rows may be
@@ -513,3 +518,61 @@ class WidthWindow(Base):
     width_low: Mapped[float | None]
     width_high: Mapped[float | None]
     status: Mapped[str] = mapped_column(_choice("status", WIDTH_STATUSES))
+
+
+class ModuleCheck(Base):
+    """What a check found of a module, all its blocks together.
+
+    ``module`` is its class and ``module_digest`` that of its printed form; ``factory`` is the function that makes it
+    and its file, whose content has the ``factory_digest``. ``guessed`` says that the network it was compared with was
+    found and not given. ``first_deviating_layer`` is the one that the first block which deviates makes, or NULL.
+    """
+
+    __tablename__ = "module_checks"
+    __table_args__ = (
+        sa.CheckConstraint("p_value BETWEEN 0 AND 1", name="p_value_is_one"),
+        sa.CheckConstraint("(factory IS NULL) = (factory_digest IS NULL)", name="factory_has_digest"),
+        sa.CheckConstraint("first_deviating_layer >= 1", name="deviates_at_a_layer"),
+    )
+
+    run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
+    module: Mapped[str]
+    module_digest: Mapped[str] = mapped_column(sa.String(64))
+    factory: Mapped[str | None]
+    factory_digest: Mapped[str | None] = mapped_column(sa.String(64))
+    guessed: Mapped[bool] = mapped_column(_flag("guessed"))
+    p_value: Mapped[float]
+    first_deviating_layer: Mapped[int | None]
+    verdict: Mapped[str]
+
+
+class CheckedBlockRow(Base):
+    """The verdict on one block of a checked module; ``layer`` is the one that it makes.
+
+    The variances are fitted with the epsilon of the configuration, and ``fitted_epsilon`` with its weight variance.
+    ``fitted_bias_variance`` is NULL for one input, ``fitted_epsilon`` where the block adds nothing; ``diagnosis`` names
+    mistakes that would explain the weight variance.
+    """
+
+    __tablename__ = "checked_blocks"
+    __table_args__ = (
+        sa.CheckConstraint("p_value BETWEEN 0 AND 1", name="p_value_is_one"),
+        *(_finite(name) for name in ("largest_z", "fitted_weight_variance", "fitted_weight_variance_se")),
+        *(_finite(name) for name in ("fitted_bias_variance", "fitted_bias_variance_se")),
+        *(_finite(name) for name in ("fitted_epsilon", "fitted_epsilon_se")),
+        {"sqlite_with_rowid": False},
+    )
+
+    run_id: Mapped[int] = _reference("runs.id", owner=True, primary_key=True)
+    layer: Mapped[int] = mapped_column(primary_key=True)
+    block_name: Mapped[str]
+    p_value: Mapped[float]
+    largest_z: Mapped[float]
+    deviates: Mapped[bool] = mapped_column(_flag("deviates"))
+    fitted_weight_variance: Mapped[float]
+    fitted_weight_variance_se: Mapped[float]
+    fitted_bias_variance: Mapped[float | None]
+    fitted_bias_variance_se: Mapped[float | None]
+    fitted_epsilon: Mapped[float | None]
+    fitted_epsilon_se: Mapped[float | None]
+    diagnosis: Mapped[str | None]

@@ -6,21 +6,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from db.schema.components import QUANTILES, diagonal_components, row_components
 from db.schema.types import pack, split_nonfinite
 from eftcore.errors import InputError
 from eftcore.quantities import Quantity
 from eftcore.results import Theory
-from eftcore.specs import HIDDEN, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet
+from eftcore.specs import HIDDEN, CheckSpec, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from eftcore.ensemble.next_order import MeasuredNextOrder
     from eftcore.ensemble.sample import Sample
+    from eftcore.measure.checked import Check
+    from eftcore.measure.kernels import CheckedKernels
     from eftcore.verdicts.windows import Comparison
+
+Result: TypeAlias = "Theory | Sample | MeasuredNextOrder | CheckedKernels"
+"""What has trajectories."""
 
 PROVENANCE_KEYS = (
     "git_commit",
@@ -106,6 +111,23 @@ def measurement_fields(spec: MeasurementSpec) -> dict[str, Any]:
     }
 
 
+def check_fields(spec: CheckSpec) -> dict[str, Any]:
+    """Columns of runs that only a check has."""
+    return {
+        "kind": "check",
+        "digest": spec.digest,
+        "width": spec.width,
+        "samples": spec.networks,
+        "seed": spec.seed,
+        "dtype": spec.dtype,
+    }
+
+
+def module_fields(spec: CheckSpec) -> dict[str, Any]:
+    """Columns of module_checks that follow from the spec of a check."""
+    return {name: getattr(spec, name) for name in ("module", "module_digest", "factory", "factory_digest", "guessed")}
+
+
 def provenance_fields(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of runs that say where a result came from.
 
@@ -130,7 +152,7 @@ def provenance_fields(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def blob_row(quantity: Quantity, result: Theory | Sample | MeasuredNextOrder) -> dict[str, Any] | None:
+def blob_row(quantity: Quantity, result: Result) -> dict[str, Any] | None:
     """Row of kernel_trajectories: the exact arrays; None where the result does not have the quantity."""
     values, error = quantity.of(result), quantity.standard_error_of(result)
     if values is None:
@@ -174,20 +196,18 @@ def precision_row(quantity: Quantity, sample: Sample) -> dict[str, Any]:
     return row
 
 
-def quantile_rows(sample: Sample) -> list[dict[str, Any]]:
-    """Rows of kernel_quantiles, in the order of the primary key; none for a sample without histograms.
+def quantile_rows(result: Sample | CheckedKernels) -> list[dict[str, Any]]:
+    """Rows of kernel_quantiles, in the order of the primary key.
 
     Quantiles of an input that is 0 are not defined and have no row.
     """
-    if not sample.has_quantiles:
-        return []
-    found = sample.quantiles(QUANTILES)
-    names = diagonal_components(sample.spec.kernel.n_inputs)
+    found = result.quantiles(QUANTILES)
+    names = diagonal_components(result.spec.kernel.n_inputs)
     values, low, high = (
         split_nonfinite(numbers[:, : len(names)].swapaxes(0, 1).ravel())[0]
         for numbers in (found.value, found.low, found.high)
     )
-    keys = [(name, layer, p) for name in names for layer in sample.depth.tolist() for p in QUANTILES]
+    keys = [(name, layer, p) for name in names for layer in result.depth.tolist() for p in QUANTILES]
     return [
         {"component": name, "layer": layer, "probability": p, "value": value, "low": below, "high": above}
         for (name, layer, p), value, below, above in zip(keys, values, low, high, strict=True)
@@ -195,9 +215,7 @@ def quantile_rows(sample: Sample) -> list[dict[str, Any]]:
     ]
 
 
-def value_rows(
-    quantity: Quantity, result: Theory | Sample | MeasuredNextOrder, layers: Sequence[int]
-) -> list[dict[str, Any]]:
+def value_rows(quantity: Quantity, result: Result, layers: Sequence[int]) -> list[dict[str, Any]]:
     """Rows of trajectory_values, in the order of the primary key so that the b-tree fills its pages.
 
     Entries of a partial quantity that are not known have no row.
@@ -229,6 +247,27 @@ def value_rows(
         )
         if not (quantity.partial and value_mark == "nan")
     ]
+
+
+def module_row(check: Check) -> dict[str, Any]:
+    """Row of module_checks."""
+    first = check.first_deviating
+    return {
+        **module_fields(check.recorded_as),
+        "p_value": check.p_value,
+        "first_deviating_layer": None if first is None else first + 1,
+        "verdict": check.sentence(),
+    }
+
+
+def block_rows(check: Check) -> list[dict[str, Any]]:
+    """Rows of checked_blocks; what was not fitted is NULL."""
+    frame = check.table()
+    columns = {
+        str(name): split_nonfinite(column)[0] if column.dtype == float else column.tolist()
+        for name, column in frame.items()
+    }
+    return _rows({}, columns)
 
 
 def error_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, Any]]:

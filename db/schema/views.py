@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from db.schema.types import UTCDateTime
 
-REFERENCE_KINDS = ("simulation", "theory", "measurement")
+REFERENCE_KINDS = ("simulation", "theory", "measurement", "check")
 """Values of the column reference_kind: what a prediction is held against."""
 
 _TYPES: dict[str, sa.types.TypeEngine[Any]] = {
@@ -87,10 +87,11 @@ v_trajectories = _view(
     "v_trajectories",
     _CONFIGURATION,
     _COMPARED,
+    "reference_kind:text",
     "quantity:text component:text layer:integer time:number simulated:number simulated_se:number predicted:number",
     "converged:flag",
     "simulated_nonfinite:text simulated_se_nonfinite:text predicted_nonfinite:text",
-    _RUN_IDS,
+    _ALL_IDS,
 )
 
 v_measurements = _view(
@@ -117,8 +118,9 @@ v_quantiles = _view(
     "v_quantiles",
     _CONFIGURATION,
     _SIMULATED,
-    "component:text layer:integer time:number probability:number value:number low:number high:number",
-    "superseded:flag simulation_run_id:integer",
+    "reference_kind:text component:text layer:integer time:number",
+    "probability:number value:number low:number high:number",
+    "superseded:flag reference_run_id:integer simulation_run_id:integer",
 )
 
 v_precision = _view(
@@ -143,7 +145,19 @@ v_width_windows = _view(
     _THEORY_IDS,
 )
 
-OF_RESULTS = (
+v_checks = _view(
+    "v_checks",
+    _CONFIGURATION,
+    "width:integer samples:integer seed:integer dtype:text device:text",
+    "module:text module_digest:text factory:text factory_digest:text guessed:flag",
+    "module_p_value:number first_deviating_layer:integer verdict:text",
+    "layer:integer time:number block_name:text p_value:number largest_z:number deviates:flag",
+    "fitted_weight_variance:number fitted_weight_variance_se:number fitted_bias_variance:number",
+    "fitted_bias_variance_se:number fitted_epsilon:number fitted_epsilon_se:number diagnosis:text",
+    "superseded:flag check_run_id:integer",
+)
+
+TWINNED = (
     v_runs,
     v_windows,
     v_errors,
@@ -156,6 +170,9 @@ OF_RESULTS = (
     v_theory_errors,
     v_width_windows,
 )
+"""Views of what studies ask for, each with a twin by study."""
+
+OF_RESULTS = (*TWINNED, v_checks)
 
 
 def by_study(view: str) -> str:
@@ -174,4 +191,4 @@ def _twin(view: sa.TableClause) -> sa.TableClause:
     return sa.table(by_study(view.name), sa.column("study", sa.Text()), *columns)
 
 
-VIEWS = (*OF_RESULTS, *map(_twin, OF_RESULTS))
+VIEWS = (*OF_RESULTS, *map(_twin, TWINNED))

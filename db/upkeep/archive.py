@@ -23,12 +23,14 @@ import sqlalchemy as sa
 
 from db.schema.models import (
     Base,
+    CheckedBlockRow,
     ComparisonRow,
     Configuration,
     ErrorMetric,
     Kernel,
     KernelQuantile,
     KernelTrajectory,
+    ModuleCheck,
     Run,
     SimulationPrecision,
     Study,
@@ -42,7 +44,7 @@ from db.schema.types import UTCDateTime
 from eftcore.errors import InputError
 from eftcore.identity import canonical_json
 
-FORMAT = 10
+FORMAT = 11
 _UNTIL_3 = {"wall_seconds": "worker_seconds"}
 RENAMED: Mapping[int, Mapping[str, str]] = {
     1: {"simulation_run_id": "reference_run_id", **_UNTIL_3},
@@ -54,6 +56,7 @@ RENAMED: Mapping[int, Mapping[str, str]] = {
     7: {},
     8: {},
     9: {},
+    10: {},
 }
 """Present names of columns by the name that each older format has for them, for every table with such a column."""
 MANIFEST = "manifest.json"
@@ -101,6 +104,8 @@ TABLES = (
     Moved(TrajectoryValue, _OF_RUN),
     Moved(SimulationPrecision, _OF_RUN),
     Moved(KernelQuantile, _OF_RUN, since=10),
+    Moved(ModuleCheck, _OF_RUN, since=11),
+    Moved(CheckedBlockRow, _OF_RUN, since=11),
     Moved(ComparisonRow, {"prediction_run_id": Run, "reference_run_id": Run}),
     Moved(ErrorMetric, _COMPARED),
     Moved(ValidityWindow, _COMPARED),

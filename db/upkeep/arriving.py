@@ -18,19 +18,29 @@ import sqlalchemy as sa
 from db.schema.components import QUANTILES, ROW_INPUTS, canonical_component, diagonal_components
 from db.schema.models import (
     Base,
+    CheckedBlockRow,
     ComparisonRow,
     Configuration,
     ErrorMetric,
     Kernel,
     KernelQuantile,
     KernelTrajectory,
+    ModuleCheck,
     Run,
     Study,
     TrajectoryValue,
     ValidityWindow,
     WidthWindow,
 )
-from db.schema.rows import measurement_fields, model_fields, model_of, prediction_fields, simulation_fields
+from db.schema.rows import (
+    check_fields,
+    measurement_fields,
+    model_fields,
+    model_of,
+    module_fields,
+    prediction_fields,
+    simulation_fields,
+)
 from db.schema.types import UTCDateTime
 from db.upkeep.archive import Moved
 from eftcore.activations import activation_names
@@ -40,7 +50,16 @@ from eftcore.identity import digest_of
 from eftcore.inputs.fields import STUDY_NAME
 from eftcore.inputs.kernel import InputKernel
 from eftcore.quantities import QUANTITIES
-from eftcore.specs import HIDDEN, AnySpec, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet, newest_version
+from eftcore.specs import (
+    HIDDEN,
+    AnySpec,
+    CheckSpec,
+    EnsembleSpec,
+    MeasurementSpec,
+    PredictionSpec,
+    ResNet,
+    newest_version,
+)
 
 TEXT_LIMIT = 100_000
 """Most characters of one text; an error message with its cause is shorter."""
@@ -59,6 +78,7 @@ class Arriving:
         self.models: dict[str, tuple[ResNet, InputKernel] | None] = {}
         self.runs: dict[str, tuple[str, str, str]] = {}
         self.shapes: dict[str, tuple[int, int]] = {}
+        self.checks: dict[str, CheckSpec] = {}
         self.next_order: set[str] = set()
         self.seen: dict[type[Base], set[str]] = {}
         self.special: Mapping[type[Base], Callable[[Row], None]] = {
@@ -69,6 +89,8 @@ class Arriving:
             KernelTrajectory: self._trajectory,
             TrajectoryValue: self._value,
             KernelQuantile: self._quantile,
+            ModuleCheck: self._module,
+            CheckedBlockRow: self._block,
             ComparisonRow: self._comparison,
             ErrorMetric: self._error,
             ValidityWindow: self._window,
@@ -142,8 +164,12 @@ class Arriving:
         if known is None:
             return
         model, kernel = known
-        spec: AnySpec
-        if row["kind"] == "measurement":
+        spec: AnySpec | CheckSpec
+        if row["kind"] == "check":
+            spec = CheckSpec(**row["spec"], model=model, kernel=kernel, version=version)
+            fields = check_fields(spec)
+            self.checks[row["digest"]] = spec
+        elif row["kind"] == "measurement":
             spec = MeasurementSpec(**row["spec"], model=model, kernel=kernel, version=version)
             fields = measurement_fields(spec)
         elif row["kind"] == "prediction":
@@ -189,8 +215,8 @@ class Arriving:
     def _quantile(self, row: Row) -> None:
         self._value(row)
         run = row["run_id"]
-        if self.runs[run][1:] != ("simulation", "succeeded"):
-            raise InputError("is no simulation that succeeded", place="run_id", value=run[:12])
+        if self.runs[run][1] not in ("simulation", "check") or self.runs[run][2] != "succeeded":
+            raise InputError("is no simulation or check that succeeded", place="run_id", value=run[:12])
         if row["component"] not in diagonal_components(ROW_INPUTS):
             raise InputError("is no diagonal entry with quantiles", place="component", value=row["component"])
         if row["probability"] not in QUANTILES:
@@ -199,6 +225,22 @@ class Arriving:
         there = [number for number in (row["low"], row["value"], row["high"]) if number is not None]
         if there != sorted(there) or there[0] < 0:
             raise InputError("is no quantile of a kernel between its bounds", place="value", value=row["value"])
+
+    def _module(self, row: Row) -> None:
+        run = _known(row, "run_id", self.runs)
+        if self.runs[run][1:] != ("check", "succeeded"):
+            raise InputError("is no check that succeeded", place="run_id", value=run[:12])
+        if run in self.checks:
+            _same(row, **module_fields(self.checks[run]))
+        _probability(row)
+        _layer_of(row, "first_deviating_layer", self.checks.get(run))
+
+    def _block(self, row: Row) -> None:
+        run = _known(row, "run_id", self.runs)
+        if self.runs[run][1] != "check":
+            raise InputError("is no check", place="run_id", value=run[:12])
+        _probability(row)
+        _layer_of(row, "layer", self.checks.get(run))
 
     def _comparison(self, row: Row) -> None:
         prediction, reference = (
@@ -234,6 +276,18 @@ def _known(row: Row, name: str, there: Mapping[str, Any]) -> str:
     if row[name] not in there:
         raise InputError("the archive has no such row", place=name, value=row[name][:12])
     return str(row[name])
+
+
+def _probability(row: Row) -> None:
+    if not 0 <= row["p_value"] <= 1:
+        raise InputError("must lie between 0 and 1", place="p_value", value=row["p_value"])
+
+
+def _layer_of(row: Row, name: str, spec: CheckSpec | None) -> None:
+    """Raises InputError unless a column is empty or a layer that a block of a checked module makes."""
+    layer = row[name]
+    if layer is not None and not 1 <= layer <= (layer if spec is None else spec.model.depth):
+        raise InputError("is the layer of no block", place=name, value=layer)
 
 
 def _tolerance(row: Row) -> None:

@@ -24,7 +24,7 @@ from db.schema.types import utc_now
 from eftcore.errors import InputError
 from eftcore.identity import digest_of
 from eftcore.inputs.kernel import InputKernel
-from eftcore.specs import AnySpec, ResNet
+from eftcore.specs import AnySpec, CheckSpec, ResNet
 
 COMES_FROM: dict[str, tuple[str, ...]] = {
     "pending": ("failed", "stale"),
@@ -39,7 +39,7 @@ COMES_FROM: dict[str, tuple[str, ...]] = {
 
 def enter(
     session: Session,
-    spec: AnySpec,
+    spec: AnySpec | CheckSpec,
     row: dict[str, Any],
     study_id: int | None,
     announced: str | None = None,

@@ -22,26 +22,21 @@ from db.schema.models import (
     ErrorMetric,
     Kernel,
     KernelQuantile,
-    KernelTrajectory,
     Run,
     SimulationPrecision,
     Study,
     StudyRun,
-    TrajectoryValue,
     ValidityWindow,
     WidthWindow,
 )
 from db.schema.rows import (
     PrecisionTarget,
-    blob_row,
     error_rows,
     measurement_fields,
     precision_row,
     prediction_fields,
-    provenance_fields,
     quantile_rows,
     simulation_fields,
-    value_rows,
     width_rows,
     window_rows,
 )
@@ -50,6 +45,7 @@ from db.schema.types import plain_json, utc_now
 from db.session import Database
 from db.writing import claims
 from db.writing.lifecycle import enter, extended_run
+from db.writing.trajectories import add_quantiles, insert_trajectories, run_row, trajectory_rows
 from eftcore.errors import InputError
 from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
@@ -115,7 +111,7 @@ def record_prediction(
     }
     if isinstance(theory.order, int):
         fields["closure_order"] = theory.order
-    return _record_trajectories(db, theory, _row(theory.spec, fields, provenance), study_id)
+    return _record_trajectories(db, theory, run_row(theory.spec, fields, provenance), study_id)
 
 
 def record_simulation(
@@ -149,20 +145,20 @@ def record_simulation(
     named = [target.quantity for target in targets]
     if len(set(named)) < len(named) or not set(named) <= set(AIMED_AT):
         raise InputError(f"must be at most one for each of {', '.join(AIMED_AT)}", place="targets", value=named)
-    row = _row(sample.spec, fields, provenance)
-    blobs = _blobs_and_values(sample)
+    row = run_row(sample.spec, fields, provenance)
+    blobs = trajectory_rows(sample)
     precision = [precision_row(QUANTITIES[name], sample) for name in AIMED_AT]
-    quantiles = quantile_rows(sample)
+    quantiles = quantile_rows(sample) if sample.has_quantiles else []
     with db.session() as session:
         run_id, entered = enter(session, sample.spec, row, study_id, announced=announced)
         if entered:
             extends = extended_run(session, row, run_id)
             session.execute(sa.update(Run).where(Run.id == run_id).values(extends_run_id=extends))
-            _insert_trajectories(session, run_id, *blobs)
+            insert_trajectories(session, run_id, *blobs)
             session.execute(
                 sa.insert(table_of(SimulationPrecision)), [{"run_id": run_id, **item} for item in precision]
             )
-        _add_quantiles(session, run_id, quantiles)
+        add_quantiles(session, run_id, quantiles)
         # targets are not part of the result: they are also recorded for a run that had finished before
         for target in targets:
             aimed = sa.update(SimulationPrecision).where(
@@ -178,7 +174,7 @@ def record_measurement(
     db: Database, measured: MeasuredNextOrder, *, provenance: Mapping[str, Any], study_id: int | None = None
 ) -> int:
     """Record a measurement of the next order in 1/n; otherwise like record_prediction."""
-    row = _row(measured.spec, measurement_fields(measured.spec), provenance)
+    row = run_row(measured.spec, measurement_fields(measured.spec), provenance)
     return _record_trajectories(db, measured, row, study_id)
 
 
@@ -197,7 +193,7 @@ def mark_pending(
             digest of the request; see ``announced`` of record_simulation. Not needed for other runs.
         samples: for a simulation, the number of networks wanted, or the largest number where it is not known yet.
     """
-    row = _row(spec, _wanted_fields(spec, digest, samples) | {"status": "pending"}, {})
+    row = run_row(spec, _wanted_fields(spec, digest, samples) | {"status": "pending"}, {})
     with db.session() as session:
         return enter(session, spec, row, study_id)[0]
 
@@ -222,7 +218,7 @@ def mark_running(
         digest, samples: as in mark_pending.
     """
     fields = _wanted_fields(spec, digest, samples) | {"status": "running"}
-    row = _row(spec, fields, provenance)
+    row = run_row(spec, fields, provenance)
     with db.session() as session:
         claim = {"task": row["kind"], "holder": holder, "lease_seconds": lease_seconds}
         claim |= {name: row[name] for name in ("flow_run_id", "task_run_id")}
@@ -251,7 +247,7 @@ def mark_failed(
         digest, samples: as in mark_pending; a later success of the same digest replaces the failure.
     """
     failure = {"status": "failed", "error_message": error or "no message"}
-    row = _row(spec, _wanted_fields(spec, digest, samples) | failure, provenance)
+    row = run_row(spec, _wanted_fields(spec, digest, samples) | failure, provenance)
     with db.session() as session:
         return enter(session, spec, row, study_id)[0]
 
@@ -394,50 +390,16 @@ def _wanted_fields(spec: AnySpec, digest: str | None, samples: int | None) -> di
     return simulation_fields(spec, digest, samples)
 
 
-def _row(spec: AnySpec, fields: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
-    row = {"status": "succeeded"} | provenance_fields(provenance) | dict(fields)
-    row["spec"] = spec.model_dump(mode="json", exclude={"model", "kernel", "version"})
-    row["algorithm_version"] = spec.version
-    return row
-
-
 def _record_trajectories(
     db: Database, result: Theory | MeasuredNextOrder, row: dict[str, Any], study_id: int | None
 ) -> int:
     """Enter a finished run with its trajectories; returns its id."""
-    blobs = _blobs_and_values(result)
+    blobs = trajectory_rows(result)
     with db.session() as session:
         run_id, entered = enter(session, result.spec, row, study_id)
         if entered:
-            _insert_trajectories(session, run_id, *blobs)
+            insert_trajectories(session, run_id, *blobs)
         return run_id
-
-
-Rows = list[dict[str, Any]]
-
-
-def _blobs_and_values(result: Theory | Sample | MeasuredNextOrder) -> tuple[Rows, Rows]:
-    """Rows of kernel_trajectories and trajectory_values, computed before the transaction starts."""
-    layers = list(result.spec.depths or ())
-    blobs = [blob_row(quantity, result) for quantity in QUANTITIES.values()]
-    values = [row for quantity in QUANTITIES.values() for row in value_rows(quantity, result, layers)]
-    return [blob for blob in blobs if blob is not None], values
-
-
-def _add_quantiles(session: Session, run_id: int, rows: Rows) -> None:
-    """Insert the quantiles of a simulation unless the database has them."""
-    if (
-        rows
-        and session.scalar(sa.select(KernelQuantile.run_id).where(KernelQuantile.run_id == run_id).limit(1)) is None
-    ):
-        keys = [column.name for column in table_of(KernelQuantile).primary_key]
-        statement = insert(session, KernelQuantile).on_conflict_do_nothing(index_elements=keys)
-        session.execute(statement, [{"run_id": run_id, **row} for row in rows])
-
-
-def _insert_trajectories(session: Session, run_id: int, blobs: Rows, values: Rows) -> None:
-    session.execute(sa.insert(table_of(KernelTrajectory)), [{"run_id": run_id, **blob} for blob in blobs])
-    session.execute(sa.insert(table_of(TrajectoryValue)), [{"run_id": run_id, **value} for value in values])
 
 
 def _check_pair(

@@ -124,6 +124,19 @@ def _count(
                     counts[r, a, place] += 1
 
 
+def bound_ranks(networks: int, probability: np.ndarray) -> np.ndarray:
+    """(2, B) which networks, counted from the smallest G_aa, bound these quantiles with 95 %; NaN where none does.
+
+    >>> bound_ranks(100, np.array([0.001, 0.5]))
+    array([[nan, 40.],
+           [ 2., 61.]])
+    """
+    # the r-th smallest of M networks is at most the quantile with the probability that at least r lie below it
+    rank = np.stack([binom.ppf(0.025, networks, probability), binom.ppf(0.975, networks, probability) + 1])
+    found: np.ndarray = np.where((rank >= 1) & (rank <= networks), rank, np.nan)
+    return found
+
+
 def quantiles(counts: np.ndarray, kernel: np.ndarray, width: int, probability: Any) -> Quantiles:
     """Quantiles of G_aa at these probabilities, from counts (R, N, BINS) around K0_aa (R, N) (eq. 7.19).
 
@@ -133,9 +146,7 @@ def quantiles(counts: np.ndarray, kernel: np.ndarray, width: int, probability: A
     if p.ndim != 1 or not ((p > 0) & (p < 1)).all():
         raise InputError("must lie between 0 and 1", place="probability", value=probability)
     networks = int(counts[0, 0].sum())
-    # the r-th smallest of M networks is at most the quantile with the probability that at least r lie below it
-    rank = np.stack([binom.ppf(0.025, networks, p), binom.ppf(0.975, networks, p) + 1])
-    bounds = np.where((rank >= 1) & (rank <= networks), rank / (networks + 1), np.nan)
+    bounds = bound_ranks(networks, p) / (networks + 1)
     edges = (np.arange(BINS + 1) - BINS // 2) * STEP
     found = np.full((3, *kernel.shape, len(p)), np.nan)
     for row, column in np.argwhere(kernel > 0):

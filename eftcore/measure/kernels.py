@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
 
+from eftcore.ensemble.histogram import Quantiles, bound_ranks
 from eftcore.measure.checked import Check
 from eftcore.pairs import to_matrix, to_pairs
 from eftcore.results import KernelTrajectories
@@ -45,21 +45,17 @@ class CheckedKernels(KernelTrajectories):
     def group_fluctuations(self, quantity: str) -> None:
         """None: networks are not followed in groups."""
 
-    def quantiles(self, probability: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Quantiles of each G_aa over networks, and bounds that hold with 95 % each: (R, N, probabilities) three times.
-
-        A bound is NaN where there are too few networks for it.
-        """
+    def quantiles(self, probability: Sequence[float]) -> Quantiles:
+        """Quantiles over networks of each G_aa, with 95 % bounds."""
         values = np.sort(np.diagonal(self.kernel, axis1=-2, axis2=-1), axis=0)
-        networks, p = len(values), np.asarray(probability, dtype=float)
-        # the r-th smallest of M networks is at most the quantile with the probability that at least r lie below it
-        ranks = binom.ppf(0.025, networks, p), binom.ppf(0.975, networks, p) + 1
-        bounds = [
-            np.where((rank >= 1) & (rank <= networks), values[np.clip(rank, 1, networks).astype(int) - 1].T, np.nan).T
-            for rank in ranks
-        ]
-        value, low, high = (np.moveaxis(each, 0, -1) for each in (np.quantile(values, p, axis=0), *bounds))
-        return value, low, high
+        p = np.asarray(probability, dtype=float)
+        found = [np.quantile(values, p, axis=0)]
+        for ranks in bound_ranks(len(values), p):
+            there = np.isfinite(ranks)
+            bound = np.full_like(found[0], np.nan)
+            bound[there] = values[ranks[there].astype(int) - 1]
+            found.append(bound)
+        return Quantiles(p, *(np.moveaxis(each, 0, -1) for each in found))
 
 
 def measured_kernels(check: Check) -> CheckedKernels:

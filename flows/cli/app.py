@@ -123,7 +123,7 @@ def windows(
     width: Annotated[int | None, typer.Option(help="Only this width.")] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="Only windows against this kind of reference: simulation, theory or measurement."),
+        typer.Option(help="Only windows against this kind of reference: simulation, theory, measurement or check."),
     ] = None,
     in_width: Annotated[
         bool, typer.Option("--in-width", help="From which width on, in neurons per layer, in place of how deep.")
@@ -140,8 +140,8 @@ def windows(
     from flows import tables
 
     if reference is not None and reference not in REFERENCE_KINDS:
-        raise InputError("must be simulation, theory or measurement", place="--reference", value=reference)
-    if reference not in (None, "simulation") and width is not None:
+        raise InputError("must be simulation, theory, measurement or check", place="--reference", value=reference)
+    if reference in ("theory", "measurement") and width is not None:
         raise InputError(
             f"goes with --reference simulation, since a {reference} has no width",
             place="--width",

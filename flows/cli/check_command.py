@@ -1,17 +1,17 @@
-"""``eft check``: a user's own torch module against theory, without a database."""
+"""``eft check``: a user's own torch module against theory; recorded where there is a database."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eftcore.errors import EftError, InputError, within
-from flows.cli.options import JsonOption
+from flows.cli.options import DatabaseOption, JsonOption, writable_database
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +44,11 @@ def check(
         str | None, typer.Option(help="Other axes, such as tokens: average them, or take them as separate inputs.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write a report, one HTML file.")] = None,
+    record: Annotated[
+        bool | None,
+        typer.Option("--record/--no-record", help="In the results database; if left out, where there is one."),
+    ] = None,
+    db: DatabaseOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compare each block of a torch module's residual stream with what it should be at initialisation.
@@ -53,23 +58,27 @@ def check(
     import eftcore as eft
     from eftcore.measure.check import count_blocks
     from flows import tables
+    from flows.work.provenance import timed
 
+    if record:
+        writable_database(db).dispose()  # a missing database is better told before the work
     make_model = _factory(module)
     batch = _batch(inputs)
     options: dict[str, Any] = {"stream": stream, "train": train, "dtype": dtype, "device": device}
     wanted = None if spec is None else _spec(spec, lambda: count_blocks(make_model, batch, seed=seed, **options))
-    found = eft.check(
-        make_model,
-        batch,
-        wanted,
-        networks=networks,
-        seed=seed,
-        feature_axis=feature_axis,
-        positions=positions,
-        planned=None if json else _tell_plan,
-        progress=_progress(),
-        **options,
-    )
+    with timed(device=device, seed=seed) as provenance:
+        found = eft.check(
+            make_model,
+            batch,
+            wanted,
+            networks=networks,
+            seed=seed,
+            feature_axis=feature_axis,
+            positions=positions,
+            planned=None if json else _tell_plan,
+            progress=_progress(),
+            **options,
+        )
     if report is not None:
         from ui.reports.check import write_check
 
@@ -80,8 +89,32 @@ def check(
         _print(found)
         if report is not None:
             print(f"report: {report}")
+    if record is not False:
+        # a program reads JSON from standard output
+        print(_recorded(found, provenance, db, required=bool(record)), file=sys.stderr if json else sys.stdout)
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _recorded(found: Check, provenance: Mapping[str, Any], url: str | None, *, required: bool) -> str:
+    """Record a check; a line that says where, or why not. Nothing is created or migrated.
+
+    Raises EnvironmentProblem where it is required and the database cannot be used, InputError where no record holds it.
+    """
+    from db.addresses import shown
+    from flows.work.checking import record_beside_theory
+
+    try:
+        database = writable_database(url)
+        try:
+            run_id = record_beside_theory(database, found, provenance=provenance)
+        finally:
+            database.dispose()
+    except EftError as problem:
+        if required:
+            raise
+        return f"not recorded: {problem.each[0].line}"
+    return f"recorded as run {run_id} of {shown(database.url)}"
 
 
 def _print(found: Check) -> None:

@@ -285,7 +285,7 @@ WRONG: dict[str, dict[str, Any]] = {
         "command": "export gap.csv --view v_runs",
     },
     "study = 'odd': there is no such study in the database": {"command": "delete --study odd"},
-    "--reference = 'exact': must be simulation, theory or measurement": {"command": "windows --reference exact"},
+    "--reference = 'exact': must be simulation, theory, measurement or check": {"command": "windows --reference exact"},
     "--width = 8: is what --in-width looks for; leave one out": {"command": "windows --in-width --width 8"},
     "--layer = 8: goes with --in-width; leave it out otherwise": {"command": "windows --layer 8"},
     "sql: only one SELECT or WITH ... SELECT is allowed, not: SELEC 1": {"command": "sql 'SELEC 1'"},

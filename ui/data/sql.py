@@ -37,6 +37,11 @@ FROM v_quantiles
 WHERE component = '00' AND probability IN (0.025, 0.5, 0.975)
   AND simulation_run_id = (SELECT max(simulation_run_id) FROM v_quantiles)
 ORDER BY probability, time""",
+    "modules that deviate": """SELECT module, factory, width, samples, block_name, p_value,
+       fitted_weight_variance / weight_variance AS ratio, diagnosis
+FROM v_checks
+WHERE layer = first_deviating_layer
+ORDER BY check_run_id DESC""",
     "what simulations cost": """SELECT run_id, activation, depth, width, n_inputs, samples, worker_seconds,
        1e9 * worker_seconds / samples / depth / width / n_inputs AS ns_per_neuron_input_layer
 FROM v_runs
@@ -56,11 +61,12 @@ MEANING = {
     "v_runs": "one row per run: what was computed, how it went, where it came from",
     "v_windows": "one row per theory, reference, quantity and tolerance: the validity window t*",
     "v_errors": "one row per theory, reference, quantity and layer: relative and absolute error",
-    "v_trajectories": "one row per theory, simulation, component and layer: both values side by side",
+    "v_trajectories": "one row per theory, simulation or check, component and layer: both values side by side",
     "v_measurements": "one row per theory, component and layer of D and K2: predicted and measured side by side",
     "v_theory_windows": "the rows of v_windows whose reference is a better theory",
     "v_theory_errors": "the rows of v_errors whose reference is a better theory",
-    "v_quantiles": "one row per simulation, entry, layer and probability: a quantile of a network's kernel",
+    "v_quantiles": "one row per simulation or check, entry, layer and probability: a quantile of a network's kernel",
+    "v_checks": "one row per block of a checked torch module: its p-value, and what it has beside what it should have",
     "v_best_closures": "one row per simulation, quantity and tolerance: the closure that holds longest",
     "v_width_windows": "one row per theory, quantity, tolerance and layer: from which width on it holds, n*",
     "v_precision": "one row per simulation and quantity: how well it is known, and the precision it was run for",

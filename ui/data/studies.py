@@ -16,7 +16,7 @@ import pandas as pd
 
 from db.reading import queries
 from db.reading.study_queries import study_progress
-from db.schema.models import KINDS
+from db.schema.models import ASKED_KINDS
 from db.session import Database
 from db.settings import bundled_studies
 from ui.data.study_file import data_files, recorded_study_toml
@@ -39,7 +39,7 @@ def build_studies(db: Database) -> pd.DataFrame:
     for study_id, part in rows.groupby("study_id", sort=False):
         first = part.iloc[0]
         good = part[part["status"] == "succeeded"]
-        counts = {f"{kind}s": int(good.loc[good["kind"] == kind, "runs"].sum()) for kind in KINDS}
+        counts = {f"{kind}s": int(good.loc[good["kind"] == kind, "runs"].sum()) for kind in ASKED_KINDS}
         failed = int(part.loc[part["status"] == "failed", "runs"].sum())
         spec = _plain(first["spec"])
         asked = first["runs_asked"]
@@ -119,7 +119,7 @@ def _plain(spec: Any) -> Mapping[str, Any]:
 
 def may_be_running(studies: pd.DataFrame, now: pd.Timestamp) -> bool:
     """Whether any study with runs that neither succeeded nor failed yet has a result of the last FRESH_SECONDS."""
-    counts = [f"{kind}s" for kind in KINDS]
+    counts = [f"{kind}s" for kind in ASKED_KINDS]
     open_ones = studies[(studies["done"] < 1) & (studies[counts].sum(axis=1) + studies["failed"] < studies["asked"])]
     pairs = zip(open_ones["updated_at"], open_ones["created_at"], strict=True)
     newest = pd.Series([created if pd.isna(updated) else updated for updated, created in pairs])

@@ -43,6 +43,6 @@ def measured(found: eft.Check) -> Measured:
         networks=found.networks,
         layers=kernels.depth,
         start=np.diag(found.mean[0]),
-        quantiles=kernels.quantiles(ENDS)[0],
+        quantiles=kernels.quantiles(ENDS).value,
         single=kernels.spec.has_covariance,
     )

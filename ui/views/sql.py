@@ -9,7 +9,7 @@ import streamlit as st
 
 from db.reading.spreadsheets import csv_bytes
 from db.reading.user_sql import select
-from db.schema.views import by_study
+from db.schema.views import TWINNED, by_study
 from eftcore.errors import EftError
 from ui.data.sql import EXAMPLES, MEANING, chart_columns, view_columns
 from ui.figures import query_figure
@@ -19,6 +19,7 @@ MOST_ROWS = 10_000
 MOST_SECONDS = 10.0
 ROW_PIXELS, SHOWN_ROWS = 28, 16
 DIGITS = "%.10g"  # small numbers by their exponent
+TWINS = frozenset(view.name for view in TWINNED)
 
 
 def _take_example() -> None:
@@ -83,7 +84,8 @@ left.text_area("query", first, key="query", height=230, max_chars=20_000, on_cha
 left.button("Run", type="primary", on_click=_run, shortcut="ctrl+enter")
 columns = view_columns()
 view = right.segmented_control("documented views", list(MEANING), default="v_windows", required=True, key="documented")
-right.caption(f"{MEANING[str(view)]}; {by_study(str(view))} has a row for each study, and its name in front")
+twin = f"; {by_study(str(view))} has a row for each study, and its name in front" if str(view) in TWINS else ""
+right.caption(f"{MEANING[str(view)]}{twin}")
 right.dataframe(
     columns.loc[columns["view"] == view, ["column", "type"]], hide_index=True, height=300, row_height=ROW_PIXELS
 )

@@ -48,15 +48,16 @@ def test_every_sql_block_is_an_example():
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def filled(
-    request, tmp_path_factory, record_all, record_reference, record_next_order, record_measured
+    request, tmp_path_factory, record_all, record_reference, record_next_order, record_measured, record_checked
 ) -> Iterator[Database]:
-    """Two studies, compared with everything that a study may be compared with, opened for reading."""
+    """Two studies, compared with everything that a study may be compared with, and a check, opened for reading."""
     with template_copy(request, tmp_path_factory.mktemp("filled")) as url:
         db = Database(url)
         record_all(db)
         record_reference(db)
         record_next_order(db)
         record_measured(db)
+        record_checked(db)
         record_all(db, "second", activation="erf", width=32)
         db.dispose()
         reader = Database(url, read_only=True)

@@ -56,6 +56,15 @@ QUERIES = {
         "SELECT * FROM v_quantiles WHERE simulation_run_id = 3 AND component = '00'",
         "kernel_quantiles",
     ),
+    "quantiles of a check": (
+        "SELECT * FROM v_quantiles WHERE reference_run_id = 3 AND component = '00'",
+        "kernel_quantiles",
+    ),
+    "trajectory of a check": (
+        "SELECT * FROM v_trajectories WHERE reference_run_id = 3 AND quantity = 'V4' AND component = '00,00'",
+        "trajectory_values",
+    ),
+    "blocks of a check": ("SELECT * FROM v_checks WHERE check_run_id = 3", "checked_blocks module_checks"),
     "members of a study": ("SELECT run_id FROM study_runs WHERE study_id = 1", "study_runs"),
     "studies of a run": ("SELECT study_id FROM study_runs WHERE run_id = 3", "study_runs"),
     "what extends a run": ("SELECT id FROM runs WHERE extends_run_id = 3", "runs"),
@@ -83,6 +92,8 @@ def test_rows_are_found_by_an_index(db, backend, query, tables):
 def _names(query: str) -> dict[str, str]:
     """SQLite's plans name tables by their aliases in the views."""
     aliases = {"v_runs": {"r": "runs"}, "v_precision": {"q": "simulation_precision"}}
+    aliases["v_quantiles"] = {"q": "kernel_quantiles"}
+    aliases["v_checks"] = {"b": "checked_blocks", "m": "module_checks"}
     for name in ("v_windows", "v_theory_windows", "v_study_windows"):
         aliases[name] = {"w": "validity_windows", "x": "comparisons", "m0": "study_runs", "m1": "study_runs"}
     for name in ("v_errors", "v_theory_errors", "v_study_errors"):

@@ -42,9 +42,13 @@ def members(good: Members, sqlite_db: Database, record_all, record_next_order, t
         record_all(sqlite_db, "first", closures=("mean", "g_only"))
         record_next_order(sqlite_db)
         export_archive(sqlite_db, tmp_path / "good.zip")
-        with zipfile.ZipFile(tmp_path / "good.zip") as archive:
-            good.update({name: archive.read(name) for name in archive.namelist()})
+        good.update(_members(tmp_path / "good.zip"))
     return dict(good)
+
+
+def _members(path: Path) -> Members:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 @pytest.fixture
@@ -141,7 +145,7 @@ def _manifest(change: Callable[[dict[str, Any]], Any]):
 def _said_to_be_of_format_3(members: Members) -> bytes:
     """With the tables of that format, but not its columns."""
     manifest = {**json.loads(members["manifest.json"]), "format": 3}
-    later = ("kernel_quantiles", "width_windows")
+    later = ("kernel_quantiles", "width_windows", "module_checks", "checked_blocks")
     for part, name in itertools.product(("rows", "sha256"), later):
         del manifest[part][name]
     older = {name: data for name, data in members.items() if PurePath(name).stem not in later}
@@ -195,6 +199,14 @@ def _quantile_of_a_prediction(members: Members) -> bytes:
     return _forged("kernel_quantiles", "run_id", digests[kinds.index("prediction")])(members)
 
 
+def _check_of_a_prediction(table: str):
+    def make(members: Members) -> bytes:
+        kinds, digests = (_table(members, "runs").column(name).to_pylist() for name in ("kind", "digest"))
+        return _forged(table, "run_id", digests[kinds.index("prediction")])(members)
+
+    return make
+
+
 def _deep(text: str) -> str:
     return "{" + '"a":{' * 100_000 + "}" * 100_001
 
@@ -232,11 +244,14 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "manifest a list": (_manifest(lambda m: [m]), "no format"),
     "manifest a number": (_manifest(lambda m: 2), "no format"),
     "manifest nested": (_member("manifest.json", b"[" * 90_000), "not an archive"),
-    "newer format": (_manifest(lambda m: m.update(format=11)), NEWER),
+    "newer format": (_manifest(lambda m: m.update(format=12)), NEWER),
     "format of text": (_manifest(lambda m: m.update(format="2")), "no format"),
     "format true": (_manifest(lambda m: m.update(format=True)), "no format"),
     "format 0": (_manifest(lambda m: m.update(format=0)), "no archive format 0"),
-    "format 9 said of 10": (_manifest(lambda m: m.update(format=9)), "holds 'kernel_quantiles.parquet'"),
+    "format 9 said of 11": (
+        _manifest(lambda m: m.update(format=9)),
+        "holds '.*.parquet'",
+    ),
     "format 3 said of 5": (_said_to_be_of_format_3, "worker_seconds, of a later format"),
     "no checksums": (_manifest(lambda m: m.pop("sha256") and None), "does not list our tables"),
     "checksums a list": (_manifest(lambda m: m.update(sha256=[])), "does not list our tables"),
@@ -309,7 +324,7 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "tolerance of two": (_forged("validity_windows", "tolerance", 2.0), "between 0 and 1"),
     "window turned round": (_forged("validity_windows", "certified_until", 1e9), "no interval|does not take"),
     "quantile of nobody": (_forged("kernel_quantiles", "run_id", "1" * 64), "has no such row"),
-    "quantile of a prediction": (_quantile_of_a_prediction, "is no simulation that succeeded"),
+    "quantile of a prediction": (_quantile_of_a_prediction, "is no simulation or check that succeeded"),
     "quantile of a pair": (_forged("kernel_quantiles", "component", "01"), "no diagonal entry"),
     "quantile of an entry written otherwise": (_forged("kernel_quantiles", "component", "0-0"), "how a component"),
     "quantile at another probability": (_forged("kernel_quantiles", "probability", 0.3), "must be one of 0.005"),
@@ -327,6 +342,20 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
         "has no next order",
     ),
     "error of no quantity": (_forged("error_metrics", "quantity", "K7"), "must be one of"),
+}
+
+
+BAD_CHECKS: dict[str, tuple[Callable[[Members], bytes], str]] = {
+    "check of nobody": (_forged("module_checks", "run_id", "1" * 64), "has no such row"),
+    "check of a prediction": (_check_of_a_prediction("module_checks"), "is no check that succeeded"),
+    "block of a prediction": (_check_of_a_prediction("checked_blocks"), "is no check"),
+    "check of another module": (_forged("module_checks", "module", "Other"), "does not follow"),
+    "check of another file": (_forged("module_checks", "factory_digest", "1" * 64), "does not follow"),
+    "check of no probability": (_forged("module_checks", "p_value", 1.5), "between 0 and 1"),
+    "check of no layer": (_forged("module_checks", "first_deviating_layer", 5), "is the layer of no block"),
+    "block of no layer": (_forged("checked_blocks", "layer", 0), "is the layer of no block"),
+    "block of no probability": (_forged("checked_blocks", "p_value", -1.0), "between 0 and 1"),
+    "block with a score that is none": (_forged("checked_blocks", "largest_z", float("inf")), "finite"),
 }
 
 
@@ -362,6 +391,22 @@ def test_a_bad_archive_gives_one_message_and_leaves_nothing(
     assert count_rows(empty) == before
     assert peak < 30e6, f"{peak / 1e6:.0f} MB to find out"
     assert {item.suffix for item in tmp_path.iterdir()} <= {".zip", ".db", ".db-wal", ".db-shm"}
+
+
+def test_a_bad_check_gives_one_message_and_leaves_nothing(
+    sqlite_db: Database, empty: Database, record_checked, tmp_path: Path, count_rows
+):
+    record_checked(sqlite_db)
+    export_archive(sqlite_db, tmp_path / "good.zip")
+    members, before = _members(tmp_path / "good.zip"), count_rows(empty)
+    for make, word in BAD_CHECKS.values():
+        path = tmp_path / "bad.zip"
+        path.write_bytes(make(members))
+        with pytest.raises(InputError, match=word) as caught:
+            import_archive(empty, path)
+        assert "\n" not in str(caught.value)
+        assert count_rows(empty) == before
+    assert import_archive(empty, tmp_path / "good.zip")["checked_blocks"] == 4
 
 
 def test_only_the_archive_that_was_meant(members: Members, empty: Database, tmp_path: Path, count_rows):

@@ -38,6 +38,9 @@ OF_BLOCKS = [
 ]
 """What a downgrade below 0013 says it drops."""
 
+OF_CHECKS = ["table checked_blocks with 0 rows"], ["table module_checks with 0 rows"]
+"""What one below 0015 says it drops, before and after what belongs to models."""
+
 OF_CARE = [f"table {name} with 0 rows" for name in ("saved_views", "study_annotations", "study_tags")]
 """What a downgrade below 0014 says it drops, where users wrote nothing."""
 
@@ -46,8 +49,8 @@ RELEASED = sorted((Path(__file__).parents[1] / "released").glob("*.db"))
 runs up to number 40 were deleted. From 0002 on also a top-up, a Wick prediction that chose its order, a pending run;
 from 0003 on a closure held against that prediction; from 0004 on windows that say from where they are resolved; from
 0005 on elapsed times; from 0008 on a prediction with the next order in 1/n; from 0009 on from which widths on its
-predictions hold; from 0010 on its third cumulant; from 0011 on a measurement of it. None says how many runs its study
-asks for, and its simulations are of a version without histograms."""
+predictions hold; from 0010 on its third cumulant; from 0011 on a measurement of it; from 0014 on what users wrote.
+None says how many runs its study asks for, and its simulations are of a version without histograms."""
 
 ON_EACH_KIND = [
     pytest.param(
@@ -457,12 +460,35 @@ def test_what_users_wrote_goes_on_the_way_back(url, record_all, count_rows):
     care.save_view(database, name="mine", page="windows", query="study=first")
     database.dispose()
     lost = {"study_annotations": 1, "study_tags": 2, "saved_views": 1}
-    said = [f"table {name} with {count} rows" for name, count in sorted(lost.items())]
+    first, second = OF_CHECKS
+    said = [*first, *second, *(f"table {name} with {count} rows" for name, count in sorted(lost.items()))]
     assert migrate.dropped_by_downgrade(url, "0013_blocks") == said
     migrate.downgrade(url, "0013_blocks")
     migrate.upgrade(url)
     assert maintenance.check(url) == []
     assert count_rows(database) == rows
+    database.dispose()
+
+
+def test_checks_go_on_the_way_back(url, record_all, record_checked, count_rows):
+    """With what was held against them, and nothing else; the prediction of what the module should be stays."""
+    database = Database(url)
+    record_all(database)
+    windows = queries.windows(database)
+    check, prediction = record_checked(database)
+    rows, checks = count_rows(database), queries.checks(database)
+    database.dispose()
+    migrate.downgrade(url, "0014_care_of_studies")
+    migrate.upgrade(url)
+    assert maintenance.check(url) == []
+    assert queries.checks(database).empty
+    assert queries.runs(database, run_id=[check, prediction]).run_id.tolist() == [prediction]
+    pd.testing.assert_frame_equal(queries.windows(database), windows, check_dtype=False)
+    again, same = record_checked(database)
+    assert same == prediction
+    assert again > check, "ids of deleted runs are not used again"
+    assert count_rows(database) == rows
+    pd.testing.assert_frame_equal(queries.checks(database).assign(check_run_id=check), checks, check_dtype=False)
     database.dispose()
 
 
@@ -473,7 +499,8 @@ def test_quantiles_go_on_the_way_back(url, record_all, count_rows):
     rows, before = count_rows(database), queries.quantiles(database)
     assert rows["kernel_quantiles"] == len(before) == 2 * 9 * 7
     database.dispose()
-    lost = [f"table kernel_quantiles with {len(before)} rows", *OF_BLOCKS, *OF_CARE]
+    first, second = OF_CHECKS
+    lost = [*first, f"table kernel_quantiles with {len(before)} rows", *OF_BLOCKS, *second, *OF_CARE]
     assert migrate.dropped_by_downgrade(url, "0011_measured_next_order") == lost
     migrate.downgrade(url, "0011_measured_next_order")
     engine = sa.create_engine(url)
@@ -499,9 +526,12 @@ def test_widths_from_theory_go_on_the_way_back(url, record_all, record_next_orde
     rows = count_rows(database)
     assert set(before.reference_kind) == {"simulation", "theory"}
     database.dispose()
+    first, second = OF_CHECKS
     assert migrate.dropped_by_downgrade(url, "0008_next_order") == [
+        *first,
         f"table kernel_quantiles with {rows['kernel_quantiles']} rows",
         *OF_BLOCKS,
+        *second,
         "column runs.widths",
         *OF_CARE,
         f"table width_windows with {rows['width_windows']} rows",

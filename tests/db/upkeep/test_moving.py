@@ -43,14 +43,23 @@ def other(backend, tmp_path, postgresql_server) -> Database:
 
 @pytest.fixture
 def filled(
-    db, record_all, record_reference, record_next_order, record_measured, make_sample, make_theory, provenance
+    db,
+    record_all,
+    record_reference,
+    record_next_order,
+    record_measured,
+    record_checked,
+    make_sample,
+    make_theory,
+    provenance,
 ) -> Database:
-    """Two studies, one with a theory as reference too and with the next order in 1/n, which is also measured; a top-up
-    with a target, a failure, numbers that are not finite, and a run that is only planned."""
+    """Two studies, one with a theory as reference too and with the next order in 1/n, which is also measured; a check
+    of a module, a top-up with a target, a failure, numbers that are not finite, and a run that is only planned."""
     study_id = record_all(db, "first").study_id
     record_reference(db, study_id)
     record_next_order(db, study_id)
     record_measured(db, study_id)
+    record_checked(db)
     record_all(db, "second", activation="erf", width=32)
     targets = [PrecisionTarget(quantity="V4", kind="relative_se", target=0.1, reached=0.02)]
     more = make_sample(shards=((0, 64), (1, 64), (2, 64)))
@@ -67,10 +76,11 @@ def filled(
 def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     first, second = tmp_path / "first.zip", tmp_path / "second.zip"
     rows = export_archive(filled, first)
-    assert rows["runs"] == 13, "what is only planned stays at home"
-    assert rows["comparisons"] == 3 + 3 + 3 + 1
+    assert rows["runs"] == 15, "what is only planned stays at home"
+    assert rows["comparisons"] == 3 + 3 + 3 + 1 + 1
+    assert (rows["module_checks"], rows["checked_blocks"]) == (1, 4)
     assert rows["width_windows"] == 3 * 9 * (3 + 3 + 1)
-    assert rows["kernel_quantiles"] == 3 * 2 * 9 * 7
+    assert rows["kernel_quantiles"] == 3 * 2 * 9 * 7 + 2 * 5 * 7
     assert import_archive(other, first) == rows
     assert maintenance.check(other.url) == []
     assert set(study_progress(other).runs_asked) == {4}
@@ -92,6 +102,10 @@ def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
     numbers = [name for name in ours if not name.endswith("_id")]
     assert len(ours) == 2 * 9 * 7
     assert ours.low.isna().sum() == ours.high.isna().sum() == 2 * 2 * 9
+    pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
+    ours, theirs = (queries.checks(database) for database in (filled, other))
+    numbers = [name for name in ours if not name.endswith("_id")]
+    assert len(ours) == 4
     pd.testing.assert_frame_equal(ours[numbers], theirs[numbers])
     ours, theirs = (queries.width_windows(database, study="first") for database in (filled, other))
     numbers = [name for name in ours if not name.endswith("_id")]
@@ -179,16 +193,16 @@ def _repack(path: Path, name: str, change) -> None:
 
 @pytest.mark.parametrize("path", RELEASED_ARCHIVES, ids=lambda path: path.stem)
 def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
-    """Written by the programs of revisions 0002 to 0011: two simulations with comparisons, a top-up, a failure; from
+    """Written by the programs of revisions 0002 to 0014: two simulations with comparisons, a top-up, a failure; from
     format 6 on also the next order in 1/n, from 7 on the widths that follow from it, from 8 on the third cumulant, from
     9 on a measurement."""
-    counts = import_archive(db, path)
-    assert counts["runs"] == 8 + (path.stem[-1] >= "6") + (path.stem[-1] >= "9")
-    assert counts["comparisons"] == 8 + (path.stem[-1] >= "2") + (path.stem[-1] >= "9")
+    counts, written = import_archive(db, path), int(path.stem.rpartition("_")[2])
+    assert counts["runs"] == 8 + (written >= 6) + (written >= 9)
+    assert counts["comparisons"] == 8 + (written >= 2) + (written >= 9)
     assert counts["kernel_quantiles"] == 0
-    assert counts["width_windows"] == (324 if path.stem[-1] >= "7" else 0)
+    assert counts["width_windows"] == (324 if written >= 7 else 0)
     third = queries.select(db, "SELECT quantity FROM kernel_trajectories WHERE quantity = 'T'")
-    assert len(third) == (1 if path.stem[-1] >= "8" else 0)
+    assert len(third) == (1 if written >= 8 else 0)
     assert maintenance.check(db.url) == []
     simulated = queries.windows(db, study="released", reference_kind="simulation")
     windows = pd.concat([simulated, queries.windows(db, reference_kind=["theory", "measurement"])])
@@ -206,7 +220,7 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     ("name", "change", "word"),
     [
         ("trajectory_values.parquet", lambda data: data[:-30] + bytes(30), "checksum"),
-        ("manifest.json", lambda data: data.replace(b'"format": 10', b'"format": 11'), "update the program"),
+        ("manifest.json", lambda data: data.replace(b'"format": 11', b'"format": 12'), "update the program"),
         ("manifest.json", lambda data: data[:50], "damaged"),
     ],
 )

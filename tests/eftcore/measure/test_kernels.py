@@ -78,7 +78,8 @@ def test_the_band_holds_the_networks_that_it_says(checked: eft.Check, measured: 
 
 
 def test_quantiles_have_bounds_where_networks_suffice(measured: CheckedKernels) -> None:
-    value, low, high = measured.quantiles([0.0005, 0.5, 0.975])
+    found = measured.quantiles([0.0005, 0.5, 0.975])
+    value, low, high = found.value, found.low, found.high
     assert value.shape == (DEPTH + 1, 2, 3)
     assert np.isnan(low[..., 0]).all(), "no network is surely below it"
     assert (low[..., 1:] <= value[..., 1:]).all()

@@ -98,3 +98,41 @@ def test_wrong_arguments_are_answered_in_a_line(eft: Eft, folder: Path, argument
     assert done.code == 2
     assert words in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_it_is_recorded_where_there_is_a_database(eft: Eft, folder: Path, tmp_path: Path) -> None:
+    usual = ("check", "mine.py:bug", *USUAL, "--spec", "mine.toml")
+    without = eft(*usual)
+    assert without.out.splitlines()[-1].startswith("not recorded: ")
+    assert "eft db upgrade" in without.out.splitlines()[-1]
+    assert not (folder / "eft-data").exists(), "nothing is created"
+    refused = eft(*usual, "--record", "--db", f"sqlite:///{tmp_path / 'none.db'}")
+    assert refused.code == 1
+    assert "there is no database yet" in refused.err
+    assert "networks, about" not in refused.err, "told before the work"
+
+    assert eft("db", "upgrade").code == 0
+    assert "record" not in eft(*usual, "--no-record").out
+    done = eft(*usual, "--json")
+    assert done.code == 1, "as without a record"
+    assert "recorded as run 1 of sqlite:///" in done.err
+    json.loads(done.out)
+    rows = json.loads(eft("sql", "SELECT * FROM v_checks ORDER BY layer", "--json").out)
+    assert [row["block_name"] for row in rows] == [f"blocks.{index}" for index in range(DEPTH)]
+    first = rows[0]
+    assert (first["factory"], first["samples"], first["first_deviating_layer"]) == (
+        "corpus.py:_all.<locals>.<lambda>",
+        60,
+        1,
+    )
+    assert "m for sqrt(m)" in first["diagnosis"]
+    assert first["verdict"] == json.loads(done.out)["sentence"]
+    (run,) = json.loads(eft("sql", "SELECT * FROM v_runs WHERE kind = 'check'", "--json").out)
+    assert (run["status"], run["seed"], run["device"]) == ("succeeded", 0, "cpu")
+    assert run["python"]
+    assert run["elapsed_seconds"] > 0
+    kinds = "SELECT DISTINCT reference_kind, closure, quantity FROM v_errors ORDER BY quantity"
+    beside = json.loads(eft("sql", kinds, "--json").out)
+    assert [tuple(row.values()) for row in beside] == [("check", "exact", "K0"), ("check", "exact", "V4")]
+    again = eft(*usual)
+    assert "recorded as run 1 of" in again.out.splitlines()[-1], "the same check is the same run"
