@@ -43,14 +43,20 @@ Closure = Literal["mean", "source_only", "g_only", "sigma", "wick", "particle", 
 CHAIN_CLOSURES = ("mean", "source_only", "g_only", "exact")
 """Closures of blocks with two matrices."""
 
+NORMALISED_CLOSURES = ("mean", "source_only", "g_only", "wick", "exact")
+"""Closures of blocks with one matrix behind a normalisation."""
+
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 Block = Literal["one_matrix", "two_matrix"]
 Normalisation = Literal["rms", "layer"]
 
-HIDDEN = ("normalisation", "hidden_ratio", "hidden_weight_variance", "hidden_bias_variance")
+HIDDEN = ("hidden_ratio", "hidden_weight_variance", "hidden_bias_variance")
 """Fields of a network that only one with block = "two_matrix" has."""
+
+OF_BLOCKS = ("normalisation", *HIDDEN)
+"""Fields of a network that the block of the paper does not have."""
 
 _RULE = re.compile(r"(?P<factor>[0-9.eE+-]+)\s*/\s*(?P<root>sqrt\(L\)|L)")
 
@@ -83,10 +89,10 @@ class ResNet(Spec):
 
     The block of the paper has one matrix (eq. 1.1):
 
-        phi^{l+1} = phi^l + epsilon (W sigma(phi^l) + b),  W_ij ~ N(0, weight_variance / n), b_i ~ N(0, bias_variance).
+        phi^{l+1} = phi^l + epsilon (W sigma(phi^l) + b),  W_ij ~ N(0, weight_variance / n), b_i ~ N(0, bias_variance),
 
-    block = "two_matrix" is the one of residual MLPs and of the MLP halves of transformers, with m = hidden_ratio n
-    hidden neurons (eq. 11.1):
+    or, behind a normalisation, sigma(norm(phi^l)) (eq. 11.14). block = "two_matrix" is the one of residual MLPs and of
+    the MLP halves of transformers, with m = hidden_ratio n hidden neurons (eq. 11.1):
 
         phi^{l+1} = phi^l + epsilon (W_2 sigma(W_1 norm(phi^l) + b_1) + b_2),
 
@@ -157,19 +163,34 @@ class ResNet(Spec):
         """m, the hidden neurons of each branch of a network of ``width`` neurons; at least 1."""
         return max(1, round(self.hidden_ratio * width))
 
+    @property
+    def of_the_paper(self) -> bool:
+        """Whether its block is that of the paper: one matrix, without normalisation."""
+        return self.block == "one_matrix" and self.normalisation is None
+
+    @property
+    def closures(self) -> tuple[str, ...]:
+        """The closures that there are for its block."""
+        if self.block == "two_matrix":
+            return CHAIN_CLOSURES
+        return CLOSURES if self.of_the_paper else NORMALISED_CLOSURES
+
     def described(self) -> dict[str, Any]:
-        """Its fields, JSON-able; of one matrix without those that say what a block with two matrices is."""
-        return self.model_dump(mode="json", exclude={"block", *HIDDEN} if self.block == "one_matrix" else None)
+        """Its fields, JSON-able; of one matrix without those that say what other blocks are."""
+        if self.block == "two_matrix":
+            return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude={"block", *(OF_BLOCKS if self.of_the_paper else HIDDEN)})
 
     def identity(self) -> dict[str, Any]:
         # without what describes other blocks, so that digests from before there were these stay valid
         return {**self.described(), "activation": get_activation(self.activation).identity()}
 
 
-def only_one_matrix(model: ResNet) -> None:
-    """Raises InputError for a network with two matrices in a block."""
-    if model.block != "one_matrix":
-        raise InputError("is about the block of one matrix", place=("model", "block"), value=model.block)
+def only_of_the_paper(model: ResNet) -> None:
+    """Raises InputError for a network with two matrices in a block, or with a normalisation."""
+    for field, value in (("block", model.block), ("normalisation", model.normalisation)):
+        if value not in ("one_matrix", None):
+            raise InputError("is about the block of the paper", place=("model", field), value=value)
 
 
 class Numerics(Spec):
@@ -313,12 +334,16 @@ class PredictionSpec(_Recorded):
 
     @model_validator(mode="after")
     def _closure_of_the_block(self) -> PredictionSpec:
-        if self.model.block == "two_matrix" and self.closure not in CHAIN_CLOSURES:
+        closures = self.model.closures
+        if self.closure not in closures:
+            chain = self.model.block == "two_matrix"
             raise InputError(
-                "is not needed for block = 'two_matrix', whose G-only hierarchy is exact",
+                "is not needed for block = 'two_matrix', whose G-only hierarchy is exact"
+                if chain
+                else "is there without normalisation only",
                 place="closure",
                 value=self.closure,
-                remedy=f"take one of {', '.join(CHAIN_CLOSURES)}",
+                remedy=f"take one of {', '.join(closures)}",
             )
         return self
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
-from eftcore.specs import HIDDEN
+from eftcore.specs import OF_BLOCKS
 from flows.windows_table import LEGEND, WIDTH_LEGEND, widths_table, windows_table
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _RUN_SETTINGS = (
         "weight_variance",
         "bias_variance",
         "block",
-        *HIDDEN,
+        *OF_BLOCKS,
         "closure_order",
         "nodes",
         "step",

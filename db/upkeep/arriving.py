@@ -51,7 +51,7 @@ from eftcore.inputs.fields import STUDY_NAME
 from eftcore.inputs.kernel import InputKernel
 from eftcore.quantities import QUANTITIES
 from eftcore.specs import (
-    HIDDEN,
+    OF_BLOCKS,
     AnySpec,
     CheckSpec,
     EnsembleSpec,
@@ -138,8 +138,8 @@ class Arriving:
             self.models[row["digest"]] = None
             return
         model = model_of(row)
-        hidden = {name: value for name, value in model_fields(model).items() if name in HIDDEN}
-        _same({name: row.get(name) for name in HIDDEN}, **hidden)
+        hidden = {name: value for name, value in model_fields(model).items() if name in OF_BLOCKS}
+        _same({name: row.get(name) for name in OF_BLOCKS}, **hidden)
         _same(row, digest=digest_of({"model": model.identity(), "kernel": kernel.identity()}))
         _same(row, total_time=model.total_time)
         self.models[row["digest"]] = model, kernel

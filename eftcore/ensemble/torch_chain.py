@@ -25,7 +25,6 @@ class TorchChainEngine(TorchEngine):
         self._hidden_width = spec.model.hidden_width(spec.width)
         if self._paired:
             self._hidden_root = self._double(path.twin.hidden_root)
-            self._path_kernel = self._double(path.twin.kernel)
 
     def _simulate(self, chunk: int, networks: slice, out: torch.Tensor) -> None:
         generator = torch.Generator(self._device)
@@ -59,14 +58,6 @@ class TorchChainEngine(TorchEngine):
             outer = (model.weight_variance / hidden) ** 0.5 * draw(spec.width, hidden)
             step = outer @ fired + model.bias_variance**0.5 * draw(spec.width, 1)
             state = torch.add(state, step, alpha=model.epsilon)
-
-    def _normalised(self, state: torch.Tensor) -> torch.Tensor:
-        """norm(x) over the neurons (networks, n, N)."""
-        if self._spec.model.normalisation is None:
-            return state
-        if self._spec.model.normalisation == "layer":
-            state = state - state.mean(1, keepdim=True)
-        return state / state.square().mean(1, keepdim=True).sqrt()
 
     def _as_chain(
         self, draw: Callable[..., torch.Tensor], chi: Callable[[int], torch.Tensor], out: torch.Tensor

@@ -55,6 +55,7 @@ class TorchEngine:
             self._response = self._double(twin.response)
             self._path_moment = self._double(twin.second_moment)
             self._neighbours = torch.tensor(twin.neighbours, device=self._device)
+            self._path_kernel, self._direct, self._slopes = map(self._double, (twin.kernel, twin.direct, twin.slopes))
         neurons = (
             spec.width if spec.model.block == "one_matrix" else max(spec.width, spec.model.hidden_width(spec.width))
         )
@@ -113,8 +114,9 @@ class TorchEngine:
         twin = state.clone()
         response = torch.zeros((len(state), len(self._first)), dtype=torch.float64, device=self._device)
         for layer in range(model.depth + 1):
-            fired, second_moment = self._fire(state)
-            twin_moment = self._fire(twin)[1] if self._paired else second_moment
+            fired, second_moment = self._fire(self._normalised(state))
+            twin_moment = self._fire(self._twin_normalised(layer, twin))[1] if self._paired else second_moment
+            shifted = self._shifted(layer, response, twin) if self._paired else response
             if layer in self._row:
                 row = self._row[layer]
                 d = self._pairs(self._mean_product(state)) - self._kernel[row]
@@ -124,7 +126,7 @@ class TorchEngine:
                     twin_d = self._pairs(self._mean_product(twin)) - self._kernel[row]
                     twin_s = self._pairs(twin_moment) - self._second_moment[row]
                     out[row, 2] = (d - twin_d - response).T
-                    out[row, 3] = (s - twin_s - self._chi(layer, response) / model.weight_variance).T
+                    out[row, 3] = (s - twin_s - shifted / model.weight_variance).T
             if layer == model.depth:
                 break
             increment, normal = self._increment(fired, second_moment, draw)
@@ -132,7 +134,35 @@ class TorchEngine:
             if self._paired:
                 twin = torch.add(twin, normal @ self._root[layer].to(self._dtype), alpha=model.epsilon)
                 drive = model.weight_variance * (self._pairs(twin_moment) - self._path_moment[layer])
-                response = response + model.epsilon**2 * (self._chi(layer, response) + drive)
+                response = response + model.epsilon**2 * (shifted + drive)
+
+    def _normalised(self, state: torch.Tensor) -> torch.Tensor:
+        """norm(x) over the neurons (networks, n, N)."""
+        if self._spec.model.normalisation is None:
+            return state
+        if self._spec.model.normalisation == "layer":
+            state = state - state.mean(1, keepdim=True)
+        return state / state.square().mean(1, keepdim=True).sqrt()
+
+    def _twin_normalised(self, layer: int, twin: torch.Tensor) -> torch.Tensor:
+        """The twin's neurons in units of the root of K0, where there is a normalisation."""
+        if self._spec.model.normalisation is None:
+            return twin
+        variance = self._path_kernel[layer][self._first == self._second]
+        return twin / variance.sqrt().to(self._dtype)
+
+    def _shifted(self, layer: int, response: torch.Tensor, twin: torch.Tensor) -> torch.Tensor:
+        """(networks, P) chi u, and what S responds to in the twin's own kernel and means (eq. 11.21)."""
+        found = self._chi(layer, response)
+        if self._spec.model.normalisation is None:
+            return found
+        deviation = self._pairs(self._mean_product(twin)) - self._path_kernel[layer]
+        found = found + (self._direct[layer] * deviation[:, self._neighbours]).sum(-1)
+        if self._spec.model.normalisation == "layer":
+            mean = twin.double().mean(1)
+            at = torch.stack([mean[:, self._first], mean[:, self._second]], dim=-1)
+            found = found - (self._slopes[layer] * at).sum(-1)
+        return found
 
     def _increment(
         self, fired: torch.Tensor, second_moment: torch.Tensor, draw: Callable[..., torch.Tensor]

@@ -1,7 +1,8 @@
-"""Gaussian expectations of a residual branch with two matrices, as functions of the kernel G of its input.
+"""Gaussian expectations of a branch behind a matrix or a normalisation, as functions of the kernel G of its input.
 
-The hidden preactivations of a branch are Gaussian with covariance A(G) = C_1 norm(G) + C_b1 (eq. 11.2). What the
-integrals of sigma say of A, the chain rule says of G. Equation numbers are those of docs/theory.md.
+What sigma is applied to is Gaussian with covariance A(G) = C_1 norm(G) + C_b1 for two matrices in a branch (eq. 11.2),
+and A(G) = norm(G) for one (eq. 11.15). What the integrals of sigma say of A, the chain rule says of G. Equation numbers
+are those of docs/theory.md.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from eftcore.specs import Numerics, ResNet
 LEVEL, TERMS = 2, 64
 """Resolution at which the fourth moments of an activation with closed forms of its second ones begin."""
 
+EQUAL = 4e-16
+"""Rounding error of a correlation."""
+
 
 def hidden_kernel(model: ResNet, kernel: np.ndarray) -> np.ndarray:
-    """(..., N, N) G to A, the covariance of the hidden preactivations (eq. 11.2); an input that is 0 stays 0.
+    """(..., N, N) G to A, the covariance of what sigma is applied to (eq. 11.2); an input that is 0 stays 0.
 
     >>> model = ResNet(block="two_matrix", normalisation="rms", activation="tanh", weight_variance=1.0, epsilon=0.1,
     ...                depth=1, hidden_bias_variance=0.5)
@@ -36,12 +40,14 @@ def hidden_kernel(model: ResNet, kernel: np.ndarray) -> np.ndarray:
         root = np.sqrt(np.diagonal(kernel, axis1=-2, axis2=-1))
         scale = root[..., :, None] * root[..., None, :]
         normed = np.divide(kernel, scale, out=np.zeros_like(kernel), where=scale > 0)
+        # proportional inputs are equal up to the sign, not nearly so
+        normed = np.where(np.abs(np.abs(normed) - 1) <= EQUAL, np.sign(normed), normed)
     return model.hidden_weight_variance * normed + model.hidden_bias_variance
 
 
 @dataclass(frozen=True, eq=False)
 class BranchExpectations(Expectations):
-    """E2 of a two-matrix branch with its derivatives by the entries of G (eq. 11.2, 11.3).
+    """E2 of a branch with its derivatives by the entries of G (eq. 11.2, 11.3).
 
     Attributes:
         model: the network.

@@ -188,7 +188,7 @@ def choose_engine(
 
 def _coarsest(model: ResNet, numerics: Numerics, *, series: bool) -> Expectations:
     """The coarsest integrals: E2 as a function of the kernel G of a layer."""
-    if model.block == "two_matrix":
+    if not model.of_the_paper:
         return BranchExpectations.of(model, numerics, series=series)
     return expectations(get_activation(model.activation), numerics, series=series)
 

@@ -12,7 +12,6 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from eftcore.errors import InputError
-from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import to_matrix
 from eftcore.quantities import COMPARED, MEASURED, QUANTITIES
@@ -307,7 +306,7 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
         **_collect(observed, len(mean)),
         interpolation=interpolation,
         left_out=euler.share,
-        track=along(engine) if isinstance(engine, MehlerExpectations) else None,
+        track=along(engine) if closure_class(spec).needs_series else None,
     )
 
 

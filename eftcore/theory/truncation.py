@@ -15,7 +15,7 @@ from eftcore.activations import get_activation
 from eftcore.gaussian.wick_series import components
 from eftcore.pairs import to_matrix
 from eftcore.specs import PredictionSpec
-from eftcore.theory.closures.wick import Wick
+from eftcore.theory.closures.wick import wick_class
 from eftcore.theory.solving import TINY, Solution, at_resolution, error_scales, relative_change, solve, starting_engine
 from eftcore.theory.wick_remainder import Remainder, remainder
 
@@ -95,12 +95,12 @@ def raised_orders(spec: PredictionSpec) -> Iterator[Raised]:
     for order in ORDERS[1:]:
         if not _affordable(spec, order):
             return
-        more = at_resolution(spec, engine, partial(Wick, spec.model, order=order, above=found.order))
+        more = at_resolution(spec, engine, partial(wick_class(spec.model), spec.model, order=order, above=found.order))
         previous, total = total, total.plus(more)
         found = truncated(spec, total, order)
         change = relative_change(previous, total)["K1"]
         if found.beyond.coarse and found.beyond.share <= CAPTURED and before is not None and change < before:
-            found = _extrapolated(found, change / (before / change - 1))
+            found = _extrapolated(found, change**2 / (before - change))
         before = change
         yield found
 

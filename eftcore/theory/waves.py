@@ -49,10 +49,10 @@ def rising_waves(spec: PredictionSpec) -> Iterator[tuple[Solution, Solution]]:
     """Solutions with more and more waves, each beside the one before it, as far as memory allows.
 
     The numerical error is estimated on the fewest waves, which carry almost all of V4 and K1. There are none for an
-    activation that is not smooth and bounded.
+    activation that is not smooth and bounded, and none behind a normalisation.
     """
     activation = get_activation(spec.model.activation)
-    if activation.kinks or not is_bounded(activation):
+    if not spec.model.of_the_paper or activation.kinks or not is_bounded(activation):
         return
     engine = starting_engine(spec)
     path = mean_path(spec.model, spec.kernel.array, engine).kernel

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from eftcore.activations import get_activation
-from eftcore.gaussian.mehler import MehlerExpectations
+from eftcore.gaussian.branch import BranchExpectations
+from eftcore.gaussian.normalised_series import inner_engine, normalised_tails
+from eftcore.gaussian.pair_moments import Expectations
 from eftcore.gaussian.wick_algebra import largest_correlation
 from eftcore.gaussian.wick_series import Whitening, components
 from eftcore.gaussian.wick_tails import tails
@@ -43,7 +45,7 @@ class Track:
     time: np.ndarray
     kernel: np.ndarray
     layered: bool
-    engine: MehlerExpectations
+    engine: Expectations
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,10 @@ class _Walk:
         lowest = basis.orders[-1] + (2 if even_only else 1)
         rows = np.unique(np.round(np.linspace(0, len(track.time) - 1, ROWS)).astype(int))
         kernels = track.kernel[rows]
-        found = tails(track.engine, kernels, basis)
+        if isinstance(track.engine, BranchExpectations):
+            found = normalised_tails(track.engine, kernels, basis)
+        else:
+            found = tails(inner_engine(track.engine), kernels, basis)
         self.orders = lowest * 2.0 ** np.arange(1 if found.lift is None else DOUBLINGS)
         moments = track.engine.moments(kernels, 2)
         assert moments.gradient is not None

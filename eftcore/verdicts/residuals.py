@@ -18,7 +18,7 @@ import pandas as pd
 from eftcore.errors import InputError
 from eftcore.pairs import inputs_of, pair_names
 from eftcore.results import Theory
-from eftcore.specs import Numerics, PredictionSpec, only_one_matrix
+from eftcore.specs import Numerics, PredictionSpec, only_of_the_paper
 from eftcore.theory.closures.base import Ingredients
 from eftcore.theory.closures.g_only import GOnly
 from eftcore.theory.mean_field import choose_engine, mean_path
@@ -131,7 +131,7 @@ def equation_residual(
     """
     shards = list(reference) if isinstance(reference, Sequence) else [reference]
     first = shards[0]
-    only_one_matrix(first.spec.model)
+    only_of_the_paper(first.spec.model)
     if any(shard.covariance is None for shard in shards):
         raise InputError("has no covariance V4", place="reference", remedy="use another closure")
     if any(shard.spec.digest != first.spec.digest for shard in shards):

@@ -20,7 +20,7 @@ from eftcore.gaussian.roots import symmetric_root
 from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import pair_table, to_pairs
 from eftcore.results import Theory
-from eftcore.specs import Closure, EnsembleSpec, ResNet, check_depths, only_one_matrix
+from eftcore.specs import Closure, EnsembleSpec, ResNet, check_depths, only_of_the_paper
 from eftcore.theory.closures.g_only import noise_source, wishart
 from eftcore.theory.mean_field import mean_field
 from eftcore.theory.prediction import predict
@@ -54,7 +54,7 @@ def check_theorems(
     >>> [check.name for check in checks if not check.passed]
     []
     """
-    only_one_matrix(model)
+    only_of_the_paper(model)
     drawn: dict[str, Any] = {"width": width, "samples": samples, "seed": seed, "level": level}
     return (
         block_law(model, kernel, **drawn),
@@ -120,7 +120,7 @@ def stochastic_recursion(
     >>> stochastic_recursion(model, InputKernel.explicit([[1.0]]), width=4, samples=1000).passed
     True
     """
-    only_one_matrix(model)
+    only_of_the_paper(model)
     spec = EnsembleSpec(model=model, kernel=_few(kernel), width=width, seed=seed)
     with within("layer"):
         stop = min(_LAYERS, model.depth - 1) if layer is None else check_depths([layer], model.depth - 1)[0]
@@ -157,7 +157,7 @@ def ghost_free(
     """
     import torch
 
-    only_one_matrix(model)
+    only_of_the_paper(model)
     EnsembleSpec(model=model, kernel=kernel, width=width)
     with within("layers"):
         count = min(4, model.depth) if layers is None else check_depths([layers], model.depth)[0]

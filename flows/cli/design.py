@@ -130,7 +130,8 @@ def designed(model: eft.ResNet, kernel: eft.InputKernel, width: int, tolerance: 
         exact = eft.predict(model, kernel, "exact", next_order=True, truncation=TRUNCATION, depths=depths)
         closures = [
             eft.predict(model, kernel, name, step="exact", depths=depths)  # type: ignore[arg-type]
-            for name in (CLOSURES if model.block == "one_matrix" else ())
+            for name in CLOSURES
+            if model.block == "one_matrix" and name in model.closures
         ]
     law = eft.kernel_law(exact, width)
     windows = width_windows(exact, closures, [tolerance])
@@ -141,7 +142,9 @@ def designed(model: eft.ResNet, kernel: eft.InputKernel, width: int, tolerance: 
 def study_file(found: Design, inputs: int, variance: float, correlation: float) -> str:
     """A study file that checks the answer by simulation at the width, to a third of the tolerance."""
     m = found.model
-    closures = [f'{{ name = "{name}", step = "exact" }}' for name in CLOSURES if m.block == "one_matrix"]
+    closures = [
+        f'{{ name = "{name}", step = "exact" }}' for name in CLOSURES if m.block == "one_matrix" and name in m.closures
+    ]
     fields = m.model_dump(mode="json", exclude_defaults=True)
     network = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
     return f"""# How far can theory be trusted at width {found.width}? Made by eft design.

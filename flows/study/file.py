@@ -14,7 +14,7 @@ from eftcore.inputs.fields import STUDY_NAME
 from eftcore.inputs.layers import whole_layers
 from eftcore.inputs.sizes import MOST_RECORDED
 from eftcore.precision import Precision
-from eftcore.specs import HIDDEN, Closure, Numerics, PredictionSpec, ResNet, check_depths, default_depths
+from eftcore.specs import HIDDEN, OF_BLOCKS, Closure, Numerics, PredictionSpec, ResNet, check_depths, default_depths
 from flows.study.kernels import KernelSection, Number, Numbers, Text, Texts, Whole, Wholes, as_tuple
 
 Widths = Annotated[tuple[Annotated[Whole, Field(ge=1, le=1_000_000)], ...], BeforeValidator(as_tuple)]
@@ -89,8 +89,8 @@ class ModelGrid(Spec):
         """The fields of each kind of block."""
         found: list[dict[str, Any]] = []
         for block in self.block or ("one_matrix",):
-            given = {name: getattr(self, name) for name in HIDDEN if getattr(self, name) is not None}
-            axes = given if block == "two_matrix" else {}
+            of_block = OF_BLOCKS if block == "two_matrix" else ("normalisation",)
+            axes = {name: getattr(self, name) for name in of_block if getattr(self, name) is not None}
             for values in itertools.product(*axes.values()):
                 fields = dict(zip(axes, values, strict=True))
                 found.append(

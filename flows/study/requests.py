@@ -16,7 +16,7 @@ from eftcore.identity import Spec, digest_of
 from eftcore.inputs.kernel import InputKernel
 from eftcore.inputs.layers import whole_layers
 from eftcore.precision import Precision
-from eftcore.specs import HIDDEN, Block, Closure, Normalisation, ResNet
+from eftcore.specs import OF_BLOCKS, Block, Closure, Normalisation, ResNet
 from eftcore.words import network_text
 from flows.study.expansion import Study, expand_study, find_study, load_study
 from flows.study.kernels import Number, Whole
@@ -221,10 +221,10 @@ class ConfigurationRequest(ModelRequest):
         return expand_study({**content, "name": f"configuration-{digest[:8]}"})
 
     def _branch(self) -> dict[str, Any]:
-        """The fields of a study file that say what a branch with two matrices is."""
-        if self.block == "one_matrix":
-            return {}
-        return {"block": self.block} | {name: getattr(self, name) for name in HIDDEN if getattr(self, name) is not None}
+        """The fields of a study file that say what a branch is, where it is not that of the paper."""
+        block = {} if self.block == "one_matrix" else {"block": self.block}
+        own = ("normalisation",) if self.block == "one_matrix" else OF_BLOCKS
+        return block | {name: getattr(self, name) for name in own if getattr(self, name) is not None}
 
 
 class TheoremRequest(ModelRequest):

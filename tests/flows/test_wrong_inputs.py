@@ -131,13 +131,13 @@ WRONG: dict[str, dict[str, Any]] = {
         "study": ("model.", ("epsilon = 0.5\ntotal_time = 1.0", "residual_scale = '1/L^2'\ndepth = 4")),
         "command": "predict --residual-scale 1/L^2 --depth 4",
     },
-    "normalisation = 'rms': belongs to block = 'two_matrix'; leave it out, or give block": {
-        "python": net(normalisation="rms"),
-        "command": "predict --normalisation rms",
-        "form": (ConfigurationRequest, {"normalisation": "rms"}),
+    "hidden_ratio = 4.0: belongs to block = 'two_matrix'; leave it out, or give block": {
+        "python": net(hidden_ratio=4.0),
+        "command": "predict --hidden-ratio 4",
+        "form": (ConfigurationRequest, {"hidden_ratio": 4.0}),
     },
-    "normalisation: belongs to block = 'two_matrix'; leave it out, or give block": {
-        "study": ("model.", ("epsilon = 0.5", "epsilon = 0.5\nnormalisation = 'rms'")),
+    "hidden_ratio: belongs to block = 'two_matrix'; leave it out, or give block": {
+        "study": ("model.", ("epsilon = 0.5", "epsilon = 0.5\nhidden_ratio = 4.0")),
     },
     "model.depth = -1: must be greater than or equal to 1": {"python": predict(model=NET | {"depth": -1})},
     # the inputs

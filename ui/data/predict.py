@@ -103,7 +103,7 @@ def spec_of(model: eft.ResNet, kernel: eft.InputKernel, closure: str, **options:
 
 def stages_of(model: eft.ResNet, *, next_order: bool) -> tuple[str, ...]:
     """What is computed for a network, one after the other: closures, and "next" for the next order in 1/n."""
-    sigma = ("sigma",) if model.block == "one_matrix" else ()
+    sigma = ("sigma",) if "sigma" in model.closures else ()
     return ("g_only", *sigma, "exact", *["next"] * next_order)
 
 

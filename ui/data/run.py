@@ -19,7 +19,7 @@ from db.reading.stored_results import numerical_errors, stored_specs
 from db.schema.components import row_components
 from db.session import Database
 from eftcore.quantities import ORDER, QUANTITIES
-from eftcore.specs import HIDDEN, EnsembleSpec, PredictionSpec
+from eftcore.specs import OF_BLOCKS, EnsembleSpec, PredictionSpec
 from eftcore.words import window_text
 from ui.data.naming import in_reading_order, name_theories
 from ui.data.quantiles import build_compared, build_quantiles
@@ -31,7 +31,7 @@ _CHOICE = (
     "weight_variance",
     "bias_variance",
     "block",
-    *HIDDEN,
+    *OF_BLOCKS,
     "epsilon",
     "depth",
     "kernel_label",

@@ -9,6 +9,7 @@ import numpy as np
 
 from eftcore.ensemble.cpu.chain import simulate_chains
 from eftcore.ensemble.cpu.kernel import simulate_bundles
+from eftcore.ensemble.cpu.normalised import simulate_normalised
 from eftcore.ensemble.kinds import activation_kind
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.streams import stream_key
@@ -61,13 +62,30 @@ class CpuEngine:
             follow = (np.zeros((0, 1, 1)), np.zeros((0, 1)), np.zeros((0, 1, 3)), np.zeros((0, 3), np.int64))
         constants = [model.weight_variance, model.bias_variance, model.epsilon]
         size: Any = spec.width
+        normalisation = (None, "rms", "layer").index(model.normalisation)
         if model.block == "two_matrix":
             self._pass = simulate_chains
-            normalisation = (None, "rms", "layer").index(model.normalisation)
             size = np.array([spec.width, model.hidden_width(spec.width), normalisation])
             constants += [model.hidden_weight_variance, model.hidden_bias_variance]
             chain = (path.twin.hidden_root, path.twin.kernel) if self._paired else (follow[0], follow[1])
             follow = (follow[0], *chain, *follow[1:])
+        elif model.normalisation is not None:
+            self._pass = simulate_normalised
+            size = np.array([spec.width, normalisation])
+            if self._paired:
+                twin = path.twin
+                follow = (
+                    twin.root,
+                    twin.kernel,
+                    twin.second_moment,
+                    twin.response,
+                    twin.direct,
+                    twin.slopes,
+                    twin.neighbours,
+                )
+            else:
+                nothing, moments, chi, neighbours = follow
+                follow = (nothing, moments, moments, chi, chi, chi, neighbours)
         else:
             self._pass = simulate_bundles
         arrays = (np.array(constants), path.start[None], pair_table(n_inputs), reference, *follow)

@@ -41,10 +41,10 @@ _MAX_NETWORKS = 2**31 - 1
 def covers(spec: EnsembleSpec) -> bool:
     """Whether the kernel can simulate this ensemble.
 
-    It needs blocks of one matrix, the block sampler, float32 states, an activation of eftcore.ensemble.kinds, at most
+    It needs the block of the paper, the block sampler, float32 states, an activation of eftcore.ensemble.kinds, at most
     MAX_INPUTS inputs, and a network whose state fits into the registers of MAX_WARPS warps.
     """
-    if spec.model.block != "one_matrix":
+    if not spec.model.of_the_paper:
         return False
     if spec.sampler != "block" or spec.dtype != "float32" or activation_kind(spec.model.activation) is None:
         return False

@@ -14,7 +14,7 @@ from eftcore.theory.closures.mean import Mean
 from eftcore.theory.closures.sigma import Sigma
 from eftcore.theory.closures.trigonometric import Trigonometric
 from eftcore.theory.closures.two_matrix import TwoMatrix
-from eftcore.theory.closures.wick import Wick
+from eftcore.theory.closures.wick import Wick, wick_class
 
 _CLASSES: dict[str, type[Closure]] = {
     "mean": Mean,
@@ -40,7 +40,7 @@ def builder(spec: PredictionSpec) -> Callable[[np.ndarray, np.ndarray], Closure]
     """
     if spec.closure == "wick":
         assert isinstance(spec.order, int)
-        return partial(Wick, spec.model, order=spec.order)
+        return partial(wick_class(spec.model), spec.model, order=spec.order)
     return partial(closure_class(spec), spec.model)
 
 

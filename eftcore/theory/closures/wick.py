@@ -13,8 +13,8 @@ from typing import ClassVar
 import numpy as np
 
 from eftcore.activations import get_activation
-from eftcore.errors import InputError
-from eftcore.gaussian.mehler import MehlerExpectations
+from eftcore.gaussian.branch import BranchExpectations
+from eftcore.gaussian.normalised_series import NormalisedSeries, inner_engine
 from eftcore.gaussian.pair_moments import Expectations
 from eftcore.gaussian.wick_algebra import shear
 from eftcore.gaussian.wick_series import Whitening, WickSeries, components, contract
@@ -57,18 +57,12 @@ class Wick(Response):
         }
 
     def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
-        if not isinstance(engine, MehlerExpectations):
-            raise InputError(
-                "the wick closure needs 'auto', since the fixed rule has no Wick expansion",
-                place=("numerics", "quadrature"),
-                value="gauss_hermite",
-            )
         moments = engine.moments(kernel, 2)
         assert moments.gradient is not None
         assert moments.hessian is not None
-        series = WickSeries(engine, kernel, self.basis)
-        products = series.products()
-        drive = contract(products, kernel, series.white, self.basis)
+        series = self.expansion(engine, kernel)
+        products, white = series.products(), Whitening(kernel)
+        drive = contract(products, kernel, white, self.basis)
         increment = self.increment(moments.value)
         after = Whitening(kernel + self.model.epsilon**2 * increment)
         first, second = pair_indices(self.n_inputs)
@@ -81,10 +75,14 @@ class Wick(Response):
             "drive": drive,
             "products": products,
             "derivatives": series.derivatives(),
-            "factor": series.white.factor,
-            "turn": after.inverse @ series.white.factor,
-            "spread": series.white.inverse @ noise @ np.swapaxes(series.white.inverse, -1, -2),
+            "factor": white.factor,
+            "turn": after.inverse @ white.factor,
+            "spread": white.inverse @ noise @ np.swapaxes(white.inverse, -1, -2),
         }
+
+    def expansion(self, engine: Expectations, kernel: np.ndarray) -> WickSeries | NormalisedSeries:
+        """What S is made of, at the R kernels. Raises InputError for integrals that have no Wick expansion."""
+        return WickSeries(inner_engine(engine), kernel, self.basis)
 
     def products(self, at: Ingredients) -> np.ndarray:
         covariance: np.ndarray = np.einsum("qpi,pi->qp", at["drive"], at["products"])
@@ -136,3 +134,37 @@ class Wick(Response):
         if not self.basis.single:
             found = found + factor[:, 0, 0] * factor[:, 1, 1] * z[..., self.basis.position(1, 1)]
         return found
+
+
+class NormalisedWick(Wick):
+    """The same behind a normalisation, where S responds to the kernel that is divided by, too (eq. 11.16-11.18).
+
+    Ingredients: those of ``Wick``, of the functions f~_p and T_q f_p in place of f_p and D_q f_p; ``mixed``
+    (P, 2, 3), T_r N_v <f_p>; ``offset`` (P,), U1 of independent Gaussian neurons.
+    """
+
+    def expansion(self, engine: Expectations, kernel: np.ndarray) -> NormalisedSeries:
+        assert isinstance(engine, BranchExpectations)
+        return NormalisedSeries(engine, kernel, self.basis)
+
+    def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
+        series = self.expansion(engine, kernel)
+        return {**super().ingredients(kernel, engine), "mixed": series.mixed(), "offset": series.offset()}
+
+    def source(self, at: Ingredients, state: State) -> np.ndarray:
+        """With what fluctuates together with the kernel that is divided by (eq. 11.18)."""
+        found = super().source(at, state)
+        if 2 in self.basis.orders:
+            mixed = self.with_kernel(at, state)
+            near = self.neighbours
+            found = (
+                found
+                + at["offset"]
+                + np.einsum("pvr,prv->p", at["mixed"], mixed[near[:, :, None], near[:, None, [0, 2]]])
+            )
+        return found
+
+
+def wick_class(model: ResNet) -> type[Wick]:
+    """The hierarchy of a network's block."""
+    return Wick if model.of_the_paper else NormalisedWick

@@ -7,8 +7,11 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from eftcore.theory.next_order.curvature import Curvature
 from eftcore.theory.next_order.drift import Drift, Joint, Moments
 from eftcore.theory.next_order.wick_powers import At, WickPowers
 
@@ -50,6 +53,8 @@ def advance(basis: WickPowers, before: At, after: At, h: float, x: Moments) -> M
         values = basis.lowered_means(values)
         means.append(values[..., :m])
     joint = _joint(F, x)
+    if before.curvature is not None:
+        joint = _bent(joint, F, x, before.curvature)
     drift = Drift(basis.lowered, means, h, joint)
     noise = _Noise(basis, before, after, h)
     linear = noise.linear()
@@ -74,6 +79,31 @@ def _joint(F: np.ndarray, x: Moments) -> Joint:
         a=x.a, fa=F @ x.a, b=x.b, fb=F @ x.b, C=x.C, FC=FC, FCF=FC @ F.T, D=x.D, FD=FD, FDF=FD @ F.T,
         FT=FT, FFT=FFT, FFFT=FFT @ F.T,
     )  # fmt: skip
+
+
+def _bent(joint: Joint, F: np.ndarray, x: Moments, curvature: Curvature) -> Joint:
+    """The moments of x and g, where g is F x and terms up to fourth order in x (eq. 11.20)."""
+    dot, C = np.einsum, x.C
+    second, third = curvature.second(), curvature.third(C)
+    around = C @ second @ C
+    more = 0.5 * dot("qij,ijk->qk", second, x.T) + (second @ x.a) @ C + 0.5 * third @ C
+    crossed = more @ F.T
+    turned = second @ C
+    fa = joint.fa + 0.5 * dot("qij,ij->q", second, C)
+    fb = joint.fb + 0.5 * dot("qij,ij->q", second, x.D + np.outer(x.a, x.a)) + curvature.third_of(x.T) / 6
+    fb = fb + 0.5 * third @ x.a + curvature.fourth(C) / 8
+    pairs = dot("pi,qik->qpk", F, around)
+    three = dot("qpk,rk->qpr", pairs, F)
+    return replace(
+        joint,
+        fa=fa,
+        fb=fb,
+        FD=joint.FD + more,
+        FDF=joint.FDF + crossed + crossed.T + 0.5 * dot("pij,qji->pq", turned, turned),
+        FT=joint.FT + around,
+        FFT=joint.FFT + pairs + pairs.transpose(1, 0, 2),
+        FFFT=joint.FFFT + three + three.transpose(1, 0, 2) + three.transpose(1, 2, 0),
+    )
 
 
 class _Noise:

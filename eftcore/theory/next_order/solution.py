@@ -19,13 +19,16 @@ from eftcore.errors import InputError
 from eftcore.gaussian.branch import hidden_kernel
 from eftcore.gaussian.fourier import is_bounded
 from eftcore.gaussian.mehler import MehlerExpectations
+from eftcore.gaussian.normalised_series import inner_engine
+from eftcore.gaussian.pair_moments import Expectations
 from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import pair_indices, pair_table, to_pairs
 from eftcore.specs import Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import choose_engine, mean_path
 from eftcore.theory.next_order import adapted_expansion, expansion, markov
 from eftcore.theory.next_order.adapted import adapted_functions
-from eftcore.theory.next_order.wick_powers import WickPowers, followed_powers
+from eftcore.theory.next_order.curvature import SHIFTS
+from eftcore.theory.next_order.wick_powers import WickPowers, followed_powers, only_even
 from eftcore.theory.solving import solve
 
 MOST_INPUTS = 8
@@ -57,8 +60,9 @@ square of the order, as at a kink, is smaller than the last change."""
 DOUBT = 3.0
 """Errors of Wick powers in units of the last change: it is small by chance where a divergent series turns back."""
 
-BEST_FOR_BOUNDED = 6
-"""The Wick order after which D of a bounded activation gets worse, since the series diverges."""
+BEST_FOR_BOUNDED, BEST_FOR_NORMALISED = 6, 12
+"""The Wick order after which D of a bounded activation gets worse, since the series diverges: without adapted
+functions, and behind a normalisation, whose inputs have variance 1."""
 
 KNOWN_K2 = 0.1
 """Relative error of K2 at which no larger set of functions is tried, if D is known as well as wanted."""
@@ -237,7 +241,6 @@ def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> Nex
     """All entries of a kernel (N, N) of few inputs, solved together; None where D is not known to USELESS."""
     assert spec.truncation is not None
     engine = choose_engine(spec.model, kernel, Numerics(), series=True)
-    assert isinstance(engine, MehlerExpectations)
     shallow = coarsened(spec.model, min(LAYERS[0], spec.model.depth))
     path = mean_path(shallow, kernel, engine).kernel
     if not np.diag(path[-1]).all():
@@ -287,7 +290,7 @@ def _converged(
     spec: PredictionSpec,
     kernel: np.ndarray,
     leading: np.ndarray,
-    engine: MehlerExpectations,
+    engine: Expectations,
     sets: Iterator[_Functions],
     shallow: ResNet,
     size: float,
@@ -348,10 +351,10 @@ def _nothing(leading: np.ndarray) -> NextOrder:
     )
 
 
-def _adapted(spec: PredictionSpec, engine: MehlerExpectations, path: np.ndarray) -> Iterator[_Functions]:
+def _adapted(spec: PredictionSpec, engine: Expectations, path: np.ndarray) -> Iterator[_Functions]:
     """Larger and larger sets of adapted functions, for smooth bounded activations and one or two inputs."""
-    activation = engine.activation
-    if activation.kinks or not is_bounded(activation) or path.shape[-1] > MOST_ADAPTED:
+    activation = get_activation(spec.model.activation)
+    if not spec.model.of_the_paper or activation.kinks or not is_bounded(activation) or path.shape[-1] > MOST_ADAPTED:
         return
     kernels = path[np.unique(np.linspace(0, len(path) - 1, PROBES).round().astype(int))]
     if not kernels[0].any():  # the next layer, of the deepest network that is solved, is the first Gaussian one
@@ -370,18 +373,20 @@ def _adapted(spec: PredictionSpec, engine: MehlerExpectations, path: np.ndarray)
         )
 
 
-def _wick_powers(spec: PredictionSpec, engine: MehlerExpectations, path: np.ndarray) -> Iterator[_Functions]:
+def _wick_powers(spec: PredictionSpec, engine: Expectations, path: np.ndarray) -> Iterator[_Functions]:
     """Wick powers of rising order; those of an input that is 0 at layer 0 would be 0."""
     if not np.diag(path[0]).all():
         return
-    bounded, even_only = is_bounded(engine.activation), engine.activation.parity is not None
+    mehler = inner_engine(engine)
+    bounded, even_only = is_bounded(mehler.activation), only_even(spec.model)
+    extra, best = (0, BEST_FOR_BOUNDED) if spec.model.of_the_paper else (SHIFTS, BEST_FOR_NORMALISED)
     for highest in HIGHEST:
-        if bounded and highest > BEST_FOR_BOUNDED:
+        if bounded and highest > best:
             return
         if len(followed_powers(path.shape[-1], highest, even_only=even_only)) > MOST_FUNCTIONS:
             return
-        resolved = MehlerExpectations(engine.activation, engine.level, engine.terms, highest)
-        found = WickPowers(resolved, spec.model.weight_variance, highest, np.diag(path[-1]))
+        resolved = MehlerExpectations(mehler.activation, mehler.level, mehler.terms, highest + extra)
+        found = WickPowers(resolved, spec.model, highest, np.diag(path[-1]))
         yield _Functions(
             "Wick powers",
             found.size,

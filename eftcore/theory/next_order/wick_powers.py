@@ -15,11 +15,15 @@ from math import factorial
 import numpy as np
 from scipy.sparse import csr_array
 
+from eftcore.activations import get_activation
+from eftcore.gaussian.branch import hidden_kernel
 from eftcore.gaussian.mehler import MehlerExpectations, by_parts
 from eftcore.gaussian.pair_moments import correlations
 from eftcore.gaussian.wick_series import components
 from eftcore.gaussian.wick_tails import tails
 from eftcore.pairs import pair_indices, pair_table, to_pairs
+from eftcore.specs import ResNet
+from eftcore.theory.next_order.curvature import Curvature, NormalisedMeans, expand, variables
 
 Index = tuple[int, ...]
 """A multi-index alpha: the power of each input."""
@@ -60,8 +64,9 @@ class At:
         mean: (E,) of each function under N(0, K0).
         second: (E, M) of u_r u_k under N(0, K0).
         products: which functions the products u_i u_j are made of.
-        response: (P, M) the deviation of Q is ``response @ x``.
+        response: (P, M) the deviation of Q is ``response @ x`` at leading order.
         third: (M, M, M) of u_i u_j u_k under N(0, K0).
+        curvature: what makes the deviation of Q more than linear in x, behind a normalisation.
     """
 
     mean: np.ndarray
@@ -69,16 +74,19 @@ class At:
     products: Products
     response: np.ndarray
     third: np.ndarray
+    curvature: Curvature | None = None
 
 
 class WickPowers:
     """Wick powers :phi^alpha: / sqrt(alpha! K^alpha) of total order 1 to ``highest``, of even order alone where sigma
-    is odd or even. The further functions, which the products lead to, are those up to twice that order; they have
-    neither mean nor deviation. Function M is the constant 1, and there are E functions in all.
+    is odd or even (unless layer normalisation subtracts the mean of phi, which is of order 1). The further functions,
+    which the products lead to, are those up to twice that order; they have neither mean nor deviation. Function M is
+    the constant 1, and there are E functions in all.
 
     Args:
-        engine: does the integrals; its ``extra`` must be at least ``highest``.
-        weight_variance: C_W.
+        engine: does the integrals; its ``extra`` must be at least ``highest``, and by SHIFTS more behind a
+            normalisation.
+        model: the network.
         highest: the highest order.
         variance: (N,) typical variances, by which the functions are made of order 1.
 
@@ -88,9 +96,9 @@ class WickPowers:
         kernel: (P, M) the deviation of the kernel G is ``kernel @ x``.
     """
 
-    def __init__(self, engine: MehlerExpectations, weight_variance: float, highest: int, variance: np.ndarray) -> None:
-        self.engine, self.highest, self.weight_variance = engine, highest, weight_variance
-        inputs, step = len(variance), 1 if engine.activation.parity is None else 2
+    def __init__(self, engine: MehlerExpectations, model: ResNet, highest: int, variance: np.ndarray) -> None:
+        self.engine, self.highest, self.model = engine, highest, model
+        inputs, step = len(variance), 2 if only_even(model) else 1
         followed = followed_powers(inputs, highest, even_only=step == 2)
         last = highest - highest % step
         further = [alpha for order in range(last + step, 2 * last + 1, step) for alpha in _of_order(inputs, order)]
@@ -117,12 +125,15 @@ class WickPowers:
         mean[self.size] = 1.0
         second = np.zeros((len(self.powers), self.size))
         second[: self.size] = products.applied(mean)
-        return At(mean, second, products, self._response(kernel), products.applied(second))
+        response, curvature = self._response(kernel)
+        return At(mean, second, products, response, products.applied(second), curvature)
 
     def left_out(self, kernels: np.ndarray) -> float:
         """Largest share of the variance of sigma_a sigma_b that is not in the functions, at some kernels (R, N, N)."""
         even_only, single = self.engine.activation.parity is not None, kernels.shape[-1] == 1
         basis = components(self.highest, even_only=even_only, single=single)
+        if not self.model.of_the_paper:
+            kernels = hidden_kernel(self.model, kernels)
         return float(tails(self.engine, kernels, basis).share.max())
 
     def lowered(self, values: np.ndarray) -> np.ndarray:
@@ -197,14 +208,30 @@ class WickPowers:
         a, b = (np.array(index)[:, None] for index in zip(*self.pairs, strict=True))
         own, other = powers.T[a[:, 0]], np.where(a == b, 0, powers.T[b[:, 0]])
         weight = np.where(own + other == powers.sum(1), 1 / _factorials(self.highest)[powers].prod(1), 0.0)
-        self._derivatives = own, other, self.weight_variance * weight * self.unit[: self.size]
+        self._derivatives = own, other, self.model.weight_variance * weight * self.unit[: self.size]
+        if not self.model.of_the_paper:
+            self._kinds = variables(powers.shape[1], layered=self.model.normalisation == "layer")
+            self._taken = np.zeros((len(self._kinds), self.size))
+            for row, (place, kind) in zip(self._taken, self._kinds, strict=True):
+                alpha = (1 + kind) * np.eye(powers.shape[1], dtype=int)[place]  # G_aa or mu_a
+                position = self._position[tuple(alpha.tolist())]
+                row[position] = self.unit[position]
 
-    def _response(self, kernel: np.ndarray) -> np.ndarray:
-        """(P, M) C_W < d^alpha (sigma sigma) > / alpha!."""
+    def _response(self, kernel: np.ndarray) -> tuple[np.ndarray, Curvature | None]:
+        """(P, M) C_W < d^alpha (sigma sigma) > / alpha!; behind a normalisation with what it takes out (eq. 11.19)."""
         own, other, weight = self._derivatives
+        if not self.model.of_the_paper:
+            layered = self.model.normalisation == "layer"
+            normed = hidden_kernel(self.model, kernel)
+            means = NormalisedMeans(self.engine, kernel, normed, self.highest, layered=layered)
+            return expand(means, self._kinds, self._taken, self._derivatives, self.model.weight_variance)
         moments = _derivative_moments(self.engine, kernel, self.highest)
-        scaled: np.ndarray = weight * moments[np.arange(len(own))[:, None], own, other]
-        return scaled
+        return weight * moments[np.arange(len(own))[:, None], own, other], None
+
+
+def only_even(model: ResNet) -> bool:
+    """Whether Wick powers of odd order play no role in a network."""
+    return get_activation(model.activation).parity is not None and model.normalisation != "layer"
 
 
 def followed_powers(inputs: int, highest: int, *, even_only: bool) -> list[Index]:

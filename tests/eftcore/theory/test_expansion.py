@@ -170,10 +170,15 @@ def by_definition(written: Written, before: At, after: At, x: Moments) -> Moment
     return Moments(mean1, covariance, third, second, following)
 
 
+MODEL = eft.ResNet(activation="gelu", weight_variance=1.5, epsilon=0.1, depth=1)
+"""A network of the paper's block; of it the weight variance alone matters here."""
+
+
 def bases() -> dict[str, tuple[WickPowers, np.ndarray]]:
     def powers(activation: str, highest: int, variance: list[float]) -> WickPowers:
         engine = MehlerExpectations(eft.get_activation(activation), 5, 64, highest)
-        return WickPowers(engine, 1.5, highest, np.array(variance))
+        model = MODEL.model_copy(update={"activation": activation})
+        return WickPowers(engine, model, highest, np.array(variance))
 
     pair = np.array([[1.0, 0.4], [0.4, 1.5]])
     return {

@@ -51,7 +51,7 @@ def engine_of(model: eft.ResNet, matrix: np.ndarray) -> MehlerExpectations:
 def powers(model: eft.ResNet, matrix: np.ndarray, highest: int) -> WickPowers:
     engine = engine_of(model, matrix)
     resolved = MehlerExpectations(engine.activation, engine.level, engine.terms, highest)
-    return WickPowers(resolved, model.weight_variance, highest, np.diag(matrix))
+    return WickPowers(resolved, model, highest, np.diag(matrix))
 
 
 def linear_moments(k: np.ndarray, c_w: float, h: float, layers: int) -> tuple[np.ndarray, np.ndarray]:

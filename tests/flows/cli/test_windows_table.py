@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from eftcore.specs import HIDDEN
+from eftcore.specs import OF_BLOCKS
 from flows.tables import RUN_COLUMNS, run_columns
 from flows.windows_table import widths_table, windows_table
 
@@ -18,7 +18,7 @@ def row(**changes: object) -> dict[str, object]:
         "weight_variance": 2.0,
         "bias_variance": 0.0,
         "block": "one_matrix",
-        **dict.fromkeys(HIDDEN),
+        **dict.fromkeys(OF_BLOCKS),
         "epsilon": 0.1,
         "total_time": 2.0,
         "kernel_label": "k",

@@ -65,15 +65,15 @@ def test_total_time_and_depth_describe_the_same_model():
 
 
 def test_blocks_make_a_grid_of_their_own():
-    """Fields of a branch with two matrices do not multiply networks of one."""
+    """Fields that a branch with two matrices alone has do not multiply networks of one."""
     branch = {"block": ["one_matrix", "two_matrix"], "normalisation": ["none", "rms"], "hidden_ratio": [1.0, 2.0]}
     study = expand_study(changed(model={**BASE["model"], "activation": "tanh", "epsilon": 0.5, **branch}))
     models = {
         (spec.model.block, spec.model.normalisation, spec.model.hidden_ratio) for spec in study.predictions.values()
     }
     two = {("two_matrix", normalisation, ratio) for normalisation in (None, "rms") for ratio in (1.0, 2.0)}
-    assert models == {("one_matrix", None, 1.0), *two}
-    assert len(study.simulations) == 5 * 2 * 2
+    assert models == {("one_matrix", None, 1.0), ("one_matrix", "rms", 1.0), *two}
+    assert len(study.simulations) == 6 * 2 * 2
     alone = expand_study(changed(model={**BASE["model"], "activation": "tanh", "epsilon": 0.5}))
     assert alone.predictions.keys() < study.predictions.keys()
 
@@ -88,7 +88,7 @@ def test_a_rule_of_the_residual_scale_goes_with_depth():
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"normalisation": "rms"}, "normalisation: belongs to block = 'two_matrix'"),
+        ({"hidden_ratio": 2.0}, "hidden_ratio: belongs to block = 'two_matrix'"),
         ({"block": "one_matrix", "hidden_ratio": 2.0}, "hidden_ratio: belongs to block = 'two_matrix'"),
         ({"block": "two_matrix", "normalisation": "batch"}, "normalisation = 'batch'"),
         ({"block": "two_matrix", "hidden_ratio": 0.3}, "no whole number of hidden neurons"),
