@@ -24,16 +24,19 @@ def block_text(network: Mapping[Any, Any]) -> str:
 
     >>> block_text({"block": "one_matrix"})
     'one matrix'
+    >>> block_text({"block": "one_matrix", "normalisation": "layer"})
+    'one matrix, layer'
     >>> block_text({"block": "two_matrix", "normalisation": "rms", "hidden_ratio": 4.0, "hidden_weight_variance": 1.0,
     ...             "hidden_bias_variance": 0.1})
     'two matrices, rms, m/n = 4, C_b1 = 0.1'
     """
-    if network["block"] == "one_matrix":
-        return ONE_MATRIX
+    one = network["block"] == "one_matrix"
     symbols = {"hidden_ratio": "m/n", "hidden_weight_variance": "C_1", "hidden_bias_variance": "C_b1"}
-    parts = ["two matrices"]
-    if isinstance(network["normalisation"], str):
+    parts = [ONE_MATRIX if one else "two matrices"]
+    if isinstance(network.get("normalisation"), str):
         parts.append(network["normalisation"])
+    if one:
+        return ", ".join(parts)
     for name, symbol in symbols.items():
         if network[name] != ResNet.model_fields[name].default:
             parts.append(f"{symbol} = {network[name]:.4g}")
@@ -41,7 +44,7 @@ def block_text(network: Mapping[Any, Any]) -> str:
 
 
 def network_text(model: ResNet) -> str:
-    """A network by its activation, and by its blocks where they have two matrices.
+    """A network by its activation, and by its blocks where they are not those of the paper.
 
     >>> network_text(ResNet(activation="tanh", weight_variance=1.0, epsilon=0.1, depth=1, block="two_matrix"))
     'tanh (two matrices)'

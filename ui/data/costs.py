@@ -65,4 +65,5 @@ def _method(model: eft.ResNet) -> str:
     if model.block == "two_matrix":
         return _CHAIN
     activation = get_activation(model.activation)
-    return _WAVES if is_bounded(activation) and not activation.kinks else _WICK
+    smooth = is_bounded(activation) and not activation.kinks
+    return _WAVES if smooth and model.of_the_paper else _WICK

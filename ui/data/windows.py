@@ -97,7 +97,7 @@ _PREDICT_BRANCH = {
     "C_1": "hidden_weight_variance",
     "C_b1": "hidden_bias_variance",
 }
-"""The same for what a residual branch with two matrices is."""
+"""The same for what a residual branch is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,8 +303,8 @@ def _prediction_link(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["kernel_correlation"]) or row["n_inputs"] > MOST_INPUTS:
         return ""
     parameters = {name: row[column] for name, column in _PREDICT.items()}
-    if row["block"] == "two_matrix":
-        parameters |= {name: row[column] for name, column in _PREDICT_BRANCH.items() if not pd.isna(row[column])}
+    branch = {name: row[column] for name, column in _PREDICT_BRANCH.items() if not pd.isna(row[column])}
+    parameters |= {name: value for name, value in branch.items() if value != "one_matrix"}
     return "predict?" + urlencode(parameters)
 
 

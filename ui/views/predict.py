@@ -16,7 +16,7 @@ from db.settings import data_home
 from eftcore.errors import EftError, EnvironmentProblem
 from eftcore.identity import digest_of
 from eftcore.results import Theory
-from eftcore.specs import CHAIN_CLOSURES, Block, EnsembleSpec, Normalisation
+from eftcore.specs import Block, EnsembleSpec, Normalisation
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 from ui.data import deployments
 from ui.data.costs import expected_seconds, quick_part
@@ -92,16 +92,17 @@ def _choose_block() -> dict[str, Any]:
         required=True,
         key="block",
         bind="query-params",
-        help="x + ε W σ(x), the block of the paper, or x + ε W₂ σ(W₁ norm(x)), that of residual MLPs and transformers;"
+        help="x + ε W σ(norm(x)), the paper's where nothing is normalised, or x + ε W₂ σ(W₁ norm(x)), of residual MLPs;"
         " C_W and C_b are then those of W₂.",
     )
-    if block == "one_matrix":
-        return {}
     shared: dict[str, Any] = {"bind": "query-params", "width": INPUT_PIXELS}
-    normalisation = row.selectbox("normalisation", [NO_NORMALISATION, *get_args(Normalisation)], key="norm", **shared)
+    chosen = row.selectbox("normalisation", [NO_NORMALISATION, *get_args(Normalisation)], key="norm", **shared)
+    normalisation = None if chosen == NO_NORMALISATION else chosen
+    if block == "one_matrix":
+        return {"normalisation": normalisation}
     return {
         "block": block,
-        "normalisation": None if normalisation == NO_NORMALISATION else normalisation,
+        "normalisation": normalisation,
         "hidden_ratio": row.number_input("m / n", 0.01, 100.0, 1.0, 1.0, key="ratio", **shared),
         "hidden_weight_variance": row.number_input("C_1", 0.01, 100.0, 1.0, 0.1, key="C_1", **shared),
         "hidden_bias_variance": row.number_input("C_b1", 0.0, 100.0, 0.0, 0.1, key="C_b1", **shared),
@@ -263,7 +264,7 @@ def _study_file(model: eft.ResNet, kernel: eft.InputKernel, width: int, key: str
     asked = [
         spec_of(model, kernel, name).model_copy(update={"numerics": eft.Numerics()})
         for name in STUDY_CLOSURES
-        if model.block == "one_matrix" or name in CHAIN_CLOSURES
+        if name in model.closures
     ]
     name = f"predict-{key[:10]}"
     text = study_toml(name, ensemble, STUDY_SAMPLES, asked, description=kernel.label)

@@ -279,7 +279,7 @@ BAD: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "hidden neurons of one matrix": (_forged("model_configurations", "hidden_ratio", 1.0), "does not follow"),
     "another block": (_forged("model_configurations", "block", "two_matrix"), "does not follow"),
     "no such block": (_forged("model_configurations", "block", "three"), "block = 'three'"),
-    "normalised one matrix": (_forged("model_configurations", "normalisation", "rms"), "belongs to block"),
+    "another normalisation": (_forged("model_configurations", "normalisation", "rms"), "does not follow"),
     "total time another": (_forged("model_configurations", "total_time", 77.0), "does not follow"),
     "kernel that is none": (_other_kernel, "not positive semi-definite"),
     "kernel changed": (_json("input_kernels", "matrix", lambda m: [[3.0, 0.6], [0.6, 2.0]]), "does not follow"),
