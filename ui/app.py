@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from ui import bar
 from ui.shell import ICON, watch_width
 from ui.waiting import processes
 
@@ -35,4 +36,5 @@ page = st.navigation(
 )
 st.set_page_config(page_title=f"{page.title} · ResNet EFT")  # tabs of several pages are told apart
 watch_width()  # may rerun the script, which before st.navigation has chosen the page would lead to the first page
+bar.show(page.url_path)
 page.run()

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from db.errors import UPGRADE_HINT, DatabaseMissing, DatabaseUnreachable, SchemaOutdated
+from db.reading.restriction import RestrictedDatabase, Restriction
 from db.reading.study_queries import run_counts
 from db.session import Database, parse_url, sqlite_path
 from db.settings import default_url
@@ -77,11 +78,14 @@ def tell(problem: EftError) -> None:
 
 
 def open_database() -> Database:
-    """The results database, read-only; on a problem the page says what to do and its script stops."""
+    """The results database, read-only, as far as the bar above the page restricts it.
+
+    On a problem the page says what to do and its script stops.
+    """
     try:
         url = default_url()
         require_current(url)
-        return _database(url)
+        return _seen(_database(url))
     except EftError as problem:
         st.title(_PROBLEM_TITLES.get(type(problem), "The results database cannot be used"))
         tell(problem)
@@ -102,6 +106,16 @@ def _upgrade_commands(url: str, *, fill: bool) -> str:
     return "\n".join(f"eft {command}{chosen}" for command in ["db upgrade", *["run quick"] * fill])
 
 
+def restrict(restriction: Restriction) -> None:
+    """Let the page that follows see this part of the database alone."""
+    st.session_state["restriction"] = restriction
+
+
+def _seen(db: Database) -> Database:
+    restriction = st.session_state.get("restriction")
+    return RestrictedDatabase(db, restriction) if restriction else db
+
+
 def find_database() -> Database | None:
     """The results database, read-only; None where there is no database that can be read."""
     try:
@@ -112,8 +126,20 @@ def find_database() -> Database | None:
         return None
 
 
+def peek_database() -> Database | None:
+    """The database without a look at its revision; None where there is none. To query it may raise EftError."""
+    try:
+        return _database(default_url())
+    except (EftError, OSError):
+        return None
+
+
 def nothing_recorded(db: Database, what: str) -> None:
     """Say that the database has nothing to show, why, and what to do; the script of the page stops."""
+    if isinstance(db, RestrictedDatabase):
+        st.title(f"No {what} among these")
+        st.markdown("The studies and the search above leave nothing to show here: take one of them off.")
+        st.stop()
     st.title(f"No {what} recorded yet")
     counts = run_counts(db)
     failed = sum(counts.loc[counts["status"] == "failed", "runs"])

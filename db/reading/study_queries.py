@@ -1,4 +1,4 @@
-"""How far studies are: runs by status, failures and their causes. Every function is one statement."""
+"""Studies: how far they are, what users wrote about them, whether results are new. Every function is one statement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from db.reading.queries import _frame
-from db.schema.models import Run, Study, StudyRun
+from db.schema.models import ComparisonRow, Run, SavedView, Study, StudyAnnotation, StudyRun
 from db.schema.types import UTCDateTime
 from db.session import Database
 
@@ -42,3 +42,32 @@ def study_progress(db: Database) -> pd.DataFrame:
         .order_by(Study.id.desc())
     )
     return _frame(db, query)
+
+
+def study_list(db: Database) -> pd.DataFrame:
+    """study_id, name, digest, title (absent where no user gave one) and archived of every study, newest first."""
+    query = (
+        sa.select(
+            Study.id.label("study_id"),
+            Study.name,
+            Study.digest,
+            StudyAnnotation.title,
+            sa.func.coalesce(StudyAnnotation.archived, sa.false()).label("archived"),
+        )
+        .outerjoin(StudyAnnotation)
+        .order_by(Study.id.desc())
+    )
+    return _frame(db, query)
+
+
+def saved_views(db: Database) -> pd.DataFrame:
+    """name, page and query string of every view that was saved, by name."""
+    return _frame(db, sa.select(SavedView.name, SavedView.page, SavedView.query).order_by(SavedView.name))
+
+
+def newest_results(db: Database) -> tuple[object, ...]:
+    """A mark of the finished results in the database, which differs when there are other ones."""
+    with db.reading() as session:
+        finished = sa.select(sa.func.count()).select_from(Run).where(Run.status == "succeeded").scalar_subquery()
+        compared = sa.select(sa.func.count(), sa.func.max(ComparisonRow.updated_at), finished)
+        return tuple(session.execute(compared).one())

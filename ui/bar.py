@@ -1,0 +1,161 @@
+"""The bar above every page: which studies and results are seen, saved views, the link, and whether results are new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from urllib.parse import urlencode
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from db.reading.restriction import Restriction
+from db.reading.search import Condition, parse
+from db.reading.study_queries import newest_results, saved_views
+from db.session import Database
+from db.settings import default_url
+from db.writing import care
+from eftcore.errors import EftError
+from ui import address
+from ui.data.choices import StudyChoice, build_choices, choice_of, digests_of
+from ui.notation import markdown_text
+from ui.shell import narrow, peek_database, restrict, tell
+
+STUDIES, SEARCH = "study", "search"
+"""Names in the address of every page."""
+
+LOOK_SECONDS = 5
+
+
+def show(page: str) -> None:
+    """Draw the bar of a page (the last part of its path), and restrict what it sees of the database."""
+    restrict(Restriction())
+    row = st.container(horizontal=True, vertical_alignment="center", key="bar")
+    told = st.container()
+    db = peek_database()
+    try:
+        choices = [] if db is None else build_choices(db)
+    except EftError:  # the page says what is wrong
+        db = None
+    if db is None:
+        with row:
+            address.copy_button()
+        return
+    place = row.popover(_selection_label(), key="selection") if narrow() else row
+    studies = _choose_studies(place, told, choices) if choices else []
+    search = _choose_search(place, told)
+    restrict(Restriction(studies=digests_of(choices, studies), search=search))
+    with row:
+        _views(db, page)
+        address.copy_button()
+        _watch(db)
+
+
+def _selection_label() -> str:
+    """Label of what holds the controls on a phone; it says how many of them are set."""
+    chosen = sum(bool(st.session_state.get(name)) for name in (STUDIES, SEARCH))
+    return f"Selection ({chosen})" if chosen else "Selection"
+
+
+def _choose_studies(place: DeltaGenerator, told: DeltaGenerator, choices: Sequence[StudyChoice]) -> list[str]:
+    """Names of the chosen studies. A link may name one that is not there; this is said until another one is chosen."""
+    asked = st.query_params.get_all(STUDIES)
+    # a study that was named otherwise than by its label, as before it got a title, keeps that name while it is chosen
+    named = {choice_of(choices, name): name for name in (*asked, *st.session_state.get(STUDIES, ()))}
+    if gone := [name for name in asked if choice_of(choices, name) is None]:
+        st.session_state["gone studies"] = gone
+    chosen = place.multiselect(
+        "studies",
+        [named.get(choice, choice.label) for choice in choices if not choice.archived or choice in named],
+        placeholder="all studies",
+        label_visibility="collapsed",
+        key=STUDIES,
+        bind="query-params",
+        on_change=lambda: st.session_state.pop("gone studies", None),
+        width="stretch" if narrow() else 260,
+    )
+    missing: list[str] = st.session_state.get("gone studies", [])
+    if missing:
+        there = ", ".join(choice.label for choice in choices) or "none"
+        seen = "the others of the link are" if chosen else "all studies are"
+        said = f"study = {', '.join(missing)}: there is no such study here, {seen} shown; there are: {there}"
+        told.warning(markdown_text(said))
+    return list(chosen)
+
+
+def _choose_search(place: DeltaGenerator, told: DeltaGenerator) -> Condition | None:
+    text = place.text_input(
+        "search",
+        placeholder="search: activation = relu and n >= 64",
+        label_visibility="collapsed",
+        type="search",
+        key=SEARCH,
+        bind="query-params",
+        width="stretch" if narrow() else 380,
+    )
+    if not text or not text.strip():
+        return None
+    try:
+        return parse(text)
+    except EftError as problem:
+        with told:
+            tell(problem)
+            st.caption("Nothing is left out until the search can be read.")
+        return None
+
+
+@st.fragment
+def _views(db: Database, page: str) -> None:
+    """The views that were saved by name, each a link, and the present one to be saved."""
+    popover = st.popover("Saved views", key="views", on_change="rerun")
+    if not popover.open:
+        return
+    with popover:
+        query = urlencode([(name, value) for name in st.query_params for value in st.query_params.get_all(name)])
+        try:
+            _save_or_forget(page, query)
+        except EftError as problem:
+            tell(problem)
+        saved = saved_views(db)
+        for row in saved.to_dict("records"):
+            line = st.container(horizontal=True, vertical_alignment="center")
+            place = f"{row['page'] or '.'}?{row['query']}"
+            line.html(f'<a href="{escape(place)}" target="_self">{escape(row["name"])}</a>')
+            line.button("Forget", key=f"forget-{row['name']}", type="tertiary")
+        if saved.empty:
+            st.caption("No view is saved yet. What is saved is the address: page, filters, studies and search.")
+
+
+def _save_or_forget(page: str, query: str) -> None:
+    """Save the present view where the form says so, or delete the one whose button was clicked."""
+    with st.form("save view", clear_on_submit=True, border=False):
+        name = st.text_input("save this view as", max_chars=care.NAME_LENGTH)
+        save = st.form_submit_button("Save")
+    forgotten = [key for key, clicked in st.session_state.items() if str(key).startswith("forget-") and clicked]
+    if not save and not forgotten:
+        return
+    db = Database(default_url())
+    try:
+        if save:
+            care.save_view(db, name=name, page=page, query=query)
+        for key in forgotten:
+            care.forget_view(db, str(key).removeprefix("forget-"))
+    finally:
+        db.dispose()
+
+
+def _watch(db: Database) -> None:
+    """Say so when there are other results than those of the moment at which the page was drawn."""
+    drawn: list[object] = []
+
+    @st.fragment(run_every=LOOK_SECONDS)
+    def look() -> None:
+        try:
+            now = newest_results(db)
+        except EftError:  # away for a moment; the next look may find it
+            return
+        drawn[:] = drawn or [now]
+        if now != drawn[0] and st.button("Newer results: show them", type="primary", key="newer"):
+            st.rerun()
+
+    look()
