@@ -9,22 +9,17 @@ from __future__ import annotations
 import streamlit as st
 
 _JS = """
-const TOGETHER_MS = 1000  // changes of the address so soon before another page is opened belong to that
 const keepEntries = () => {
     if (history.eftEntries) return
     history.eftEntries = true
     const push = history.pushState.bind(history)
-    let before = null
+    let touched = location.href  // the address when the user last did something
+    const touch = () => { touched = location.href }
+    for (const name of ['pointerdown', 'keydown']) addEventListener(name, touch, true)
     history.pushState = (state, title, url) => {
-        const there = new URL(url, location.href), now = performance.now()
-        if (before !== null && now - before.at > TOGETHER_MS) before = null
-        if (there.pathname === location.pathname) {
-            before = before ?? { url: location.href, at: now }
-            history.replaceState(state, title, url)
-            return
-        }
-        if (before !== null) history.replaceState(history.state, '', before.url)
-        before = null
+        const other = new URL(url, location.href).pathname !== location.pathname
+        if (!other) return history.replaceState(state, title, url)
+        if (new URL(touched).pathname === location.pathname) history.replaceState(history.state, '', touched)
         push(state, title, url)
     }
 }

@@ -18,6 +18,7 @@ from pathlib import Path
 from db.errors import DatabaseMissing
 from db.settings import data_home, default_url
 from db.upkeep import migrate
+from db.writing import claims
 from eftcore.errors import EnvironmentProblem, InputError
 
 COMMAND = (
@@ -62,6 +63,11 @@ class Job:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _SAID_BYTES))
             return file.read().decode(errors="replace").strip().splitlines()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was ended by the signal that asks it to stop."""
+        return self.code in (-signal.SIGTERM, 128 + signal.SIGTERM)
+
     def stop(self) -> None:
         """Ask it to end, as Ctrl-C does: it ends within seconds and keeps what is finished. Does nothing afterwards."""
         self.process.send_signal(signal.SIGTERM)
@@ -97,6 +103,24 @@ def run(study: Path | str, *, title: str) -> Job:
 def top_up(study: Path | str, samples: int, *, title: str) -> Job:
     """Start ``eft top-up``, so that each simulation has this number of networks. Raises as start()."""
     return _start(str(study), title, ("top-up", str(study), "--samples", str(samples)))
+
+
+def stop(holder: str) -> None:
+    """Ask the process of a claim that executes a study to end, as Job.stop() does, whoever started it.
+
+    Raises EnvironmentProblem where it is none of this machine, or belongs to another user.
+    """
+    process = claims.process_of(holder)
+    if process is None:
+        raise EnvironmentProblem(
+            "runs on another machine", place="study", value=holder.partition(":")[0], remedy="stop it there"
+        )
+    try:
+        os.kill(process, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise EnvironmentProblem("was started by another user", place="process", value=process) from None
 
 
 def _start(path: str, title: str, arguments: tuple[str, ...]) -> Job:

@@ -6,8 +6,8 @@ import pandas as pd
 import sqlalchemy as sa
 
 from db.reading.queries import _frame
-from db.schema.models import ComparisonRow, Run, SavedView, Study, StudyAnnotation, StudyRun
-from db.schema.types import UTCDateTime
+from db.schema.models import Claim, ComparisonRow, Run, SavedView, Study, StudyAnnotation, StudyRun, StudyTag
+from db.schema.types import UTCDateTime, utc_now
 from db.session import Database
 
 
@@ -20,14 +20,21 @@ def run_counts(db: Database) -> pd.DataFrame:
 def study_progress(db: Database) -> pd.DataFrame:
     """Progress of every study, newest first: one row per study, kind and status of runs.
 
-    Columns are study_id, name, created_at, spec, runs_asked (absent where an older version of the program recorded the
-    study), kind, status, runs (their number) and updated_at (of the newest run). A study without runs has one row in
-    which the columns about runs are absent.
+    Columns are study_id, name, digest, title, notes, tags (comma-separated) and archived (as users wrote them),
+    created_at, spec, runs_asked (absent where an older version of the program recorded the study), kind, status, runs
+    (their number) and updated_at (of the newest run). A study without runs has one row in which the columns about runs
+    are absent.
     """
+    tags = sa.select(sa.func.aggregate_strings(StudyTag.tag, ", ")).where(StudyTag.study_id == Study.id)
     query = (
         sa.select(
             Study.id.label("study_id"),
             Study.name,
+            Study.digest,
+            StudyAnnotation.title,
+            StudyAnnotation.notes,
+            tags.scalar_subquery().label("tags"),
+            sa.func.coalesce(StudyAnnotation.archived, sa.false()).label("archived"),
             Study.created_at,
             Study.spec,
             Study.runs_asked,
@@ -36,12 +43,19 @@ def study_progress(db: Database) -> pd.DataFrame:
             sa.func.count(Run.id).label("runs"),
             sa.func.max(Run.updated_at, type_=UTCDateTime()).label("updated_at"),
         )
+        .outerjoin(StudyAnnotation)
         .outerjoin(StudyRun, StudyRun.study_id == Study.id)
         .outerjoin(Run, Run.id == StudyRun.run_id)
-        .group_by(Study.id, Run.kind, Run.status)
+        .group_by(Study.id, StudyAnnotation.study_id, Run.kind, Run.status)
         .order_by(Study.id.desc())
     )
     return _frame(db, query)
+
+
+def studies_at_work(db: Database) -> pd.DataFrame:
+    """Claims of processes that execute a study now: digest of the claim (rows.study_claim), holder and claimed_at."""
+    living = sa.select(Claim.digest, Claim.holder, Claim.claimed_at)
+    return _frame(db, living.where(Claim.task.startswith("study "), Claim.expires_at >= utc_now()))
 
 
 def study_list(db: Database) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from db.schema.components import QUANTILES, diagonal_components, row_components
 from db.schema.types import pack, split_nonfinite
 from eftcore.errors import InputError
+from eftcore.identity import digest_of
 from eftcore.quantities import Quantity
 from eftcore.results import Theory
 from eftcore.specs import HIDDEN, CheckSpec, EnsembleSpec, MeasurementSpec, PredictionSpec, ResNet
@@ -315,3 +316,8 @@ def _rows(owner: Mapping[str, int], columns: Mapping[str, Sequence[Any]]) -> lis
     names = list(columns)
     records = zip(*columns.values(), strict=True)
     return [{**owner, **dict(zip(names, record, strict=True))} for record in records]
+
+
+def study_claim(study: str, holder: str) -> str:
+    """Digest of the claim by which a holder tells that it executes a study (its digest)."""
+    return digest_of({"study": study, "holder": holder})

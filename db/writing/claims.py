@@ -115,9 +115,15 @@ def release_dead(db: Database) -> None:
         _release_dead(session)
 
 
+def process_of(holder: str) -> int | None:
+    """Number of the process that is this holder; None if it is one of another machine or container."""
+    here, process, _ = holder.rsplit(":", 2)
+    return int(process) if here == _here() else None
+
+
 def _release_dead(session: Session) -> None:
-    here = sa.select(Claim.holder).distinct().where(Claim.holder.startswith(f"{_here()}:", autoescape=True))
-    gone = [holder for holder in session.scalars(here) if not _runs(int(holder.split(":")[-2]))]
+    processes = {holder: process_of(holder) for holder in session.scalars(sa.select(Claim.holder).distinct())}
+    gone = [holder for holder, process in processes.items() if process is not None and not _runs(process)]
     session.execute(sa.delete(Claim).where(Claim.holder.in_(gone)))
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from db.schema.rows import study_claim
 from db.session import Database
 from db.settings import default_url
 from db.writing import claims, repository
@@ -236,8 +237,7 @@ def under_way(plan: Study) -> Iterator[None]:
 def _announce(plan: Study, holder: str) -> None:
     """Record the study and its runs, and claim the study for as long as it is executed."""
     with _database() as db:
-        mine = digest_of({"study": plan.digest, "holder": holder})
-        claims.claim(db, mine, task=f"study {plan.name}", holder=holder, **origin())
+        claims.claim(db, study_claim(plan.digest, holder), task=f"study {plan.name}", holder=holder, **origin())
         study_id = repository.record_study(db, **plan.record)
         for what in plan.runs:
             repository.mark_pending(db, _spec(what), study_id=study_id, **_wanted(what))

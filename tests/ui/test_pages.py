@@ -17,8 +17,10 @@ from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
 from db.reading import queries
+from db.schema.rows import study_claim
 from db.schema.views import VIEWS, by_study
 from db.session import Database
+from db.writing import claims
 from db.writing.repository import record_comparison, record_measurement, record_prediction, record_study, record_widths
 from eftcore.errors import InputError
 from eftcore.verdicts.widths import widths_of
@@ -328,16 +330,33 @@ def test_studies_page_names_the_cause_and_the_command(open_page: OpenPage, faile
     assert "eft run wild.toml" in _said(app)
     (save,) = app.get("download_button")
     assert save.proto.label == "Save wild.toml"
-    progress, failures = (table.value for table in app.dataframe)
-    assert progress[["name", "failed", "asked", "done"]].iloc[0].tolist() == ["wild", 1, 2, 0.0]
+    progress, configurations, failures = (table.value for table in app.dataframe)
+    shown = ["study", "state", "failed", "asked for", "recorded"]
+    assert progress[shown].iloc[0].tolist() == ["wild", "failed runs", 1, 2, 0.0]
+    assert configurations[["recorded", "asked", "failed"]].values.tolist() == [[0, 1, 1]]
     assert failures["cause"].tolist() == ["K0 <b>leaves</b> the range"]
 
 
-def test_a_study_of_which_every_run_failed_is_not_being_run(open_page: OpenPage, failed: Database) -> None:
-    assert "A study is being run" in _said(open_page(failed.url, "studies")), "one run is still open"
-    with failed.session() as session:
-        session.execute(sa.text("UPDATE studies SET runs_asked = 1"))
-    assert "A study is being run" not in _said(open_page(failed.url, "studies"))
+def test_a_study_runs_while_a_process_claims_it(open_page: OpenPage, failed: Database) -> None:
+    """Whatever became of its runs, and however fresh they are."""
+
+    def state() -> list[str]:
+        app = open_page(failed.url, "studies")
+        assert not app.exception
+        return app.dataframe[0].value["state"].tolist()
+
+    assert state() == ["failed runs"]
+    holder = claims.new_holder()
+    mine = study_claim("0" * 64, holder)
+    assert claims.claim(failed, mine, task="study wild", holder=holder)
+    assert state() == ["running"]
+    app = open_page(failed.url, "studies")
+    assert [button.label for button in app.button if button.key == "stop-study"] == ["Stop"]
+    claims.release(failed, holder)
+    assert claims.claim(failed, study_claim("1" * 64, holder), task="study other", holder=holder)
+    assert state() == ["failed runs"]
+    assert claims.claim(failed, mine, task="study wild", holder=holder, lease_seconds=-1.0)
+    assert state() == ["failed runs"], "a claim without a heartbeat is void"
 
 
 def test_studies_of_one_name_are_told_apart(open_page: OpenPage, fresh: Database) -> None:
@@ -346,16 +365,17 @@ def test_studies_of_one_name_are_told_apart(open_page: OpenPage, fresh: Database
     record_study(fresh, name="paper", digest="5" * 64, spec=ONE_RUN, runs_asked=2)
     app = open_page(fresh.url, "studies")
     assert not app.exception
-    told = ["eft run paper.toml", "eft run paper", "eft run quick-2.toml", "eft run quick-1.toml"]
-    assert [code.value for code in app.code] == told
+    assert [code.value for code in app.code] == ["eft run paper.toml", "eft run paper"]
+    assert app.dataframe[0].value["study"].tolist() == ["paper", "quick-2", "quick-1"]
+    assert [code.value for code in open_page(fresh.url, "studies", open="quick-1").code] == ["eft run quick-1.toml"]
 
 
 def test_half_finished_study_says_so(open_page: OpenPage, half_finished: Database) -> None:
     for page in ("windows", "run", "compare"):
         assert "half-finished" in _said(open_page(half_finished.url, page))
     app = open_page(half_finished.url, "studies")
-    assert app.dataframe[0].value[["predictions", "simulations", "done"]].iloc[0].tolist() == [1, 0, 0.5]
-    assert "A study is being run" in _said(app)
+    shown = ["predictions", "simulations", "recorded", "state"]
+    assert app.dataframe[0].value[shown].iloc[0].tolist() == [1, 0, 0.5, "unfinished"]
 
 
 def test_no_share_is_shown_of_a_study_that_an_older_version_recorded(
@@ -367,7 +387,7 @@ def test_no_share_is_shown_of_a_study_that_an_older_version_recorded(
     assert not app.exception
     shown = app.dataframe[0].value
     assert shown["predictions"].tolist() == [1]
-    assert shown[["asked", "done"]].isna().all(axis=None)
+    assert shown[["asked for", "recorded"]].isna().all(axis=None)
     assert "eft run half.toml" in _said(app)
 
 
@@ -643,7 +663,7 @@ def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database,
         "predict": 4 + 1,
         "paper": 4 + 1,
         "sql": 4,
-        "studies": 4 + 1,
+        "studies": 4 + 2,
     }
 
 

@@ -15,62 +15,65 @@ from typing import Any
 import pandas as pd
 
 from db.reading import queries
-from db.reading.study_queries import study_progress
+from db.reading.study_queries import studies_at_work, study_progress
 from db.schema.models import ASKED_KINDS
+from db.schema.rows import study_claim
 from db.session import Database
 from db.settings import bundled_studies
 from ui.data.study_file import data_files, recorded_study_toml
-
-FRESH_SECONDS = 120
-"""An incomplete study whose last result is younger than this may be running."""
 
 MOST_FAILURES = 50
 
 
 def build_studies(db: Database) -> pd.DataFrame:
-    """One row per study, newest first. One statement.
+    """One row per study, newest first. Two statements.
 
-    Columns study_id, name, created_at, updated_at (of its newest run), predictions, simulations, measurements, failed
-    (numbers of runs), asked (runs that the study asks for; absent where an older version of the program recorded it),
-    done (succeeded / asked, at most 1), spec (content of the study file).
+    Columns study_id, key (its name, with its id where several have that name), name, digest, title, notes, tags and
+    archived (as users wrote them), state (RUNNING, COMPLETE, FAILED or UNFINISHED), holder and claimed_at (of the
+    process that executes it; absent where none does), created_at, updated_at (of its newest run), predictions,
+    simulations, measurements, failed (numbers of runs), asked (runs that the study asks for; absent where an older
+    version of the program recorded it), done (succeeded / asked, at most 1), spec (content of the study file).
     """
-    rows = study_progress(db)
+    rows, claims = study_progress(db), studies_at_work(db).to_dict("records")
     studies = []
     for study_id, part in rows.groupby("study_id", sort=False):
         first = part.iloc[0]
         good = part[part["status"] == "succeeded"]
         counts = {f"{kind}s": int(good.loc[good["kind"] == kind, "runs"].sum()) for kind in ASKED_KINDS}
         failed = int(part.loc[part["status"] == "failed", "runs"].sum())
-        spec = _plain(first["spec"])
         asked = first["runs_asked"]
+        done = math.nan if pd.isna(asked) else min(1.0, sum(counts.values()) / asked)
+        claim = next((row for row in claims if row["digest"] == study_claim(first["digest"], row["holder"])), None)
+        written = {name: first[name] for name in ("name", "digest", "title", "notes", "tags", "created_at")}
         studies.append(
             {
                 "study_id": study_id,
-                "name": first["name"],
-                "created_at": first["created_at"],
+                **written,
+                "archived": bool(first["archived"]),
+                "state": RUNNING if claim else COMPLETE if done >= 1 else FAILED if failed else UNFINISHED,
+                "holder": claim and claim["holder"],
+                "claimed_at": claim and claim["claimed_at"],
                 "updated_at": part["updated_at"].max(),
                 **counts,
                 "failed": failed,
                 "asked": asked,
-                "done": math.nan if pd.isna(asked) else min(1.0, sum(counts.values()) / asked),
-                "spec": spec,
+                "done": done,
+                "spec": _plain(first["spec"]),
             }
         )
-    return pd.DataFrame(studies, columns=_COLUMNS).astype({"asked": "Int64"})
+    found = pd.DataFrame(studies, columns=_COLUMNS).astype({"asked": "Int64"})
+    several = found["name"].duplicated(keep=False)
+    found["key"] = found["name"].where(~several, found["name"] + "-" + found["study_id"].astype(str))
+    return found
 
+
+RUNNING, COMPLETE, FAILED, UNFINISHED = "running", "complete", "failed runs", "unfinished"
+"""States of a study: some process executes it now; every run that it asks for succeeded; some failed; others are
+missing, and no process computes them."""
 
 _COLUMNS = [
-    "study_id",
-    "name",
-    "created_at",
-    "updated_at",
-    "predictions",
-    "simulations",
-    "measurements",
-    "failed",
-    "asked",
-    "done",
-    "spec",
+    *("study_id", "name", "digest", "title", "notes", "tags", "archived", "state", "holder", "claimed_at"),
+    *("created_at", "updated_at", "predictions", "simulations", "measurements", "failed", "asked", "done", "spec"),
 ]
 
 
@@ -96,8 +99,8 @@ def build_study_files(studies: pd.DataFrame) -> list[StudyFile]:
     """A file for each study (rows of build_studies); names of several studies get the study's id. No statement."""
     files = []
     for row in studies.to_dict("records"):
-        several = (studies["name"] == row["name"]).sum() > 1
-        name = f"{row['name']}-{row['study_id']}.toml" if several else f"{row['name']}.toml"
+        several = row["key"] != row["name"]
+        name = f"{row['key']}.toml"
         files.append(
             StudyFile(
                 study=row["name"],
@@ -115,15 +118,6 @@ def build_study_files(studies: pd.DataFrame) -> list[StudyFile]:
 def _plain(spec: Any) -> Mapping[str, Any]:
     plain: Mapping[str, Any] = json.loads(spec) if isinstance(spec, str) else spec
     return plain
-
-
-def may_be_running(studies: pd.DataFrame, now: pd.Timestamp) -> bool:
-    """Whether any study with runs that neither succeeded nor failed yet has a result of the last FRESH_SECONDS."""
-    counts = [f"{kind}s" for kind in ASKED_KINDS]
-    open_ones = studies[(studies["done"] < 1) & (studies[counts].sum(axis=1) + studies["failed"] < studies["asked"])]
-    pairs = zip(open_ones["updated_at"], open_ones["created_at"], strict=True)
-    newest = pd.Series([created if pd.isna(updated) else updated for updated, created in pairs])
-    return bool(((now - newest).dt.total_seconds() < FRESH_SECONDS).any()) if len(open_ones) else False
 
 
 def build_failures(db: Database) -> pd.DataFrame:
