@@ -51,6 +51,13 @@ def show(page: str) -> None:
         _watch(db)
 
 
+def said() -> list[str]:
+    """Lines that say what the bar restricts a page to, for a picture or a file; none where it restricts nothing."""
+    studies, search = st.session_state.get(STUDIES), st.session_state.get(SEARCH)
+    lines = [f"studies: {', '.join(studies)}"] if studies else []
+    return [*lines, f"search: {search.strip()}"] if search and search.strip() else lines
+
+
 def _selection_label() -> str:
     """Label of what holds the controls on a phone; it says how many of them are set."""
     chosen = sum(bool(st.session_state.get(name)) for name in (STUDIES, SEARCH))

@@ -26,7 +26,7 @@ ICON = Path(__file__).with_name("icon.svg")
 _VIEWPORT = st.components.v2.component(
     "viewport",
     js="""export default ({ data, setStateValue }) => {
-        const phone = window.matchMedia('(max-width: 700px)')
+        const phone = window.matchMedia('(max-width: 900px)')
         const tell = () => { if (phone.matches !== data.narrow) setStateValue('narrow', phone.matches) }
         tell()
         phone.addEventListener('change', tell)

@@ -44,16 +44,22 @@ ROOMY = """phone => {
         && boxes('[data-testid=stPlotlyChart] text').every(box => box.left >= 0 && box.right <= innerWidth)
         && [...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(chart => {
             const image = chart.querySelector('.main-svg')?.getBoundingClientRect()
-            return image && [...chart.querySelectorAll('text')].map(found => found.getBoundingClientRect())
-                .every(box => !box.height || box.top >= image.top - 1 && box.bottom <= image.bottom + 1)
+            const apart = (one, other) => one.right <= other.left + 1 || other.right <= one.left + 1
+                || one.bottom <= other.top + 1 || other.bottom <= one.top + 1
+            const said = [...chart.querySelectorAll('.annotation-text, .legendtext')]
+                .map(found => found.getBoundingClientRect()).filter(box => box.height)
+            return image && said.every((one, place) => said.slice(place + 1).every(other => apart(one, other)))
+                && [...chart.querySelectorAll('text')].map(found => found.getBoundingClientRect())
+                    .every(box => !box.height || box.top >= image.top - 1 && box.bottom <= image.bottom + 1)
         })
         && (!phone || [...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(chart => {
             const [bar, legend] = ['.modebar-container > div', '.legend'].map(part => chart.querySelector(part))
             return !bar || !legend || bar.getBoundingClientRect().bottom <= legend.getBoundingClientRect().top + 1
         }))
 }"""
-"""Whether nothing reaches beyond the window, sideways, and no text beyond the picture that is saved; and on a phone
-panels stand one under the other and the toolbar of a figure stands above its legend."""
+"""Whether nothing reaches beyond the window, sideways, no text beyond the picture that is saved, and no name of a
+legend, title or label over another; and on a phone panels stand one under the other and the toolbar of a figure stands
+above its legend."""
 
 
 def record(database: Database, activation: str, *, width: int = 16, label: str | None = None, seed: int = 0) -> int:

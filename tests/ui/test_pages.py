@@ -24,7 +24,7 @@ from db.writing import claims
 from db.writing.repository import record_comparison, record_measurement, record_prediction, record_study, record_widths
 from eftcore.errors import InputError
 from eftcore.verdicts.widths import widths_of
-from eftcore.words import width_text
+from eftcore.words import width_text, window_text
 from tests.ui.conftest import ONE_RUN
 from ui.data.diagnostics import CHECKS, DIAGNOSTICS
 from ui.data.predict import MOST_LAYERS
@@ -36,7 +36,7 @@ OpenPage = Callable[..., AppTest]
 def _said(app: AppTest) -> str:
     """All the text of a page, where nothing went wrong."""
     assert not app.exception
-    kinds = ("title", "text", "caption", "markdown", "info", "code")
+    kinds = ("title", "text", "caption", "markdown", "info", "warning", "code")
     texts = [element.value for kind in kinds for element in app.get(kind)]
     return "\n".join([*map(str, texts), *_told(app)])
 
@@ -411,9 +411,54 @@ def test_compare_overlays_what_the_link_names(open_page: OpenPage, both: Databas
     assert "Choose at least one simulation" in _said(app)
 
 
+def _plain(text: str) -> str:
+    """A text as it is seen: without the escapes of Markdown."""
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def test_a_page_says_what_its_link_asks_for_and_is_not_there(open_page: OpenPage, results: Database) -> None:
+    runs = [str(run) for run in queries.runs(results, kind="simulation")["run_id"]]
+    app = open_page(results.url, "compare", run=[*runs, "999", "x"], theory=["g_only", "wick 8"])
+    said = _plain(_said(app))
+    assert "not have: run = 999, run = x." in said
+    assert "not have: theory = wick 8." in said
+    assert sorted(app.multiselect[0].value) == sorted(map(int, runs))
+    assert "run = 999" in _plain(_said(app.run())), "also when the page is drawn again"
+    app = open_page(results.url, "windows", activation=["relu", "gelu"], tolerance="0.2", depth="16")
+    assert "not have: activation = gelu, tolerance = 0.2." in _plain(_said(app))
+    assert "The link asks" not in _said(open_page(results.url, "windows", activation="relu"))
+
+
+def test_more_than_eight_are_named(open_page: OpenPage, results: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [str(run) for run in queries.runs(results, kind="simulation")["run_id"]]
+    monkeypatch.setattr("ui.data.compare.MOST_SERIES", 1)
+    app = open_page(results.url, "compare", run=runs)
+    assert f"The link asks for 2 simulations, and 1 can be told apart: left out: runs {runs[1]}." in _said(app)
+    monkeypatch.setattr("ui.data.compare.MOST_SERIES", 3)
+    app = open_page(results.url, "compare", run=runs, theory=["mean", "g_only"])
+    assert "4 curves are more than can be told apart; 3 are drawn, without " in _plain(_said(app))
+    assert len(app.table[0].value.drop_duplicates(["configuration", "theory"])) == 3
+
+
+def test_compare_lists_what_differs_and_the_windows(open_page: OpenPage, results: Database) -> None:
+    app = open_page(results.url, "compare", theory="g_only")
+    runs = queries.runs(results, kind="simulation")
+    listed = app.dataframe[0].value
+    assert list(listed) == ["in figures", "run", "σ"]
+    assert listed["σ"].tolist() == runs["activation"].tolist()
+    windows = app.table[0].value
+    (stored,) = queries.windows(
+        results, activation="tanh", closure="g_only", quantity="V4", tolerance=0.05, reference_kind="simulation"
+    ).to_dict("records")
+    row = windows[(windows["quantity"] == "V4") & (windows["configuration"] == "tanh")].iloc[0]
+    assert _plain(row.iloc[-2]) == window_text(stored)
+
+
 def test_compare_against_the_exact_leading_order(open_page: OpenPage, results: Database) -> None:
     app = open_page(results.url, "compare", reference="exact leading order")
-    assert "Against the exact leading order" in _said(app)
+    said = _plain(_said(app))
+    assert "Against the exact leading order" in said
+    assert "relu: none is stored; computed here, its own relative error" in said
 
 
 def test_sql_page_runs_the_query_of_the_link(open_page: OpenPage, both: Database) -> None:
@@ -658,7 +703,7 @@ def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database,
     # two look up the schema's revision, two are those of the bar; the rest are named at each build_ function
     assert spent == {
         "windows": 4 + 2,
-        "compare": 4 + 4,
+        "compare": 4 + 5,
         "run": 4 + 12,
         "predict": 4 + 1,
         "paper": 4 + 1,

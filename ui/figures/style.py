@@ -7,9 +7,10 @@ the definition of the windows.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape, unescape
 from itertools import cycle
 from typing import Any
 
@@ -21,7 +22,7 @@ from plotly.subplots import make_subplots
 from eftcore.quantities import QUANTITIES
 from ui.notation import number
 
-BLUE, ORANGE, VERMILION, GREEN, PURPLE, SKY, GREY = (
+BLUE, ORANGE, VERMILION, GREEN, PURPLE, SKY, GREY, VIOLET = (
     "#0072B2",
     "#E69F00",
     "#D55E00",
@@ -29,6 +30,7 @@ BLUE, ORANGE, VERMILION, GREEN, PURPLE, SKY, GREY = (
     "#CC79A7",
     "#56B4E9",
     "#808080",
+    "#9467BD",
 )
 
 CLOSURE_LINE = {
@@ -53,9 +55,10 @@ VARIANTS = (
 )
 """Lines of further theories of the same closure, such as one with a fixed rule or of lower order, in turn."""
 
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY)
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY, VIOLET)
 LINES = ("solid", "dash", "dot", "dashdot")
-"""SERIES and LINES are the colours and dashes, in turn, of curves for which none are fixed."""
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")
+"""SERIES, LINES and SYMBOLS are the colours, dashes and markers, in turn, of curves for which none are fixed."""
 
 WINDOW_MARK: dict[str, dict[str, Any]] = {
     "bounded": {"symbol": "x", "color": VERMILION, "size": 8},
@@ -76,7 +79,9 @@ WINDOW_MEANING = {
 
 LEGEND_RANK = {closure: rank for rank, closure in enumerate(CLOSURE_LINE, start=2)}
 
-_ENTRY_PIXELS, _LETTER_PIXELS, _LINE_PIXELS, _LEGEND_PIXELS = 60, 6, 20, 900
+_ENTRY_PIXELS, _LETTER_PIXELS, _LINE_PIXELS, _LEGEND_PIXELS = 65, 6.6, 20, 740
+"""Room in the legend: beside the text of an entry, for a letter, between lines, and for a line on the narrowest page
+whose panels stand side by side."""
 
 _TOOLBAR_PIXELS = 34
 """Height of Plotly's toolbar, which on a phone would cover the names of the legend."""
@@ -147,6 +152,18 @@ def theory_lines(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
         lines[theory] = next(variants) if closure in seen else CLOSURE_LINE[closure]
         seen.add(closure)
     return lines
+
+
+def add_level_labels(
+    figure: go.Figure, levels: Sequence[tuple[float, str]], x: float, least: float, **cell: int
+) -> None:
+    """Names at heights of the axis (its logarithms if it has them), at the right of ``x`` and ``least`` apart."""
+    place = -math.inf
+    for height, text in sorted(levels):
+        place = max(height, place + least)
+        figure.add_annotation(
+            text=text, x=x, y=place, xanchor="left", xshift=5, showarrow=False, font={"size": 11, "color": GREY}, **cell
+        )
 
 
 def drawing_order(frame: pd.DataFrame) -> list[tuple[int, str, pd.DataFrame]]:
@@ -228,16 +245,21 @@ def place_legend(figure: go.Figure, height: int, *, narrow: bool = False) -> Non
     On a narrow page it begins below the toolbar.
     """
     entries = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
-    letters = sum(_ENTRY_PIXELS + _LETTER_PIXELS * len(name) for name in entries)
-    lines = max(len(entries), 1) if narrow else 1 + letters // _LEGEND_PIXELS
+    wide = _LETTER_PIXELS * max((len(unescape(name)) for name in entries), default=0)
+    columns = 1 if narrow else max(1, int(_LEGEND_PIXELS // (_ENTRY_PIXELS + wide)))
+    lines = max(-(-len(entries) // columns), 1)
     toolbar = _TOOLBAR_PIXELS if narrow else 0
-    more = _LINE_PIXELS * int(lines - 1) + toolbar + (15 if narrow else 0)
+    more = _LINE_PIXELS * (lines - 1) + toolbar + (20 if narrow else 0)
     figure.update_layout(
         height=height + more,
         margin={"l": 60 if narrow else 80, "r": 40 if narrow else 60, "t": 72 + more, "b": 50},
         legend={
             "orientation": "v" if narrow else "h",
             "itemwidth": 40,
+            # columns of one width, so that the number of lines is the same in every browser
+            "entrywidth": 0 if narrow else wide,
+            "entrywidthmode": "pixels",
+            "tracegroupgap": 0,
             "y": 1 - toolbar / (height + more),
             "yanchor": "top",
             "yref": "container",

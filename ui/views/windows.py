@@ -11,6 +11,8 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from ui import bar
+from ui.asked import tell_what_is_missing
 from ui.data.cells import MOST_INTERVALS, build_cells, build_intervals, runs_of
 from ui.data.compare import MOST_SERIES
 from ui.data.naming import split_columns
@@ -145,7 +147,7 @@ def _show_figure(
         if total > MOST_INTERVALS:
             st.caption(f"The first {MOST_INTERVALS} of {total} windows are drawn: choose filters to see the others.")
     # the key changes with what is drawn, so that an old click does not come back with a new figure
-    key = f"{view}-{across}-{by}-{hash(repr(chosen))}"
+    key = f"{view}-{across}-{by}-{hash(repr((chosen, said)))}"
     plot(
         noted(figure, said, narrow=narrow()),
         key,
@@ -270,6 +272,9 @@ if options.counts.empty:
     st.info("No next order in 1/n has been measured yet: a study does it that predicts it and simulates two widths, as")
     st.code('widths = [16, 64]\nclosures = [{ name = "exact", next_order = true }]', language="toml")
     st.stop()
+known = {name: {value_text(value) for value in options.values(name)} for name in PARAMETERS}
+known |= {"quantity": set(options.quantities), "tolerance": {f"{value:.12g}" for value in options.tolerances}}
+tell_what_is_missing("windows", known, widget="tolerance")
 chosen = _choose_filters(options, reference_kind, row)
 matching = options.matching(chosen)
 total = int(matching["windows"].sum())
@@ -278,7 +283,7 @@ if total == 0:
     st.stop()
 view, measure, across, by = _choose_view(options, matching)
 common, differing = split_columns(matching)
-said = said_of(chosen, common)
+said = [*said_of(chosen, common), *bar.said()]
 figure_place = st.container()
 
 order = st.container(horizontal=True, vertical_alignment="bottom")
@@ -301,7 +306,7 @@ with figure_place:
         _show_bars(shown.windows, chosen, said)
     else:
         _show_figure(view, measure, across, by, chosen, total, said)
-_show_table(shown.table, shown.windows, f"table-{hash(repr((chosen, sort, descending)))}", reference_kind)
+_show_table(shown.table, shown.windows, f"table-{hash(repr((chosen, said, sort, descending)))}", reference_kind)
 if total > MOST_ROWS:
     st.caption(f"The first {MOST_ROWS} of {total} windows; the CSV file has all of them.")
 else:

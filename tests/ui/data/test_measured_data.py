@@ -14,7 +14,7 @@ from db.writing.repository import record_comparison, record_measurement, record_
 from eftcore.ensemble.next_order import MeasuredNextOrder
 from eftcore.results import Theory
 from tests.ui.conftest import CLOSURES, PROVENANCE
-from ui.data.compare import build_measured_errors, build_series_errors, build_theories
+from ui.data.compare import build_measured_errors, build_theories, name_pairs, name_simulations
 from ui.data.run import (
     build_measured,
     build_provenance,
@@ -130,8 +130,8 @@ def test_it_says_where_it_comes_from(fresh: Database, simulation: int) -> None:
 
 
 def test_errors_against_it(fresh: Database, simulation: int, found: MeasuredNextOrder, exact: Theory) -> None:
-    pairs = build_theories(fresh, [simulation])
-    names = build_series_errors(fresh, pairs)
+    runs = queries.runs(fresh, kind="simulation")
+    names = name_pairs(build_theories(fresh, [simulation]), name_simulations(runs, [simulation]))
     errors = build_measured_errors(fresh, names)
     assert errors["quantity"].unique().tolist() == ["D", "K2"]
     assert set(errors["series"]) == {"exact, next order"}

@@ -83,8 +83,12 @@ def test_the_next_order_is_shown_where_a_theory_has_it(fresh: Database, put: Cal
     assert table.loc[("T", "11,11,11"), "exact, next order"] == number(exact.third_cumulant[-1, 2, 2, 2], 6)
     for log in (False, True):
         texts = [note.text for note in trajectories_figure(shown, log=log).layout.annotations]
-        assert {"D  1/n coefficient of V<sub>4</sub>", "K<sub>2</sub>  1/n coefficient of K<sub>1</sub>"} <= set(texts)
-        assert "T  n<sup>2</sup> third cumulant of G" in texts
+        named = {
+            "D[00,00]": "1/n coefficient of V<sub>4</sub>",
+            "K<sub>2</sub>[01]": "1/n coefficient of K<sub>1</sub>",
+        }
+        for entry, meaning in {**named, "T[11,11,11]": "n<sup>2</sup> third cumulant of G"}.items():
+            assert (f"|{entry}|  {meaning}" if log else f"{entry}  {meaning}") in texts
     precision = build_precision(fresh, build_errors(fresh, simulation)).set_index("quantity")
     assert precision.loc["T", "exact, next order, numerics"] == f"{exact.relative_error('T'):.1e}"
     assert precision.loc["D", "exact, next order, numerics"] == f"{exact.relative_error('D'):.1e}"

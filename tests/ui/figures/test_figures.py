@@ -154,6 +154,77 @@ def test_every_theory_is_drawn_over_the_simulation(results: Database) -> None:
     assert len(legend) == len(set(legend)) == 4
 
 
+def _eight(several: bool) -> pd.DataFrame:
+    """Eight series: of eight configurations, or of one."""
+    theories = ["mean", "source_only", "g_only", "sigma", "exact", "g_only 32-node", "g_only 16-node", "wick 8"]
+    frames = []
+    for place in range(8):
+        theory = "g_only" if several else theories[place]
+        configuration = f"C_W = {place}" if several else ""
+        base = {"quantity": "V4", "component": "00,00", "configuration": configuration, "theory": theory}
+        closure, number = theory.split()[0], {"g_only 32-node": 32.0, "g_only 16-node": 16.0}.get(theory)
+        numbers = {"simulated": 1.0 + place, "simulated_se": 0.1, "predicted": [1.0, 2.0], "samples": 9, "width": 4}
+        series = f"{configuration}: {theory}".removeprefix(": ")
+        columns = base | numbers | {"closure": closure, "nodes": number, "series": series, "time": [0.0, 1.0]}
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_eight_series_have_eight_styles_also_without_their_colours(several: bool) -> None:
+    figure = trajectories_figure(_eight(several))
+    lines = [trace for trace in figure.data if trace.line.dash and trace.showlegend]
+    assert len(lines) == 8
+    assert len({(line.line.dash, line.marker.symbol) for line in lines}) == 8
+    assert len({(line.line.color, line.line.dash) for line in lines}) == 8
+    points = [trace.marker.symbol for trace in figure.data if trace.mode == "markers" and trace.showlegend]
+    assert len(set(points)) == len(points) == (8 if several else 1)
+
+
+def test_an_error_between_gaps_is_a_marker_and_curves_have_none() -> None:
+    frame = pd.DataFrame(
+        {
+            "quantity": "K1",
+            "configuration": "",
+            "series": "g_only",
+            "theory": "g_only",
+            "closure": "g_only",
+            "time": [0.0, 0.5, 1.0, 1.5, 2.0],
+            "error": [np.nan, 0.2, np.nan, 0.3, 0.4],
+            "error_low": 0.1,
+            "error_high": 0.5,
+            "samples": np.nan,
+        }
+    )
+    marks = [trace for trace in errors_figure(frame, [0.05]).data if trace.mode == "markers"]
+    assert [[y for y in trace.y if not np.isnan(y)] for trace in marks] == [[0.2]]
+    assert not [t for t in errors_figure(frame.assign(error=0.2), [0.05]).data if t.mode == "markers"]
+    tiny = errors_figure(frame.assign(error=1e-12, error_low=0.0, error_high=1e-12), [0.05])
+    assert "below 1e-08" in [note.text for note in tiny.layout.annotations]
+
+
+def test_names_of_close_levels_stand_apart() -> None:
+    frame = pd.DataFrame(
+        {
+            "quantity": "V4",
+            "configuration": "",
+            "series": "g_only",
+            "theory": "g_only",
+            "closure": "g_only",
+            "time": [0.0, 1.0],
+            "error": [1e-8, 30.0],
+            "error_low": 0.0,
+            "error_high": np.inf,
+            "samples": np.nan,
+        }
+    )
+    figure = errors_figure(frame, [0.05, 0.1, 0.01])
+    low, high = next(figure.select_yaxes()).range
+    heights = sorted(note.y for note in figure.layout.annotations if str(note.text).startswith("τ"))
+    assert len(heights) == 3
+    assert np.diff(heights).min() / (high - low) > 0.06
+
+
 def test_where_the_error_is_undefined_nothing_is_drawn() -> None:
     frame = pd.DataFrame(
         {
@@ -178,8 +249,8 @@ def test_where_the_error_is_undefined_nothing_is_drawn() -> None:
 def test_errors_show_the_tolerances_and_every_theory(results: Database) -> None:
     simulation = int(build_simulations(results)["run_id"].iloc[0])
     figure = errors_figure(build_errors(results, simulation), [0.01, 0.1])
-    texts = [text for trace in figure.data if trace.mode == "lines+text" for text in trace.text if text]
-    assert texts == [" τ = 0.01", " τ = 0.1"]
+    texts = [note.text for note in figure.layout.annotations if str(note.text).startswith("τ")]
+    assert texts == ["τ = 0.01", "τ = 0.1"]
     assert {axis.type for axis in figure.select_yaxes()} == {"log"}
 
 
