@@ -84,6 +84,7 @@ atlas: $(VENV)/.installed ## run the studies of many networks (about half an hou
 	$(BIN)/eft run atlas
 	$(BIN)/eft run plane
 	$(BIN)/eft run digits-16
+	$(BIN)/eft run blocks
 	$(BIN)/eft atlas --output docs/atlas.md
 
 docs: $(VENV)/.installed-test ## build the documentation into site/; a broken link ends it

@@ -12,8 +12,8 @@ from db.session import Database
 from eftcore.errors import EnvironmentProblem, InputError
 from ui.figures import panels_svg
 from ui.notation import number
+from ui.reports.atlas import blocks, plane
 from ui.reports.atlas import lessons as atlas
-from ui.reports.atlas import plane
 from ui.reports.atlas.figure import SQL as FIGURE_SQL
 from ui.reports.atlas.figure import atlas_figure
 from ui.reports.paper.audit import COLUMNS, INTRODUCTION, LEGEND, TITLE, findings, lines
@@ -59,6 +59,7 @@ def write_atlas(db: Database, markdown: Path) -> list[Path]:
         "introduction": atlas.INTRODUCTION,
         "study": atlas.STUDY,
         "real_inputs": atlas.REAL_INPUTS,
+        "blocks": blocks.STUDY,
         "longest": LONGEST_TABLE,
         "plane": plane.STUDY,
         "figures": figures,

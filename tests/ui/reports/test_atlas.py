@@ -95,6 +95,30 @@ variance = 2.0
 correlation = 0.0
 """
 
+BLOCKS = """
+name = "blocks"
+samples = 512
+closures = [{ name = "g_only", step = "exact" }, { name = "exact", next_order = true }]
+reference = { name = "exact", next_order = true }
+tolerances = [0.01, 0.05]
+recorded_depths = 4
+
+[model]
+activation = ["tanh", "relu"]
+weight_variance = 2.0
+epsilon = 0.25
+depth = 8
+widths = [16]
+block = ["one_matrix", "two_matrix"]
+normalisation = ["none", "rms"]
+
+[[kernel]]
+kind = "equicorrelated"
+n_inputs = 1
+variance = 1.0
+correlation = 0.0
+"""
+
 
 @pytest.fixture(scope="module")
 def atlas(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Database, Path]:
@@ -103,12 +127,14 @@ def atlas(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[s
     (folder / "small.toml").write_text(STUDY)
     (folder / "digits.toml").write_text(DIGITS)
     (folder / "plane.toml").write_text(PLANE)
+    (folder / "blocks.toml").write_text(BLOCKS)
     environment = {**os.environ, "EFT_HOME": str(folder / "home"), "EFT_DATABASE_URL": ""}
     for command in (
         ["db", "upgrade"],
         ["run", str(folder / "small.toml")],
         ["run", str(folder / "digits.toml")],
         ["run", str(folder / "plane.toml")],
+        ["run", str(folder / "blocks.toml")],
         ["atlas", "--output", str(folder / "page" / "atlas.md")],
     ):
         done = warm.run(environment, *command)
@@ -122,7 +148,7 @@ def test_every_table_is_what_its_query_gives(atlas: tuple[str, Database, Path]) 
     parts = re.split(r"^## ", page, flags=re.MULTILINE)
     queried = dict(re.findall(r"^(\w[^\n]*)\n\n```sql\n(.*?);\n```", parts[-1], re.DOTALL | re.MULTILINE))
     shown = {part.split("\n", 1)[0]: re.findall(r"^\| (.*) \|$", part, re.MULTILINE) for part in parts[1:-1]}
-    assert len(shown) == 11
+    assert len(shown) == 13
     assert set(queried) - set(shown) == {
         "The plane of depth and width",
         "The next order in that plane",
@@ -196,6 +222,24 @@ def test_the_excess_of_a_width_is_relative_to_the_leading_order(atlas: tuple[str
         row = next(line for line in page.splitlines() if line.startswith(f"| {quantity} | relu | 2 | 8 | 1 |"))
         found = [float(cell) for cell in row.strip("| ").split(" | ")[5:]]
         assert found == pytest.approx([excess, variance], rel=1e-3)
+
+
+def test_blocks_are_compared_by_what_theory_says_of_each(atlas: tuple[str, Database, Path]) -> None:
+    page = atlas[0]
+    assert "up to T in 4 of 4 networks with two matrices" in page
+    kernel = eft.InputKernel.equicorrelated(n_inputs=1, variance=1.0, correlation=0.0)
+    for normalisation in (None, "rms"):
+        model = eft.ResNet(activation="relu", weight_variance=2.0, epsilon=0.25, depth=8, normalisation=normalisation)
+        exact = eft.predict(model, kernel, "exact", depths=[8])
+        spread = exact.covariance.item() / exact.mean.item() ** 2
+        row = next(
+            line for line in page.splitlines() if line.startswith(f"| relu | one_matrix | {normalisation or ''} | ")
+        )
+        assert any(
+            line.startswith(f"| relu | one_matrix | {normalisation or ''} | ")
+            and line.endswith(f"| {number(spread)} |")
+            for line in page.splitlines()
+        ), row
 
 
 def test_without_the_study_it_says_what_to_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from db.session import Database
 from ui.notation import number
-from ui.reports.atlas import finite_width, plane
+from ui.reports.atlas import blocks, finite_width, plane
 from ui.reports.atlas.study import ask, in_study
 
 STUDY = "atlas"
@@ -66,6 +66,8 @@ def lessons(db: Database) -> tuple[Lesson, ...]:
             ("What finite width adds to K0", _finite_width("K0", "00"), finite_width.finite_width),
             ("What finite width adds to V4", _finite_width("V4", "00,00"), finite_width.finite_width),
             ("Real inputs", _REAL_INPUTS, _real_inputs),
+            ("How deep G-only holds in other blocks", blocks.WINDOWS, blocks.depth),
+            ("What other blocks do to the spread of kernels", blocks.GROWTH, blocks.growth),
         )
     )
 
