@@ -24,7 +24,8 @@ st.html(
 )
 page = st.navigation(
     [
-        st.Page("views/windows.py", title="Windows", url_path="windows", default=True),
+        st.Page("views/answer.py", title="My network", default=True),
+        st.Page("views/windows.py", title="Windows", url_path="windows"),
         st.Page("views/compare.py", title="Compare", url_path="compare"),
         st.Page("views/run.py", title="Run", url_path="run"),
         st.Page("views/predict.py", title="Predict", url_path="predict"),

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PAGES = {
-    "windows": "/",
+    "answer": "/",
+    "windows": "/windows",
     "compare": "/compare",
     "run": "/run",
     "predict": "/predict",
@@ -37,7 +38,7 @@ PAGES = {
     "sql": f"/sql?{urlencode({'sql': EXAMPLES['error of V4 over depth'], 'chart_shown': 'true'})}",
     "studies": "/studies",
 }
-LATE = {"predict": "Reference: the exact leading order"}
+LATE = {"predict": "Reference: the exact leading order", "answer": "What this rests on"}
 """Text on a page that appears only after it was first drawn; a picture waits for it."""
 
 SHOWN = {"predict": 1200, "windows": 1060}

@@ -92,7 +92,8 @@ def open_database() -> Database:
         if problem.remedy.startswith(UPGRADE_HINT):
             st.code(_upgrade_commands(default_url(), fill=isinstance(problem, DatabaseMissing)), language="bash")
         st.caption("Nothing is created or changed by looking. Reload this page afterwards.")
-        st.page_link("views/predict.py", label="Predict a network: this needs no database")
+        st.page_link("views/answer.py", label="Ask about a network: this needs no database")
+        st.page_link("views/predict.py", label="Predict a network over depth: neither does this")
         st.stop()
 
 

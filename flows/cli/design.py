@@ -12,20 +12,11 @@ import pandas as pd
 
 import eftcore as eft
 from eftcore.errors import InputError
-from eftcore.specs import default_depths
+from eftcore.verdicts.design import design_specs
 from eftcore.verdicts.widths import width_windows
 from eftcore.words import network_text, width_text
 
-RECORDED = 100
-"""Number of depths at which windows are looked for."""
-
-TRUNCATION = 0.01
-"""Relative error of the exact closure, small beside any tolerance that is asked for."""
-
 LEVEL = 0.95
-
-CLOSURES = ("g_only", "sigma")
-"""The closures that are judged beside the exact leading order, with every power of epsilon."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,17 +115,12 @@ def designed(model: eft.ResNet, kernel: eft.InputKernel, width: int, tolerance: 
     """The answer from theory alone. Raises InputError for a tolerance that is not in (0, 1) or a width below 1."""
     if not 0 < tolerance < 1:
         raise InputError("must lie between 0 and 1", place="tolerance", value=tolerance)
-    depths = default_depths(model.depth, RECORDED)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", eft.NumericsWarning)
-        exact = eft.predict(model, kernel, "exact", next_order=True, truncation=TRUNCATION, depths=depths)
-        closures = [
-            eft.predict(model, kernel, name, step="exact", depths=depths)  # type: ignore[arg-type]
-            for name in CLOSURES
-            if model.block == "one_matrix" and name in model.closures
-        ]
+        theories = {name: eft.predict_spec(spec) for name, spec in design_specs(model, kernel).items()}
+    exact = theories.pop("exact")
     law = eft.kernel_law(exact, width)
-    windows = width_windows(exact, closures, [tolerance])
+    windows = width_windows(exact, theories.values(), [tolerance])
     windows["theory"] = windows["theory"].str.removesuffix(", exact step")
     return Design(model, kernel, law, tolerance, windows, tuple(str(each.message) for each in caught))
 
@@ -142,9 +128,8 @@ def designed(model: eft.ResNet, kernel: eft.InputKernel, width: int, tolerance: 
 def study_file(found: Design, inputs: int, variance: float, correlation: float) -> str:
     """A study file that checks the answer by simulation at the width, to a third of the tolerance."""
     m = found.model
-    closures = [
-        f'{{ name = "{name}", step = "exact" }}' for name in CLOSURES if m.block == "one_matrix" and name in m.closures
-    ]
+    others = [name for name in design_specs(m, found.kernel) if name != "exact"]
+    closures = [f'{{ name = "{name}", step = "exact" }}' for name in others]
     fields = m.model_dump(mode="json", exclude_defaults=True)
     network = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
     return f"""# How far can theory be trusted at width {found.width}? Made by eft design.

@@ -147,11 +147,11 @@ def test_views_are_saved_under_a_name_and_forgotten(open_page: OpenPage, studied
             [] if name else ["name: is needed to find the view again"]
         )
     (row,) = saved_views(studied).to_dict("records")
-    assert (row["name"], row["page"]) == ("<b>mine</b>", "")
+    assert (row["name"], row["page"]) == ("<b>mine</b>", "windows")
     saved = parse_qs(row["query"])
     assert [saved[name] for name in ("activation", "search", "tolerance")] == [["relu"], ["n = 16"], ["0.1"]]
     (link,) = [html.proto.body for html in app.get("html") if "<a href" in html.proto.body]
-    assert link == f'<a href=".?{escape(row["query"])}" target="_self">&lt;b&gt;mine&lt;/b&gt;</a>'
+    assert link == f'<a href="windows?{escape(row["query"])}" target="_self">&lt;b&gt;mine&lt;/b&gt;</a>'
     (forget,) = [button for button in app.button if button.label == "Forget"]
     forget.click().run()
     assert saved_views(studied).empty

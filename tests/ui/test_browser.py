@@ -74,7 +74,7 @@ def test_a_number_on_the_run_page_is_the_stored_one(page: Page, address: str, re
 
 
 def test_a_copied_link_restores_the_view(page: Page, browser: Browser, address: str) -> None:
-    _open(page, address, "Validity windows")
+    _open(page, f"{address}/windows", "Validity windows")
     expect(page.get_by_text("12 windows.", exact=True)).to_be_visible()
     page.get_by_role("button", name="V4", exact=True).click()
     page.get_by_role("radio", name="0.1", exact=True).click()
@@ -103,7 +103,7 @@ def test_ticked_rows_are_compared_and_a_heading_sorts_all_rows(page: Page, addre
         _one(results_file, f"SELECT run_id FROM v_runs WHERE kind = 'simulation' AND activation = '{name}'")[0]
         for name in ("relu", "tanh")
     ]
-    _open(page, f"{address}/?closure=g_only&quantity=V4", "Validity windows")
+    _open(page, f"{address}/windows?closure=g_only&quantity=V4", "Validity windows")
     tick, first, row = 16, 36 + 14, 28
     _table_at(page, tick, first)
     expect(page.get_by_role("link", name=f"Open run {runs[0]}")).to_be_visible()
@@ -121,7 +121,7 @@ def test_ticked_rows_are_compared_and_a_heading_sorts_all_rows(page: Page, addre
 
 def test_a_cell_of_the_map_leads_to_its_run(page: Page, address: str, results_file: Path, tmp_path: Path) -> None:
     (run,) = _one(results_file, "SELECT run_id FROM v_runs WHERE kind = 'simulation' AND activation = 'tanh'")
-    _open(page, f"{address}/?view=map", "Validity windows")
+    _open(page, f"{address}/windows?view=map", "Validity windows")
     page.get_by_test_id("stPlotlyChart").first.hover()
     with page.expect_download() as saved:
         page.locator(".modebar-btn[data-title^=Download]").first.click()
@@ -197,6 +197,23 @@ def test_a_table_has_no_download_that_leaves_formulas(page: Page, address: str) 
     assert toolbar.get_by_role("button", name="Download as CSV").count() == 0
 
 
+def test_the_first_page_answers_and_its_link_restores_the_question(page: Page, browser: Browser, address: str) -> None:
+    _open(page, f"{address}/?sigma=relu&L=20&residual=0.25", TITLES[""])
+    page.get_by_role("heading", name="Use ").wait_for()
+    page.get_by_text("The nearest simulations").wait_for()
+    first = page.get_by_role("heading", name="Use ").inner_text()
+    page.get_by_role("spinbutton", name="width n").fill("4096")
+    page.get_by_role("spinbutton", name="width n").press("Enter")
+    page.wait_for_url(re.compile(r"n=4096"))
+    page.get_by_role("heading", name="down to the last of 20 layers").wait_for()
+    assert "down to the last" not in first
+    other = browser.new_page()
+    _open(other, page.url, TITLES[""])
+    other.get_by_role("heading", name="down to the last of 20 layers").wait_for()
+    expect(other.get_by_role("spinbutton", name="width n")).to_have_value("4096")
+    other.close()
+
+
 def test_predict_finishes_by_itself(page: Page, address: str) -> None:
     _open(page, f"{address}/predict?T=0.5", "Predict")
     page.get_by_text("Reference: the exact leading order").wait_for()
@@ -209,7 +226,8 @@ def test_predict_finishes_by_itself(page: Page, address: str) -> None:
 
 
 TITLES = {
-    "": "Validity windows",
+    "": "How deep, and how wide, can I trust which theory for my network?",
+    "windows": "Validity windows",
     "compare": "Compare",
     "run": "Run",
     "predict": "Predict",
@@ -228,7 +246,10 @@ def test_pages_fit_phone_and_desk_fetch_nothing_from_elsewhere_and_nothing_goes_
     page.on("response", lambda answer: complaints.append(answer.url) if answer.status >= 400 else None)
     phone, desk = {"width": 390, "height": 844}, {"width": 1280, "height": 1400}
     tabs: dict[str, str] = {}
-    for path, title in {**TITLES, "?view=intervals": TITLES[""], "?view=bars": TITLES[""]}.items():
+    for path, title in {
+        **TITLES,
+        **{f"windows?view={view}": TITLES["windows"] for view in ("intervals", "bars")},
+    }.items():
         page.set_viewport_size(phone)
         _open(page, f"{address}/{path}", title)
         page.wait_for_function(ROOMY, arg=True, timeout=PATIENCE)
@@ -245,7 +266,7 @@ def test_pages_fit_phone_and_desk_fetch_nothing_from_elsewhere_and_nothing_goes_
 
 
 def test_filters_of_one_page_leave_the_inputs_of_another_alone(page: Page, address: str) -> None:
-    _open(page, f"{address}/?activation=relu", "Validity windows")
+    _open(page, f"{address}/windows?activation=relu", "Validity windows")
     page.get_by_role("link", name="Predict", exact=True).click()
     page.get_by_role("heading", name="Predict", level=1).wait_for()
     page.get_by_text("Reference: the exact leading order").wait_for()
@@ -285,7 +306,9 @@ def test_every_page_is_helpful_whatever_it_finds(
     if shape in shapes:
         shutil.copy(shapes[shape], path)
     windows, studies, predict = SHAPES[shape]
-    _open(page, served, windows)
+    _open(page, served, TITLES[""])
+    page.get_by_role("heading", name="Use G-only").wait_for()
+    _open(page, f"{served}/windows", windows)
     simulations = windows.replace("comparison of theory and simulation", "simulation")
     sql = "SQL" if studies == "Studies" else studies
     paper = "The paper, audited" if studies == "Studies" else studies

@@ -60,8 +60,8 @@ def test_missing_database_names_the_command_and_creates_nothing(open_page: OpenP
 
 
 def test_missing_database_offers_predictions_which_need_none(open_page: OpenPage, tmp_path: Path) -> None:
-    (link,) = open_page(f"sqlite:///{tmp_path / 'not there.db'}", "windows").get("page_link")
-    assert link.proto.page == "predict"
+    links = open_page(f"sqlite:///{tmp_path / 'not there.db'}", "windows").get("page_link")
+    assert [link.proto.page for link in links] == ["", "predict"]
 
 
 def test_the_command_for_a_database_at_an_odd_place_can_be_pasted(open_page: OpenPage, tmp_path: Path) -> None:
@@ -696,12 +696,13 @@ def test_predict_says_what_is_wrong_below_its_fields(open_page: OpenPage, result
 
 def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database, statements: list[str]) -> None:
     spent = {}
-    for page in ("windows", "compare", "run", "predict", "paper", "sql", "studies"):
+    for page in ("answer", "windows", "compare", "run", "predict", "paper", "sql", "studies"):
         before = len(statements)
         open_page(results.url, page)
         spent[page] = len(statements) - before
     # two look up the schema's revision, two are those of the bar; the rest are named at each build_ function
     assert spent == {
+        "answer": 4 + 2,
         "windows": 4 + 2,
         "compare": 4 + 5,
         "run": 4 + 12,

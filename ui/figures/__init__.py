@@ -8,6 +8,7 @@ from ui.figures.entries import entries_figure
 from ui.figures.heat_map import MEASURES, heat_map_figure
 from ui.figures.intervals import intervals_figure
 from ui.figures.panels import panels_figure, panels_svg
+from ui.figures.plane import plane_figure
 from ui.figures.quantiles import quantiles_figure
 from ui.figures.query import query_figure
 from ui.figures.style import noted
@@ -23,6 +24,7 @@ __all__ = [
     "noted",
     "panels_figure",
     "panels_svg",
+    "plane_figure",
     "quantiles_figure",
     "query_figure",
     "trajectories_figure",

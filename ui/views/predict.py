@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 import eftcore as eft
@@ -16,18 +14,16 @@ from db.settings import data_home
 from eftcore.errors import EftError, EnvironmentProblem
 from eftcore.identity import digest_of
 from eftcore.results import Theory
-from eftcore.specs import Block, EnsembleSpec, Normalisation
+from eftcore.specs import EnsembleSpec
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES
 from ui.data import deployments
 from ui.data.costs import expected_seconds, quick_part
 from ui.data.predict import (
-    kernel_from_table,
     layers_of,
     next_order_frame,
     predictions,
     spec_of,
     stages_of,
-    table_from_upload,
     trajectories_frame,
     values_frame,
     windows_frame,
@@ -36,14 +32,11 @@ from ui.data.run import component_choices, entries_label
 from ui.data.study_file import study_toml
 from ui.data.widths import predicted_widths, predicted_widths_table
 from ui.figures import trajectories_figure, widths_figure
+from ui.network_form import INPUT_PIXELS, choose_block, choose_kernel, told
 from ui.notation import literal, number
 from ui.shell import PLOT, find_database, narrow, tell
 from ui.waiting import LONG_SECONDS, computed
 
-SOURCES = ("equicorrelated", "Gram matrix", "data file")
-INPUT_PIXELS = 160
-SHOWN_COLUMNS = 12
-NO_NORMALISATION = "none"
 STUDY_CLOSURES = ("mean", "source_only", "g_only", "sigma", "exact")
 STUDY_SAMPLES = 20_000
 STAGE_WORDS = {
@@ -52,11 +45,6 @@ STAGE_WORDS = {
     "exact": "the exact leading order in 1/n",
     "next": "the next order in 1/n",
 }
-
-Made = TypeVar("Made")
-
-
-# Keys of widgets are names in the URL. They differ from columns of v_windows, which the windows page uses for filters.
 
 
 def _choose_model() -> tuple[eft.ResNet, int]:
@@ -77,72 +65,9 @@ def _choose_model() -> tuple[eft.ResNet, int]:
         bias_variance=bias,
         epsilon=epsilon,
         depth=layers_of(total, epsilon),
-        **_choose_block(),
+        **choose_block(),
     )
     return model, int(width)
-
-
-def _choose_block() -> dict[str, Any]:
-    """Fields of the network that say what a residual branch is."""
-    row = st.container(horizontal=True, vertical_alignment="bottom")
-    block = row.segmented_control(
-        "block",
-        get_args(Block),
-        default="one_matrix",
-        required=True,
-        key="block",
-        bind="query-params",
-        help="x + ε W σ(norm(x)), the paper's where nothing is normalised, or x + ε W₂ σ(W₁ norm(x)), of residual MLPs;"
-        " C_W and C_b are then those of W₂.",
-    )
-    shared: dict[str, Any] = {"bind": "query-params", "width": INPUT_PIXELS}
-    chosen = row.selectbox("normalisation", [NO_NORMALISATION, *get_args(Normalisation)], key="norm", **shared)
-    normalisation = None if chosen == NO_NORMALISATION else chosen
-    if block == "one_matrix":
-        return {"normalisation": normalisation}
-    return {
-        "block": block,
-        "normalisation": normalisation,
-        "hidden_ratio": row.number_input("m / n", 0.01, 100.0, 1.0, 1.0, key="ratio", **shared),
-        "hidden_weight_variance": row.number_input("C_1", 0.01, 100.0, 1.0, 0.1, key="C_1", **shared),
-        "hidden_bias_variance": row.number_input("C_b1", 0.0, 100.0, 0.0, 0.1, key="C_b1", **shared),
-    }
-
-
-def _choose_kernel() -> eft.InputKernel | None:
-    row = st.container(horizontal=True, vertical_alignment="bottom")
-    source = row.segmented_control(
-        "input kernel K⁰", SOURCES, default=SOURCES[0], required=True, key="source", bind="query-params"
-    )
-    if source == SOURCES[0]:
-        inputs = row.number_input("inputs N", 1, 16, 2, key="N", bind="query-params", width=130)
-        variance = row.slider("variance", 0.0, 5.0, 2.0, 0.05, key="variance", bind="query-params", width=260)
-        correlation = row.slider("correlation", -1.0, 1.0, 0.3, 0.01, key="correlation", bind="query-params", width=260)
-        return eft.InputKernel.equicorrelated(n_inputs=int(inputs), variance=variance, correlation=correlation)
-    gram = source == SOURCES[1]
-    what = "a symmetric positive semi-definite matrix" if gram else "real inputs, one row each: K⁰ = X Xᵀ / features"
-    given = st.file_uploader(f".npy or .csv: {what}", type=["npy", "csv"], key=f"upload-{gram}")
-    if given is None:
-        st.info("The link of this page does not hold the file: whoever opens it uploads it again.")
-        return None
-    table = table_from_upload(given.name, given.getvalue())
-    kernel = kernel_from_table(table, given.name, gram=gram)
-    rows, columns = table.shape
-    with st.expander(f"read as {rows} rows of {columns} numbers: the table, and K⁰"):
-        st.dataframe(pd.DataFrame(table[:, :SHOWN_COLUMNS]), height="content")
-        if columns > SHOWN_COLUMNS:
-            st.caption(f"The first {SHOWN_COLUMNS} of {columns} columns.")
-        st.dataframe(pd.DataFrame(kernel.array), height="content")
-    return kernel
-
-
-def _told(choose: Callable[[], Made | None]) -> Made | None:
-    """What was chosen; None where it is wrong, which is told below the fields."""
-    try:
-        return choose()
-    except EftError as problem:
-        tell(problem)
-        return None
 
 
 def _stored(model: eft.ResNet, kernel: eft.InputKernel, width: int) -> tuple[int | None, StoredSample | None]:
@@ -299,7 +224,7 @@ st.caption(
     "1e-5; the link of this page holds its inputs."
 )
 try:
-    chosen, kernel = _told(_choose_model), _told(_choose_kernel)
+    chosen, kernel = told(_choose_model), told(lambda: choose_kernel(2, 2.0))
     if chosen is None or kernel is None:
         st.stop()
     model, width = chosen
