@@ -94,6 +94,39 @@ def window_text(window: Mapping[Any, Any]) -> str:
             return f"> {certified:.4g} ?{seen}" if known else "undecided"
 
 
+def verdict_text(window: Mapping[Any, Any]) -> str:
+    """What a validity window says of a network, in layers; the row has depth too, the number of its layers.
+
+    >>> base = {"resolved_from": 0.01, "total_time": 2.0, "depth": 200, "refuted_from": 0.28}
+    >>> verdict_text({**base, "status": "bounded", "certified_until": 0.16})
+    'to layer 16, not from 28 on'
+    >>> verdict_text({**base, "status": "bounded", "certified_until": None}), verdict_text({"status": "too_noisy"})
+    ('not from layer 28 on', 'cannot be told')
+    >>> verdict_text({**base, "status": "beyond", "certified_until": 2.0, "resolved_from": 0.8})
+    'to the end (seen from layer 80)'
+    >>> verdict_text({**base, "status": "undecided", "certified_until": 0.4})
+    'to layer 40, then it cannot be told'
+    """
+    if window["status"] == "too_noisy":
+        return "cannot be told"
+
+    def layer(time: float) -> int:
+        return round(float(time / window["total_time"] * window["depth"]))
+
+    certified = window["certified_until"]
+    known = certified is not None and not math.isnan(certified)
+    start = resolved_from(window)
+    seen = f" (seen from layer {layer(start)})" if start and known else ""
+    match window["status"]:
+        case "bounded":
+            fails = layer(window["refuted_from"])
+            return f"to layer {layer(certified)}, not from {fails} on{seen}" if known else f"not from layer {fails} on"
+        case "beyond":
+            return f"to the end{seen}"
+        case _:
+            return f"to layer {layer(certified)}, then it cannot be told{seen}" if known else "cannot be told"
+
+
 def width_text(row: Mapping[Any, Any]) -> str:
     """From which width on a theory holds, n*, from status, width, width_low and width_high of a row, in neurons.
 

@@ -47,20 +47,31 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def rounded(value: float, error: float) -> str:
+    """A number to the second digit of its error; with six digits where the error is not known or 0.
+
+    >>> rounded(48.4711, 0.0532), rounded(12346.0, 532.0), rounded(0.123456789, float("nan"))
+    ('48.471', '12350', '0.123457')
+    """
+    if math.isnan(value):
+        return "—"
+    if not 0 < error < math.inf:
+        return number(value, 6)
+    decimals = 1 - math.floor(math.log10(error))
+    return f"{round(value, decimals):.{max(decimals, 0)}f}"
+
+
 def with_error(value: float, error: float) -> str:
     """value ± error, both to the second digit of the error.
 
-    >>> with_error(48.4711, 0.0532), with_error(-0.45304, 0.0251), with_error(2.0, 0.0)
-    ('48.471 ± 0.053', '-0.453 ± 0.025', '2 ± 0')
+    >>> with_error(48.4711, 0.0532), with_error(-0.45304, 0.0251), with_error(2.0, 0.0), with_error(12346.0, 532.0)
+    ('48.471 ± 0.053', '-0.453 ± 0.025', '2 ± 0', '12350 ± 530')
     """
     if math.isnan(value):
         return "—"
     if math.isnan(error):
-        return f"{number(value, 6)} ± ?"
-    if error <= 0:
-        return f"{number(value, 6)} ± 0"
-    decimals = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+        return f"{rounded(value, error)} ± ?"
+    return f"{rounded(value, error)} ± {rounded(error, error) if error > 0 else 0}"
 
 
 def literal(table: pd.DataFrame) -> pd.DataFrame:

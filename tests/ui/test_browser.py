@@ -59,6 +59,8 @@ def _one(path: Path, sql: str) -> tuple[float, ...]:
 def test_a_number_on_the_run_page_is_the_stored_one(page: Page, address: str, results_file: Path) -> None:
     (run,) = _one(results_file, "SELECT run_id FROM v_runs WHERE kind = 'simulation' AND activation = 'tanh'")
     _open(page, f"{address}/run?simulation={run}", "Run")
+    page.get_by_text("Numbers at one depth").click()
+    page.wait_for_url(re.compile("numbers=true"))
     row = page.locator("tr", has=page.get_by_role("cell", name="V4", exact=True)).filter(has_text="00,11").first
     simulated, error = map(float, row.get_by_role("cell").nth(2).inner_text().split(" ± "))
     predicted = float(row.get_by_role("cell").nth(5).inner_text().split()[0])
@@ -170,7 +172,7 @@ def test_figures_save_themselves(page: Page, address: str, tmp_path: Path, form:
         page.locator(".modebar-btn[data-title^=Download]").first.click()
     path = tmp_path / saved.value.suggested_filename
     saved.value.save_as(path)
-    assert path.name.endswith(f"-trajectories.{form.lower()}")
+    assert path.name.endswith(f"-errors.{form.lower()}")
     assert path.read_bytes().startswith(start)
 
 

@@ -18,7 +18,7 @@ from db.session import Database
 from eftcore.errors import InputError, LawWarning
 from eftcore.results import Theory
 from eftcore.theory.next_order.law import KernelLaw, Law, kernel_law
-from ui.notation import number
+from ui.notation import number, rounded
 
 NO_NEXT_ORDER = (
     "The law from theory needs the next order in 1/n of this network, which is not stored: run a study whose closures"
@@ -127,15 +127,20 @@ def quantiles_table(rows: pd.DataFrame, time: float) -> pd.DataFrame:
             {
                 "component": row["component"],
                 "probability": number(row["probability"]),
-                "simulated": number(row["value"], 5),
-                "95 % bounds": f"{number(row['low'], 5)} … {number(row['high'], 5)}",
-                "by the law": number(row["law"], 5),
+                "simulated": rounded(row["value"], _spread(row)),
+                "95 % bounds": f"{rounded(row['low'], _spread(row))} … {rounded(row['high'], _spread(row))}",
+                "by the law": rounded(row["law"], _spread(row)),
                 "the law lies": _place(row),
             }
             for row in rows[rows["time"] == time].to_dict("records")
         ]
     )
     return table if rows["law"].notna().any() else table.drop(columns=["by the law", "the law lies"])
+
+
+def _spread(row: dict[Any, Any]) -> float:
+    """The standard error of a simulated quantile, by its bounds."""
+    return float(row["high"] - row["low"]) / 4
 
 
 def _place(row: dict[Any, Any]) -> str:

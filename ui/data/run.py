@@ -20,7 +20,7 @@ from db.schema.components import row_components
 from db.session import Database
 from eftcore.quantities import ORDER, QUANTITIES
 from eftcore.specs import OF_BLOCKS, EnsembleSpec, PredictionSpec
-from eftcore.words import window_text
+from eftcore.words import verdict_text, window_text
 from ui.data.naming import in_reading_order, name_theories
 from ui.data.quantiles import build_compared, build_quantiles
 from ui.data.study_file import study_toml
@@ -162,6 +162,43 @@ def windows_matrix(windows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.sort_values("quantity", key=lambda names: names.map(ORDER), kind="stable")
     table = table.loc[list(rows.itertuples(index=False, name=None)), list(texts["tolerance"].drop_duplicates())]
     return table.fillna("—").reset_index()
+
+
+def verdicts_table(windows: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+    """How deep each theory holds at one tolerance, in layers: a row per theory, a column per quantity, as texts."""
+    rows = windows[windows["tolerance"] == tolerance]
+    texts = rows.assign(text=[verdict_text(row) for row in rows.to_dict("records")])
+    table = texts.pivot(index="theory", columns="quantity", values="text")
+    quantities = sorted(table.columns, key=ORDER.__getitem__)
+    return table.loc[rows["theory"].drop_duplicates().tolist(), quantities].fillna("—").reset_index()
+
+
+def verdicts_said(windows: pd.DataFrame, tolerance: float) -> list[str]:
+    """A sentence for each quantity: the simplest theory that holds to the last layer, or the one that holds longest."""
+    said = []
+    rows = windows[windows["tolerance"] == tolerance]
+    for quantity in sorted(rows["quantity"].unique(), key=ORDER.__getitem__):
+        some = rows[rows["quantity"] == quantity]
+        holding = some[some["status"] == "beyond"]
+        if len(holding):
+            said.append(f"{quantity}: {holding['theory'].iloc[0]} is the simplest theory that holds to the end.")
+            continue
+        longest = some["certified_until"].max()
+        if math.isnan(longest):
+            fails = ", ".join(some.loc[some["status"] == "bounded", "theory"])
+            unclear = ", ".join(some.loc[some["status"] != "bounded", "theory"])
+            told = [
+                f"{fails} does not hold" if fails else "",
+                f"more networks would tell of {unclear}" if unclear else "",
+            ]
+            said.append(f"{quantity}: no theory is shown to hold; {'; '.join(filter(None, told))}.")
+            continue
+        best = some[some["certified_until"] == longest].iloc[0]
+        layer = round(longest / best["total_time"] * best["depth"])
+        said.append(
+            f"{quantity}: {best['theory']} holds longest, to layer {layer} of {best['depth']} (t = {longest:.4g})."
+        )
+    return said
 
 
 def build_values(trajectories: pd.DataFrame, time: float) -> pd.DataFrame:
