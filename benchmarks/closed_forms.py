@@ -30,7 +30,7 @@ def scan(name: str) -> str:
     for a, b, rho in product(VARIANCES, VARIANCES, CORRELATIONS):
         c = rho * np.sqrt(a) * np.sqrt(b)
         found = form.pair(np.array(a), np.array(c), np.array(b))
-        entries = [found.value, *found.gradient, *found.hessian]
+        entries = [found.value, *found.gradient(), *found.hessian()]
         for order, entry, true in zip(ORDERS, entries, derivatives(FORMS[name], [a, c, b], ORDERS), strict=True):
             # what the differences leave, relative to E2 / K_q K_r, counts as 0
             noise = 1e-30 * np.sqrt(a * b) / (a ** (order[0] + order[1] / 2) * b ** (order[2] + order[1] / 2))

@@ -26,17 +26,17 @@ PROPORTIONAL = 2e-15
 
 @dataclass(frozen=True)
 class PairEntries:
-    """E2 of two inputs and its derivatives.
+    """E2 of two inputs, and what computes its derivatives: the mean kernel needs none.
 
     Attributes:
         value: (...) E2 (eq. 1.6).
-        gradient: derivatives by K_aa, K_ab, K_bb; each (...).
-        hessian: second derivatives by (aa, aa), (aa, ab), (aa, bb), (ab, ab), (ab, bb), (bb, bb); each (...).
+        gradient: gives the derivatives by K_aa, K_ab, K_bb; each (...).
+        hessian: gives the second derivatives by (aa, aa), (aa, ab), (aa, bb), (ab, ab), (ab, bb), (bb, bb); each (...).
     """
 
     value: Summed
-    gradient: tuple[Summed, Summed, Summed]
-    hessian: tuple[Summed, Summed, Summed, Summed, Summed, Summed]
+    gradient: Callable[[], tuple[Summed, Summed, Summed]]
+    hessian: Callable[[], tuple[Summed, Summed, Summed, Summed, Summed, Summed]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def _linear() -> ClosedForm:
 
     def pair(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> PairEntries:
         zero = Summed.of(np.zeros_like(c))
-        return PairEntries(Summed.of(c), (zero, Summed.of(np.ones_like(c)), zero), (zero, zero, zero, zero, zero, zero))
+        return PairEntries(
+            Summed.of(c), lambda: (zero, Summed.of(np.ones_like(c)), zero), lambda: (zero, zero, zero, zero, zero, zero)
+        )
 
     return ClosedForm(single, pair)
 
@@ -98,30 +100,31 @@ def _leaky_relu(slope: float = 0.0) -> ClosedForm:
         angle = np.where(flat, np.where(rho > 0, np.pi, 0.0), np.arctan2(sine, -rho))
         left, right = np.sqrt(a), np.sqrt(b)
         safe_left, safe_right = np.where(a > 0, left, np.inf), np.where(b > 0, right, np.inf)
-        inverse = np.divide(1.0, sine, out=np.zeros_like(sine), where=sine > 0) * (scale / (8 * np.pi))
         wedge = np.where(flat, np.maximum(c, 0.0) * np.pi, left * right * _sine_less(angle))
         # the two terms cancel only for slope < 0
         value = Summed.of(slope * c, scale / (2 * np.pi) * wedge)
-        across = Summed.of(slope + np.zeros_like(c), scale / (2 * np.pi) * angle)
-        gradient = (
-            Summed.of(scale / (4 * np.pi) * sine * right / safe_left),
-            across,
-            Summed.of(scale / (4 * np.pi) * sine * left / safe_right),
-        )
-        aa, bb, mixed = safe_left**2, safe_right**2, safe_left * safe_right
-        tilt = Summed.of(np.ones_like(rest), -2 * rest)
-        return PairEntries(
-            value,
-            gradient,
-            (
+
+        def gradient() -> tuple[Summed, Summed, Summed]:
+            return (
+                Summed.of(scale / (4 * np.pi) * sine * right / safe_left),
+                Summed.of(slope + np.zeros_like(c), scale / (2 * np.pi) * angle),
+                Summed.of(scale / (4 * np.pi) * sine * left / safe_right),
+            )
+
+        def hessian() -> tuple[Summed, Summed, Summed, Summed, Summed, Summed]:
+            inverse = np.divide(1.0, sine, out=np.zeros_like(sine), where=sine > 0) * (scale / (8 * np.pi))
+            aa, bb, mixed = safe_left**2, safe_right**2, safe_left * safe_right
+            tilt = Summed.of(np.ones_like(rest), -2 * rest)
+            return (
                 tilt * (inverse * right / safe_left / aa),
                 Summed.of(-2 * rho * inverse / aa),
                 Summed.of(inverse / mixed),
                 Summed.of(4 * inverse / mixed),
                 Summed.of(-2 * rho * inverse / bb),
                 tilt * (inverse * left / safe_right / bb),
-            ),
-        )
+            )
+
+        return PairEntries(value, gradient, hessian)
 
     return ClosedForm(single, pair)
 
@@ -156,20 +159,23 @@ def _erf(scale: float) -> ClosedForm:
         alpha, beta = 1 + a, 1 + b
         delta = 1 + a + b + rest * a * b
         root = np.sqrt(delta)
-        front, second = 2 * unit / (np.pi * root), 2 * unit**2 / (np.pi * root)
-        square = c / delta * c
-        return PairEntries(
-            Summed.of(2 / np.pi * np.arctan2(c, root)),
-            (Summed.of(-front * c / (2 * alpha)), Summed.of(front), Summed.of(-front * c / (2 * beta))),
-            (
+
+        def gradient() -> tuple[Summed, Summed, Summed]:
+            front = 2 * unit / (np.pi * root)
+            return Summed.of(-front * c / (2 * alpha)), Summed.of(front), Summed.of(-front * c / (2 * beta))
+
+        def hessian() -> tuple[Summed, Summed, Summed, Summed, Summed, Summed]:
+            second, square = 2 * unit**2 / (np.pi * root), c / delta * c
+            return (
                 Summed.of(second * c / (4 * alpha) * (3 + square) / alpha),
                 Summed.of(-second * beta / (2 * delta)),
                 Summed.of(second * c / (4 * delta)),
                 Summed.of(second * c / delta),
                 Summed.of(-second * alpha / (2 * delta)),
                 Summed.of(second * c / (4 * beta) * (3 + square) / beta),
-            ),
-        )
+            )
+
+        return PairEntries(Summed.of(2 / np.pi * np.arctan2(c, root)), gradient, hessian)
 
     return ClosedForm(single, pair)
 
@@ -201,15 +207,17 @@ def _gelu() -> ClosedForm:
         # <Phi(phi_a) Phi(phi_b)>
         both = np.arctan2(root, -c) / (2 * np.pi)
         inverse = 1 / alpha + 1 / beta
-        square = c / delta * c
-        return PairEntries(
-            Summed.of(c * both, front * spread, front * c * inverse * c),
-            (
+
+        def gradient() -> tuple[Summed, Summed, Summed]:
+            return (
                 _gelu_slope(b, c, alpha, beta, delta) * (front / 2),
                 Summed.of(both, front * c * (1 / delta + inverse)),
                 _gelu_slope(a, c, beta, alpha, delta) * (front / 2),
-            ),
-            (
+            )
+
+        def hessian() -> tuple[Summed, Summed, Summed, Summed, Summed, Summed]:
+            square = c / delta * c
+            return (
                 _gelu_curvature(b, c, alpha, beta, delta) * (front / 4),
                 Summed.of(
                     -front / 2 * c * ((1 + 2 / alpha) / alpha + (1 + beta / alpha) / delta + 3 * beta / delta**2)
@@ -218,8 +226,9 @@ def _gelu() -> ClosedForm:
                 Summed.of(front * (1 + 1 / delta + inverse + square * (3 / delta + inverse))),
                 Summed.of(-front / 2 * c * ((1 + 2 / beta) / beta + (1 + alpha / beta) / delta + 3 * alpha / delta**2)),
                 _gelu_curvature(a, c, beta, alpha, delta) * (front / 4),
-            ),
-        )
+            )
+
+        return PairEntries(Summed.of(c * both, front * spread, front * c * inverse * c), gradient, hessian)
 
     return ClosedForm(single, pair)
 
@@ -265,7 +274,9 @@ def _waves(sign: float) -> Callable[[], ClosedForm]:
             cosh = near * (1 + np.exp(-2 * np.abs(c)))
             wave, other = (Summed.of(sinh), Summed.of(cosh)) if sign < 0 else (Summed.of(cosh), Summed.of(sinh))
             own, mixed = wave * 0.25, other * -0.5
-            return PairEntries(wave, (wave * -0.5, other, wave * -0.5), (own, mixed, own, wave, mixed, own))
+            return PairEntries(
+                wave, lambda: (wave * -0.5, other, wave * -0.5), lambda: (own, mixed, own, wave, mixed, own)
+            )
 
         return ClosedForm(single, pair)
 

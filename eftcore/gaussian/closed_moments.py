@@ -36,8 +36,8 @@ class ClosedMoments:
 
     Attributes:
         value: (..., P) E2 (eq. 1.6).
-        gradient: (..., P, 3) first derivatives, in the layout of PairMoments.
-        hessian: (..., P, 3, 3) second derivatives, in the layout of PairMoments.
+        gradient: (..., P, 3) first derivatives, in the layout of PairMoments; None for order 0.
+        hessian: (..., P, 3, 3) second derivatives, in the layout of PairMoments; None below order 2.
         value_size, gradient_size, hessian_size: sums of absolute terms, of the same shapes; ROUNDING times these sums
             bounds the rounding errors (eq. 6.18).
 
@@ -45,7 +45,9 @@ class ClosedMoments:
     <sigma^2> in K_aa counts: it is written into the column of K_ab.
     """
 
-    def __init__(self, form: ClosedForm, parity: Parity | None, kernel: np.ndarray, disturbed: bool = False) -> None:
+    def __init__(
+        self, form: ClosedForm, parity: Parity | None, kernel: np.ndarray, disturbed: bool = False, order: int = 2
+    ) -> None:
         first, second = pair_indices(kernel.shape[-1])
         diagonal = np.diagonal(kernel, axis1=-2, axis2=-1)
         a, c, b = diagonal[..., first], kernel[..., first, second], diagonal[..., second]
@@ -56,8 +58,12 @@ class ClosedMoments:
             a, b = a * (1 - _KERNEL_ROUNDING), b * (1 - _KERNEL_ROUNDING)
             c = c * np.where(tied, 1 - _KERNEL_ROUNDING, 1 + _KERNEL_ROUNDING)
         self.value, self.value_size = np.empty(a.shape), np.empty(a.shape)
-        self.gradient, self.gradient_size = np.zeros((*a.shape, 3)), np.zeros((*a.shape, 3))
-        self.hessian, self.hessian_size = np.zeros((*a.shape, 3, 3)), np.zeros((*a.shape, 3, 3))
+        self.gradient: np.ndarray | None = None
+        self.hessian: np.ndarray | None = None
+        if order >= 1:
+            self.gradient, self.gradient_size = np.zeros((*a.shape, 3)), np.zeros((*a.shape, 3))
+        if order >= 2:
+            self.hessian, self.hessian_size = np.zeros((*a.shape, 3, 3)), np.zeros((*a.shape, 3, 3))
         self._two(form, same | opposite, a, c, b)
         own = np.broadcast_to(first == second, a.shape)
         self._one(form, own, a, 0, (1, 1, 1))
@@ -73,9 +79,12 @@ class ClosedMoments:
             return
         found = form.pair(a[keep], c[keep], b[keep])
         self._set(self.value, self.value_size, keep, found.value)
-        for q, entry in enumerate(found.gradient):
-            self._set(self.gradient[..., q], self.gradient_size[..., q], keep, entry)
-        for (q, r), entry in zip(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)), found.hessian, strict=True):
+        if self.gradient is not None:
+            for q, entry in enumerate(found.gradient()):
+                self._set(self.gradient[..., q], self.gradient_size[..., q], keep, entry)
+        if self.hessian is None:
+            return
+        for (q, r), entry in zip(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)), found.hessian(), strict=True):
             for i, j in {(q, r), (r, q)}:
                 self._set(self.hessian[..., i, j], self.hessian_size[..., i, j], keep, entry)
 
@@ -86,8 +95,10 @@ class ClosedMoments:
             return
         value, slope, curvature = (entry * sign for entry, sign in zip(form.single(a[where]), signs, strict=True))
         self._set(self.value, self.value_size, where, value)
-        self._set(self.gradient[..., column], self.gradient_size[..., column], where, slope)
-        self._set(self.hessian[..., column, column], self.hessian_size[..., column, column], where, curvature)
+        if self.gradient is not None:
+            self._set(self.gradient[..., column], self.gradient_size[..., column], where, slope)
+        if self.hessian is not None:
+            self._set(self.hessian[..., column, column], self.hessian_size[..., column, column], where, curvature)
 
     @staticmethod
     def _set(value: np.ndarray, size: np.ndarray, where: np.ndarray, entry: Summed) -> None:
@@ -96,8 +107,10 @@ class ClosedMoments:
     def _disturb(self, tied: np.ndarray) -> None:
         """Move every entry by a fixed fraction of its rounding bound, the same at all depths and for equal inputs."""
         self.value += ROUNDING * self.value_size * np.where(tied, _OWN[0], _VALUE)
-        self.gradient += ROUNDING * self.gradient_size * np.where(tied[..., None], _OWN[1], _GRADIENT)
-        self.hessian += ROUNDING * self.hessian_size * np.where(tied[..., None, None], _OWN[2], _HESSIAN)
+        if self.gradient is not None:
+            self.gradient += ROUNDING * self.gradient_size * np.where(tied[..., None], _OWN[1], _GRADIENT)
+        if self.hessian is not None:
+            self.hessian += ROUNDING * self.hessian_size * np.where(tied[..., None, None], _OWN[2], _HESSIAN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +127,8 @@ class ClosedFormExpectations(Expectations):
 
     def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
-            found = ClosedMoments(self.form, self.activation.parity, kernel, self.disturbed)
-        return PairMoments(found.value, None if order < 1 else found.gradient, None if order < 2 else found.hessian)
+            found = ClosedMoments(self.form, self.activation.parity, kernel, self.disturbed, order)
+        return PairMoments(found.value, found.gradient, found.hessian)
 
     def refined(self, *, nodes: bool, terms: bool) -> ClosedFormExpectations | None:
         """Undisturbed."""

@@ -89,7 +89,7 @@ def test_every_entry_is_within_its_rounding_bound_and_few_are_not_known_well(nam
         for a, b, rho in product(VARIANCES, VARIANCES, CORRELATIONS):
             c = rho * np.sqrt(a) * np.sqrt(b)
             entries = form.pair(np.array(a), np.array(c), np.array(b))
-            found = [entries.value, *entries.gradient, *entries.hessian]
+            found = [entries.value, *entries.gradient(), *entries.hessian()]
             exact = derivatives(FORMS[name], [a, c, b], ORDERS)
             for order, entry, true in zip(ORDERS, found, exact, strict=True):
                 # what the differences themselves leave, relative to E2 / K_q K_r, counts as 0
