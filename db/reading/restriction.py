@@ -46,7 +46,7 @@ def narrowed(db: Database, query: sa.Select[Any]) -> sa.Select[Any]:
     """The query with the restriction of its database, on every view of results that it reads."""
     if not isinstance(db, RestrictedDatabase):
         return query
-    for view in query.get_final_froms():
+    for view in query.columns_clause_froms:
         if view in OF_RESULTS:
             assert isinstance(view, sa.TableClause)
             query = query.where(*_conditions(view, db.restriction))

@@ -30,6 +30,7 @@ def annotate(
     Raises:
         InputError: there is no such study, or a text is too long.
     """
+    study_id = int(study_id)  # an id from a frame is a numpy integer, which SQLite would store as bytes
     words = list(dict.fromkeys(tag for given in tags if (tag := given.strip())))
     if len(words) > MOST_TAGS:
         raise InputError(f"are at most {MOST_TAGS}", place="tags", value=len(words))

@@ -16,8 +16,11 @@ from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
 import ui
+from db.reading import queries
+from db.schema.models import StudyRun
 from db.session import Database
 from db.upkeep import migrate
+from db.writing import care
 from db.writing.repository import mark_failed, record_comparison, record_prediction, record_simulation, record_study
 from tests.servers import create_database, drop_database
 from ui.processes import Computation, Work
@@ -138,6 +141,20 @@ def put() -> Callable[..., int]:
 def fresh(empty_file: Path, tmp_path: Path) -> Iterator[Database]:
     """A database of one test, without rows, to be written."""
     database = Database(f"sqlite:///{shutil.copy(empty_file, tmp_path / 'fresh.db')}")
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def studied(results_file: Path, tmp_path: Path) -> Iterator[Database]:
+    """The results as two studies: "curved" with tanh, and "kinked" with relu, which is archived and has a title."""
+    database = Database(f"sqlite:///{shutil.copy(results_file, tmp_path / 'studied.db')}")
+    for digest, (name, activation) in enumerate((("curved", "tanh"), ("kinked", "relu"))):
+        study = record_study(database, name=name, digest=str(digest) * 64, spec=ONE_RUN, runs_asked=4)
+        members = queries.runs(database, activation=activation)["run_id"].tolist()
+        with database.session() as session:
+            session.execute(sa.insert(StudyRun), [{"study_id": study, "run_id": int(run)} for run in members])
+    care.annotate(database, study, title="With a kink", tags=["sharp"], archived=True)
     yield database
     database.dispose()
 

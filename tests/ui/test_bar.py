@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html import escape
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -16,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from db.reading import queries
 from db.reading.study_queries import newest_results, saved_views
-from db.schema.models import ComparisonRow, StudyRun
+from db.schema.models import ComparisonRow
 from db.session import Database
 from db.writing import care
 from db.writing.repository import record_study
@@ -24,20 +22,6 @@ from tests.ui.conftest import ONE_RUN
 from ui.data.choices import build_choices, digests_of
 
 OpenPage = Callable[..., AppTest]
-
-
-@pytest.fixture
-def studied(results_file: Path, tmp_path: Path) -> Iterator[Database]:
-    """The results as two studies: "curved" with tanh, and "kinked" with relu, which is archived and has a title."""
-    database = Database(f"sqlite:///{shutil.copy(results_file, tmp_path / 'studied.db')}")
-    for digest, (name, activation) in enumerate((("curved", "tanh"), ("kinked", "relu"))):
-        study = record_study(database, name=name, digest=str(digest) * 64, spec=ONE_RUN, runs_asked=4)
-        members = queries.runs(database, activation=activation)["run_id"].tolist()
-        with database.session() as session:
-            session.execute(sa.insert(StudyRun), [{"study_id": study, "run_id": int(run)} for run in members])
-    care.annotate(database, study, title="With a kink", tags=["sharp"], archived=True)
-    yield database
-    database.dispose()
 
 
 def _keyed(elements: Any, key: str) -> Any:

@@ -61,7 +61,10 @@ def build_studies(db: Database) -> pd.DataFrame:
                 "spec": _plain(first["spec"]),
             }
         )
-    found = pd.DataFrame(studies, columns=_COLUMNS).astype({"asked": "Int64"})
+    texts = dict.fromkeys(("title", "notes", "tags", "holder"), "object")  # in which what is absent stays None
+    columns = {name: [study[name] for study in studies] for name in _COLUMNS}
+    found = pd.DataFrame({name: pd.Series(values, dtype=texts.get(name)) for name, values in columns.items()})
+    found["asked"] = found["asked"].astype("Int64")
     several = found["name"].duplicated(keep=False)
     found["key"] = found["name"].where(~several, found["name"] + "-" + found["study_id"].astype(str))
     return found

@@ -26,11 +26,11 @@ def _take_example() -> None:
     chosen = st.session_state["example"]
     if chosen is not None:
         st.session_state["query"] = EXAMPLES[chosen]
-        st.query_params["sql"] = EXAMPLES[chosen]
+        _run()
 
 
 def _run() -> None:
-    st.query_params["sql"] = st.session_state["query"]
+    st.query_params["sql"] = st.session_state["asked_sql"] = st.session_state["query"]
 
 
 @st.cache_data(max_entries=8, ttl=60, show_spinner="asking the database …")
@@ -78,9 +78,12 @@ st.caption(
     f"{MOST_SECONDS:.0f} s. Times are t = ε² ℓ; V4 is n Cov; every column is in docs/data-dictionary.md."
 )
 left, right = st.columns([3, 2])
-first = st.session_state.setdefault("first_query", st.query_params.get("sql", next(iter(EXAMPLES.values()))))
+sql = st.query_params.get("sql")
+if "query" not in st.session_state or sql != st.session_state.get("asked_sql"):  # by a link, or by back and forward
+    st.session_state["asked_sql"] = sql
+    st.session_state["query"] = sql or next(iter(EXAMPLES.values()))
 left.pills("examples", list(EXAMPLES), key="example", on_change=_take_example)
-left.text_area("query", first, key="query", height=230, max_chars=20_000, on_change=_run)
+left.text_area("query", key="query", height=230, max_chars=20_000, on_change=_run)
 left.button("Run", type="primary", on_click=_run, shortcut="ctrl+enter")
 columns = view_columns()
 view = right.segmented_control("documented views", list(MEANING), default="v_windows", required=True, key="documented")
@@ -90,7 +93,6 @@ right.dataframe(
     columns.loc[columns["view"] == view, ["column", "type"]], hide_index=True, height=300, row_height=ROW_PIXELS
 )
 
-sql = st.query_params.get("sql")
 if sql is None:
     st.info("Choose an example, or write a query and press Run (Ctrl+Enter).")
     st.stop()
