@@ -1,6 +1,7 @@
 """The fields of a form that describe a network's blocks and its inputs, the same on every page that asks for them.
 
-Keys of widgets are names in the URL. They differ from columns of v_windows, which the windows page uses for filters.
+Keys of widgets are names in the URL. They differ from columns of v_windows, which the windows page uses for filters,
+and from page to page: a field of two pages with one name would lose its value on the way back.
 """
 
 from __future__ import annotations
@@ -25,54 +26,57 @@ NO_NORMALISATION = "none"
 Made = TypeVar("Made")
 
 
-def choose_block() -> dict[str, Any]:
-    """Fields of the network that say what a residual branch is."""
+def choose_block(prefix: str = "") -> dict[str, Any]:
+    """Fields of the network that say what a residual branch is. ``prefix`` begins the names in the URL."""
     row = st.container(horizontal=True, vertical_alignment="bottom")
     block = row.segmented_control(
         "block",
         get_args(Block),
         default="one_matrix",
         required=True,
-        key="block",
+        key=f"{prefix}block",
         bind="query-params",
         help="x + ε W σ(norm(x)), the paper's where nothing is normalised, or x + ε W₂ σ(W₁ norm(x)), of residual MLPs;"
         " C_W and C_b are then those of W₂.",
     )
     shared: dict[str, Any] = {"bind": "query-params", "width": INPUT_PIXELS}
-    chosen = row.selectbox("normalisation", [NO_NORMALISATION, *get_args(Normalisation)], key="norm", **shared)
+    chosen = row.selectbox("normalisation", [NO_NORMALISATION, *get_args(Normalisation)], key=f"{prefix}norm", **shared)
     normalisation = None if chosen == NO_NORMALISATION else chosen
     if block == "one_matrix":
         return {"normalisation": normalisation}
     return {
         "block": block,
         "normalisation": normalisation,
-        "hidden_ratio": row.number_input("m / n", 0.01, 100.0, 1.0, 1.0, key="ratio", **shared),
-        "hidden_weight_variance": row.number_input("C_1", 0.01, 100.0, 1.0, 0.1, key="C_1", **shared),
-        "hidden_bias_variance": row.number_input("C_b1", 0.0, 100.0, 0.0, 0.1, key="C_b1", **shared),
+        "hidden_ratio": row.number_input("m / n", 0.01, 100.0, 1.0, 1.0, key=f"{prefix}ratio", **shared),
+        "hidden_weight_variance": row.number_input("C_1", 0.01, 100.0, 1.0, 0.1, key=f"{prefix}C_1", **shared),
+        "hidden_bias_variance": row.number_input("C_b1", 0.0, 100.0, 0.0, 0.1, key=f"{prefix}C_b1", **shared),
     }
 
 
-def choose_kernel(inputs: int, variance: float) -> eft.InputKernel | None:
-    """The kernel of the inputs at layer 0; None while a file is awaited. ``inputs`` and ``variance`` are defaults.
+def choose_kernel(inputs: int, variance: float, prefix: str = "") -> eft.InputKernel | None:
+    """The kernel of the inputs at layer 0; None while a file is awaited. ``inputs`` and ``variance`` are defaults,
+    and ``prefix`` begins the names in the URL.
 
     Raises InputError where it is none.
     """
     row = st.container(horizontal=True, vertical_alignment="bottom")
     source = row.segmented_control(
-        "input kernel K⁰", SOURCES, default=SOURCES[0], required=True, key="source", bind="query-params"
+        "input kernel K⁰", SOURCES, default=SOURCES[0], required=True, key=f"{prefix}source", bind="query-params"
     )
     if source == SOURCES[0]:
         bound: dict[str, Any] = {"bind": "query-params"}
-        number = row.number_input("inputs N", 1, MOST_INPUTS, inputs, key="N", width=130, **bound)
-        size = row.slider("variance", 0.0, 5.0, variance, 0.05, key="variance", width=260, **bound)
+        number = row.number_input("inputs N", 1, MOST_INPUTS, inputs, key=f"{prefix}N", width=130, **bound)
+        size = row.slider("variance", 0.0, 5.0, variance, 0.05, key=f"{prefix}variance", width=260, **bound)
         alone = number == 1
         correlation = row.slider(
-            "correlation", -1.0, 1.0, 0.3, 0.01, key="correlation", width=260, disabled=alone, **bound
+            "correlation", -1.0, 1.0, 0.3, 0.01, key=f"{prefix}correlation", width=260, disabled=alone, **bound
         )
-        return eft.InputKernel.equicorrelated(n_inputs=int(number), variance=size, correlation=correlation)
+        return eft.InputKernel.equicorrelated(
+            n_inputs=int(number), variance=size, correlation=0.0 if alone else correlation
+        )
     gram = source == SOURCES[1]
     what = "a symmetric positive semi-definite matrix" if gram else "real inputs, one row each: K⁰ = X Xᵀ / features"
-    given = st.file_uploader(f".npy or .csv: {what}", type=["npy", "csv"], key=f"upload-{gram}")
+    given = st.file_uploader(f".npy or .csv: {what}", type=["npy", "csv"], key=f"{prefix}upload-{gram}")
     if given is None:
         st.info("The link of this page does not hold the file: whoever opens it uploads it again.")
         return None

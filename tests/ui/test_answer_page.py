@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -36,22 +37,32 @@ def test_it_answers_without_a_database(open_page: OpenPage, tmp_path: Path) -> N
 
 
 def test_a_link_asks_the_whole_question(open_page: OpenPage, empty_file: Path) -> None:
-    query = {"sigma": "relu", "L": "50", "residual": "1/sqrt(L)", "n": "16", "within": "10", "of": "V4", "C_W": "1.5"}
+    query = {
+        "my_sigma": "relu",
+        "my_L": "50",
+        "my_residual": "1/sqrt(L)",
+        "my_n": "16",
+        "my_within": "10",
+        "my_of": "V4",
+        "my_C_W": "1.5",
+    }
     app = open_page(f"sqlite:///{empty_file}", "answer", **query)
     said = _said(app)
     assert "50 layers with ε = 0.1414: t = ε² ℓ runs to T = 1." in said
     assert "within 10 % down to layer" in said
+    link = next(each.proto for each in app.get("page_link") if "Predict" in each.proto.label)
+    assert parse_qs(link.query_string)["sigma"] == ["relu"]
     assert "The database has no simulation of this activation and block" in said
-    again = open_page(f"sqlite:///{empty_file}", "answer", **{**query, "of": "K0"})
+    again = open_page(f"sqlite:///{empty_file}", "answer", **{**query, "my_of": "K0"})
     assert "Use **infinite width**" in _said(again)
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ({"residual": "L/2"}, "ε = 'L/2': unknown rule"),
-        ({"N": "4", "correlation": "-0.9"}, "correlation = -0.9: must lie between -0.333333 and 1 for 4 inputs"),
-        ({"sigma": "relu", "C_W": "90", "residual": "10", "L": "500"}, "leaves the range"),
+        ({"my_residual": "L/2"}, "ε = 'L/2': unknown rule"),
+        ({"my_N": "4", "my_correlation": "-0.9"}, "correlation = -0.9: must lie between -0.333333 and 1 for 4 inputs"),
+        ({"my_sigma": "relu", "my_C_W": "90", "my_residual": "10", "my_L": "500"}, "leaves the range"),
     ],
 )
 def test_it_tells_what_is_wrong(open_page: OpenPage, tmp_path: Path, query: dict[str, str], words: str) -> None:
@@ -61,7 +72,7 @@ def test_it_tells_what_is_wrong(open_page: OpenPage, tmp_path: Path, query: dict
 def test_a_database_of_another_version_is_told_and_the_answer_stands(
     open_page: OpenPage, shapes: dict[str, Path]
 ) -> None:
-    said = _said(open_page(f"sqlite:///{shapes['old']}", "answer", L="10"))
+    said = _said(open_page(f"sqlite:///{shapes['old']}", "answer", my_L="10"))
     assert "Use **G-only**" in said
     assert "run `eft db upgrade`" in said
 
@@ -69,7 +80,7 @@ def test_a_database_of_another_version_is_told_and_the_answer_stands(
 def test_it_shows_the_simulations_nearby_in_few_statements(
     open_page: OpenPage, results: Database, statements: list[str]
 ) -> None:
-    query = {"L": "16", "residual": "0.25", "n": "16", "N": "2"}
+    query = {"my_L": "16", "my_residual": "0.25", "my_n": "16", "my_N": "2"}
     app = open_page(results.url, "answer", **query)
     assert len(statements) == 4 + 2  # the schema revision and the bar, and build_evidence
     (table,) = [each.value for each in app.dataframe if "run" in each.value]
@@ -95,7 +106,7 @@ def test_a_simulation_of_the_network_is_started(
 
     monkeypatch.setattr(running, "run", run)
     monkeypatch.setattr(running, "jobs", lambda: [Done()] if started else [])
-    query = {"sigma": "relu", "L": "20", "n": "32", "N": "2", "within": "7"}
+    query = {"my_sigma": "relu", "my_L": "20", "my_n": "32", "my_N": "2", "my_within": "7"}
     app = open_page(results.url, "answer", **query)
     (button,) = [each for each in app.button if each.key == "simulate"]
     button.click().run()

@@ -199,18 +199,25 @@ def test_a_table_has_no_download_that_leaves_formulas(page: Page, address: str) 
     assert toolbar.get_by_role("button", name="Download as CSV").count() == 0
 
 
-def test_the_first_page_answers_and_its_link_restores_the_question(page: Page, browser: Browser, address: str) -> None:
-    _open(page, f"{address}/?sigma=relu&L=20&residual=0.25", TITLES[""])
+def test_the_first_page_answers_and_its_link_and_the_back_button_restore_the_question(
+    page: Page, browser: Browser, address: str
+) -> None:
+    _open(page, f"{address}/?my_sigma=relu&my_L=20&my_residual=0.25", TITLES[""])
     page.get_by_role("heading", name="Use ").wait_for()
     page.get_by_text("The nearest simulations").wait_for()
     first = page.get_by_role("heading", name="Use ").inner_text()
     page.get_by_role("spinbutton", name="width n").fill("4096")
     page.get_by_role("spinbutton", name="width n").press("Enter")
-    page.wait_for_url(re.compile(r"n=4096"))
+    page.wait_for_url(re.compile(r"my_n=4096"))
     page.get_by_role("heading", name="down to the last of 20 layers").wait_for()
     assert "down to the last" not in first
     other = browser.new_page()
     _open(other, page.url, TITLES[""])
+    other.get_by_role("heading", name="down to the last of 20 layers").wait_for()
+    other.get_by_role("link", name="Predict", exact=True).click()
+    other.get_by_role("heading", name="Predict", level=1).wait_for()
+    wait_until_drawn(other)
+    other.go_back()
     other.get_by_role("heading", name="down to the last of 20 layers").wait_for()
     expect(other.get_by_role("spinbutton", name="width n")).to_have_value("4096")
     other.close()

@@ -14,6 +14,7 @@ from db.reading.window_queries import THEORY, window_page
 from db.schema.rows import model_fields
 from db.session import Database
 from eftcore.words import theory_name, window_text
+from ui.data.answer import THEORY_NAMES
 from ui.notation import CONFIGURATION, number
 
 _COMPARED = (
@@ -27,8 +28,8 @@ def build_evidence(
 ) -> pd.DataFrame:
     """A row per simulation, nearest first; empty where there is none of such a network. At most two statements.
 
-    Columns run (a link), network (in what it differs), inputs, n, M, and t* of each theory that was held against it, at
-    the recorded tolerance nearest to the one asked for, which the column τ has.
+    Columns run (a link), network (in what it differs), inputs, n, M, τ, the recorded tolerance nearest to the one asked
+    for, and for each theory that was held against it the layers, and t, down to which it stays within τ.
     """
     runs = nearest_simulations(db, model, kernel, width)
     if runs.empty:
@@ -50,10 +51,33 @@ def build_evidence(
             nearest = min(found["tolerance"], key=lambda value: abs(math.log(value / tolerance)))
             row["τ"] = number(float(nearest))
             for window in found[found["tolerance"] == nearest].to_dict("records"):
-                name = theory_name(*(window[column] for column in THEORY if column != "next_order"))
-                row[f"t* of {name}"] = window_text(window)
+                row[_name(window)] = _depth_text(window, float(run["epsilon"]))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _name(window: Mapping[Any, Any]) -> str:
+    """A theory as the answer names it, and by its settings where these are not those of the answer."""
+    settings = [window[column] for column in THEORY if column != "next_order"]
+    name = theory_name(*settings)
+    closure = str(window["closure"])
+    if window["step"] == "exact" and closure in THEORY_NAMES and name in (closure, f"{closure}, exact step"):
+        return THEORY_NAMES[closure]
+    return f"{name}, Euler steps" if window["step"] == "euler" else name
+
+
+def _depth_text(window: Mapping[Any, Any], epsilon: float) -> str:
+    """A window in layers, and in t where it has numbers.
+
+    >>> window = {"status": "bounded", "resolved_from": 0.01, "certified_until": 0.16, "refuted_from": 0.28}
+    >>> _depth_text({**window, "total_time": 2.0}, 0.1)
+    'layer 16 - 28 (t = 0.16 - 0.28)'
+    """
+    times = window_text(window)
+    ends = ("resolved_from", "certified_until", "refuted_from", "total_time")
+    layers = {end: None if pd.isna(window[end]) else float(round(window[end] / epsilon**2)) for end in ends}
+    text = window_text({**window, **layers})
+    return f"layer {text} (t = {times})" if any(letter.isdigit() for letter in text) else text
 
 
 def _difference(run: Mapping[Any, Any], mine: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from ui.data.costs import expected_seconds
 from ui.data.evidence import build_evidence
 from ui.data.study_file import study_toml
 from ui.figures import plane_figure
-from ui.network_form import INPUT_PIXELS, choose_block, choose_kernel, told
+from ui.network_form import INPUT_PIXELS, SOURCES, choose_block, choose_kernel, told
 from ui.notation import markdown_text, number
 from ui.shell import PLOT, find_database, narrow, tell
 from ui.waiting import LONG_SECONDS, computed
@@ -34,6 +34,7 @@ MOST_WIDTH = 1_000_000
 MOST_SAMPLES, LEAST_SAMPLES, WORK = 20_000, 1_000, 2e11
 
 POLL_SECONDS = 2
+PREFIX = "my_"
 
 
 def _choose() -> tuple[eft.ResNet | None, eft.InputKernel | None, int, str, float]:
@@ -41,31 +42,31 @@ def _choose() -> tuple[eft.ResNet | None, eft.InputKernel | None, int, str, floa
     row = st.container(horizontal=True)
     shared: dict[str, Any] = {"bind": "query-params", "width": INPUT_PIXELS}
     names = list(eft.activation_names())
-    activation = row.selectbox("activation σ", names, index=names.index("tanh"), key="sigma", **shared)
-    layers = row.number_input("layers L", 1, MOST_LAYERS, 100, 10, key="L", **shared)
-    width = row.number_input("width n", 2, MOST_WIDTH, 64, 16, key="n", **shared)
-    percent = row.number_input("tolerated error, %", 0.1, 50.0, 5.0, 1.0, format="%g", key="within", **shared)
+    activation = row.selectbox("activation σ", names, index=names.index("tanh"), key=f"{PREFIX}sigma", **shared)
+    layers = row.number_input("layers L", 1, MOST_LAYERS, 100, 10, key=f"{PREFIX}L", **shared)
+    width = row.number_input("width n", 2, MOST_WIDTH, 64, 16, key=f"{PREFIX}n", **shared)
+    percent = row.number_input("tolerated error, %", 0.1, 50.0, 5.0, 1.0, format="%g", key=f"{PREFIX}within", **shared)
     meant = "; ".join(f"{name}: {words}" for name, words in QUANTITY_WORDS.items())
     quantity = row.segmented_control(
-        "of", list(QUANTITY_WORDS), default="V4", required=True, key="of", bind="query-params", help=meant
+        "of", list(QUANTITY_WORDS), default="V4", required=True, key=f"{PREFIX}of", bind="query-params", help=meant
     )
 
     def network() -> eft.ResNet:
         row = st.container(horizontal=True)
         rule = 'A number, or in the depth L: "1/sqrt(L)", "0.5/L".'
-        scale = row.text_input("ε of a branch, or a rule", "0.1", key="residual", help=rule, **shared)
+        scale = row.text_input("ε of a branch, or a rule", "0.1", key=f"{PREFIX}residual", help=rule, **shared)
         weight = row.number_input(
-            "weights C_W", 0.01, 100.0, 2.0, 0.1, key="C_W", help="variance of W times n", **shared
+            "weights C_W", 0.01, 100.0, 2.0, 0.1, key=f"{PREFIX}C_W", help="variance of W times n", **shared
         )
-        bias = row.number_input("biases C_b", 0.0, 100.0, 0.0, 0.1, key="C_b", help="variance of b", **shared)
-        block = choose_block()
+        bias = row.number_input("biases C_b", 0.0, 100.0, 0.0, 0.1, key=f"{PREFIX}C_b", help="variance of b", **shared)
+        block = choose_block(PREFIX)
         with within("ε"):
             epsilon = epsilon_of_rule(scale, layers)
         variances = {"weight_variance": weight, "bias_variance": bias}
         return eft.ResNet(activation=activation, epsilon=epsilon, depth=int(layers), **variances, **block)
 
     with st.expander("Residual branches and inputs", expanded=not narrow()):
-        model, kernel = told(network), told(lambda: choose_kernel(1, 1.0))
+        model, kernel = told(network), told(lambda: choose_kernel(1, 1.0, PREFIX))
     return model, kernel, int(width), str(quantity), percent / 100
 
 
@@ -137,7 +138,7 @@ def _show_evidence(answer: Answer, kernel: eft.InputKernel) -> None:
     if found.empty:
         st.markdown(f"- The database has no simulation of this activation and block: {alone}")
         return
-    st.markdown("- The nearest simulations, and down to which t the theories of this quantity agree with them:")
+    st.markdown("- The nearest simulations, and how deep theories of this quantity agree with them:")
     st.dataframe(
         found,
         hide_index=True,
@@ -173,6 +174,23 @@ def _offer_simulation(model: eft.ResNet, kernel: eft.InputKernel, width: int, to
     started = next((job for job in running.jobs() if job.title == name), None)
     if started is not None:
         _follow(started)
+
+
+def _predict_link(model: eft.ResNet, kernel: eft.InputKernel, width: int) -> None:
+    """The same network on the page Predict; without its inputs where these came from a file."""
+    asked: dict[str, Any] = {"sigma": model.activation, "C_W": model.weight_variance, "C_b": model.bias_variance}
+    asked |= {"eps": model.epsilon, "T": model.total_time, "n": width, "block": model.block}
+    asked |= {} if model.normalisation is None else {"norm": model.normalisation}
+    if model.block == "two_matrix":
+        asked |= {"ratio": model.hidden_ratio, "C_1": model.hidden_weight_variance, "C_b1": model.hidden_bias_variance}
+    if st.session_state[f"{PREFIX}source"] == SOURCES[0]:
+        asked |= {"N": kernel.n_inputs, "variance": kernel.variance}
+        asked |= {} if kernel.correlation is None else {"correlation": round(kernel.correlation, 9)}
+    st.page_link(
+        "views/predict.py",
+        label="This network on the page Predict: every closure over depth",
+        query_params={name: str(value) for name, value in asked.items()},
+    )
 
 
 def _follow(job: running.Job) -> None:
@@ -214,5 +232,6 @@ try:
         _show_answer(answer)
         _show_evidence(answer, kernel)
     _offer_simulation(chosen, kernel, width, tolerance)
+    _predict_link(chosen, kernel, width)
 except EftError as problem:
     tell(problem)

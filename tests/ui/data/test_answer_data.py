@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -161,6 +162,7 @@ def test_evidence_is_what_was_simulated_nearby_in_two_statements(
     assert len(statements) - before == 2
     assert found["run"].tolist() == [f"run?simulation={wide}", f"run?simulation={narrow}"]
     assert found[["network", "n", "M", "τ"]].iloc[0].tolist() == ["the same", 64, 2048, "0.05"]
-    assert found["t* of g_only"].notna().all()
+    told = build_evidence(fresh, model, kernel, 60, "K0", 0.1)["g_only, Euler steps"].iloc[0]
+    assert re.fullmatch(r"layer .* \(t = .*\)", told)
     other = build_evidence(fresh, model.model_copy(update={"weight_variance": 1.0}), kernel, 60, "V4", 0.04)
     assert other["network"].tolist() == ["C_W = 2", "C_W = 2"]
