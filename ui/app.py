@@ -28,6 +28,7 @@ page = st.navigation(
         st.Page("views/windows.py", title="Windows", url_path="windows"),
         st.Page("views/compare.py", title="Compare", url_path="compare"),
         st.Page("views/run.py", title="Run", url_path="run"),
+        st.Page("views/checks.py", title="Checks", url_path="checks"),
         st.Page("views/predict.py", title="Predict", url_path="predict"),
         st.Page("views/paper.py", title="Paper", url_path="paper"),
         st.Page("views/sql.py", title="SQL", url_path="sql"),

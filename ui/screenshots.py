@@ -33,6 +33,7 @@ PAGES = {
     "windows": "/windows",
     "compare": "/compare",
     "run": "/run",
+    "checks": "/checks",
     "predict": "/predict",
     "paper": "/paper",
     "sql": f"/sql?{urlencode({'sql': EXAMPLES['error of V4 over depth'], 'chart_shown': 'true'})}",

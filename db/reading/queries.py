@@ -322,12 +322,14 @@ def checks(
     activation: OneOrMany[str] = None,
     configuration_id: OneOrMany[int] = None,
     check_run_id: OneOrMany[int] = None,
+    layer: OneOrMany[int] = None,
 ) -> pd.DataFrame:
     """Columns of the view v_checks: what was found of each block of checked modules, the newest check first.
 
     Args:
         module: class of the module.
         activation: of the network that it was compared with.
+        layer: that a block makes; 1 gives one row for each check.
     """
     query = _filtered(
         v_checks,
@@ -335,6 +337,7 @@ def checks(
         activation=activation,
         configuration_id=configuration_id,
         check_run_id=check_run_id,
+        layer=layer,
     )
     return _frame(db, query.order_by(v_checks.c.check_run_id.desc(), v_checks.c.layer))
 

@@ -49,7 +49,7 @@ def block_table(blocks: pd.DataFrame, model: ResNet) -> pd.DataFrame:
     Args:
         blocks: ``Check.table``, or the rows of one check in ``v_checks``.
     """
-    first = blocks.loc[blocks["deviates"].astype(bool), "layer"].min()
+    deviating = blocks.loc[blocks["deviates"].astype(bool), "layer"].tolist()
     rows = []
     for block in blocks.sort_values("layer").to_dict("records"):
         value, se = (block[f"fitted_weight_variance{end}"] / model.weight_variance for end in ("", "_se"))
@@ -62,9 +62,7 @@ def block_table(blocks: pd.DataFrame, model: ResNet) -> pd.DataFrame:
         if not pd.isna(block["fitted_bias_variance"]):
             bias, bias_se = block["fitted_bias_variance"], block["fitted_bias_variance_se"]
             row[f"bias variance (spec {model.bias_variance:.3g})"] = f"{bias:.2g} +- {bias_se:.1g}"
-        if block["layer"] == first:
-            row["verdict"] = "first that deviates"
-        else:
-            row["verdict"] = "deviates" if block["deviates"] else ""
+        first = bool(deviating) and block["layer"] == min(deviating)
+        row["verdict"] = "first that deviates" if first else "deviates" if block["deviates"] else ""
         rows.append(row)
     return pd.DataFrame(rows)

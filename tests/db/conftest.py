@@ -16,9 +16,9 @@ import pytest
 import sqlalchemy as sa
 
 import eftcore as eft
+from db.schema.models import ComparisonRow
 from db.session import Database, parse_url
 from db.upkeep import migrate
-from db.writing.checks import record_check
 from db.writing.repository import (
     record_comparison,
     record_measurement,
@@ -29,8 +29,8 @@ from db.writing.repository import (
 )
 from eftcore import specs
 from eftcore.ensemble.next_order import MeasuredNextOrder
-from eftcore.measure.kernels import measured_kernels
 from eftcore.verdicts.widths import widths_of
+from tests import checked
 from tests.db.workers import MadeSample
 from tests.servers import create_database, drop_database
 
@@ -256,41 +256,18 @@ def record_next_order(make_theory: MakeTheory, make_next_order: MakeTheory) -> C
 
 @pytest.fixture(scope="session")
 def make_check() -> Callable[..., eft.Check]:
-    """A real check, made once, of a module with two inputs whose second block is 1.66 times as large as it says."""
-    import torch
-
-    from tests.eftcore.measure.corpus import FEATURES, Block, Network, spec
-
-    def module() -> Any:
-        return Network(lambda index: Block(outer=2.0 * (1.66 if index == 1 else 1.0), epsilon=0.5), depth=4)
-
-    made: dict[int, eft.Check] = {}
-
-    def make(seed: int = 0) -> eft.Check:
-        if seed not in made:
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
-            inputs = np.random.default_rng(1).normal(size=(2, FEATURES))
-            made[seed] = eft.check(module, inputs, spec(depth=4), networks=60, seed=seed)
-            torch.set_num_threads(threads)
-        return made[seed]
-
-    return make
+    return checked.checked
 
 
 @pytest.fixture(scope="session")
-def record_checked(make_check: Callable[..., eft.Check]) -> Callable[..., tuple[int, int]]:
+def record_checked() -> Callable[..., tuple[int, int]]:
     """Record a check, and the exact leading order of what the module should be, held against it; the two run ids."""
 
     def record(database: Database, seed: int = 0) -> tuple[int, int]:
-        found = make_check(seed)
-        check = record_check(database, found, provenance=PROVENANCE)
-        kernels = measured_kernels(found)
-        theory = eft.predict(found.spec, kernels.spec.kernel, "exact")
-        prediction = record_prediction(database, theory, provenance=PROVENANCE)
-        comparison = eft.compare(theory, kernels)
-        record_comparison(database, prediction_run_id=prediction, reference_run_id=check, comparison=comparison)
-        return check, prediction
+        check = checked.record_checked(database, PROVENANCE, seed)
+        with database.reading() as session:
+            against = sa.select(ComparisonRow.prediction_run_id).where(ComparisonRow.reference_run_id == check)
+            return check, session.scalars(against).one()
 
     return record
 

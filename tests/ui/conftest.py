@@ -22,6 +22,7 @@ from db.session import Database
 from db.upkeep import migrate
 from db.writing import care
 from db.writing.repository import mark_failed, record_comparison, record_prediction, record_simulation, record_study
+from tests.checked import record_checked
 from tests.servers import create_database, drop_database
 from ui.processes import Computation, Work
 
@@ -94,11 +95,12 @@ def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def results_file(empty_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with tanh and relu at width 16. Not to be written."""
+    """A database with tanh and relu at width 16, and a check. Not to be written."""
     path = Path(shutil.copy(empty_file, tmp_path_factory.mktemp("results")))
     database = Database(f"sqlite:///{path}")
     for activation in ("tanh", "relu"):
         record(database, activation)
+    record_checked(database, PROVENANCE)
     database.dispose()
     return path
 
@@ -118,6 +120,7 @@ def postgresql_results(postgresql_server: sa.URL, postgresql_template: sa.URL) -
     database = Database(url)
     for activation in ("tanh", "relu"):
         record(database, activation)
+    record_checked(database, PROVENANCE)
     database.dispose()
     reader = Database(url, read_only=True)
     yield reader

@@ -132,7 +132,10 @@ def test_a_cell_of_the_map_leads_to_its_run(page: Page, address: str, results_fi
         page.get_by_role("button", name="All 12 windows as CSV").click()
     assert saved.value.suggested_filename == "windows-5pct.csv"
     saved.value.save_as(tmp_path / "windows.csv")
-    stored = _one(results_file, "SELECT sum(certified_until) FROM v_windows WHERE tolerance = 0.05")
+    stored = _one(
+        results_file,
+        "SELECT sum(certified_until) FROM v_windows WHERE tolerance = 0.05 AND reference_kind = 'simulation'",
+    )
     assert [pd.read_csv(tmp_path / "windows.csv")["certified until (t = ε² ℓ)"].sum()] == pytest.approx(stored)
     written = page.locator(".stPlotlyChart .scatterlayer text").last
     written.scroll_into_view_if_needed()
@@ -239,6 +242,7 @@ TITLES = {
     "windows": "Validity windows",
     "compare": "Compare",
     "run": "Run",
+    "checks": "Checks",
     "predict": "Predict",
     "paper": "The paper, audited",
     "sql": "SQL",

@@ -25,6 +25,7 @@ from db.writing.repository import record_comparison, record_measurement, record_
 from eftcore.errors import InputError
 from eftcore.verdicts.widths import widths_of
 from eftcore.words import verdict_text, width_text, window_text
+from tests.checked import record_checked
 from tests.ui.conftest import ONE_RUN
 from ui.data.diagnostics import CHECKS, DIAGNOSTICS
 from ui.data.predict import MOST_LAYERS
@@ -111,7 +112,8 @@ def test_windows_table_and_filters(open_page: OpenPage, both: Database) -> None:
     app = open_page(both.url)
     assert "Validity windows" in _said(app)
     everything = app.dataframe[0].value
-    wanted = queries.select(both, "SELECT count(*) AS n FROM v_windows WHERE tolerance = 0.05")["n"].iloc[0]
+    sql = "SELECT count(*) AS n FROM v_windows WHERE tolerance = 0.05 AND reference_kind = 'simulation'"
+    wanted = queries.select(both, sql)["n"].iloc[0]
     assert len(everything) == wanted
     _keyed(app.multiselect, "activation").set_value(["tanh"]).run()
     _keyed(app.button_group, "quantity").set_value(["V4"]).run()
@@ -519,8 +521,7 @@ def test_sql_page_explains_what_was_refused(open_page: OpenPage, results: Databa
 
 
 def test_examples_of_the_sql_page_answer(both: Database) -> None:
-    # these results have no failure, no next order and no check
-    without = {"failures", "how wide, from theory", "modules that deviate"}
+    without = {"failures", "how wide, from theory"}  # these results have no failure, and no next order
     for name, sql in EXAMPLES.items():
         assert (len(queries.select(both, sql)) > 0) == (name not in without)
 
@@ -721,7 +722,7 @@ def test_predict_says_what_is_wrong_below_its_fields(open_page: OpenPage, result
 
 def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database, statements: list[str]) -> None:
     spent = {}
-    for page in ("answer", "windows", "compare", "run", "predict", "paper", "sql", "studies"):
+    for page in ("answer", "windows", "compare", "run", "checks", "predict", "paper", "sql", "studies"):
         before = len(statements)
         open_page(results.url, page)
         spent[page] = len(statements) - before
@@ -731,6 +732,7 @@ def test_statements_per_page_do_not_grow(open_page: OpenPage, results: Database,
         "windows": 4 + 2,
         "compare": 4 + 5,
         "run": 4 + 6,
+        "checks": 4 + 8,
         "predict": 4 + 1,
         "paper": 4 + 1,
         "sql": 4,
@@ -746,3 +748,43 @@ def test_labels_are_shown_as_they_are(open_page: OpenPage, fresh: Database, put:
     assert not any(label in element.value for kind in ("markdown", "caption") for element in app.get(kind))
     app = open_page(fresh.url, "run")
     assert not any(label in element.value for kind in ("markdown", "caption") for element in app.get(kind))
+
+
+def test_checks_page_shows_a_check_block_by_block_and_beside_theory(open_page: OpenPage, both: Database) -> None:
+    app = open_page(both.url, "checks")
+    assert not app.exception
+    assert "blocks.1 is the first block that deviates" in app.error[0].value.replace("\\", "")
+    assert "Compared with gelu (two matrices, layer, m/n = 2)" in _said(app).replace("\\", "")
+    assert len(app.get("plotly_chart")) == 1
+    drawn = str(app.get("plotly_chart")[0].proto.spec)
+    assert "60 networks: median and 95%" in drawn
+    assert "theory: mean" in drawn
+    blocks, values, windows, origin = (table.value for table in app.table)
+    assert [text.replace("\\", "") for text in blocks["block"]] == [f"blocks.{index}" for index in range(4)]
+    assert blocks["verdict"].tolist() == ["", "first that deviates", "", ""]
+    assert set(values["quantity"]) == set(windows["quantity"]) == {"K0", "V4"}
+    (measured,) = [name for name in values if name.startswith("measured")]
+    assert values[measured].str.contains("±").all()
+    facts = dict(zip(origin.iloc[:, 0], origin.iloc[:, 1].str.replace("\\", ""), strict=True))
+    assert facts["made by"] == "checked.py:make_model"
+    assert facts["host"] == "bench"
+    assert "torch" in facts["packages"]
+    assert app.dataframe[0].value["outcome"].tolist() == ["deviates from layer 2 on"]
+
+
+def test_checks_page_by_its_address(open_page: OpenPage, fresh: Database) -> None:
+    assert "No check recorded yet" in _said(open_page(fresh.url, "checks"))
+    ids = [record_checked(fresh, {}, good=good) for good in (False, True)]
+    app = open_page(fresh.url, "checks", check=str(ids[0]))
+    assert app.selectbox[0].value == ids[0]
+    assert len(app.error) == 1
+    app.selectbox[0].set_value(ids[1]).run()
+    assert not app.exception
+    assert "All 4 blocks are as the spec says" in app.success[0].value.replace("\\", "")
+    assert app.table[0].value["verdict"].tolist() == [""] * 4
+    outcomes = ["as it should be", "deviates from layer 2 on"]
+    assert app.dataframe[0].value["outcome"].tolist() == outcomes, "the newest first"
+    assert app.query_params["check"] == str(ids[1])
+    assert app.selectbox[0].value == ids[1]
+    lost = open_page(fresh.url, "checks", check="77")
+    assert "the database has no check of that number" in _told(lost)[0].replace("\\", "")

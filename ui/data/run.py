@@ -103,7 +103,7 @@ def component_choices(quantity: str, n_inputs: int) -> tuple[list[str], list[str
 
 def build_trajectories(db: Database, simulation_run_id: int, components: list[str]) -> pd.DataFrame:
     """The chosen components, simulated and predicted, with the columns theory and series. One statement."""
-    return _one_configuration(queries.trajectories(db, simulation_run_id=simulation_run_id, component=components))
+    return name_series(queries.trajectories(db, simulation_run_id=simulation_run_id, component=components))
 
 
 def build_measured(db: Database, configuration_id: int, components: list[str]) -> pd.DataFrame:
@@ -118,7 +118,7 @@ def build_measured(db: Database, configuration_id: int, components: list[str]) -
     renamed = renamed.assign(width=pd.NA, reference_run_id=renamed["measurement_run_id"])
     alone = renamed["prediction_run_id"].isna()
     nothing = renamed[alone].assign(closure="", theory="", configuration="", series="")
-    found: pd.DataFrame = pd.concat([_one_configuration(renamed[~alone]), nothing], ignore_index=True)
+    found: pd.DataFrame = pd.concat([name_series(renamed[~alone]), nothing], ignore_index=True)
     return found
 
 
@@ -133,10 +133,11 @@ def with_measured(trajectories: pd.DataFrame, measured: pd.DataFrame) -> pd.Data
 
 def build_errors(db: Database, simulation_run_id: int) -> pd.DataFrame:
     """Error over depth of every theory, with the columns theory and series. One statement."""
-    return _one_configuration(queries.errors(db, reference_run_id=simulation_run_id))
+    return name_series(queries.errors(db, reference_run_id=simulation_run_id))
 
 
-def _one_configuration(rows: pd.DataFrame) -> pd.DataFrame:
+def name_series(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one configuration with the columns theory and series."""
     named = name_theories(rows)
     return named.assign(configuration="", series=named["theory"])
 

@@ -19,8 +19,8 @@ MOST_INPUTS = 3
 LEVEL = 0.95
 """Share of networks between the ends of a bar, and of a band."""
 
-ENDS = (0.5 - LEVEL / 2, 0.5, 0.5 + LEVEL / 2)
-"""Probabilities of the quantiles that are drawn."""
+ENDS = (0.025, 0.5, 0.975)
+"""Probabilities of the quantiles that are drawn: the ends of that share, and the median."""
 
 THEORY = {"color": "#1f77b4"}
 NETWORKS = {"color": INK}

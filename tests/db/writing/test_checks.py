@@ -57,7 +57,7 @@ def test_what_was_found_of_each_block_is_a_row(db, make_check, provenance):
     assert (row["weight_variance"], row["epsilon"]) == (2.0, 0.5), "what they should be"
     # 1.66 times the variance is sqrt(1.66) times the scale
     assert abs(row["fitted_epsilon"] - 0.5 * 1.66**0.5) < 4.5 * row["fitted_epsilon_se"] < 0.1
-    assert (row["module"], row["factory"]) == ("Network", "conftest.py:make_check.<locals>.module")
+    assert (row["module"], row["factory"]) == ("Network", "checked.py:make_model")
     assert len(row["factory_digest"]) == len(row["module_digest"]) == 64
     assert (row["module_p_value"], row["first_deviating_layer"]) == (found.p_value, 2)
     assert row["verdict"] == found.sentence()

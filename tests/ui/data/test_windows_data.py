@@ -46,6 +46,10 @@ def test_options_are_the_values_stored(both: Database) -> None:
     assert options.differing == ["closure", "activation"]
 
 
+ALL = "SELECT count(*) AS n FROM v_windows WHERE reference_kind = 'simulation'"
+"""What the page shows without a filter: not what is held against a checked module."""
+
+
 @pytest.mark.parametrize(
     ("allowed", "condition"),
     [
@@ -60,7 +64,7 @@ def test_options_are_the_values_stored(both: Database) -> None:
 )
 def test_filters_select_what_sql_selects(both: Database, allowed: dict[str, list[object]], condition: str) -> None:
     chosen = WindowFilter(tolerance=0.05, allowed=allowed)
-    wanted = queries.select(both, f"SELECT count(*) AS n FROM v_windows WHERE {condition}")["n"].iloc[0]
+    wanted = queries.select(both, f"{ALL} AND {condition}")["n"].iloc[0]
     assert build_window_options(both).matching(chosen)["windows"].sum() == wanted
     if wanted:
         assert len(_page(both, chosen).windows) == wanted
@@ -124,7 +128,7 @@ def test_a_cell_counts_its_windows_and_says_what_sql_says(both: Database) -> Non
             rows = queries.select(
                 both,
                 "SELECT status, certified_until / total_time AS share, depth, simulation_run_id FROM v_windows"
-                " WHERE tolerance = :tolerance AND quantity = :quantity",
+                " WHERE reference_kind = 'simulation' AND tolerance = :tolerance AND quantity = :quantity",
                 {"tolerance": tolerance, "quantity": cell["quantity"]},
             )
             assert cell["windows"] == len(rows) > 1
