@@ -18,6 +18,7 @@ st.html(
     """<style>
     .stMainBlockContainer { padding-top: 4rem; padding-bottom: 3rem; }
     [data-testid=stTable] { overflow-x: auto; }
+    .parcoords text { text-shadow: none !important; } /* Plotly draws a white one, on dark pages too */
     /* text that a spreadsheet would take for a formula is made harmless by our own downloads alone */
     [data-testid=stElementToolbar] button[aria-label^="Download as CSV"] { display: none; }
     </style>"""

@@ -146,6 +146,17 @@ def test_a_cell_of_the_map_leads_to_its_run(page: Page, address: str, results_fi
     page.wait_for_url(f"{address}/run?simulation={run}")
 
 
+def test_parameters_are_weighed_and_configurations_stand_side_by_side(page: Page, address: str) -> None:
+    _open(page, f"{address}/windows?tolerance=0.1&of_theory=source_only", "Validity windows")
+    page.get_by_role("radio", name="parameters", exact=True).click()
+    page.wait_for_url(re.compile("view=parameters"))
+    page.get_by_role("heading", name="Which parameter matters for t*").wait_for()
+    wait_until_drawn(page)
+    expect(page.locator(".parcoords .axis-title").first).to_have_text("σ")
+    expect(page.locator("tr", has=page.get_by_role("cell", name="σ", exact=True)).first).to_contain_text("100 ±")
+    expect(page.get_by_text("relative error within τ = 10 % of simulations").first).to_be_visible()
+
+
 def test_downloads_open_in_pandas(page: Page, address: str, results_file: Path, tmp_path: Path) -> None:
     (run,) = _one(results_file, "SELECT max(run_id) FROM v_runs WHERE kind = 'simulation'")
     _open(page, f"{address}/run?simulation={run}", "Run")
@@ -261,7 +272,7 @@ def test_pages_fit_phone_and_desk_fetch_nothing_from_elsewhere_and_nothing_goes_
     tabs: dict[str, str] = {}
     for path, title in {
         **TITLES,
-        **{f"windows?view={view}": TITLES["windows"] for view in ("intervals", "bars")},
+        **{f"windows?view={view}": TITLES["windows"] for view in ("intervals", "map")},
     }.items():
         page.set_viewport_size(phone)
         _open(page, f"{address}/{path}", title)

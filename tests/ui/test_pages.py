@@ -145,6 +145,19 @@ def test_every_view_of_the_windows_draws(open_page: OpenPage, results: Database,
     assert len(app.get("plotly_chart")) == 1
 
 
+def test_the_view_of_parameters_says_which_one_matters(open_page: OpenPage, results: Database) -> None:
+    app = open_page(results.url, view="parameters", tolerance="0.1", of_quantity="V4", of_theory="source_only")
+    assert not app.exception
+    assert len(app.get("plotly_chart")) == 3
+    row = app.table[0].value.iloc[0]
+    assert (row["parameter"], row["levels"]) == ("σ", "2")
+    assert _plain(str(row.iloc[2])).startswith("100 ± ")
+    assert "2 windows; of 0 only" in _said(app)
+    alone = open_page(results.url, view="parameters", activation="tanh")
+    assert not alone.exception
+    assert "No parameter differs" in _said(alone)
+
+
 def test_filters_that_match_nothing_say_so(open_page: OpenPage, results: Database) -> None:
     said = _said(open_page(results.url, closure="mean", quantity="K1"))
     assert "No window matches these filters" in said

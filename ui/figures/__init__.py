@@ -4,6 +4,7 @@ Every figure has the option ``narrow``, which puts panels one below the other, f
 """
 
 from ui.figures.curves import errors_figure, trajectories_figure
+from ui.figures.deciding import averages_figure, parallel_figure, shares_figure
 from ui.figures.entries import entries_figure
 from ui.figures.heat_map import MEASURES, heat_map_figure
 from ui.figures.intervals import intervals_figure
@@ -17,6 +18,7 @@ from ui.figures.windows import windows_figure
 
 __all__ = [
     "MEASURES",
+    "averages_figure",
     "entries_figure",
     "errors_figure",
     "heat_map_figure",
@@ -24,9 +26,11 @@ __all__ = [
     "noted",
     "panels_figure",
     "panels_svg",
+    "parallel_figure",
     "plane_figure",
     "quantiles_figure",
     "query_figure",
+    "shares_figure",
     "trajectories_figure",
     "widths_figure",
     "windows_figure",

@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from ui import bar
+from ui import bar, deciding
 from ui.asked import tell_what_is_missing
 from ui.data.cells import MOST_INTERVALS, build_cells, build_intervals, runs_of
 from ui.data.compare import MOST_SERIES
@@ -38,7 +38,7 @@ from ui.figures import MEASURES, heat_map_figure, intervals_figure, noted, width
 from ui.shell import narrow, nothing_recorded, open_database, plot
 
 HEADER_PIXELS, ROW_PIXELS, TABLE_ROWS = 38, 28, 18
-VIEWS = ("bars", "map", "intervals")
+VIEWS = ("bars", "map", "intervals", "parameters")
 REFERENCES = {"simulation": "simulation", "exact leading order": "theory", "measured next order": "measurement"}
 
 
@@ -82,7 +82,7 @@ def _choose_view(options: WindowOptions, matching: pd.DataFrame) -> tuple[str, s
 
     row = st.container(horizontal=True, vertical_alignment="bottom")
     view = str(row.segmented_control("view", VIEWS, required=True, key="view", on_change=chosen, bind="query-params"))
-    if view == "bars":
+    if view in ("bars", "parameters"):
         return view, "", "", ""
     names = options.parameters
     second = next((name for name in options.differing if name != "closure"), "activation")
@@ -304,6 +304,8 @@ with figure_place:
     st.text(f"τ = {chosen.tolerance:.12g}" + (f" and, for all below, {common}" if common else ""))
     if view == "bars":
         _show_bars(shown.windows, chosen, said)
+    elif view == "parameters":
+        deciding.show(db, chosen, options.parameters, said)
     else:
         _show_figure(view, measure, across, by, chosen, total, said)
 _show_table(shown.table, shown.windows, f"table-{hash(repr((chosen, said, sort, descending)))}", reference_kind)
