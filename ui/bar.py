@@ -41,6 +41,7 @@ def show(page: str) -> None:
         with row:
             address.copy_button()
         return
+    _follow(page, choices)
     place = row.popover(_selection_label(), key="selection") if narrow() else row
     studies = _choose_studies(place, told, choices) if choices else []
     search = _choose_search(place, told)
@@ -49,6 +50,16 @@ def show(page: str) -> None:
         _views(db, page)
         address.copy_button()
         _watch(db)
+
+
+def _follow(page: str, choices: Sequence[StudyChoice]) -> None:
+    """Take over what a link between pages asks for; else the bar keeps its values when another page is opened."""
+    if "bar page" in st.session_state and st.session_state["bar page"] != page:
+        if studies := [name for name in st.query_params.get_all(STUDIES) if choice_of(choices, name) is not None]:
+            st.session_state[STUDIES] = studies
+        if search := st.query_params.get(SEARCH):
+            st.session_state[SEARCH] = search
+    st.session_state["bar page"] = page
 
 
 def said() -> list[str]:
@@ -127,7 +138,7 @@ def _views(db: Database, page: str) -> None:
         for row in saved.to_dict("records"):
             line = st.container(horizontal=True, vertical_alignment="center")
             place = f"{row['page'] or '.'}?{row['query']}"
-            line.html(f'<a href="{escape(place)}" target="_self">{escape(row["name"])}</a>')
+            line.html(f'<a href="{escape(place)}" target="_self" style="color: inherit">{escape(row["name"])}</a>')
             line.button("Forget", key=f"forget-{row['name']}", type="tertiary")
         if saved.empty:
             st.caption("No view is saved yet. What is saved is the address: page, filters, studies and search.")

@@ -85,6 +85,19 @@ def test_choosing_studies_and_searching_change_page_and_address(open_page: OpenP
     assert _shown(app) == {"relu"}
 
 
+def test_a_link_of_another_page_changes_what_the_bar_restricts(open_page: OpenPage, studied: Database) -> None:
+    app = open_page(studied.url, "studies")
+    app.switch_page("views/windows.py")
+    app.query_params["study"] = "kinked"
+    assert _shown(app.run()) == {"relu"}
+    app.switch_page("views/studies.py")
+    del app.query_params["study"]
+    app.query_params["search"] = "activation = tanh"
+    app.run()
+    app.switch_page("views/windows.py")
+    assert [title.value for title in app.run().title] == ["No comparison of theory and simulation among these"]
+
+
 def test_what_a_link_names_and_is_not_there_is_said_until_another_is_chosen(
     open_page: OpenPage, studied: Database
 ) -> None:
@@ -135,7 +148,10 @@ def test_views_are_saved_under_a_name_and_forgotten(open_page: OpenPage, studied
     saved = parse_qs(row["query"])
     assert [saved[name] for name in ("activation", "search", "tolerance")] == [["relu"], ["n = 16"], ["0.1"]]
     (link,) = [html.proto.body for html in app.get("html") if "<a href" in html.proto.body]
-    assert link == f'<a href="windows?{escape(row["query"])}" target="_self">&lt;b&gt;mine&lt;/b&gt;</a>'
+    assert (
+        link
+        == f'<a href="windows?{escape(row["query"])}" target="_self" style="color: inherit">&lt;b&gt;mine&lt;/b&gt;</a>'
+    )
     (forget,) = [button for button in app.button if button.label == "Forget"]
     forget.click().run()
     assert saved_views(studied).empty

@@ -70,6 +70,10 @@ def test_a_study_is_started_seen_topped_up_and_stopped_from_the_page(page: Page,
     other.get_by_role("heading", name="Provenance").wait_for()
     other.close()
 
+    page.get_by_role("link", name="Its windows").click()
+    page.get_by_role("heading", name="Validity windows").wait_for()
+    expect(page.get_by_test_id("stMultiSelect").first).to_contain_text("small")
+    page.go_back()
     page.get_by_role("button", name="Top up").click()
     page.get_by_label("networks of each simulation").fill("400000000")
     page.get_by_role("button", name="Start", exact=True).click()

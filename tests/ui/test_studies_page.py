@@ -65,7 +65,7 @@ def test_a_study_is_deleted_after_it_was_said_what_goes(open_page: OpenPage, stu
     app.session_state["delete"] = True
     app.run()
     said = next(text.value for text in app.markdown if text.value.startswith("This would go")).replace("\\", "")
-    assert "1 rows of studies" in said
+    assert "1 row of studies" in said
     assert "4 rows of runs" in said
     holder = claims.new_holder()
     assert claims.claim(studied, "a" * 64, task="simulation", holder=holder)

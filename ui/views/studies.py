@@ -204,7 +204,7 @@ def _delete(study: dict[str, Any]) -> None:
     with popover:
         try:
             gone = _changing(lambda whole: removal.delete_study(whole, study["digest"], dry_run=True))
-            rows = ", ".join(f"{count} rows of {table}" for table, count in gone.items())
+            rows = ", ".join(f"{count} row{'s' * (count != 1)} of {table}" for table, count in gone.items())
             kept = len(build_runs(db, study["digest"])) - gone.get("runs", 0)
             stays = f" {kept} of its runs stay, since other studies use them." if kept else ""
             st.markdown(markdown_text(f"This would go: {rows}.{stays}"))
