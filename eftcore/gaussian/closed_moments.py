@@ -21,12 +21,12 @@ from eftcore.pairs import pair_indices
 ROUNDING = 16 * 2.0**-52
 """Bound of the relative rounding error of a closed form's entries, as a fraction of the sum of their absolute terms."""
 
-_KERNEL_ROUNDING = 4 * 2.0**-52
+KERNEL_ROUNDING = 4 * 2.0**-52
 
-# fractions of the rounding bound by which value, gradient and Hessian of two inputs move (eq. 6.22); _OWN are those of
+# fractions of the rounding bound by which value, gradient and Hessian of two inputs move (eq. 6.22); OWN are those of
 # one input, and of two equal or proportional inputs
-_OWN = (1.0, -0.8, 0.9)
-_VALUE = -0.7
+OWN = (1.0, -0.8, 0.9)
+VALUE = -0.7
 _GRADIENT = np.array([0.9, -1.0, 0.8])
 _HESSIAN = np.array([[1.0, -0.9, 0.7], [-0.9, -1.0, 0.8], [0.7, 0.8, 0.9]])
 
@@ -55,8 +55,8 @@ class ClosedMoments:
         opposite = (a == b) & (c == -a) & ~same & (parity is not None)
         tied = same | opposite | (correlation(a, c, b)[1] <= PROPORTIONAL)
         if disturbed:
-            a, b = a * (1 - _KERNEL_ROUNDING), b * (1 - _KERNEL_ROUNDING)
-            c = c * np.where(tied, 1 - _KERNEL_ROUNDING, 1 + _KERNEL_ROUNDING)
+            a, b = a * (1 - KERNEL_ROUNDING), b * (1 - KERNEL_ROUNDING)
+            c = c * np.where(tied, 1 - KERNEL_ROUNDING, 1 + KERNEL_ROUNDING)
         self.value, self.value_size = np.empty(a.shape), np.empty(a.shape)
         self.gradient: np.ndarray | None = None
         self.hessian: np.ndarray | None = None
@@ -106,11 +106,11 @@ class ClosedMoments:
 
     def _disturb(self, tied: np.ndarray) -> None:
         """Move every entry by a fixed fraction of its rounding bound, the same at all depths and for equal inputs."""
-        self.value += ROUNDING * self.value_size * np.where(tied, _OWN[0], _VALUE)
+        self.value += ROUNDING * self.value_size * np.where(tied, OWN[0], VALUE)
         if self.gradient is not None:
-            self.gradient += ROUNDING * self.gradient_size * np.where(tied[..., None], _OWN[1], _GRADIENT)
+            self.gradient += ROUNDING * self.gradient_size * np.where(tied[..., None], OWN[1], _GRADIENT)
         if self.hessian is not None:
-            self.hessian += ROUNDING * self.hessian_size * np.where(tied[..., None, None], _OWN[2], _HESSIAN)
+            self.hessian += ROUNDING * self.hessian_size * np.where(tied[..., None, None], OWN[2], _HESSIAN)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ import numpy as np
 from eftcore.activations import get_activation
 from eftcore.errors import InputError
 from eftcore.gaussian.branch import BranchExpectations
+from eftcore.gaussian.closed_moments import ClosedFormExpectations
 from eftcore.gaussian.expectations import expectations
 from eftcore.gaussian.mehler import concentrated
 from eftcore.gaussian.pair_moments import Expectations, PairMoments
@@ -26,6 +27,9 @@ from eftcore.specs import Numerics, ResNet
 
 PROBES = 5
 """Number of layers at which one resolution of the integrals is compared with a finer one."""
+
+DEEP = 5_000
+"""Layers from which on the recursion with closed forms is compiled; below, it takes no longer than loading numba."""
 
 DRIFT = 1e-14
 """Inputs that are proportional at layer 0 count as proportional while 1 - rho^2, by rounding, stays below this."""
@@ -115,6 +119,13 @@ def _solve(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField
     path[0] = kernel
     time_step = model.epsilon**2
     tied = proportional_pairs(model, kernel)
+    if model.depth >= DEEP and isinstance(engine, ClosedFormExpectations):
+        from eftcore.gaussian.compiled_forms import carry, family_of, parity_of  # a third of a second
+
+        if (family := family_of(engine.activation)) is not None:
+            constants = time_step, model.weight_variance, model.bias_variance
+            carry(*family, parity_of(engine.activation), engine.disturbed, constants, tied, DRIFT, path, source)
+            return MeanField(model, engine, path, source)
     with np.errstate(all="ignore"):
         for layer in range(model.depth + 1):
             source[layer] = to_matrix(engine.moments(path[layer]).value)

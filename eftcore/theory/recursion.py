@@ -75,6 +75,9 @@ def step_through(
 
     def observations() -> Iterator[Observed]:
         state = closure.initial()
+        if not state:  # nothing to be carried from layer to layer
+            yield from (closure.observe({}, {}) for _ in depths)
+            return
         for layers, stack in runs:
             for row, layer in enumerate(layers):
                 at = {name: value[row] for name, value in stack.items()}
