@@ -84,9 +84,10 @@ COUNT_SCRIPT_RUNS = """() => {
 
 FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime / 1000"
 
-TITLES = {name: "SQL" if name == "sql" else name.capitalize() for name in PAGES}
+TITLES = {name: name.capitalize() for name in PAGES} | {"answer": "My network", "sql": "SQL"}
 
 WIDGETS = {
+    "answer": ("K0", "V4"),
     "windows": ("0.1", "0.05"),
     "compare": ("log", "linear"),
     "run": ("SVG", "PNG"),

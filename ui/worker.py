@@ -1,8 +1,7 @@
 """A process of the explorer that computes: `python -m ui.worker FD`, started by ui/processes.py.
 
 It serves one request after the other over the socket FD: a generator function and its arguments; what the function
-yields is sent back at once, and then how it ended. It ends with the process that started it, however that one ends,
-and with less urgency than the pages that people look at.
+yields is sent back at once, and then how it ended. It ends with the process that started it, however that one ends.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from eftcore.errors import EnvironmentProblem
 MOST_MEMORY = 4 * 10**9
 """Bytes that computations may take beyond what the idle process has."""
 
-NICENESS = 10
 _DEATH_OF_PARENT = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
 
@@ -34,7 +32,6 @@ def main() -> None:
     if os.getppid() != parent:
         return  # it ended before
     connection = Connection(int(sys.argv[1]))
-    os.nice(NICENESS)
     _warm_up()
     limit_memory(MOST_MEMORY)
     while True:

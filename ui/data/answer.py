@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -150,8 +150,7 @@ class Answer:
     @property
     def error(self) -> float:
         """Relative error of the quantity in the exact leading order: numerics, and what its series leaves out."""
-        found = self.reference.relative_error(self.quantity)
-        return np.inf if found is None else found
+        return _error(self.reference, self.quantity)
 
     @property
     def partial(self) -> bool:
@@ -197,24 +196,8 @@ class Answer:
         return float(least), float(most)
 
     def widths(self, theory: Theory) -> pd.DataFrame:
-        """A row per recorded layer: depth, time, and width_low and width_high, the bounds of n* there.
-
-        They are infinite where no width is enough, and NaN where it is not known. What the errors of the two theories
-        may hide counts against the tolerance in one, and for it in the other.
-        """
-        doubt = self.error + (theory.relative_error(self.quantity) or 0.0 if theory is not self.reference else 0.0)
-        strict, lax = self.tolerance - doubt, min(self.tolerance + doubt, 0.999)
-        if not strict > 0:
-            rows = widths_of(theory, self.reference, [lax])
-            return _of(rows, self.quantity)[["depth", "time"]].assign(width_low=np.nan, width_high=np.nan)
-        rows = widths_of(theory, self.reference, [strict, lax])
-        surely, perhaps = (_of(rows[rows["tolerance"] == value], self.quantity) for value in (strict, lax))
-        low = np.where(perhaps["status"] == "never", np.inf, perhaps["width_low"])
-        high = np.where(perhaps["status"] == "never", np.inf, surely["width_high"])
-        return surely[["depth", "time"]].assign(
-            width_low=np.where(surely["status"] == "unknown", np.nan, low),
-            width_high=np.where(surely["status"] == "never", np.where(np.isinf(low), np.inf, np.nan), high),
-        )
+        """The rows of width_bounds of a theory, for the quantity and the tolerance."""
+        return width_bounds(theory, self.reference, self.quantity, self.tolerance)
 
     @cached_property
     def interval(self) -> tuple[float, float, bool] | None:
@@ -231,6 +214,34 @@ class Answer:
             except EftError:
                 return None
         return low, high, not caught
+
+
+@lru_cache(maxsize=64)
+def width_bounds(theory: Theory, reference: Theory, quantity: str, tolerance: float) -> pd.DataFrame:
+    """A row per recorded layer: depth, time, and width_low and width_high, the bounds of n* there. Not to be changed.
+
+    They are infinite where no width is enough, and NaN where it is not known. What the errors of the two theories may
+    hide counts against the tolerance in one, and for it in the other. ``reference`` has the next order.
+    """
+    doubt = sum(_error(each, quantity) for each in {theory, reference})
+    strict, lax = tolerance - doubt, min(tolerance + doubt, 0.999)
+    if not strict > 0:
+        rows = _of(widths_of(theory, reference, [lax]), quantity)
+        return rows[["depth", "time"]].assign(width_low=np.nan, width_high=np.nan)
+    rows = widths_of(theory, reference, [strict, lax])
+    surely, perhaps = (_of(rows[rows["tolerance"] == value], quantity) for value in (strict, lax))
+    low = np.where(perhaps["status"] == "never", np.inf, perhaps["width_low"])
+    high = np.where(perhaps["status"] == "never", np.inf, surely["width_high"])
+    return surely[["depth", "time"]].assign(
+        width_low=np.where(surely["status"] == "unknown", np.nan, low),
+        width_high=np.where(surely["status"] == "never", np.where(np.isinf(low), np.inf, np.nan), high),
+    )
+
+
+def _error(theory: Theory, quantity: str) -> float:
+    """Relative error that a theory states of a quantity; infinite where it states none."""
+    found = theory.relative_error(quantity)
+    return np.inf if found is None else found
 
 
 def _of(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:

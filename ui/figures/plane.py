@@ -31,8 +31,9 @@ def plane_figure(
     point (depth, width).
     """
     figure, (cell,) = panel_grid([""], 1)
-    finite = frame[np.isfinite(frame["high"].astype(float))]
-    top = _TO * max([width, *finite["high"]])
+    # theories that are nearly off at every width would otherwise press the others together
+    shown = frame[np.isfinite(frame["high"].astype(float)) & ((frame["theory"] == best) | (best is None))]
+    top = _TO * max([width, *shown["high"]])
     for name, part in frame.groupby("theory", sort=False):
         rows = part[part["layer"] > 0]
         line, label = CLOSURE_LINE[str(name)], str(rows["name"].iloc[0])
@@ -41,10 +42,9 @@ def plane_figure(
             add_band(figure, rows["layer"], high, high * 0 + top, line["color"], label, cell)
         else:
             add_band(figure, rows["layer"], low, high, line["color"], label, cell)
-        shown = high.clip(lower=1)
         figure.add_scatter(
             x=rows["layer"],
-            y=shown,
+            y=high.clip(lower=1),
             mode="lines",
             line={**line, "width": 2},
             name=label,
