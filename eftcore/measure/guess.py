@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
+from typing import get_args
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -13,7 +15,7 @@ from eftcore.activations import get_activation
 from eftcore.errors import InputError
 from eftcore.measure.innovations import Products
 from eftcore.pairs import pair_indices
-from eftcore.specs import ResNet
+from eftcore.specs import Block, Normalisation, ResNet
 
 RTOL = 1e-5
 """Relative accuracy of the integrals: enough to tell candidates apart."""
@@ -36,6 +38,8 @@ USUAL_HIDDEN = (1.0, 2.0)
 
 WORTH = 9.0
 """By how much chi-squared has to fall for a further parameter to be believed."""
+
+NORMALISATIONS: tuple[Normalisation | None, ...] = (None, *get_args(Normalisation))
 
 MOST_HIDDEN = 100.0
 """Largest m / n that is told from infinitely many hidden neurons."""
@@ -76,8 +80,11 @@ def guesses(products: Products, activations: tuple[str, ...], width: int) -> lis
     """
     if not products.increment.any():
         raise InputError("no block adds anything to the stream", place="make_model")
-    memories = {activation: products.memory(activation) for activation in activations}
-    found = [_fitted(products, spec, memories[spec.activation]) for spec in _candidates(products, activations)]
+    memories = {key: products.memory(*key) for key in product(activations, NORMALISATIONS)}
+    found = [
+        _fitted(products, spec, memories[spec.activation, spec.normalisation])
+        for spec in _candidates(products, activations)
+    ]
     best, *others = sorted(found, key=lambda guess: guess.misfit)
     return [replace(best, spec=_with_hidden_neurons(products, best.spec, width)), *others]
 
@@ -100,9 +107,8 @@ def _candidates(products: Products, activations: tuple[str, ...]) -> Iterator[Re
     depth = products.increment.shape[1]
     for activation in activations:
         usual = {"activation": activation, "weight_variance": _gain(activation), "epsilon": 1.0, "depth": depth}
-        yield ResNet(**usual)
-        for normalisation in (None, "rms", "layer"):
-            yield ResNet(**usual, block="two_matrix", normalisation=normalisation)
+        for block, normalisation in product(get_args(Block), NORMALISATIONS):
+            yield ResNet(**usual, block=block, normalisation=normalisation)
 
 
 def _gain(activation: str) -> float:

@@ -8,6 +8,7 @@ hold at every width, for every block by itself. Equation numbers are those of do
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from eftcore.gaussian.branch import BranchExpectations, hidden_kernel
 from eftcore.gaussian.pair_functions import PairFunctions
 from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import pair_indices, to_matrix
-from eftcore.specs import Numerics, ResNet
+from eftcore.specs import Normalisation, Numerics, ResNet
 from eftcore.theory.mean_field import choose_engine
 
 _AT_ONCE = 4096
@@ -30,14 +31,14 @@ class Products:
     Attributes:
         kernel: (R, L+1, positions, N, N) G before each block and after the last.
         centred: (R, L, positions, N, N) G after the mean over neurons is subtracted.
-        fired: the same of sigma(x), by activation.
+        fired: the same of sigma(norm(x)), by activation and normalisation.
         increment: (1/n) sum over neurons of the products of what the block adds.
         cross: (1/n) sum of x_a times what is added to x_b.
     """
 
     kernel: np.ndarray
     centred: np.ndarray
-    fired: dict[str, np.ndarray]
+    fired: dict[tuple[str, Normalisation | None], np.ndarray]
     increment: np.ndarray
     cross: np.ndarray
 
@@ -49,10 +50,11 @@ class Products:
         before = x[:-1]
         width = x.shape[-1]
         centred = before - before.mean(-1, keepdims=True)
+        normalised = {None: before, "rms": _of_unit_square(before), "layer": _of_unit_square(centred)}
         fired = {}
-        for name in activations:
-            sigma = np.asarray(get_activation(name).function(before), dtype=float)
-            fired[name] = _gram(sigma, sigma)[None] / width
+        for name, (normalisation, seen) in product(activations, normalised.items()):
+            sigma = np.asarray(get_activation(name).function(seen), dtype=float)
+            fired[name, normalisation] = _gram(sigma, sigma)[None] / width
         return cls(
             _gram(x, x)[None] / width,
             _gram(centred, centred)[None] / width,
@@ -67,7 +69,7 @@ class Products:
         return cls(
             np.concatenate([part.kernel for part in parts]),
             np.concatenate([part.centred for part in parts]),
-            {name: np.concatenate([part.fired[name] for part in parts]) for name in parts[0].fired},
+            {key: np.concatenate([part.fired[key] for part in parts]) for key in parts[0].fired},
             np.concatenate([part.increment for part in parts]),
             np.concatenate([part.cross for part in parts]),
         )
@@ -75,7 +77,7 @@ class Products:
     def second_moments(self, model: ResNet, engine: Expectations) -> np.ndarray:
         """(R, L, positions, N, N) the E2 that a block of ``model`` makes of the stream that it gets."""
         if model.block == "one_matrix":
-            return self.fired[model.activation]
+            return self.fired[model.activation, model.normalisation]
         kernel = self._seen(model)
         flat = engine.moments(kernel.reshape(-1, *kernel.shape[-2:])).value
         return to_matrix(flat).reshape(kernel.shape)
@@ -98,24 +100,34 @@ class Products:
             found[part] = (functions.single("s4") - functions.single("s2") ** 2)[:, 0]
         return found.reshape(variances.shape)
 
-    def memory(self, activation: str) -> np.ndarray:
+    def memory(self, activation: str, normalisation: Normalisation | None) -> np.ndarray:
         """(R, L, positions, N) by how much S_aa differs from what Gaussian neurons with this G have, relative to that.
 
         It is a function of the stream that a block gets, which blocks see in part where their neurons are those of the
-        stream, and not where they are fresh.
+        stream, and not where they are fresh. A normalisation makes the G of what is seen 1.
         """
         variances = np.diagonal(self.kernel[:, :-1], axis1=-2, axis2=-1)
+        if normalisation is not None:
+            variances = np.ones_like(variances)
         model = ResNet(activation=activation, weight_variance=1.0, epsilon=1e-6, depth=1)
         engine = choose_engine(model, np.array([[variances.mean()]]), Numerics(rtol=1e-6), order=0)
         engine = engine.refined(nodes=True, terms=True) or engine
-        gaussian = engine.moments(variances.reshape(-1, 1, 1)).value.reshape(variances.shape)
-        fired = np.diagonal(self.fired[activation], axis1=-2, axis2=-1)
+        values, places = np.unique(variances, return_inverse=True)
+        gaussian = engine.moments(values.reshape(-1, 1, 1)).value.reshape(-1)[places].reshape(variances.shape)
+        fired = np.diagonal(self.fired[activation, normalisation], axis1=-2, axis2=-1)
         ratio: np.ndarray = np.divide(fired, gaussian, out=np.ones_like(fired), where=gaussian > 0)
         return ratio - 1
 
     def _seen(self, model: ResNet) -> np.ndarray:
         """The kernel that a branch sees."""
         return self.centred if model.normalisation == "layer" else self.kernel[:, :-1]
+
+
+def _of_unit_square(x: np.ndarray) -> np.ndarray:
+    """Neurons (last axis) with the mean square 1; those of an input that is 0 stay so."""
+    size = np.sqrt((x**2).mean(-1, keepdims=True))
+    found: np.ndarray = np.divide(x, size, out=np.zeros_like(x), where=size > 0)
+    return found
 
 
 def _gram(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -161,7 +173,7 @@ def scores(products: Products, model: ResNet, engine: Expectations, moments: np.
     share = c_2**2 * products.hidden_spread(model, engine) / (hidden * drift**2)
     variance = 2 / width + share * (1 + 2 / width)
     of_increments = (own**2 / variance).mean(-1) - 1
-    remembered = width * (own * products.memory(model.activation)).mean(-1)
+    remembered = width * (own * products.memory(model.activation, model.normalisation)).mean(-1)
     everything = [increments, cross.reshape(*cross.shape[:-2], -1)]
     everything += [one[..., None] for one in (of_cross, of_increments, remembered)]
     found: np.ndarray = np.concatenate(everything, axis=-1).mean(2)

@@ -50,17 +50,24 @@ class Block(nn.Module):
 
 
 class OneMatrix(nn.Module):
-    """The block of the paper."""
+    """The block of the paper, or the same behind a normalisation."""
 
-    def __init__(self, act: Callable[[torch.Tensor], torch.Tensor], variance: float, bias: float = 0.0) -> None:
+    def __init__(
+        self,
+        act: Callable[[torch.Tensor], torch.Tensor],
+        variance: float,
+        bias: float = 0.0,
+        norm: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.norm = norm or nn.Identity()
         self.linear = nn.Linear(WIDTH, WIDTH)
         self.act = act
         nn.init.normal_(self.linear.weight, std=(variance / WIDTH) ** 0.5)
         nn.init.normal_(self.linear.bias, std=bias**0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + EPSILON * self.linear(self.act(x))
+        return x + EPSILON * self.linear(self.act(self.norm(x)))
 
 
 class Network(nn.Module):
@@ -132,6 +139,17 @@ CORRECT = {
     "one matrix, tanh": Case(
         lambda: Network(lambda _: OneMatrix(torch.tanh, 1.5, 0.1)),
         eft.ResNet(activation="tanh", weight_variance=1.5, bias_variance=0.1, residual_scale="1/sqrt(L)", depth=DEPTH),
+    ),
+    "one matrix, rms, GELU": Case(
+        lambda: Network(lambda _: OneMatrix(nn.GELU(), 2.0, 0.1, nn.RMSNorm(WIDTH))),
+        eft.ResNet(
+            normalisation="rms",
+            activation="gelu",
+            weight_variance=2.0,
+            bias_variance=0.1,
+            residual_scale="1/sqrt(L)",
+            depth=DEPTH,
+        ),
     ),
     "one matrix, ReLU, Xavier": Case(
         lambda: Network(lambda _: _xavier(OneMatrix(torch.relu, 2.0))),
@@ -214,6 +232,13 @@ BUGS = {
     "one matrix taken for two": Case(
         lambda: Network(lambda _: OneMatrix(torch.tanh, 2.0)),
         spec(normalisation=None, activation="tanh", hidden_ratio=1e3),
+        first=0,
+    ),
+    "norm forgotten before one matrix": Case(
+        lambda: Network(lambda _: OneMatrix(nn.GELU(), 2.0)),
+        eft.ResNet(
+            normalisation="layer", activation="gelu", weight_variance=2.0, residual_scale="1/sqrt(L)", depth=DEPTH
+        ),
         first=0,
     ),
     "residual connection of 1.05": Case(lambda: Network(lambda _: _larger(Block())), first=0),

@@ -90,6 +90,7 @@ def test_common_mistakes_are_named(name: str, words: str) -> None:
         ("rms, tanh, biases", "two_matrix", {"rms", "layer"}, "tanh"),
         ("no norm, Kaiming", "two_matrix", {None}, "relu"),
         ("one matrix, tanh", "one_matrix", {None}, "tanh"),
+        ("one matrix, rms, GELU", "one_matrix", {"rms", "layer"}, "gelu"),
     ],
 )
 def test_without_a_spec_it_says_what_the_module_is_like(
