@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from eftcore.errors import InputError, together
+from eftcore.errors import EnvironmentProblem, InputError, together
 
 
 class Settings(BaseSettings):
@@ -27,6 +27,7 @@ class Settings(BaseSettings):
             ge=0, allow_inf_nan=False, description="seconds that a run waits for a database or server that went away"
         ),
     ] = 300.0
+    read_only: Annotated[bool, Field(description="the explorer starts nothing and changes nothing")] = False
     explorer_url: Annotated[str, Field(description="where people open the explorer")] = "http://127.0.0.1:8501"
 
     @field_validator("home")
@@ -70,6 +71,14 @@ def default_url() -> str:
     import sqlalchemy as sa  # imported here, since small commands only need the folder
 
     return sa.URL.create("sqlite", database=str(found.home / "results.db")).render_as_string()
+
+
+def require_changes() -> None:
+    """Raises EnvironmentProblem in an explorer that only reads (EFT_READ_ONLY)."""
+    if settings().read_only:
+        raise EnvironmentProblem(
+            "this one only reads", place="explorer", remedy="start one of your own, without --read-only"
+        )
 
 
 def bundled_studies() -> dict[str, Path]:

@@ -13,13 +13,12 @@ from db.reading.restriction import Restriction
 from db.reading.search import Condition, parse
 from db.reading.study_queries import newest_results, saved_views
 from db.session import Database
-from db.settings import default_url
 from db.writing import care
 from eftcore.errors import EftError
 from ui import address
 from ui.data.choices import StudyChoice, build_choices, choice_of, digests_of
 from ui.notation import markdown_text
-from ui.shell import narrow, peek_database, restrict, tell
+from ui.shell import changing, narrow, peek_database, restrict, tell
 
 STUDIES, SEARCH = "study", "search"
 """Names in the address of every page."""
@@ -152,14 +151,11 @@ def _save_or_forget(page: str, query: str) -> None:
     forgotten = [key for key, clicked in st.session_state.items() if str(key).startswith("forget-") and clicked]
     if not save and not forgotten:
         return
-    db = Database(default_url())
-    try:
+    with changing() as whole:
         if save:
-            care.save_view(db, name=name, page=page, query=query)
+            care.save_view(whole, name=name, page=page, query=query)
         for key in forgotten:
-            care.forget_view(db, str(key).removeprefix("forget-"))
-    finally:
-        db.dispose()
+            care.forget_view(whole, str(key).removeprefix("forget-"))
 
 
 def _watch(db: Database) -> None:

@@ -27,8 +27,8 @@ def arguments(port: int | None = None) -> list[str]:
 def serve(database_url: str, port: int | None = None) -> None:
     """Serve the explorer on a database until Ctrl-C or SIGTERM, which end this process at once.
 
-    Streamlit itself would wait for open pages and their computations. The explorer writes nothing, so that its process
-    may end at any point; a thread receives the signals in place of Streamlit's handlers.
+    Streamlit itself would wait for open pages and their computations. What the explorer writes is one transaction each,
+    so that its process may end at any point; a thread receives the signals in place of Streamlit's handlers.
     """
     from streamlit.web import cli
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from db.errors import DatabaseMissing
-from db.settings import data_home, default_url
+from db.settings import data_home, default_url, require_changes
 from db.upkeep import migrate
 from db.writing import claims
 from eftcore.errors import EnvironmentProblem, InputError
@@ -108,8 +108,9 @@ def top_up(study: Path | str, samples: int, *, title: str) -> Job:
 def stop(holder: str) -> None:
     """Ask the process of a claim that executes a study to end, as Job.stop() does, whoever started it.
 
-    Raises EnvironmentProblem where it is none of this machine, or belongs to another user.
+    Raises EnvironmentProblem where it is none of this machine, belongs to another user, or this explorer only reads.
     """
+    require_changes()
     process = claims.process_of(holder)
     if process is None:
         raise EnvironmentProblem(
@@ -127,8 +128,9 @@ def _start(path: str, title: str, arguments: tuple[str, ...]) -> Job:
     """Start a command on the explorer's database, which is created where there is none.
 
     Raises InputError where a command with this study runs already, EnvironmentProblem where the database is of another
-    version or cannot be reached, or the command cannot be started.
+    version or cannot be reached, the command cannot be started, or this explorer only reads.
     """
+    require_changes()
     with _starting:
         if path in _jobs and _jobs[path].code is None:
             raise InputError("is running already", place="study", value=title, remedy="stop it, or wait for its end")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from db.errors import UPGRADE_HINT, DatabaseMissing, DatabaseUnreachable, Schema
 from db.reading.restriction import RestrictedDatabase, Restriction
 from db.reading.study_queries import run_counts
 from db.session import Database, parse_url, sqlite_path
-from db.settings import default_url
+from db.settings import default_url, require_changes
 from db.upkeep.migrate import require_current
 from eftcore.errors import EftError
 from ui.notation import markdown_text
@@ -133,6 +135,17 @@ def peek_database() -> Database | None:
         return _database(default_url())
     except (EftError, OSError):
         return None
+
+
+@contextmanager
+def changing() -> Iterator[Database]:
+    """The whole database, to be changed. Raises EnvironmentProblem in an explorer that only reads."""
+    require_changes()
+    whole = Database(default_url())
+    try:
+        yield whole
+    finally:
+        whole.dispose()
 
 
 def nothing_recorded(db: Database, what: str) -> None:

@@ -219,8 +219,11 @@ def atlas(
 def ui(
     db: DatabaseOption = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Its pages start, stop, change and delete nothing.")
+    ] = False,
 ) -> None:
-    """Open the explorer on the results. Ctrl-C ends it."""
+    """Open the explorer on the results. Ctrl-C ends it; studies that it started go on."""
     from db.settings import data_home
     from flows.orchestration import surroundings
     from ui.data.deployments import server
@@ -229,6 +232,8 @@ def ui(
     if api := server():
         surroundings.configure(data_home())
         os.environ.update(surroundings.known_key(api))
+    if read_only:
+        os.environ["EFT_READ_ONLY"] = "true"
     serve(use_database(db), port)
 
 

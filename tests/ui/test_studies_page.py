@@ -10,10 +10,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from db.reading import queries
-from db.reading.study_queries import study_progress
+from db.reading.study_queries import saved_views, study_progress
 from db.session import Database
 from db.writing import claims
-from ui import running
+from eftcore.errors import EnvironmentProblem
+from ui import running, shell
 
 OpenPage = Callable[..., AppTest]
 
@@ -76,7 +77,31 @@ def test_a_study_is_deleted_after_it_was_said_what_goes(open_page: OpenPage, stu
     _one(app.button, "Delete all this").click().run()
     assert not app.exception
     assert queries.studies(studied)["name"].tolist() == ["kinked"]
-    assert set(queries.runs(studied)["activation"]) == {"relu"}
+    assert {"tanh", "relu"} & set(queries.runs(studied)["activation"]) == {"relu"}
+
+
+def test_an_explorer_that_only_reads_starts_and_changes_nothing(
+    open_page: OpenPage, studied: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EFT_READ_ONLY", "true")
+    monkeypatch.setenv("EFT_HOME", str(tmp_path))
+    app = open_page(studied.url, "studies")
+    assert _listed(app) == ["curved"]
+    assert [button.label for button in app.button] == []
+    for act in (
+        lambda: running.run("quick", title="quick"),
+        lambda: running.top_up("quick", 10, title="quick"),
+        lambda: running.stop(claims.new_holder()),
+        lambda: shell.changing().__enter__(),
+    ):
+        with pytest.raises(EnvironmentProblem, match="this one only reads"):
+            act()
+    app.session_state["views"] = True
+    app.run()
+    _one(app.text_input, "save this view as").set_value("mine")
+    _one(app.button, "Save").click().run()
+    assert "this one only reads" in app.error[0].value
+    assert saved_views(studied).empty
 
 
 def test_an_incomplete_study_goes_on_from_its_record(

@@ -9,8 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from db.reading.restriction import Restriction
-from db.session import Database
-from db.settings import bundled_studies, default_url
+from db.settings import bundled_studies, settings
 from db.upkeep import removal
 from db.writing import care
 from eftcore.errors import EftError
@@ -20,7 +19,7 @@ from ui.data.progress import build_runs, build_speed, configurations_frame, seco
 from ui.data.studies import COMPLETE, RUNNING, StudyFile, build_failures, build_studies, build_study_files
 from ui.jobs import LOOK_SECONDS, show_jobs
 from ui.notation import markdown_text
-from ui.shell import open_database, tell
+from ui.shell import changing, open_database, tell
 
 OPEN = "open"  # name in the address of the study whose details are shown
 # titles of the columns of the table, each with the column of build_studies
@@ -42,6 +41,7 @@ USUAL = [name for name in COLUMNS if name not in ("measurements", "archived")]
 MOST_FILE_BYTES = 1_000_000
 
 db = open_database()
+read_only = settings().read_only
 
 
 def _listed() -> pd.DataFrame:
@@ -173,6 +173,11 @@ def _run_buttons(study: dict[str, Any], file: StudyFile) -> None:
             _try(lambda: running.top_up(written(), int(samples), title=study["key"]))
 
 
+def _write(study: dict[str, Any], written: dict[str, Any]) -> None:
+    with changing() as whole:
+        care.annotate(whole, study["study_id"], **written)
+
+
 def _care(study: dict[str, Any]) -> None:
     """Title, tags, notes and archiving of a study."""
     with st.expander("Title, tags and notes"), st.form(f"care-{study['study_id']}", border=False):
@@ -182,17 +187,8 @@ def _care(study: dict[str, Any]) -> None:
         archived = st.checkbox("archived: kept, and left out of lists", study["archived"])
         if st.form_submit_button("Save"):
             written: dict[str, Any] = {"title": title, "notes": notes, "tags": tags.split(","), "archived": archived}
-            if _try(lambda: _changing(lambda whole: care.annotate(whole, study["study_id"], **written))):
+            if _try(lambda: _write(study, written)):
                 st.rerun()
-
-
-def _changing(act: Any) -> Any:
-    """Let an action change the database, which pages only read otherwise."""
-    whole = Database(default_url())
-    try:
-        return act(whole)
-    finally:
-        whole.dispose()
 
 
 @st.fragment
@@ -203,13 +199,15 @@ def _delete(study: dict[str, Any]) -> None:
         return
     with popover:
         try:
-            gone = _changing(lambda whole: removal.delete_study(whole, study["digest"], dry_run=True))
+            with changing() as whole:
+                gone = removal.delete_study(whole, study["digest"], dry_run=True)
             rows = ", ".join(f"{count} row{'s' * (count != 1)} of {table}" for table, count in gone.items())
             kept = len(build_runs(db, study["digest"])) - gone.get("runs", 0)
             stays = f" {kept} of its runs stay, since other studies use them." if kept else ""
             st.markdown(markdown_text(f"This would go: {rows}.{stays}"))
             if st.button("Delete all this", type="primary", key="delete-really"):
-                _changing(lambda whole: removal.delete_study(whole, study["digest"]))
+                with changing() as whole:
+                    removal.delete_study(whole, study["digest"])
                 st.query_params.pop(OPEN, None)
                 st.rerun(scope="app")
         except EftError as problem:
@@ -224,9 +222,11 @@ def _details(study: dict[str, Any], file: StudyFile) -> None:
     row = st.container(horizontal=True, vertical_alignment="center")
     for page, label in (("windows", "Its windows"), ("compare", "Compare its simulations"), ("run", "Its runs")):
         row.page_link(f"views/{page}.py", label=label, query_params={"study": _named(study)})
-    _run_buttons(study, file)
+    if not read_only:
+        _run_buttons(study, file)
     _progress(study)
-    _care(study)
+    if not read_only:
+        _care(study)
     row = st.container(horizontal=True, vertical_alignment="center")
     row.download_button(f"Save {file.name}", file.toml, file.name, "application/toml", on_click="ignore")
     row.code(file.command, language="bash", width="content")
@@ -235,7 +235,8 @@ def _details(study: dict[str, Any], file: StudyFile) -> None:
         row.code(file.bundled, language="bash", width="content")
     for path in file.data:
         st.text(f"{file.study} reads {path}, from the folder of the study file.")
-    _delete(study)
+    if not read_only:
+        _delete(study)
 
 
 def _named(study: dict[str, Any]) -> str:
@@ -250,7 +251,8 @@ st.caption(
 )
 controls = st.container(horizontal=True, vertical_alignment="center")
 with controls:
-    _start_bar()
+    if not read_only:
+        _start_bar()
     shown = choose_columns("columns", list(COLUMNS), USUAL)
     show_archived = st.toggle("show archived", key="archived", bind="query-params")
 studies = _listed()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from db.reading import queries
 from db.reading.restriction import RestrictedDatabase, Restriction
-from db.reading.search import LONGEST, NAMES, OF_STUDIES, Comparison, Condition, Not, Together, parse, where
+from db.reading.search import LONGEST, NAMES, OF_STUDIES, Comparison, Condition, Not, Together, names_in, parse, where
 from db.reading.window_queries import window_counts, window_ends
 from db.schema.models import Study
 from db.schema.views import v_windows
@@ -23,6 +25,7 @@ from db.writing import care
 from db.writing.repository import record_simulation
 from eftcore.errors import InputError
 
+EXPLORE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "explore.md").read_text(encoding="utf-8")
 NUMBERS = {"n": (16.0, 64.0, 256.0), "T": (0.5, 2.0, 8.0), "C_W": (1.0, 2.0)}
 WORDS = {"activation": ("tanh", "relu"), "closure": ("g_only", "sigma"), "status": ("bounded", "beyond")}
 FLAG = "continuous"
@@ -130,6 +133,15 @@ def test_a_search_finds_what_pandas_finds(table, condition):
     clause = where(condition, columns, lambda *_: sa.false())
     query = sa.select(sa.text("rowid")).select_from(sa.text("v")).where(clause).order_by(sa.text("rowid"))
     assert [row - 1 for row in table.scalars(query)] == np.flatnonzero(_by_pandas(condition)).tolist()
+
+
+def test_the_documentation_lists_every_name_and_its_searches_can_be_read():
+    (examples,) = re.findall(r"```text\n(.*?)```", EXPLORE, re.DOTALL)
+    assert {name for line in examples.splitlines() for name in names_in(parse(line))} <= set(NAMES)
+    listed = EXPLORE.split("| names |")[1].split("\n\n")[0]
+    assert [name for row in listed.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])] == list(
+        NAMES
+    )
 
 
 def test_every_name_is_a_column():
