@@ -446,7 +446,7 @@ def test_compare_overlays_what_the_link_names(open_page: OpenPage, both: Databas
     assert not app.exception
     assert sorted(app.multiselect[0].value) == sorted(runs)
     assert app.multiselect[1].value == ["g_only"]
-    assert len(app.get("plotly_chart")) == 4
+    assert len(app.get("plotly_chart")) == 2
     app.multiselect[0].set_value([]).run()
     assert "Choose at least one simulation" in _said(app)
 

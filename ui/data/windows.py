@@ -289,7 +289,8 @@ def said_of(chosen: WindowFilter, common: str) -> list[str]:
 def window_rows(db: Database, chosen: WindowFilter, **place: Any) -> pd.DataFrame:
     """Rows of v_windows, with the column link added: to the simulation, else to the predict page. One statement."""
     rows = window_page(db, chosen.lists(), **place)
-    links = [_run_link(row["simulation_run_id"]) or _prediction_link(row) for row in rows.to_dict("records")]
+    without = iter(rows[rows["simulation_run_id"].isna()].to_dict("records"))
+    links = [_run_link(run) or _prediction_link(next(without)) for run in rows["simulation_run_id"]]
     return rows.assign(link=links)
 
 
@@ -322,7 +323,8 @@ def windows_table(windows: pd.DataFrame, differing: Sequence[str]) -> pd.DataFra
     table = windows[list(differing)].rename(columns=CONFIGURATION | SETTINGS)
     table["theory"] = windows["theory"]
     table["quantity"] = windows["quantity"]
-    table["window t*"] = [window_text(row) for row in windows.to_dict("records")]
+    said = windows[["status", "resolved_from", "certified_until", "refuted_from", "total_time"]]
+    table["window t*"] = [window_text(row) for row in said.to_dict("records")]
     table["seen from"] = windows["resolved_from"]
     table["certified until"] = windows["certified_until"]
     table["until layer"] = layers_at(windows, "certified_until")

@@ -43,6 +43,13 @@ _FLOOR = 1e-8
 """Smallest lower end of a logarithmic axis of errors."""
 
 
+_DRAWN = [
+    *("quantity", "component", "configuration", "theory", "closure", "closure_order", "nodes", "series", "time"),
+    *("simulated", "simulated_se", "predicted", "samples", "width", "error", "error_low", "error_high"),
+]
+"""Columns that figures read: views have many more, which would be copied with every part."""
+
+
 class _Look:
     """Colours, dashes and markers of the lines and points of a frame, so that each series differs in more than colour.
 
@@ -96,6 +103,7 @@ def trajectories_figure(trajectories: pd.DataFrame, *, log: bool = False, narrow
     (configuration and theory in words), time, simulated, simulated_se, predicted, samples, width. ``log`` shows
     absolute values on a logarithmic axis; ``narrow`` puts panels one below the other.
     """
+    trajectories = trajectories[trajectories.columns.intersection(_DRAWN)]
     quantities = [name for name in QUANTITIES if name in set(trajectories["quantity"])]
     columns = 1 if narrow else min(2 if len(quantities) < 5 else 3, len(quantities))
     titles = [_titled(trajectories, name, columns, log) for name in quantities]
@@ -140,6 +148,7 @@ def errors_figure(
     ``errors`` has columns quantity, configuration, theory, closure, series, time, error (NaN where it is undefined),
     error_low, error_high, samples; ``reference`` is an HTML subscript for the reference of the error.
     """
+    errors = errors[errors.columns.intersection(_DRAWN)]
     quantities = [name for name in QUANTITIES if name in set(errors["quantity"])]
     columns = 1 if narrow else len(quantities)
     titles = [panel_title(name, columns) for name in quantities]
@@ -290,7 +299,7 @@ def _add_error(
         + ("" if pd.isna(row["samples"]) else f"<br>M = {row['samples']:.0f} networks")
         if noisy
         else ""
-        for row in line.to_dict("records")
+        for row in line[["error_low", "error_high", "samples"]].to_dict("records")
     ]
     hover = {
         "customdata": [[text] for text in told],

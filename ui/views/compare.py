@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 import eftcore as eft
@@ -82,8 +84,9 @@ def _choose_entries(n_inputs: int, *, next_order: bool) -> list[str]:
     ):
         stored, shown = component_choices(quantity, n_inputs)
         names = row.multiselect(label, stored, default=shown[:1], key=key, bind="query-params", width=330)
-        with row.popover("picture"):
-            st.plotly_chart(
+        picture = row.popover("picture", key=f"show-{key}", on_change="rerun")
+        if picture.open:
+            picture.plotly_chart(
                 entries_figure(n_inputs, stored, names), key=f"picture-{key}", config={"displayModeBar": False}
             )
         chosen += names
@@ -158,6 +161,19 @@ def _against(reference: str) -> pd.DataFrame | None:
     return build_series_errors(db, pairs)
 
 
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _trajectories(frame: pd.DataFrame, log: bool, small: bool, note: list[str]) -> go.Figure:
+    """The figure of trajectories, cached for equal numbers; all sessions share it, and none may change it."""
+    return noted(trajectories_figure(frame, log=log, narrow=small), note, narrow=small)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _errors(frame: pd.DataFrame, log: bool, reference: str, small: bool, note: list[str]) -> go.Figure:
+    """The figure of errors, cached for equal numbers; all sessions share it, and none may change it."""
+    figure = errors_figure(frame, DEFAULT_TOLERANCES, log=log, reference=reference, narrow=small)
+    return noted(figure, note, narrow=small)
+
+
 db = open_database()
 runs = build_simulations(db)
 if runs.empty:
@@ -214,9 +230,8 @@ def _show_trajectories() -> None:
     if not components:
         st.info("Choose at least one entry.")
         return
-    figure = trajectories_figure(build_series(db, pairs, components), log=scale == "log", narrow=narrow())
     plot(
-        noted(figure, note, narrow=narrow()),
+        _trajectories(build_series(db, pairs, components), scale == "log", narrow(), note),
         "series",
         name="compare-trajectories",
         alt="Simulated and predicted entries over depth; the run pages hold the numbers.",
@@ -235,20 +250,14 @@ def _show_errors() -> None:
     errors = _against(str(reference))
     if errors is None:
         return
-    figure = errors_figure(
-        errors,
-        DEFAULT_TOLERANCES,
-        log=scale == "log",
-        reference=dict(zip(REFERENCES, ("sim", "exact", "measured"), strict=True))[str(reference)],
-        narrow=narrow(),
-    )
+    subscript = dict(zip(REFERENCES, ("sim", "exact", "measured"), strict=True))[str(reference)]
     plot(
-        noted(figure, [f"errors against: {reference}", *note], narrow=narrow()),
+        _errors(errors, scale == "log", subscript, narrow(), [f"errors against: {reference}", *note]),
         "series-errors",
         name="compare-errors",
         alt="Relative error of each curve over depth.",
     )
-    st.download_button("Errors as CSV", csv_bytes(errors), "compare-errors.csv", "text/csv", on_click="ignore")
+    st.download_button("Errors as CSV", partial(csv_bytes, errors), "compare-errors.csv", "text/csv", on_click="ignore")
 
 
 st.subheader("Trajectories", divider="gray")

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -130,6 +131,24 @@ def _offer(runs: list[int], links: Iterable[str], said: str) -> DeltaGenerator:
     return row
 
 
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _map(cells: pd.DataFrame, axes: tuple[str, str], measure: str, small: bool, said: list[str]) -> go.Figure:
+    """The map, cached for equal numbers; all sessions share it, and none may change it."""
+    return noted(heat_map_figure(cells, *axes, measure=measure, narrow=small), said, narrow=small)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _intervals(windows: pd.DataFrame, axes: tuple[str, str], small: bool, said: list[str]) -> go.Figure:
+    """The intervals, cached as the map is."""
+    return noted(intervals_figure(windows, *axes, narrow=small), said, narrow=small)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _bars(windows: pd.DataFrame, small: bool, said: list[str]) -> go.Figure:
+    """The bars, cached as the map is."""
+    return noted(windows_figure(windows, narrow=small), said, narrow=small)
+
+
 @st.fragment
 def _show_figure(
     view: str, measure: str, across: str, by: str, chosen: WindowFilter, total: int, said: list[str]
@@ -138,18 +157,18 @@ def _show_figure(
     axes = PARAMETERS[across], PARAMETERS[by]
     if view == "map":
         found = build_cells(db, chosen, across, by)
-        figure = heat_map_figure(found, *axes, measure=measure, narrow=narrow())
+        figure = _map(found, axes, measure, narrow(), said)
         words = "Certified depth over two parameters; the same numbers are in the table."
     else:
         found = build_intervals(db, chosen, across, by)
-        figure = intervals_figure(found, *axes, narrow=narrow())
+        figure = _intervals(found, axes, narrow(), said)
         words = "Each window as a dot and an interval; the same numbers are in the table."
         if total > MOST_INTERVALS:
             st.caption(f"The first {MOST_INTERVALS} of {total} windows are drawn: choose filters to see the others.")
     # the key changes with what is drawn, so that an old click does not come back with a new figure
     key = f"{view}-{across}-{by}-{hash(repr((chosen, said)))}"
     plot(
-        noted(figure, said, narrow=narrow()),
+        figure,
         key,
         name=file_name(chosen, what=f"windows-{view}"),
         alt=words,
@@ -178,7 +197,7 @@ def _show_bars(windows: pd.DataFrame, chosen: WindowFilter, said: list[str]) -> 
         )
     shown = bars_page(windows, page)
     plot(
-        noted(windows_figure(shown, narrow=narrow()), said, narrow=narrow()),
+        _bars(shown, narrow(), said),
         "chart",
         name=file_name(chosen),
         alt="Certified, undecided and refuted depth of each closure; the same numbers are in the table.",
