@@ -117,8 +117,8 @@ def release_dead(db: Database) -> None:
 
 def process_of(holder: str) -> int | None:
     """Number of the process that is this holder; None if it is one of another machine or container."""
-    here, process, _ = holder.rsplit(":", 2)
-    return int(process) if here == _here() else None
+    here, _, rest = holder.rpartition(":")[0].rpartition(":")
+    return int(rest) if here == _here() else None
 
 
 def _release_dead(session: Session) -> None:

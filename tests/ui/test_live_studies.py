@@ -52,6 +52,7 @@ def test_a_study_is_started_seen_topped_up_and_stopped_from_the_page(page: Page,
     study = tmp_path / "small.toml"
     study.write_text(SMALL)
     other = page.context.new_page()
+    other.set_default_timeout(PATIENCE)
     other.goto(f"{address}/run")
     other.get_by_role("heading", name="No simulation recorded yet").wait_for()
     page.goto(f"{address}/studies")
@@ -67,7 +68,7 @@ def test_a_study_is_started_seen_topped_up_and_stopped_from_the_page(page: Page,
     assert queries.runs(db, status="succeeded")["kind"].tolist() == ["simulation", "prediction"]
     # a page that was open before says that there is more, and shows it when asked
     other.get_by_role("button", name="Newer results: show them").click()
-    other.get_by_role("heading", name="Provenance").wait_for()
+    other.get_by_role("heading", name="Run", exact=True, level=1).wait_for()
     other.close()
 
     page.get_by_role("link", name="Its windows").click()

@@ -209,6 +209,12 @@ def test_heartbeat_renews_from_a_thread_that_ends(db, make_theory, provenance):
     assert not [thread for thread in threading.enumerate() if thread.name == "eft-heartbeat"]
 
 
+def test_only_processes_of_this_machine_are_known_by_their_number():
+    assert claims.process_of(claims.new_holder()) == os.getpid()
+    for other in ("me", "", "host:12:ab", "host:boot-7:12:ab"):
+        assert claims.process_of(other) is None
+
+
 def test_a_process_of_a_container_with_the_same_host_name_does_not_void_our_claims(db, postgresql_server, tmp_path):
     """It sees other processes than we do, so that ours seem to be no more."""
     apart = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--pid", "--fork", "--mount-proc"]
