@@ -32,6 +32,8 @@ def serve(database_url: str, port: int | None = None) -> None:
     """
     from streamlit.web import cli
 
+    from ui.waiting import processes
+
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
 
@@ -42,4 +44,5 @@ def serve(database_url: str, port: int | None = None) -> None:
 
     threading.Thread(target=end, name="eft-signals", daemon=True).start()
     os.environ["EFT_DATABASE_URL"] = database_url
+    processes()  # one gets ready to compute before the first page asks
     cli.main(arguments(port), prog_name="streamlit")

@@ -21,6 +21,7 @@ from ui.data.answer import MEANING, QUANTITY_WORDS, THEORY_NAMES, Answer, design
 from ui.data.answer_words import caveats, details, headline
 from ui.data.costs import expected_seconds
 from ui.data.evidence import build_evidence
+from ui.data.predict import MOST_LAYERS
 from ui.data.study_file import study_toml
 from ui.figures import plane_figure
 from ui.network_form import INPUT_PIXELS, SOURCES, choose_block, choose_kernel, told
@@ -28,7 +29,6 @@ from ui.notation import markdown_text, number
 from ui.shell import PLOT, find_database, narrow, tell
 from ui.waiting import LONG_SECONDS, computed
 
-MOST_LAYERS = 20_000
 MOST_WIDTH = 1_000_000
 # "Simulate this" asks for as many networks as take so many updates of a neuron, within bounds
 MOST_SAMPLES, LEAST_SAMPLES, WORK = 20_000, 1_000, 2e11
