@@ -97,6 +97,7 @@ def test_a_simulation_of_the_network_is_started(
     class Done:
         code = None
         said = ("simulating",)
+        stopped = False
         started = datetime.now(UTC)
         title = ""
 
@@ -118,3 +119,14 @@ def test_a_simulation_of_the_network_is_started(
     study = load_study(path)
     assert {spec.closure for spec in study.predictions.values()} == {"g_only", "sigma", "exact"}
     assert 0.07 in written["tolerances"]
+
+
+@pytest.mark.parametrize("page", ["answer", "predict"])
+def test_an_explorer_that_only_reads_offers_files_and_starts_nothing(
+    open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    monkeypatch.setenv("EFT_READ_ONLY", "true")
+    app = open_page(f"sqlite:///{tmp_path / 'none.db'}", page, my_L="5", T="0.05")
+    assert not app.exception
+    assert len(app.get("download_button")) == 1
+    assert not [button.label for button in app.button]

@@ -9,7 +9,7 @@ import streamlit as st
 
 import eftcore as eft
 from db.errors import DatabaseMissing
-from db.settings import default_url
+from db.settings import default_url, settings
 from db.upkeep.migrate import require_current
 from eftcore.errors import EftError, within
 from eftcore.identity import digest_of
@@ -164,7 +164,7 @@ def _offer_simulation(model: eft.ResNet, kernel: eft.InputKernel, width: int, to
     name = f"network-{digest_of({'ensemble': ensemble.digest, 'samples': samples, 'tolerances': tolerances})[:10]}"
     text = study_toml(name, ensemble, samples, asked, tolerances=tolerances, description=kernel.label)
     row = st.container(horizontal=True, vertical_alignment="center")
-    if row.button("Simulate this", type="primary", key="simulate"):
+    if not settings().read_only and row.button("Simulate this", type="primary", key="simulate"):
         try:
             running.run(running.written(name, text), title=name)
         except EftError as problem:
@@ -205,6 +205,8 @@ def _follow(job: running.Job) -> None:
             st.info("The simulation is running; what it records appears here and on the other pages.")
         elif job.code == 0:
             st.success("The simulation is done: it is the nearest one above.")
+        elif job.stopped:
+            st.info("The simulation was stopped; what is finished is kept, and it can go on from there.")
         else:
             st.error(f"The simulation ended with code {job.code}.")
         if job.code != 0 and job.said:

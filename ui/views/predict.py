@@ -10,7 +10,7 @@ import streamlit as st
 import eftcore as eft
 from db import addresses
 from db.reading.stored_results import StoredSample, simulations_of, stored_results
-from db.settings import data_home
+from db.settings import data_home, settings
 from eftcore.errors import EftError, EnvironmentProblem
 from eftcore.identity import digest_of
 from eftcore.results import Theory
@@ -197,8 +197,9 @@ def _study_file(model: eft.ResNet, kernel: eft.InputKernel, width: int, key: str
     path = folder / f"{name}.toml"
     row = st.container(horizontal=True)
     row.download_button("Download study file", text, path.name, "application/toml", on_click="ignore")
-    api = deployments.server()
-    write = row.button("Write study file", help=f"to {folder}")
+    may_write = not settings().read_only
+    api = deployments.server() if may_write else None
+    write = may_write and row.button("Write study file", help=f"to {folder}")
     run = api is not None and row.button(
         "Run it on the Prefect server", help=f"{addresses.shown(api)}: the deployment of run-study"
     )
