@@ -56,11 +56,11 @@ def network_text(model: ResNet) -> str:
 def resolved_from(window: Mapping[Any, Any]) -> float:
     """Time t from which the reference resolves a window's tolerance; 0 where that is early or was not recorded.
 
-    >>> [resolved_from({"resolved_from": time, "total_time": 2.0}) for time in (0.8, 0.02)]
-    [0.8, 0.0]
+    >>> [resolved_from({"resolved_from": time, "total_time": 2.0}) for time in (0.8, 0.02, 5 * 0.1**2)]
+    [0.8, 0.0, 0.0]
     """
     start = window.get("resolved_from")
-    if start is None or math.isnan(start) or start <= EARLY * window["total_time"]:
+    if start is None or math.isnan(start) or start <= EARLY * window["total_time"] * (1 + 1e-9):
         return 0.0
     return float(start)
 

@@ -164,7 +164,7 @@ def errors_figure(
             _add_error(figure, part.sort_values("time"), f"{quantity}, {escape(name)}", name, rank, look, floor, cell)
         most = panel["error"].max()
         if not most > floor:
-            text = "undefined: below its own noise" if math.isnan(most) else f"below {floor:.0e}"
+            text = "undefined: below its own noise" if math.isnan(most) else f"at most {most:.0e}"
             figure.add_annotation(text=text, x=0.5, y=0.5, showarrow=False, xref="x domain", yref="y domain", **cell)
         _add_tolerances(figure, tolerances, longest, height if cell["col"] == columns else 0.0, log, cell)
         if cell["col"] == 1:

@@ -121,7 +121,7 @@ def parallel_figure(depths: pd.DataFrame, parameters: dict[str, str], *, narrow:
             {"label": escape(symbol), "values": codes, "tickvals": list(range(len(texts))), "ticktext": texts}
         )
     horizon = float(depths["horizon"].iloc[0])
-    dimensions.append({"label": "min(t*, H)", "values": depths["middle"], "range": [0, horizon]})
+    dimensions.append({"label": f"min(t*, {horizon:g})", "values": depths["middle"], "range": [0, horizon]})
     figure = go.Figure(
         go.Parcoords(
             line={

@@ -78,7 +78,7 @@ def test_shares_name_the_parameter_and_say_what_they_rest_on(depths: pd.DataFram
 def test_figures_draw_every_configuration_and_every_theory(depths: pd.DataFrame) -> None:
     one = depths[(depths["quantity"] == "V4") & (depths["theory"] == "source_only")]
     (lines,) = parallel_figure(one, {"activation": "σ"}).data
-    assert [dimension.label for dimension in lines.dimensions] == ["σ", "min(t*, H)"]
+    assert [dimension.label for dimension in lines.dimensions] == ["σ", "min(t*, 1)"]
     assert list(lines.dimensions[0].ticktext) == ["relu", "tanh"]
     assert list(lines.dimensions[1]["values"]) == one["middle"].tolist()
     found = averages(depths, "activation")

@@ -200,7 +200,7 @@ def test_an_error_between_gaps_is_a_marker_and_curves_have_none() -> None:
     assert [[y for y in trace.y if not np.isnan(y)] for trace in marks] == [[0.2]]
     assert not [t for t in errors_figure(frame.assign(error=0.2), [0.05]).data if t.mode == "markers"]
     tiny = errors_figure(frame.assign(error=1e-12, error_low=0.0, error_high=1e-12), [0.05])
-    assert "below 1e-08" in [note.text for note in tiny.layout.annotations]
+    assert "at most 1e-12" in [note.text for note in tiny.layout.annotations]
 
 
 def test_names_of_close_levels_stand_apart() -> None:
