@@ -23,6 +23,9 @@ from eftcore.theory.waves import rising_waves
 MAX_ENTRIES = 2**19
 """Largest state of the Wick series, P x P x Wick powers, up to which an order is tried: some ten seconds of work."""
 
+MOST_ENTRIES = 2**21
+"""The same for the lowest order, without which V4 of many inputs would have no control at all."""
+
 
 @dataclass(frozen=True, eq=False)
 class LeadingOrder:
@@ -83,7 +86,8 @@ def _rising(spec: PredictionSpec) -> Iterator[LeadingOrder]:
     wick = spec.model_copy(update={"closure": "wick", "order": "auto"})
     solutions = raised_orders(wick)
     for order in ORDERS:
-        if entries(wick, order) > MAX_ENTRIES or (found := next(solutions, None)) is None:
+        most = MOST_ENTRIES if order == ORDERS[0] else MAX_ENTRIES
+        if entries(wick, order) > most or (found := next(solutions, None)) is None:
             return
         left = np.sqrt(found.beyond.variance)
         yield _with_error(found.solution, left[:, :, None] * left[:, None, :])

@@ -375,10 +375,18 @@ class Sample:
     def _covariance(self) -> Estimate:
         """The better of the plain and the paired estimate of V4.
 
-        The error of the leading order's series can be larger than what the control variate gains.
+        The error of the leading order's series can be larger than what the control variate gains; with very many inputs
+        there is none, which a NumericsWarning says.
         """
         plain = self._plain_covariance
         if self._leading is None:
+            if self.spec.estimator == "paired" and self.samples > 1:
+                warnings.warn(
+                    f"V4: the exact leading order of {self.spec.kernel.n_inputs} inputs, which the paired estimator"
+                    " adds, is too large to be computed; the plain estimate is used",
+                    NumericsWarning,
+                    stacklevel=3,
+                )
             return plain
         if self.leading_order_disagrees:
             warnings.warn(

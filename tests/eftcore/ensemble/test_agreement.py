@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import eftcore as eft
+from eftcore.ensemble import leading_order
 from eftcore.ensemble.leading_order import LeadingOrder
 
 MODEL = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.2, depth=10)
@@ -49,6 +50,19 @@ def test_networks_that_contradict_the_leading_order_are_believed() -> None:
     assert np.linalg.norm(found[-1] - wrong[-1]) > np.linalg.norm(found[-1] - plain[-1])
     allowed = replace(sample, leading=LeadingOrder(wrong, np.abs(wrong - sample.leading.covariance) + 1e-12))
     assert not allowed.leading_order_disagrees
+
+
+def test_sixteen_inputs_have_a_control_and_too_many_say_that_they_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = eft.ResNet(activation="relu", weight_variance=2.0, epsilon=0.2, depth=4)
+    kernel = eft.InputKernel.equicorrelated(n_inputs=16, variance=1.0, correlation=0.3)
+    sample = eft.simulate(model, kernel, width=32, samples=1_000, depths=[4])
+    plain = eft.simulate(model, kernel, width=32, samples=1_000, depths=[4], estimator="plain")
+    assert np.linalg.norm(sample.covariance_se) < 0.5 * np.linalg.norm(plain.covariance_se)
+    monkeypatch.setattr(leading_order, "MOST_ENTRIES", 2**10)
+    monkeypatch.setattr(leading_order, "_series", leading_order._Series)  # which keeps what was found before
+    without = eft.simulate(model, kernel, width=32, samples=1_000, depths=[4])
+    with pytest.warns(eft.NumericsWarning, match="V4: the exact leading order of 16 inputs.* is too large"):
+        assert np.linalg.norm(without.covariance_se) > 0.8 * np.linalg.norm(plain.covariance_se)
 
 
 @pytest.mark.parametrize(("activation", "epsilon", "depth"), [("tanh", 0.1, 20), ("relu", 0.5, 6)])
