@@ -158,6 +158,12 @@ def test_the_view_of_parameters_says_which_one_matters(open_page: OpenPage, resu
     assert "No parameter differs" in _said(alone)
 
 
+def test_columns_that_are_left_out_are_named_by_the_address(open_page: OpenPage, results: Database) -> None:
+    app = open_page(results.url, without=["status", "T"])
+    every = list(app.dataframe[0].value.columns)
+    assert list(app.dataframe[0].proto.column_order) == [name for name in every if name not in ("status", "T")]
+
+
 def test_filters_that_match_nothing_say_so(open_page: OpenPage, results: Database) -> None:
     said = _said(open_page(results.url, closure="mean", quantity="K1"))
     assert "No window matches these filters" in said

@@ -14,6 +14,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from ui import bar, deciding
 from ui.asked import tell_what_is_missing
+from ui.columns import columns_left
 from ui.data.cells import MOST_INTERVALS, build_cells, build_intervals, runs_of
 from ui.data.compare import MOST_SERIES
 from ui.data.naming import split_columns
@@ -210,6 +211,7 @@ def _show_table(table: pd.DataFrame, windows: pd.DataFrame, key: str, reference_
     event = st.dataframe(
         table,
         key=key,
+        column_order=columns_left("without", list(table.columns)),
         hide_index=True,
         row_height=ROW_PIXELS,
         height=HEADER_PIXELS + min(len(table), TABLE_ROWS) * ROW_PIXELS,
