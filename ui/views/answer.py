@@ -16,6 +16,7 @@ from eftcore.identity import digest_of
 from eftcore.results import Theory
 from eftcore.specs import EnsembleSpec, epsilon_of_rule
 from eftcore.verdicts.design import design_specs
+from eftcore.words import block_text
 from ui import running
 from ui.data.answer import MEANING, QUANTITY_WORDS, THEORY_NAMES, Answer, design_predictions, plane_frame
 from ui.data.answer_words import caveats, details, headline
@@ -38,7 +39,7 @@ PREFIX = "my_"
 
 
 def _choose() -> tuple[eft.ResNet | None, eft.InputKernel | None, int, str, float]:
-    """Network, inputs, width, quantity and tolerance. What is seldom changed is folded away on a phone."""
+    """Network, inputs, width, quantity and tolerance. What is seldom changed is folded away."""
     row = st.container(horizontal=True)
     shared: dict[str, Any] = {"bind": "query-params", "width": INPUT_PIXELS}
     names = list(eft.activation_names())
@@ -65,7 +66,7 @@ def _choose() -> tuple[eft.ResNet | None, eft.InputKernel | None, int, str, floa
         variances = {"weight_variance": weight, "bias_variance": bias}
         return eft.ResNet(activation=activation, epsilon=epsilon, depth=int(layers), **variances, **block)
 
-    with st.expander("Residual branches and inputs", expanded=not narrow()):
+    with st.expander("Residual branches and inputs: ε, C_W, C_b, block, normalisation, kernel"):
         model, kernel = told(network), told(lambda: choose_kernel(1, 1.0, PREFIX))
     return model, kernel, int(width), str(quantity), percent / 100
 
@@ -225,6 +226,8 @@ try:
         st.stop()
     st.caption(
         f"{chosen.depth} layers with ε = {number(chosen.epsilon)}: t = ε² ℓ runs to T = {number(chosen.total_time)}. "
+        f"{block_text(chosen.model_dump()).capitalize()}, C_W = {chosen.weight_variance:g}, "
+        f"C_b = {chosen.bias_variance:g}; {'one input' if kernel.n_inputs == 1 else f'{kernel.n_inputs} inputs'}. "
         f"Asked: how well theories know {QUANTITY_WORDS[quantity]} ({quantity}). The answer comes from theory "
         "alone, and the link of this page holds the question."
     )
