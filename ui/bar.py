@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from html import escape
 from urllib.parse import urlencode
@@ -18,7 +19,7 @@ from eftcore.errors import EftError
 from ui import address
 from ui.data.choices import StudyChoice, build_choices, choice_of, digests_of
 from ui.notation import markdown_text
-from ui.shell import changing, narrow, peek_database, restrict, tell
+from ui.shell import changing, narrow, peek_database, restrict, results_seen, see_results, tell
 
 STUDIES, SEARCH = "study", "search"
 """Names in the address of every page."""
@@ -34,6 +35,7 @@ def show(page: str) -> None:
     db = peek_database()
     try:
         choices = [] if db is None else build_choices(db)
+        see_results(None if db is None else newest_results(db))
     except EftError:  # the page says what is wrong
         db = None
     if db is None:
@@ -160,16 +162,17 @@ def _save_or_forget(page: str, query: str) -> None:
 
 def _watch(db: Database) -> None:
     """Say so when there are other results than those of the moment at which the page was drawn."""
-    drawn: list[object] = []
+    looks = itertools.count()
 
     @st.fragment(run_every=LOOK_SECONDS)
     def look() -> None:
+        if not next(looks):
+            return
         try:
             now = newest_results(db)
         except EftError:  # away for a moment; the next look may find it
             return
-        drawn[:] = drawn or [now]
-        if now != drawn[0] and st.button("Newer results: show them", type="primary", key="newer"):
+        if now != results_seen() and st.button("Newer results: show them", type="primary", key="newer"):
             st.rerun()
 
     look()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -107,6 +107,33 @@ def _upgrade_commands(url: str, *, fill: bool) -> str:
     path = sqlite_path(parse_url(url))
     chosen = "" if path is None else f" --db {shlex.quote(f'sqlite:///{path.absolute()}')}"
     return "\n".join(f"eft {command}{chosen}" for command in ["db upgrade", *["run quick"] * fill])
+
+
+Made = TypeVar("Made")
+
+
+def kept(db: Database, make: Callable[..., Made], *arguments: Any) -> Made:
+    """A copy of what ``make(db, *arguments)`` gives, kept for all sessions while the database has no other results."""
+    part = repr(getattr(db, "restriction", None))
+    key = make.__qualname__, str(db.url), part, results_seen(), arguments
+    found: Made = _kept(key, lambda: make(db, *arguments))
+    return found
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _kept(key: tuple[Any, ...], _make: Callable[[], Any]) -> Any:
+    return _make()
+
+
+def see_results(mark: tuple[object, ...] | None) -> None:
+    """Note which results (db.reading's ``newest_results``) the page that follows shows."""
+    st.session_state["results"] = mark
+
+
+def results_seen() -> tuple[object, ...] | None:
+    """The mark of the results that the page shows."""
+    mark: tuple[object, ...] | None = st.session_state.get("results")
+    return mark
 
 
 def restrict(restriction: Restriction) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def _config(**attributes: Any) -> Config:
     return config
 
 
+@cache
 def head() -> str:
     """The newest revision this version of the program knows."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
@@ -272,9 +274,14 @@ def require_current(url: str | sa.URL | None = None) -> None:
         )
 
 
+@cache
+def _all_revisions() -> frozenset[str]:
+    """All revisions this version of the program knows."""
+    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
 def _refuse_unknown(url: sa.URL, found: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and found not in _all_revisions():
         raise SchemaOutdated(
             f"is at revision {found}, made by a newer version of this program",
             place="database",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 import eftcore as eft
@@ -257,6 +258,7 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
     Streamlit leaves the page's script as the main module, which processes that are forked later would run.
     """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    st.cache_data.clear()  # what other tests have read
     computing = InThisProcess()
     monkeypatch.setattr("ui.waiting.processes", lambda: computing)
 

@@ -33,7 +33,7 @@ from ui.data.compare import (
 from ui.data.run import build_simulations, component_choices, entries_label
 from ui.figures import entries_figure, errors_figure, noted, trajectories_figure
 from ui.notation import literal, markdown_text
-from ui.shell import narrow, nothing_recorded, open_database, plot
+from ui.shell import kept, narrow, nothing_recorded, open_database, plot
 
 REFERENCES = ("simulation", "exact leading order", "measured next order")
 
@@ -158,7 +158,7 @@ def _against(reference: str) -> pd.DataFrame | None:
         "Against each configuration's own simulation, Frobenius norm over all pairs of inputs; bands hold at all depths"
         " at once (95 %)."
     )
-    return build_series_errors(db, pairs)
+    return kept(db, build_series_errors, pairs)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -175,7 +175,7 @@ def _errors(frame: pd.DataFrame, log: bool, reference: str, small: bool, note: l
 
 
 db = open_database()
-runs = build_simulations(db)
+runs = kept(db, build_simulations)
 if runs.empty:
     nothing_recorded(db, "simulation")
 st.title("Compare")
@@ -184,7 +184,7 @@ chosen = _choose_simulations(runs)
 if not chosen:
     st.info("Choose at least one simulation; with several, what differs between them names the curves.")
     st.stop()
-found = build_theories(db, chosen)
+found = kept(db, build_theories, chosen)
 if found.empty:
     st.info("No theory has been compared with these simulations yet: run a study that asks for one.")
     st.stop()
@@ -216,7 +216,7 @@ if len(named) > 1:
         column_config={"run": st.column_config.LinkColumn(display_text=r"run\?simulation=([0-9]+)")},
     )
 st.caption("Windows t* against the simulation: certified until - refuted from; > T where nothing ended it.")
-st.table(literal(build_series_windows(db, pairs)), border="horizontal", hide_index=True)
+st.table(literal(kept(db, build_series_windows, pairs)), border="horizontal", hide_index=True)
 
 
 @st.fragment
@@ -231,7 +231,7 @@ def _show_trajectories() -> None:
         st.info("Choose at least one entry.")
         return
     plot(
-        _trajectories(build_series(db, pairs, components), scale == "log", narrow(), note),
+        _trajectories(kept(db, build_series, pairs, components), scale == "log", narrow(), note),
         "series",
         name="compare-trajectories",
         alt="Simulated and predicted entries over depth; the run pages hold the numbers.",

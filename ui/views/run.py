@@ -43,7 +43,7 @@ from ui.data.run import (
 )
 from ui.figures import errors_figure, quantiles_figure, query_figure, trajectories_figure
 from ui.notation import TIME, literal, markdown_text, number
-from ui.shell import narrow, nothing_recorded, open_database, plot, tell
+from ui.shell import kept, narrow, nothing_recorded, open_database, plot, tell
 
 if TYPE_CHECKING:
     from streamlit.elements.lib.mutable_expander_container import ExpanderContainer
@@ -89,7 +89,7 @@ def _quantiles(frame: pd.DataFrame, small: bool) -> go.Figure:
 
 
 db = open_database()
-simulations = build_simulations(db)
+simulations = kept(db, build_simulations)
 if simulations.empty:
     nothing_recorded(db, "simulation")
 st.title("Run")
@@ -102,7 +102,7 @@ st.caption(
     f"n = {width}, {run['estimator'].iloc[0]} estimator."
 )
 
-errors = build_errors(db, run_id)
+errors = kept(db, build_errors, run_id)
 if errors.empty:
     st.info("No theory has been compared with this simulation yet: run a study that asks for one.")
     st.stop()
@@ -110,7 +110,7 @@ depth, total_time = int(run["depth"].iloc[0]), float(run["total_time"].iloc[0])
 measurements = build_measured(db, int(run["configuration_id"].iloc[0]), ["00"])["measurement_run_id"]
 measurement = [int(each) for each in measurements.unique()]
 predictions = [int(each) for each in errors["prediction_run_id"].unique()]
-windows = build_run_windows(db, run_id, *measurement)
+windows = kept(db, build_run_windows, run_id, *measurement)
 
 
 def _plot(figure: go.Figure, name: str, alt: str) -> None:
@@ -157,7 +157,7 @@ def _show_trajectories() -> None:
         st.info("Choose at least one entry.")
         return
     measured = build_measured(db, int(run["configuration_id"].iloc[0]), entries)
-    trajectories = with_measured(build_trajectories(db, run_id, entries), measured)
+    trajectories = with_measured(kept(db, build_trajectories, run_id, entries), measured)
     _plot(
         _trajectories(trajectories, narrow()),
         "trajectories",

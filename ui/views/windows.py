@@ -37,7 +37,7 @@ from ui.data.windows import (
     value_text,
 )
 from ui.figures import MEASURES, heat_map_figure, intervals_figure, noted, widths_figure, windows_figure
-from ui.shell import narrow, nothing_recorded, open_database, plot
+from ui.shell import kept, narrow, nothing_recorded, open_database, plot
 
 HEADER_PIXELS, ROW_PIXELS, TABLE_ROWS = 38, 28, 18
 VIEWS = ("bars", "map", "intervals", "parameters")
@@ -270,7 +270,7 @@ def _show_widths(chosen: WindowFilter) -> None:
 
 db = open_database()
 reference_kind = REFERENCES.get(st.query_params.get("reference", ""), "simulation")
-options = build_window_options(db, reference_kind)
+options = kept(db, build_window_options, reference_kind)
 if options.counts.empty and reference_kind == "simulation":
     nothing_recorded(db, "comparison of theory and simulation")
 
@@ -318,7 +318,7 @@ order.download_button(
     "text/csv",
     on_click="ignore",
 )
-shown = build_windows(db, chosen, differing, sort, descending)
+shown = kept(db, build_windows, chosen, tuple(differing), sort, descending)
 
 with figure_place:
     # text, not markdown: labels come from the database
