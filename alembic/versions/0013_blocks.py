@@ -84,11 +84,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Networks with two matrices in a block are deleted with all their results: earlier programs know no such thing."""
+    """Networks of other blocks than the paper's are deleted with all their results: earlier programs know no such thing.
+
+    They have two matrices, or a normalisation.
+    """
     second, _ = earlier_revisions()
     second.drop_views(list(views()))
-    two = f"SELECT id FROM {TABLE} WHERE block = 'two_matrix'"
-    runs = f"SELECT id FROM runs WHERE configuration_id IN ({two})"
+    others = f"SELECT id FROM {TABLE} WHERE block = 'two_matrix' OR normalisation IS NOT NULL"
+    runs = f"SELECT id FROM runs WHERE configuration_id IN ({others})"
     compared = f"SELECT id FROM comparisons WHERE prediction_run_id IN ({runs})"
     for table in OF_COMPARISONS:
         op.execute(f"DELETE FROM {table} WHERE comparison_id IN ({compared})")
@@ -96,9 +99,9 @@ def downgrade() -> None:
     op.execute(f"DELETE FROM width_windows WHERE prediction_run_id IN ({runs})")
     for table in OF_RUNS:
         op.execute(f"DELETE FROM {table} WHERE run_id IN ({runs})")
-    op.execute(f"UPDATE runs SET extends_run_id = NULL WHERE configuration_id IN ({two})")
-    op.execute(f"DELETE FROM runs WHERE configuration_id IN ({two})")
-    op.execute(f"DELETE FROM {TABLE} WHERE block = 'two_matrix'")
+    op.execute(f"UPDATE runs SET extends_run_id = NULL WHERE configuration_id IN ({others})")
+    op.execute(f"DELETE FROM runs WHERE configuration_id IN ({others})")
+    op.execute(f"DELETE FROM {TABLE} WHERE block = 'two_matrix' OR normalisation IS NOT NULL")
     # the last column first: its rule names the first
     for name in reversed(NEW):
         op.execute(f"ALTER TABLE {TABLE} DROP COLUMN {name}")

@@ -429,19 +429,26 @@ def test_measurements_go_on_the_way_back(url, record_all, record_measured, make_
     database.dispose()
 
 
-def test_networks_with_two_matrices_go_on_the_way_back(url, record_all, count_rows):
-    """With all their results, since an earlier program would take them for networks of one; the others stay."""
+@pytest.mark.parametrize(
+    ("branch", "columns"),
+    [
+        ({"block": "two_matrix", "normalisation": "rms", "hidden_ratio": 4.0}, ["two_matrix", "rms", 4.0, 0.0]),
+        ({"normalisation": "layer"}, ["one_matrix", "layer", None, None]),
+    ],
+    ids=["two matrices", "normalised"],
+)
+def test_networks_of_other_blocks_go_on_the_way_back(url, record_all, count_rows, branch, columns):
+    """With all their results, since an earlier program would take them for those of the paper; the others stay."""
     database = Database(url)
     record_all(database)
     rows, kept = count_rows(database), queries.windows(database)
-    branch = {"block": "two_matrix", "normalisation": "rms", "hidden_ratio": 4.0}
-    two = record_all(database, name="second", closures=("mean", "g_only"), branch=branch)
-    models = queries.runs(database).drop_duplicates("configuration_id")
-    found = models[["block", "normalisation", "hidden_ratio", "hidden_bias_variance"]].values.tolist()
-    assert [tuple(row) for row in found if row[0] == "two_matrix"] == [("two_matrix", "rms", 4.0, 0.0)]
-    stored = stored_results(database, [two.predictions["g_only"]])[two.predictions["g_only"]]
-    assert stored.spec.model.block == "two_matrix"
-    assert stored.spec.model.hidden_ratio == 4.0
+    second = record_all(database, name="second", closures=("mean", "g_only"), branch=branch)
+    models = queries.runs(database).drop_duplicates("configuration_id").sort_values("configuration_id")
+    found = models[["block", "normalisation", "hidden_ratio", "hidden_bias_variance"]].astype(object)
+    assert found.where(found.notna(), None).values.tolist()[-1] == columns
+    stored = stored_results(database, [second.predictions["g_only"]])[second.predictions["g_only"]]
+    for name, value in branch.items():
+        assert getattr(stored.spec.model, name) == value
     database.dispose()
     migrate.downgrade(url, "0012_kernel_quantiles")
     migrate.upgrade(url)
