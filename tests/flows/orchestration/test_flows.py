@@ -159,7 +159,7 @@ def test_a_sweep_marks_what_a_killed_process_left_and_spares_the_living(results:
         (StudyRequest, {"study": "slow"}, "no such file or bundled study"),
         (TopUpRequest, {"study": "quick"}, "either samples"),
         (ConfigurationRequest, {"activation": "tahn"}, "tahn"),
-        (ConfigurationRequest, {"activation": "tanh", "normalisation": "rms"}, "two_matrix"),
+        (ConfigurationRequest, {"activation": "tanh", "hidden_ratio": 2.0}, "two_matrix"),
         (ConfigurationRequest, {"activation": "tanh", "total_time": 0.015}, "whole"),
         (ConfigurationRequest, {"activation": "tanh", "closures": ["g-only"]}, "g_only"),
         (ConfigurationRequest, {"activation": "tanh", "widht": 3}, "widht: unknown field"),
