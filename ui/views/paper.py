@@ -121,7 +121,7 @@ studies = recorded_studies(db)
 if not studies:
     _nothing_yet()
 row = st.container(horizontal=True)
-study = row.segmented_control("study", studies, default=studies[0], required=True, key="study", bind="query-params")
+study = row.segmented_control("study", studies, default=studies[0], required=True, key="audit", bind="query-params")
 widths = _widths(str(db.url), str(study))
 width = row.segmented_control(
     "our simulation in statements and figures 1, 3, 4",

@@ -188,8 +188,8 @@ def test_page_shows_statements_numbers_and_figures(
     st.cache_data.clear()  # what other tests of this page have read
     app = open_page(recorded.url, "paper", ensemble="n = 128")
     assert not app.exception
-    # two look up the schema's revision, then: studies, runs twice, curves, errors, windows
-    assert len(statements) == 2 + 6
+    # two look up the schema's revision, two are those of the bar, then: studies, runs twice, curves, errors, windows
+    assert len(statements) == 4 + 6
     said = "\n".join(element.value for element in app.markdown)
     assert "12 % low" in said
     assert ":orange-badge[changes]" in said
