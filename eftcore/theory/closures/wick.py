@@ -78,11 +78,16 @@ class Wick(Response):
             "factor": white.factor,
             "turn": after.inverse @ white.factor,
             "spread": white.inverse @ noise @ np.swapaxes(white.inverse, -1, -2),
+            **self.beside(series),
         }
 
     def expansion(self, engine: Expectations, kernel: np.ndarray) -> WickSeries | NormalisedSeries:
         """What S is made of, at the R kernels. Raises InputError for integrals that have no Wick expansion."""
         return WickSeries(inner_engine(engine), kernel, self.basis)
+
+    def beside(self, series: WickSeries | NormalisedSeries) -> Ingredients:
+        """Further ingredients that the expansion gives."""
+        return {}
 
     def products(self, at: Ingredients) -> np.ndarray:
         covariance: np.ndarray = np.einsum("qpi,pi->qp", at["drive"], at["products"])
@@ -147,9 +152,9 @@ class NormalisedWick(Wick):
         assert isinstance(engine, BranchExpectations)
         return NormalisedSeries(engine, kernel, self.basis)
 
-    def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
-        series = self.expansion(engine, kernel)
-        return {**super().ingredients(kernel, engine), "mixed": series.mixed(), "offset": series.offset()}
+    def beside(self, series: WickSeries | NormalisedSeries) -> Ingredients:
+        assert isinstance(series, NormalisedSeries)
+        return {"mixed": series.mixed(), "offset": series.offset()}
 
     def source(self, at: Ingredients, state: State) -> np.ndarray:
         """With what fluctuates together with the kernel that is divided by (eq. 11.18)."""
