@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from eftcore.precision import Precision
     from eftcore.results import Theory
     from eftcore.specs import EnsembleSpec, MeasurementSpec, Numerics, PredictionSpec, ResNet
+    from eftcore.theory.many import predict_many
     from eftcore.theory.mean_field import mean_field
     from eftcore.theory.next_order.law import KernelLaw, kernel_law
     from eftcore.theory.prediction import predict, predict_spec
@@ -52,6 +53,7 @@ _MODULES = {
     "precision": ("Precision",),
     "results": ("Theory",),
     "specs": ("EnsembleSpec", "MeasurementSpec", "Numerics", "PredictionSpec", "ResNet"),
+    "theory.many": ("predict_many",),
     "theory.mean_field": ("mean_field",),
     "theory.next_order.law": ("KernelLaw", "kernel_law"),
     "theory.prediction": ("predict", "predict_spec"),
@@ -116,6 +118,7 @@ __all__ = [
     "mean_field",
     "measured_next_order",
     "predict",
+    "predict_many",
     "predict_spec",
     "register_activation",
     "same_law",
