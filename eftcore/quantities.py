@@ -30,6 +30,7 @@ class Quantity:
         measured: whether simulations of several widths together give it, and predictions of it are compared with that.
         aimed_at: whether a simulation can be run until it is known to a given precision.
         partial: whether entries of a result may be unknown: NaN in its array, and no row for SQL.
+        next_order: the quantity that is its coefficient of 1/n at finite width; None where that is not known.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Quantity:
     measured: bool = False
     aimed_at: bool = True
     partial: bool = False
+    next_order: str | None = None
 
     def of(self, result: Any) -> np.ndarray | None:
         """The quantity in a prediction or simulation, over R layers; None where the result lacks it.
@@ -53,6 +55,10 @@ class Quantity:
         """
         values: np.ndarray | None = getattr(result, self.attribute, None)
         return values
+
+    def next_of(self, result: Any) -> np.ndarray | None:
+        """Its coefficient of 1/n in a result; None where the result lacks it."""
+        return None if self.next_order is None else QUANTITIES[self.next_order].of(result)
 
     def standard_error_of(self, result: Any) -> np.ndarray | None:
         """Standard error of the quantity, of the same shape; None where the result is not statistical."""
@@ -102,7 +108,13 @@ QUANTITIES = {
     quantity.name: quantity
     for quantity in (
         Quantity(
-            name="K0", attribute="mean", over="inputs", symbol="K<sub>0</sub>", meaning="mean kernel", compared=True
+            name="K0",
+            attribute="mean",
+            over="inputs",
+            symbol="K<sub>0</sub>",
+            meaning="mean kernel",
+            compared=True,
+            next_order="K1",
         ),
         Quantity(
             name="V4",
@@ -111,6 +123,7 @@ QUANTITIES = {
             symbol="V<sub>4</sub>",
             meaning="n Cov(G, G)",
             compared=True,
+            next_order="D",
         ),
         Quantity(
             name="K1",
@@ -119,6 +132,7 @@ QUANTITIES = {
             symbol="K<sub>1</sub>",
             meaning="1/n mean correction",
             compared=True,
+            next_order="K2",
         ),
         Quantity(
             name="U1",

@@ -268,8 +268,10 @@ def _floor(coarse: Solution, fine: Solution) -> dict[str, object]:
 
 
 def _norm(x: np.ndarray) -> np.ndarray:
-    """(R,) Frobenius norms, computed one depth at a time, since V4 may fill most of the memory."""
-    return np.array([np.linalg.norm(matrix) for matrix in x])
+    """(R,) Frobenius norms, without an array of squares, since V4 may fill most of the memory."""
+    entries = x.reshape(len(x), -1)
+    norms: np.ndarray = np.sqrt(np.einsum("re,re->r", entries, entries))
+    return norms
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -15,15 +15,9 @@ from eftcore.errors import InputError
 from eftcore.quantities import COMPARED, Quantity
 from eftcore.results import Theory
 from eftcore.theory.solving import error_scales
-from eftcore.verdicts.widths import _ERROR_OF_NEXT, _NEXT, error_of_next
-from eftcore.verdicts.windows import (
-    DEFAULT_TOLERANCES,
-    _errors,
-    _numerics,
-    _spread_and_radius,
-    check_tolerances,
-    validity_window,
-)
+from eftcore.verdicts.bounds import error_bounds, own_error, reference_errors
+from eftcore.verdicts.widths import error_of_next
+from eftcore.verdicts.windows import DEFAULT_TOLERANCES, check_tolerances, validity_window
 
 
 def windows_at_width(
@@ -86,11 +80,13 @@ def _errors_at_width(
     quantity: Quantity, mine: np.ndarray, theory: Theory, exact: Theory, source: Theory, width: int
 ) -> tuple[pd.DataFrame, bool]:
     """Bounds of the error over depth, and whether finite width is in them; X0 is that of exact, X1 that of source."""
-    true, following = quantity.of(exact), getattr(source, _NEXT[quantity.name])
+    true, following = quantity.of(exact), quantity.next_of(source)
     assert true is not None
+    if following is None:
+        following = np.full_like(true, np.nan)
     rows = np.arange(len(exact.depth))
-    spread, radius = _spread_and_radius(exact, quantity, rows, None)
-    known = np.isfinite(np.full_like(true, np.nan) if following is None else following)
+    spread, radius = reference_errors(exact, quantity, rows, None)
+    known = np.isfinite(following)
     counted = bool(known.any())
     if counted:
         mine, leading = np.where(known, mine, 0.0), np.where(known, true, 0.0)
@@ -98,13 +94,14 @@ def _errors_at_width(
         added, size = quantity.norms(more), quantity.norms(leading)
         rest = np.divide(added**2, size, out=np.where(added > 0, np.inf, 0.0), where=size > 0)
         true, radius = leading + more, radius + _error_of_next(quantity, source) / width + rest
-    frame = _errors(quantity, mine, true, spread, radius, _numerics(theory, quantity, rows, None))
+    frame = error_bounds(quantity, mine, true, spread, radius, own_error(theory, quantity, rows, None))
     return frame.assign(time=exact.time), counted
 
 
 def _error_of_next(quantity: Quantity, source: Theory) -> np.ndarray:
     """(R,) error of X1 in its own units; infinite where its estimate failed."""
-    scale = error_scales(source)[_ERROR_OF_NEXT[quantity.name]]
+    assert quantity.next_order is not None
+    scale = error_scales(source)[quantity.next_order]
     relative = error_of_next(source, quantity.name)
     found: np.ndarray = relative * scale if np.isfinite(relative) else np.full(len(scale), np.inf)
     return found

@@ -13,18 +13,13 @@ import numpy as np
 import pandas as pd
 
 from eftcore.errors import InputError
-from eftcore.quantities import QUANTITIES
+from eftcore.quantities import COMPARED, QUANTITIES
 from eftcore.results import Theory
 from eftcore.verdicts.windows import DEFAULT_TOLERANCES, check_tolerances
 from eftcore.words import spec_name
 
 UNKNOWN = 0.5
 """Relative error of X1 from which on a width is not given."""
-
-_NEXT = {"K0": "correction", "V4": "covariance_next", "K1": "correction_next"}
-"""Attribute of the coefficient of 1/n of each quantity."""
-
-_ERROR_OF_NEXT = {"K0": "K1", "V4": "D", "K1": "K2"}
 
 
 def width_windows(
@@ -78,7 +73,7 @@ def widths_of(theory: Theory, exact: Theory, tolerances: Sequence[float] = DEFAU
     if not theory.spec.of_same_network(exact.spec) or theory.depth.tolist() != exact.depth.tolist():
         raise InputError("is of another network, other inputs or other layers", place="theories")
     frames = []
-    for quantity in _NEXT:
+    for quantity in (each.name for each in COMPARED):
         values = QUANTITIES[quantity].of(theory)
         if values is not None:
             mine = _flat(quantity, values)
@@ -115,14 +110,17 @@ def _rows(mine: np.ndarray, exact: Theory, quantity: str, tolerance: float) -> p
 
 def coefficients(exact: Theory, quantity: str) -> tuple[np.ndarray, np.ndarray]:
     """(R, E) X0 and X1 of a quantity, every pair of inputs once."""
-    leading, following = QUANTITIES[quantity].of(exact), getattr(exact, _NEXT[quantity])
+    leading, following = QUANTITIES[quantity].of(exact), QUANTITIES[quantity].next_of(exact)
     assert leading is not None
+    assert following is not None
     return _flat(quantity, leading), _flat(quantity, following)
 
 
 def error_of_next(exact: Theory, quantity: str) -> float:
     """Relative error of X1 of a quantity; infinite where no entry of it is known."""
-    error = exact.relative_error(_ERROR_OF_NEXT[quantity])
+    following = QUANTITIES[quantity].next_order
+    assert following is not None
+    error = exact.relative_error(following)
     return np.inf if error is None else error
 
 

@@ -144,8 +144,8 @@ class Answer:
     @property
     def next_error(self) -> float | None:
         """Relative error of the coefficient of 1/n of the quantity; None where it is not known."""
-        name = {"K0": "K1", "V4": "D", "K1": "K2"}[self.quantity]
-        return self.reference.relative_error(name) if self.has_next or self.quantity == "K0" else None
+        name = QUANTITIES[self.quantity].next_order
+        return self.reference.relative_error(name) if name and (self.has_next or self.quantity == "K0") else None
 
     @property
     def error(self) -> float:
@@ -155,8 +155,7 @@ class Answer:
     @property
     def partial(self) -> bool:
         """Whether the coefficient of 1/n is known for some entries only, those of few enough inputs."""
-        name = {"V4": "covariance_next", "K1": "correction_next"}.get(self.quantity)
-        values = getattr(self.reference, name) if name else None
+        values = QUANTITIES[self.quantity].next_of(self.reference)
         return values is not None and bool(np.isnan(values[-1]).any() and not np.isnan(values[-1]).all())
 
     @property

@@ -10,7 +10,7 @@ import pytest
 import eftcore as eft
 from eftcore.errors import InputError
 from eftcore.quantities import COMPARED
-from eftcore.verdicts.windows import Measured, Reference
+from eftcore.verdicts.bounds import Measured, Reference
 
 MODEL = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.3, depth=4)
 KERNEL = eft.InputKernel.equicorrelated(n_inputs=2, variance=1.0, correlation=0.3)
