@@ -1,4 +1,7 @@
-"""The activations of the compiled engines, with the number that stands for each in their code."""
+"""The activations of both compiled engines, with the number that stands for each in their code.
+
+The engine for processors has others besides, see eftcore.ensemble.cpu.sigma.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ _ALIASES = {"relu": "leaky_relu", "swish": "silu"}
 
 
 def activation_kind(name: str) -> tuple[int, float] | None:
-    """(number, parameter) of an activation, the parameter 0 where it has none; None if no compiled engine has it.
+    """(number, parameter) of an activation, the parameter 0 where it has none; None if it is none of them.
 
     >>> activation_kind("relu"), activation_kind("erf(scale=0.7)"), activation_kind("sin")
     ((3, 0.0), (2, 0.7), None)

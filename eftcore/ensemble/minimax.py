@@ -22,6 +22,13 @@ import numpy as np
 LOG_2_HIGH, LOG_2_LOW = 0.693145751953125, 1.42860682030941723e-6
 """log 2 as a sum. The first part has 16 bits, so that its product with a whole number below 2^8 is exact in float32."""
 
+PI_HIGH, PI_MIDDLE, PI_LOW = 3.140625, 0.0009675025939941406, 1.5099580252808664e-07
+"""pi as a sum. The first two parts have 8 and 11 bits, so that their products with a whole number below 2^13 are exact
+in float32. The sum differs from pi by 3e-15."""
+
+WAVE_LIMIT = 25_000.0
+"""Sines and cosines are made for arguments up to this size, which are below 2^13 half turns."""
+
 ROUND = 1.5 * 2**23
 """Added to a float32 number below 2^22 it rounds that to a whole number, which is then in the last bits of the sum."""
 

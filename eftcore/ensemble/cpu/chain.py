@@ -29,8 +29,7 @@ def simulate_chains(
     first: int,
     observed: np.ndarray,
     rows: np.ndarray,
-    kind: int,
-    parameter: float,
+    sigma: tuple[int, float, int],
     sizes: np.ndarray,
     constants: np.ndarray,
     start: np.ndarray,
@@ -46,7 +45,7 @@ def simulate_chains(
     """Simulate bundles ``first``, ``first`` + 1, ... and write their observations (docs/theory.md, section 11.3).
 
     Args:
-        key, first, observed, rows, kind, parameter, table, reference, susceptibility, neighbours: as in
+        key, first, observed, rows, sigma, table, reference, susceptibility, neighbours: as in
             eftcore.ensemble.cpu.kernel.
         sizes: neurons n, hidden neurons m, and the normalisation: 0 none, 1 rms, 2 layer.
         constants: C_2, C_b2, epsilon, C_1, C_b1.
@@ -111,7 +110,7 @@ def simulate_chains(
                 for copy in range(copies):
                     flat_state[:] = 0.0
                     advance_lower(state, 0, count, hidden_root[copy], z)
-                    activate(kind, parameter, flat_state, 0, count * n, flat_fired)
+                    activate(*sigma, flat_state, 0, count * n, flat_fired)
                     add_products(fired, 0, count, moment[copy])
             if paired:
                 _control(empirical[1], mean, twin_kernel[layer], response, table, control)

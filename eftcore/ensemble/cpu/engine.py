@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from eftcore.activations import get_activation
 from eftcore.ensemble.cpu.chain import simulate_chains
 from eftcore.ensemble.cpu.kernel import simulate_bundles
 from eftcore.ensemble.cpu.normalised import simulate_normalised
-from eftcore.ensemble.kinds import activation_kind
+from eftcore.ensemble.cpu.sigma import Sigma, has_sigma
 from eftcore.ensemble.reference import Path
 from eftcore.ensemble.streams import stream_key
 from eftcore.ensemble.sums import LANES, UNIT
@@ -28,10 +29,10 @@ _CHUNK_UNITS = 32
 def covers(spec: EnsembleSpec) -> bool:
     """Whether the fused pass can simulate this ensemble.
 
-    It needs the block sampler, float32 states and an activation of eftcore.ensemble.kinds; width, depth and the number
-    of inputs may be any.
+    It needs the block sampler, float32 states and an activation of eftcore.ensemble.cpu.sigma; width, depth and the
+    number of inputs may be any.
     """
-    return spec.sampler == "block" and spec.dtype == "float32" and activation_kind(spec.model.activation) is not None
+    return spec.sampler == "block" and spec.dtype == "float32" and has_sigma(get_activation(spec.model.activation))
 
 
 class CpuEngine:
@@ -45,8 +46,7 @@ class CpuEngine:
 
     def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int) -> None:
         assert spec.depths is not None
-        activation = activation_kind(spec.model.activation)
-        assert activation is not None
+        self._sigma = Sigma(get_activation(spec.model.activation))
         model, n_inputs = spec.model, spec.kernel.n_inputs
         self._paired = spec.estimator == "paired"
         self._key = np.uint64(stream_key(spec, shard))
@@ -89,7 +89,7 @@ class CpuEngine:
         else:
             self._pass = simulate_bundles
         arrays = (np.array(constants), path.start[None], pair_table(n_inputs), reference, *follow)
-        self._arguments: tuple[Any, ...] = (rows, *activation, size, *map(np.ascontiguousarray, arrays))
+        self._arguments: tuple[Any, ...] = (rows, self._sigma.arguments, size, *map(np.ascontiguousarray, arrays))
 
     def observations(self, samples: int) -> Iterator[np.ndarray]:
         """Observations of ``samples`` networks, a piece at a time, each piece (bundles, R, 2 or 4, P, LANES) float64.
@@ -110,3 +110,4 @@ class CpuEngine:
             self._pass(self._key, first + begin, observed[begin:end], *self._arguments)
 
         in_threads(part, len(observed))
+        self._sigma.check()

@@ -35,8 +35,7 @@ def simulate_bundles(
     first: int,
     observed: np.ndarray,
     rows: np.ndarray,
-    kind: int,
-    parameter: float,
+    sigma: tuple[int, float, int],
     width: int,
     constants: np.ndarray,
     start: np.ndarray,
@@ -55,7 +54,7 @@ def simulate_bundles(
         observed: (bundles, R, 2 or 4, P, LANES) float64, written. The two vectors of the plain estimator are d and s,
             the four of the paired one d, s, R and T, as eftcore.ensemble.sums defines them.
         rows: (L+1,) row of ``observed`` for each layer, -1 where nothing is recorded.
-        kind, parameter: the activation, see eftcore.ensemble.kinds.
+        sigma: the activation, see eftcore.ensemble.cpu.sigma.
         width: neurons n.
         constants: C_W, C_b, epsilon.
         start: (1, N, N) symmetric root of K^0.
@@ -108,7 +107,7 @@ def simulate_bundles(
                         advance(state[copy], begin, count, root[copy], z)
                     else:
                         advance_lower(state[copy], begin, count, root[copy], z)
-                    activate(kind, parameter, flat_state[copy], begin * n_inputs, count * n_inputs, flat_fired)
+                    activate(*sigma, flat_state[copy], begin * n_inputs, count * n_inputs, flat_fired)
                     add_products(fired, 0, count, moment[copy])
                     if row >= 0:
                         add_products(state[copy], begin, count, empirical[copy])

@@ -203,6 +203,11 @@ class Array:
         """The single number at an index, for instance a position in another array."""
         return self._builder.load(self._builder.gep(self._data, [self._flat(index)]))
 
+    def address(self, *index: Any) -> ir.Value:
+        """Where the numbers at the first indices begin in memory, as a 64-bit integer."""
+        flat = self._builder.mul(self._flat(index), _index(LANES))
+        return self._builder.ptrtoint(self._builder.gep(self._data, [flat]), _INDEX)
+
     def increase(self, number: ir.Value, *index: Any) -> None:
         """Add a float64 number to the single number at an index."""
         place = self._builder.gep(self._data, [self._flat(index)])
@@ -268,6 +273,19 @@ class Code:
         with self._builder.if_then(self._builder.icmp_signed("!=", index, other)):
             yield
 
+    def when_any(self, marked: Lanes) -> Iterator[None]:
+        """``for _ in code.when_any(marked)`` writes ``if any lane of the words ``marked`` is not 0``."""
+        found = self._builder.icmp_unsigned("!=", marked.value, marked.like(0))
+        bits = self._builder.bitcast(found, ir.IntType(LANES))
+        with self._builder.if_then(self._builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0)), likely=False):
+            yield
+
+    def call(self, address: ir.Value, *indices: Any) -> None:
+        """Call the function at an address, which takes 64-bit integers and returns nothing."""
+        kind = ir.FunctionType(ir.VoidType(), [_INDEX] * len(indices))
+        function = self._builder.inttoptr(address, kind.as_pointer())
+        self._builder.call(function, [_index(i) for i in indices])
+
     def add(self, *indices: Any) -> ir.Value:
         """The sum of some indices."""
         return _sum(self._builder, *indices)
@@ -278,8 +296,9 @@ class Code:
         return self._builder.select(self._builder.icmp_signed("<", one, other), one, other)
 
     def zero(self, dtype: str) -> Lanes:
-        """Zero in every lane, of type "float32" or "float64"."""
-        return Lanes(self._builder, ir.Constant(_FLOAT if dtype == "float32" else _DOUBLE, [0.0] * LANES))
+        """Zero in every lane, of type "float32", "float64" or "uint32"."""
+        vector = {"float32": _FLOAT, "float64": _DOUBLE, "uint32": _WORD}[dtype]
+        return Lanes(self._builder, ir.Constant(vector, [0 if vector is _WORD else 0.0] * LANES))
 
     def variable(self, start: Lanes) -> Variable:
         """A new Variable with this value."""

@@ -47,8 +47,7 @@ def simulate_normalised(
     first: int,
     observed: np.ndarray,
     rows: np.ndarray,
-    kind: int,
-    parameter: float,
+    sigma: tuple[int, float, int],
     sizes: np.ndarray,
     constants: np.ndarray,
     start: np.ndarray,
@@ -65,7 +64,7 @@ def simulate_normalised(
     """Simulate bundles ``first``, ``first`` + 1, ... and write their observations (docs/theory.md, 7.1, 7.2 and 11.4).
 
     Args:
-        key, first, observed, rows, kind, parameter, constants, start, table, reference, twin_root, twin_moment,
+        key, first, observed, rows, sigma, constants, start, table, reference, twin_root, twin_moment,
             susceptibility, neighbours: as in eftcore.ensemble.cpu.kernel.
         sizes: neurons n, and the normalisation: 1 rms, 2 layer.
         twin_kernel: (L+1, P) K0 at every layer.
@@ -131,7 +130,7 @@ def simulate_normalised(
                 count = min(tile, width - begin)
                 for copy in range(copies):
                     normalise(state[copy], begin, count, centre[copy], inverse[copy], normed)
-                    activate(kind, parameter, flat_normed, 0, count * n_inputs, flat_fired)
+                    activate(*sigma, flat_normed, 0, count * n_inputs, flat_fired)
                     add_products(fired, 0, count, moment[copy])
             if paired:
                 shift(susceptibility, neighbours, layer, response, shifted)

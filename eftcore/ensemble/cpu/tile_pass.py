@@ -7,23 +7,11 @@ while the loop over neurons runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from eftcore.ensemble.cpu import vector_math
 from eftcore.ensemble.cpu.lanes import BLOCK, Array, Code, Lanes, vector_code
-from eftcore.ensemble.kinds import KINDS
-
-ACTIVATIONS: dict[str, Callable[[Lanes, Lanes], Lanes]] = {
-    "linear": lambda x, _: x,
-    "tanh": lambda x, _: vector_math.tanh(x),
-    "erf": lambda x, scale: vector_math.erf(scale * x),
-    "leaky_relu": lambda x, slope: x.where(">", 0, x, slope * x),
-    "gelu": lambda x, _: vector_math.gelu(x),
-    "silu": lambda x, _: vector_math.silu(x),
-    "softplus": lambda x, beta: vector_math.softplus(beta * x) / beta,
-}
-"""The activations of eftcore.ensemble.kinds as functions of x and of their parameter."""
+from eftcore.ensemble.cpu.sigma import SIGMAS
 
 
 @vector_code
@@ -82,16 +70,27 @@ def _advance_block(
 
 
 @vector_code
-def activate(code: Code, kind: Any, parameter: Lanes, x: Array, begin: Any, count: Any, out: Array) -> None:
+def activate(
+    code: Code, kind: Any, parameter: Lanes, beyond: Any, x: Array, begin: Any, count: Any, out: Array
+) -> None:
     """out[i] = sigma(x[begin + i]) for i < count, with x and out (numbers, LANES) float32.
 
-    ``kind`` is the activation's number in eftcore.ensemble.kinds. The loop is written once for every activation, and
-    the branch between them is outside the loop.
+    ``kind``, ``parameter`` and ``beyond`` are those of eftcore.ensemble.cpu.sigma. The loop is written once for every
+    activation, and the branch between them is outside the loop. Where |x| is beyond the limit of vector code, or NaN,
+    the function at the address ``beyond`` is called once for the tile; it overwrites these numbers of ``out``.
     """
-    for case, name in enumerate(KINDS):
+    for case, name in enumerate(SIGMAS):
+        function, limit = SIGMAS[name]
         for _ in code.when(kind, case):
+            outside = code.variable(code.zero("uint32"))
             for i in code.loop(0, count):
-                out[i] = ACTIVATIONS[name](x[code.add(begin, i)], parameter.single())
+                number = x[code.add(begin, i)]
+                out[i] = function(number, parameter.single())
+                if limit is not None:
+                    outside.set(outside.get() | abs(number).where("<=", limit, 0.0, 1.0).bits())
+            if limit is not None:
+                for _ in code.when_any(outside.get()):
+                    code.call(beyond, x.address(begin), count, out.address(0))
 
 
 @vector_code

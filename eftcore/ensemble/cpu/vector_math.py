@@ -26,6 +26,9 @@ from eftcore.ensemble.minimax import (
     LOG_ERFC,
     MANTISSA_BITS,
     MINUS_TWO_LOG,
+    PI_HIGH,
+    PI_LOW,
+    PI_MIDDLE,
     ROUND,
     SINE,
     SOFTPLUS,
@@ -187,6 +190,32 @@ def softplus(x: Lanes) -> Lanes:
     y = expm1(-abs(x)) + 1.0
     p = _polynomial(y, SOFTPLUS.numerator)
     return x.where(">", 0, x, 0) + y * p
+
+
+def sine(x: Lanes) -> Lanes:
+    """sin(x) for |x| <= WAVE_LIMIT; absolute error below 2e-7, relative to |x| for |x| < 1."""
+    rest, sign = _half_turns(x)
+    p = _polynomial(rest * rest, SINE.numerator)
+    return ((rest * p).bits() ^ sign).decoded()
+
+
+def cosine(x: Lanes) -> Lanes:
+    """cos(x) for |x| <= WAVE_LIMIT; absolute error below 2e-7."""
+    rest, sign = _half_turns(x)
+    p = _polynomial(rest * rest, COSINE.numerator)
+    return (p.bits() ^ sign).decoded()
+
+
+def _half_turns(x: Lanes) -> tuple[Lanes, Lanes]:
+    """r and the sign bit of (-1)^k, for x = k pi + r with whole k and |r| <= pi / 2.
+
+    pi is subtracted in three parts. k has at most 13 bits and each of the first two parts at most 11, so that all but
+    the last subtraction is exact; the error of r is below 1e-9 and half a unit of its last bit.
+    """
+    shifted = x * (1 / math.pi) + ROUND
+    k = shifted - ROUND
+    rest = ((x - k * PI_HIGH) - k * PI_MIDDLE) - k * PI_LOW
+    return rest, shifted.bits() << 31
 
 
 def relu(x: Lanes) -> Lanes:

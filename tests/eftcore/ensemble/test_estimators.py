@@ -41,7 +41,9 @@ def test_plain_paired_and_weights_agree(lowest_p):
     assert lowest_p(np.concatenate(differences), np.concatenate(errors)) > ALPHA
 
 
-@pytest.mark.parametrize("activation", ["softplus(beta=2)", "relu", "erf(scale=0.7)", "gelu", "silu", "leaky_relu"])
+@pytest.mark.parametrize(
+    "activation", ["softplus(beta=2)", "relu", "erf(scale=0.7)", "gelu", "silu", "leaky_relu", "sin", "cos"]
+)
 def test_the_fused_pass_and_torch_agree(activation, lowest_p):
     model = eft.ResNet(activation=activation, weight_variance=1.5, epsilon=0.4, depth=5)
     kernel = eft.InputKernel.explicit([[1.0, 0.3], [0.3, 3.0]])
