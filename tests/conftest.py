@@ -14,9 +14,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import postgresql_server, postgresql_template, prefect_api, prefect_database, prefect_home
+from tests.servers import (
+    postgresql_server,
+    postgresql_template,
+    prefect_api,
+    prefect_database,
+    prefect_home,
+    sqlite_template,
+)
 
-__all__ = ["postgresql_server", "postgresql_template", "prefect_api", "prefect_database", "prefect_home"]
+__all__ = [
+    "postgresql_server",
+    "postgresql_template",
+    "prefect_api",
+    "prefect_database",
+    "prefect_home",
+    "sqlite_template",
+]
 
 HEADING = """# What injected faults did
 

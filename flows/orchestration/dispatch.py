@@ -79,7 +79,7 @@ class Dispatcher:
                     return Outcome("failed", f"worker processes ended {LOST_WORKERS} times; is memory short?")
             except Exception as error:  # a cluster that gives up a task may raise anything
                 self._raise_if_scheduler_lost(error)
-                return Outcome("failed", _cause(error))
+                return Outcome("failed", cause(error))
             else:
                 return _outcome(ended)
 
@@ -116,10 +116,11 @@ def _outcome(state: State[Any]) -> Outcome:
     error = state.result(raise_on_failure=False)
     if _was_interrupted(error):
         raise KeyboardInterrupt
-    return Outcome("failed", _cause(error))
+    return Outcome("failed", cause(error))
 
 
-def _cause(error: Any) -> str:
+def cause(error: Any) -> str:
+    """The reason of a failure as it is told and recorded."""
     return str(error) if isinstance(error, EftError) else f"{type(error).__name__}: {error}"
 
 

@@ -18,7 +18,6 @@ import sqlalchemy as sa
 import eftcore as eft
 from db.schema.models import ComparisonRow
 from db.session import Database, parse_url
-from db.upkeep import migrate
 from db.writing.repository import (
     record_comparison,
     record_measurement,
@@ -45,13 +44,6 @@ PROVENANCE = {
     "elapsed_seconds": 1.25,
     "started_at": "2026-01-31T12:00:00+02:00",
 }
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "results.db"
-    migrate.upgrade(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

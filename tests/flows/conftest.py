@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
 
-from db.settings import default_url
-from db.upkeep import migrate
 from flows.cli import main
 from flows.orchestration import server
+from flows.orchestration.dispatch import Outcome, cause
 from flows.orchestration.server_access import AUTH_STRING
+from flows.work import computations
 from tests.flows import warm
 from tests.servers import PrefectHome, create_database, drop_database
 
@@ -54,6 +57,8 @@ class Result:
 
 
 Eft = Callable[..., Result]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @pytest.fixture
@@ -101,11 +106,85 @@ PROXIES = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY")
 """Proxies that nothing answers for."""
 
 
+PutDatabase = Callable[[Path], str]
+
+
 @pytest.fixture
-def results(prefect_api: str, home: Path) -> Path:
-    """A folder with an empty database and no results, for flows that run in this process."""
-    migrate.upgrade(default_url())
+def put_database(sqlite_template: Path) -> PutDatabase:
+    """Put a database without rows into a folder of results; gives its address."""
+
+    def put(home: Path) -> str:
+        home.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{shutil.copy(sqlite_template, home / 'results.db')}"
+
+    return put
+
+
+@pytest.fixture
+def stored(home: Path, put_database: PutDatabase) -> Path:
+    """A folder with an empty database and no results."""
+    put_database(home)
     return home
+
+
+@pytest.fixture
+def results(prefect_api: str, stored: Path) -> Path:
+    """The same, for flows that Prefect runs in this process."""
+    return stored
+
+
+class InThisThread:
+    """In place of a Dispatcher: runs tasks one after another, without Prefect, so none is retried."""
+
+    def each(self, do: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+        return [do(item) for item in items]
+
+    def run(self, task: Any, inputs: dict[str, Any]) -> Outcome:
+        try:
+            state = task.fn(**inputs)  # of a result that is stored already: Prefect's state of a cached task
+        except Exception as error:
+            return Outcome("failed", cause(error))
+        return Outcome("computed" if state is None else "cached")
+
+    here = run
+
+
+@pytest.fixture
+def without_prefect(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows are plain functions, whose tasks run in this thread, and publish nothing; that takes a tenth of the time.
+
+    For tests of what a study computes and records; what Prefect adds is tested in tests/flows/orchestration.
+    """
+    from flows import run
+
+    monkeypatch.setattr(run, "dispatching", lambda _: nullcontext(InThisThread()))
+    monkeypatch.setattr(run.artifacts, "publish_study", lambda *_: None)
+    for flow in ("run_study", "run_configuration", "top_up"):
+        monkeypatch.setattr(run, flow, getattr(run, flow).fn)
+
+
+@pytest.fixture
+def calls(stored: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the computations that really ran, in order; results and database start empty."""
+    made: list[str] = []
+
+    def noting(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any, **options: Any) -> Any:
+            made.append(name)
+            return compute(*arguments, **options)
+
+        return noted
+
+    for name in ("predict", "simulate", "merge", "measure", "compare"):
+        monkeypatch.setattr(computations, name, noting(name, getattr(computations, name)))
+    return made
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 networks each, and 128 of them to begin with."""
+    monkeypatch.setattr("eftcore.ensemble.shards.SHARD_WORK", 1)
+    monkeypatch.setattr("eftcore.ensemble.shards.FIRST_NETWORKS", 128)
 
 
 @pytest.fixture
@@ -125,9 +204,9 @@ def environment(prefect_home: PrefectHome, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def ready(environment: dict[str, str]) -> dict[str, str]:
+def ready(environment: dict[str, str], put_database: PutDatabase) -> dict[str, str]:
     """The environment, with an empty database."""
-    migrate.upgrade(f"sqlite:///{environment['EFT_HOME']}/results.db")
+    put_database(Path(environment["EFT_HOME"]))
     return environment
 
 
@@ -138,13 +217,11 @@ def connected(ready: dict[str, str], prefect_api: str) -> dict[str, str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, environment: dict[str, str]) -> str:
+def url(request: pytest.FixtureRequest, environment: dict[str, str], put_database: PutDatabase) -> str:
     """Address of a database without rows, on each kind in turn, for processes of a new user."""
     if request.param == "postgresql":
         return str(request.getfixturevalue("postgresql"))
-    made = f"sqlite:///{environment['EFT_HOME']}/results.db"
-    migrate.upgrade(made)
-    return made
+    return put_database(Path(environment["EFT_HOME"]))
 
 
 FREE_PORT = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
@@ -188,24 +265,10 @@ def warm_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def under_way(ready: dict[str, str], long: Path) -> Iterator[subprocess.Popen[str]]:
-    """`eft run` of the long study that has begun to compute; its server is up."""
-    command = [*COMMAND, "run", str(long)]
-    with subprocess.Popen(command, env=ready, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        _wait_for_work(run)
-        yield run
-        run.kill()
-
-
-@pytest.fixture
 def warm_under_way(ready: dict[str, str], long: Path) -> Iterator[subprocess.Popen[str]]:
-    """The same with everything imported before."""
+    """`eft run` of the long study that has begun to compute, with everything imported before; its server is up."""
     with warm.start(ready, "run", str(long)) as run:
-        _wait_for_work(run)
+        assert run.stderr is not None
+        assert any("predict" in line for line in run.stderr), "it computes nothing"
         yield run
         run.terminate()
-
-
-def _wait_for_work(run: subprocess.Popen[str]) -> None:
-    assert run.stderr is not None
-    assert any("predict" in line for line in run.stderr), "it computes nothing"

@@ -20,7 +20,6 @@ import ui
 from db.reading import queries
 from db.schema.models import StudyRun
 from db.session import Database
-from db.upkeep import migrate
 from db.writing import care
 from db.writing.repository import mark_failed, record_comparison, record_prediction, record_simulation, record_study
 from tests.checked import record_checked
@@ -87,17 +86,9 @@ def record(database: Database, activation: str, *, width: int = 16, label: str |
 
 
 @pytest.fixture(scope="session")
-def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database at the newest revision, without rows. Not to be written."""
-    path = tmp_path_factory.mktemp("empty") / "results.db"
-    migrate.upgrade(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture(scope="session")
-def results_file(empty_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results_file(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with tanh and relu at width 16, and a check. Not to be written."""
-    path = Path(shutil.copy(empty_file, tmp_path_factory.mktemp("results")))
+    path = Path(shutil.copy(sqlite_template, tmp_path_factory.mktemp("results")))
     database = Database(f"sqlite:///{path}")
     for activation in ("tanh", "relu"):
         record(database, activation)
@@ -142,9 +133,9 @@ def put() -> Callable[..., int]:
 
 
 @pytest.fixture
-def fresh(empty_file: Path, tmp_path: Path) -> Iterator[Database]:
+def fresh(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
     """A database of one test, without rows, to be written."""
-    database = Database(f"sqlite:///{shutil.copy(empty_file, tmp_path / 'fresh.db')}")
+    database = Database(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'fresh.db')}")
     yield database
     database.dispose()
 
@@ -201,12 +192,12 @@ def record_half(database: Database) -> None:
 
 
 @pytest.fixture(scope="session")
-def shapes(empty_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def shapes(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Databases that hold little, or are of another version. Not to be written."""
     folder = tmp_path_factory.mktemp("shapes")
-    found = {"empty": empty_file}
+    found = {"empty": sqlite_template}
     for name, fill in (("failed", record_failed), ("half", record_half)):
-        found[name] = Path(shutil.copy(empty_file, folder / f"{name}.db"))
+        found[name] = Path(shutil.copy(sqlite_template, folder / f"{name}.db"))
         database = Database(f"sqlite:///{found[name]}")
         fill(database)
         database.dispose()

@@ -36,7 +36,7 @@ def test_it_answers_without_a_database(open_page: OpenPage, tmp_path: Path) -> N
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_link_asks_the_whole_question(open_page: OpenPage, empty_file: Path) -> None:
+def test_a_link_asks_the_whole_question(open_page: OpenPage, sqlite_template: Path) -> None:
     query = {
         "my_sigma": "relu",
         "my_L": "50",
@@ -46,14 +46,14 @@ def test_a_link_asks_the_whole_question(open_page: OpenPage, empty_file: Path) -
         "my_of": "V4",
         "my_C_W": "1.5",
     }
-    app = open_page(f"sqlite:///{empty_file}", "answer", **query)
+    app = open_page(f"sqlite:///{sqlite_template}", "answer", **query)
     said = _said(app)
     assert "50 layers with ε = 0.1414: t = ε² ℓ runs to T = 1." in said
     assert "within 10 % down to layer" in said
     link = next(each.proto for each in app.get("page_link") if "Predict" in each.proto.label)
     assert parse_qs(link.query_string)["sigma"] == ["relu"]
     assert "The database has no simulation of this activation and block" in said
-    again = open_page(f"sqlite:///{empty_file}", "answer", **{**query, "my_of": "K0"})
+    again = open_page(f"sqlite:///{sqlite_template}", "answer", **{**query, "my_of": "K0"})
     assert "Use **infinite width**" in _said(again)
 
 

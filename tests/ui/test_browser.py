@@ -316,7 +316,7 @@ SHAPES = {
 
 
 RARE = ("old", "empty", "failed")
-"""Shapes that only a campaign opens in a browser; tests/ui/test_pages.py has their pages without one."""
+"""Shapes that only a campaign opens in a browser; tests/ui/test_states_of_a_database.py has their pages without one."""
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from playwright.sync_api import Browser, Page, expect
 from db.reading import queries
 from db.reading.study_queries import studies_at_work
 from db.session import Database
-from db.upkeep import migrate
 from tests.ui.test_running import SMALL
 from ui.screenshots import chromium, explorer, wait_until_drawn
 
@@ -39,12 +39,10 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture
-def address(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def address(prefect_api: str, sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The explorer of an empty database in a folder of its own."""
     monkeypatch.setenv("EFT_HOME", str(tmp_path))
-    url = f"sqlite:///{tmp_path}/results.db"
-    migrate.upgrade(url)
-    with explorer(url) as served:
+    with explorer(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'results.db')}") as served:
         yield served
 
 

@@ -52,19 +52,19 @@ def test_runs_share_a_server_that_stays_until_it_is_stopped(ready: dict[str, str
     status = json.loads(warm.run(ready, "server", "status", "--json").stdout)
     assert (status["process"], status["answers"], status["used"], status["stays"]) == (process, True, False, True)
     assert servers_of(ready) == [process]
-    assert "stopped" in shell(ready, "server", "stop").stdout
+    assert "stopped" in warm.run(ready, "server", "stop").stdout
     assert servers_of(ready) == []
     assert json.loads(warm.run(ready, "server", "status", "--json").stdout)["running"] is False
 
 
 def test_ctrl_c_stops_soon_and_says_how_to_go_on(
-    environment: dict[str, str], under_way: subprocess.Popen[str], long: Path
+    environment: dict[str, str], warm_under_way: subprocess.Popen[str], long: Path
 ):
     (process,) = servers_of(environment)
     watched = Watched(process)
-    under_way.send_signal(signal.SIGINT)
-    _, said = under_way.communicate(timeout=30)  # it takes five seconds at most on a machine that is not busy
-    assert under_way.returncode == 130, said
+    warm_under_way.send_signal(signal.SIGINT)
+    _, said = warm_under_way.communicate(timeout=30)  # it takes five seconds at most on a machine that is not busy
+    assert warm_under_way.returncode == 130, said
     assert f"the same command goes on from there: eft run {long}" in said
     assert "Traceback" not in said
     assert watched.ends(30)

@@ -18,9 +18,9 @@ from flows.study.requests import ConfigurationRequest, StudyRequest, TopUpReques
 from flows.work import computations
 from flows.work.store import default_store
 from tests.flows.conftest import TINY
-from tests.flows.orchestration.test_flow import TARGET, TASKS, THEORY, calls, counts, small_shards
+from tests.flows.studies import TARGET, TASKS, THEORY, counts
 
-__all__ = ["calls", "small_shards"]
+pytestmark = pytest.mark.usefixtures("without_prefect")
 
 RESULTS = 2 + 2
 """Of the tiny study: predictions and simulations."""

@@ -20,7 +20,9 @@ from flows.study.expansion import load_study
 from flows.study.requests import StudyRequest
 from flows.work import computations
 from flows.work.store import default_store
-from tests.flows.orchestration.test_flow import _noting, run
+from tests.flows.studies import run
+
+pytestmark = pytest.mark.usefixtures("without_prefect")
 
 STUDY = """
 name = "measured"
@@ -48,7 +50,7 @@ comparison with the prediction, a record."""
 
 
 @pytest.fixture
-def study(results: Path, tmp_path: Path) -> Path:
+def study(stored: Path, tmp_path: Path) -> Path:
     """The study file; results and database start empty."""
     path = tmp_path / "measured.toml"
     path.write_text(STUDY)
@@ -56,16 +58,7 @@ def study(results: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the computations that really ran, in order."""
-    made: list[str] = []
-    for name in ("predict", "simulate", "merge", "measure", "compare"):
-        monkeypatch.setattr(computations, name, _noting(made, name, getattr(computations, name)))
-    return made
-
-
-@pytest.fixture
-def db(results: Path):
+def db(stored: Path):
     database = Database(default_url(), read_only=True)
     yield database
     database.dispose()
