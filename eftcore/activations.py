@@ -189,8 +189,9 @@ def register_activation(
 
     Kinks, where sigma or one of its first three derivatives jumps, are found automatically for |x| <= 40; ``kinks``
     adds others. With ``torch_function`` and no kinks the derivatives come from torch's automatic differentiation;
-    otherwise the theory integrates by parts onto Hermite polynomials and needs none. Without ``torch_function`` the
-    simulation calls ``function`` on numpy arrays.
+    otherwise the theory integrates by parts onto Hermite polynomials and needs none. The fused pass on processors takes
+    polynomials fitted to ``function`` (eftcore.ensemble.piecewise); the general engine calls ``torch_function``, or
+    ``function`` on numpy arrays where there is none.
 
     Raises InputError for a name that is taken or not an identifier, a sigma that is not finite on a few points or
     jumps at very many, or a parity that those points contradict.

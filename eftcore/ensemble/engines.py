@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from eftcore.ensemble.piecewise import NEAR, PIECES
 from eftcore.ensemble.reference import Path
-from eftcore.errors import EnvironmentProblem, InputError
+from eftcore.errors import EnvironmentProblem, InputError, NumericsWarning
 from eftcore.specs import EnsembleSpec
 
 Engine = Literal["fused", "triton", "torch"]
@@ -34,10 +36,20 @@ def engine_name(spec: EnsembleSpec, device: str) -> Engine:
 
 
 def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: str) -> tuple[Any, Any]:
-    """The engine that makes a shard's observations and the object that sums them; on a GPU both work on the device."""
+    """The engine that makes a shard's observations and the object that sums them; on a GPU both work on the device.
+
+    Issues a NumericsWarning where an activation alone keeps an ensemble from the fused pass.
+    """
     name = engine_name(spec, device)
     on_device = device == "cuda" and has_triton()
     engine: Any
+    if device == "cpu" and name == "torch" and spec.sampler == "block" and spec.dtype == "float32":
+        warnings.warn(
+            f"activation {spec.model.activation}: no {PIECES['float32']} polynomials are known to hold it up to |x| ="
+            f" {NEAR:g}; the general engine simulates it, which takes longer",
+            NumericsWarning,
+            stacklevel=2,
+        )
     if name == "fused":
         from eftcore.ensemble.cpu.engine import CpuEngine
 

@@ -29,7 +29,7 @@ def simulate_chains(
     first: int,
     observed: np.ndarray,
     rows: np.ndarray,
-    sigma: tuple[int, float, int],
+    sigma: tuple[int, float, np.ndarray, float, int],
     sizes: np.ndarray,
     constants: np.ndarray,
     start: np.ndarray,

@@ -35,7 +35,7 @@ def simulate_bundles(
     first: int,
     observed: np.ndarray,
     rows: np.ndarray,
-    sigma: tuple[int, float, int],
+    sigma: tuple[int, float, np.ndarray, float, int],
     width: int,
     constants: np.ndarray,
     start: np.ndarray,

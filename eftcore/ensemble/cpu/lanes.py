@@ -241,8 +241,13 @@ class Code:
     An index is either a Python integer, known while the code is written, or a 64-bit integer of the compiled code.
     """
 
-    def __init__(self, builder: ir.IRBuilder) -> None:
+    def __init__(self, builder: ir.IRBuilder, features: str) -> None:
         self._builder = builder
+        self._features = features.split(",")
+
+    def has(self, feature: str) -> bool:
+        """Whether the processor that the code is for has these instructions, by LLVM's name for them."""
+        return f"+{feature}" in self._features
 
     def loop(self, start: Any, stop: Any, step: int = 1) -> Iterator[ir.Value]:
         """``for i in code.loop(start, stop, step)`` writes the loop ``for i in range(start, stop, step)``."""
@@ -343,7 +348,7 @@ def vector_code(write: Callable[..., None]) -> Any:
 
         def generate(target: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
             arguments = [_argument(target, builder, *pair) for pair in zip(signature.args, values, strict=True)]
-            write(Code(builder), *arguments)
+            write(Code(builder, target.codegen().magic_tuple()[2]), *arguments)
             return target.get_dummy_value()
 
         return signature, generate

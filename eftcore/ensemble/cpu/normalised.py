@@ -47,7 +47,7 @@ def simulate_normalised(
     first: int,
     observed: np.ndarray,
     rows: np.ndarray,
-    sigma: tuple[int, float, int],
+    sigma: tuple[int, float, np.ndarray, float, int],
     sizes: np.ndarray,
     constants: np.ndarray,
     start: np.ndarray,

@@ -11,7 +11,7 @@ from typing import Any
 
 from eftcore.ensemble.cpu import vector_math
 from eftcore.ensemble.cpu.lanes import BLOCK, Array, Code, Lanes, vector_code
-from eftcore.ensemble.cpu.sigma import SIGMAS
+from eftcore.ensemble.cpu.sigma import written_sigmas
 
 
 @vector_code
@@ -71,24 +71,34 @@ def _advance_block(
 
 @vector_code
 def activate(
-    code: Code, kind: Any, parameter: Lanes, beyond: Any, x: Array, begin: Any, count: Any, out: Array
+    code: Code,
+    kind: Any,
+    parameter: Lanes,
+    table: Array,
+    limit: Lanes,
+    beyond: Any,
+    x: Array,
+    begin: Any,
+    count: Any,
+    out: Array,
 ) -> None:
     """out[i] = sigma(x[begin + i]) for i < count, with x and out (numbers, LANES) float32.
 
-    ``kind``, ``parameter`` and ``beyond`` are those of eftcore.ensemble.cpu.sigma. The loop is written once for every
-    activation, and the branch between them is outside the loop. Where |x| is beyond the limit of vector code, or NaN,
-    the function at the address ``beyond`` is called once for the tile; it overwrites these numbers of ``out``.
+    The arguments before x are those of eftcore.ensemble.cpu.sigma. The loop is written once for every activation, and
+    the branch between them is outside the loop. Where |x| is larger than ``limit``, or NaN, the function at the address
+    ``beyond`` is called once for the tile; it overwrites these numbers of ``out``.
     """
-    for case, name in enumerate(SIGMAS):
-        function, limit = SIGMAS[name]
+    for case, written in enumerate(written_sigmas(code, parameter.single(), table)):
         for _ in code.when(kind, case):
+            sigma = written.begin()
+            largest = limit.single()
             outside = code.variable(code.zero("uint32"))
             for i in code.loop(0, count):
                 number = x[code.add(begin, i)]
-                out[i] = function(number, parameter.single())
-                if limit is not None:
-                    outside.set(outside.get() | abs(number).where("<=", limit, 0.0, 1.0).bits())
-            if limit is not None:
+                out[i] = sigma(number)
+                if written.limited:
+                    outside.set(outside.get() | abs(number).where("<=", largest, 0.0, 1.0).bits())
+            if written.limited:
                 for _ in code.when_any(outside.get()):
                     code.call(beyond, x.address(begin), count, out.address(0))
 
