@@ -71,13 +71,15 @@ def inputs_of(pairs: int) -> int:
     return (int(np.sqrt(8 * pairs + 1)) - 1) // 2
 
 
-def product_covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def product_covariance(a: np.ndarray, b: np.ndarray, axis: int = -2) -> np.ndarray:
     """(..., P, P): A_ac B_bd + A_ad B_bc for symmetric (..., N, N) matrices A, B, at pairs (ab), (cd) (eq. 1.11).
 
-    With A = B = K it is the Wishart covariance n Cov(G) of Gaussian neurons (eq. 2.6).
+    With A = B = K it is the Wishart covariance n Cov(G) of Gaussian neurons (eq. 2.6). ``axis`` is the first one of the
+    matrices: 0 where they are (N, N, ...), for a result (P, P, ...).
     """
-    first, second = pair_indices(a.shape[-1])
-    a_first, b_second = np.take(a, first, axis=-2), np.take(b, second, axis=-2)
-    result: np.ndarray = np.take(a_first, first, axis=-1) * np.take(b_second, second, axis=-1)
-    result += np.take(a_first, second, axis=-1) * np.take(b_second, first, axis=-1)
+    row, column = axis, axis + 1
+    first, second = pair_indices(a.shape[row])
+    a_first, b_second = np.take(a, first, axis=row), np.take(b, second, axis=row)
+    result: np.ndarray = np.take(a_first, first, axis=column) * np.take(b_second, second, axis=column)
+    result += np.take(a_first, second, axis=column) * np.take(b_second, first, axis=column)
     return result

@@ -17,6 +17,7 @@ import numpy as np
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.theory.mean_field import shared_paths
 from eftcore.theory.solving import Solution, calmly, solve
+from eftcore.theory.together import alone, alone_each
 from eftcore.theory.truncation import ORDERS, entries, raised_orders
 from eftcore.theory.waves import rising_waves
 
@@ -75,16 +76,16 @@ class _Series:
 def _rising(spec: PredictionSpec) -> Iterator[LeadingOrder]:
     """Waves as far as they suit the activation, then Wick orders; with two matrices in a block nothing is left out."""
     if spec.model.block == "two_matrix":
-        solution = solve(spec)
+        solution = alone(solve(spec))
         assert solution.covariance is not None
         yield _with_error(solution, np.zeros_like(solution.covariance))
         return
-    for before, after in rising_waves(spec):
+    for before, after in alone_each(rising_waves(spec)):
         assert before.covariance is not None
         assert after.covariance is not None
         yield _with_error(after, np.abs(after.covariance - before.covariance))
     wick = spec.model_copy(update={"closure": "wick", "order": "auto"})
-    solutions = raised_orders(wick)
+    solutions = alone_each(raised_orders(wick))
     for order in ORDERS:
         most = MOST_ENTRIES if order == ORDERS[0] else MAX_ENTRIES
         if entries(wick, order) > most or (found := next(solutions, None)) is None:

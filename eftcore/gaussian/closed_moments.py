@@ -7,6 +7,7 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -124,6 +125,14 @@ class ClosedFormExpectations(Expectations):
     activation: Activation
     form: ClosedForm
     disturbed: bool = False
+
+    @property
+    def kind(self) -> Hashable | None:
+        return "closed", self.activation.name, self.disturbed
+
+    @property
+    def numbers(self) -> int:
+        return 100
 
     def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):

@@ -11,6 +11,7 @@ Equation numbers are those of docs/theory.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,6 +94,18 @@ class MehlerExpectations(Expectations):
         crowded = "" if self.width is None else f", crowded within {self.width:.0e} of 0"
         rule = {"rule": f"Mehler series, {name}{crowded}", "nodes": len(self.rule.nodes), "terms": self.terms}
         return rule | ({"extra": self.extra} if self.extra else {})
+
+    @property
+    def kind(self) -> Hashable | None:
+        # the panels end at the kinks of all kernels that are given together
+        if any(self.activation.kinks):
+            return None
+        return "mehler", self.activation.name, self.level, self.terms, self.extra, self.width
+
+    @property
+    def numbers(self) -> int:
+        # functions of sigma on the nodes, and series of the pairs
+        return 13 * len(self.rule.nodes) + 6 * (self.terms + self.extra)
 
     def moments(self, kernel: np.ndarray, order: int = 0) -> PairMoments:
         pairs = len(pair_indices(kernel.shape[-1])[0])

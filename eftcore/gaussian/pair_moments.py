@@ -8,7 +8,7 @@ chooses. Equation numbers are those of docs/theory.md.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,19 @@ class Expectations(ABC):
     @abstractmethod
     def describe(self) -> dict[str, object]:
         """Rule and resolution, JSON-able. For one activation the same description means the same integrals."""
+
+    @property
+    def kind(self) -> Hashable | None:
+        """Engines of the same kind do the same integrals, and may be given the kernels of several networks at once.
+
+        None where integrals at one kernel depend, beyond rounding, on which other kernels are given with it.
+        """
+        return None
+
+    @property
+    def numbers(self) -> int:
+        """About how many numbers are held for each input of each kernel."""
+        return 0
 
 
 def correlations(kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

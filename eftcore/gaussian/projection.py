@@ -42,7 +42,8 @@ def project(
     rows, pairs = moments.value.shape
     q, r = neighbours[:, :, None], neighbours[:, None, :]
     inputs = np.stack(pair_indices(kernel.shape[-1]), axis=-1)
-    wishart = product_covariance(*[kernel[:, inputs[:, :, None], inputs[:, None, :]]] * 2)
+    between = kernel[:, inputs[:, :, None], inputs[:, None, :]]
+    wishart = product_covariance(between, between)
     corner = np.zeros((rows, pairs, 3, 3))
     corner[:, :, 0, 0] = moments.gradient[:, neighbours[:, 0], 0]
     corner[:, :, 1] = moments.gradient

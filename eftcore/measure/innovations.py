@@ -19,6 +19,7 @@ from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import pair_indices, to_matrix
 from eftcore.specs import Normalisation, Numerics, ResNet
 from eftcore.theory.mean_field import choose_engine
+from eftcore.theory.together import alone
 
 _AT_ONCE = 4096
 """Variances whose fourth moments are computed together."""
@@ -84,7 +85,7 @@ class Products:
 
     def engine(self, model: ResNet, rtol: float = 1e-9) -> Expectations:
         """Integrals of ``model`` for kernels as large as the mean one."""
-        return choose_engine(model, self.kernel.mean((0, 1, 2)), Numerics(rtol=rtol), order=0)
+        return alone(choose_engine(model, self.kernel.mean((0, 1, 2)), Numerics(rtol=rtol), order=0))
 
     def hidden_spread(self, model: ResNet, engine: Expectations) -> np.ndarray:
         """(R, L, positions, N) variance of sigma_a^2 of one hidden neuron, 0 for one matrix."""
@@ -110,7 +111,7 @@ class Products:
         if normalisation is not None:
             variances = np.ones_like(variances)
         model = ResNet(activation=activation, weight_variance=1.0, epsilon=1e-6, depth=1)
-        engine = choose_engine(model, np.array([[variances.mean()]]), Numerics(rtol=1e-6), order=0)
+        engine = alone(choose_engine(model, np.array([[variances.mean()]]), Numerics(rtol=1e-6), order=0))
         engine = engine.refined(nodes=True, terms=True) or engine
         values, places = np.unique(variances, return_inverse=True)
         gaussian = engine.moments(values.reshape(-1, 1, 1)).value.reshape(-1)[places].reshape(variances.shape)

@@ -5,14 +5,12 @@ Ingredients are the averages over the Gaussian law of K0 that a closure's equati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 import numpy as np
 
 from eftcore.theory.closures.base import Ingredients
-
-CHUNK_BYTES = 16e6
-"""Ingredients are held for as many layers at once as fit in this much memory."""
 
 POINTS = (12, 20, 32, 48)
 """Numbers of Chebyshev points that are tried, in turn."""
@@ -56,6 +54,13 @@ def barycentric_matrix(nodes: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return matrix
 
 
+@lru_cache(maxsize=256)
+def _matrix(nodes: tuple[float, ...], targets: tuple[float, ...]) -> np.ndarray:
+    matrix = barycentric_matrix(np.array(nodes, dtype=float), np.array(targets, dtype=float))
+    matrix.setflags(write=False)
+    return matrix
+
+
 class Interpolant:
     """A table of ingredients at Chebyshev points; ``error`` is the largest relative error found between the points."""
 
@@ -64,13 +69,15 @@ class Interpolant:
 
     def __call__(self, points: np.ndarray) -> Ingredients:
         """Ingredients at (M,) points, leading axis M."""
-        matrix = barycentric_matrix(self.nodes.astype(float), points.astype(float))
+        matrix = _matrix(tuple(self.nodes.tolist()), tuple(points.tolist()))
         return {name: np.tensordot(matrix, value, axes=1) for name, value in self.table.items()}
 
 
-def interpolate(
-    compute: Callable[[np.ndarray], Ingredients], place: Callable[[int], np.ndarray], rtol: float
-) -> Interpolant | None:
+Compute = Callable[[np.ndarray], Awaitable[Ingredients]]
+"""What gives the ingredients at some points, with a leading axis over these."""
+
+
+async def interpolate(compute: Compute, place: Callable[[int], np.ndarray], rtol: float) -> Interpolant | None:
     """An interpolant of ``compute`` on as few points as meet rtol; None if even the largest number does not.
 
     ``place(count)`` returns the points; fewer than ``count`` of them mean that interpolation is not worthwhile.
@@ -82,8 +89,8 @@ def interpolate(
         gaps = np.linspace(0, count - 2, 5).astype(int)
         checks = (nodes[gaps] + nodes[gaps + 1]) / 2
         checks = checks.astype(nodes.dtype)
-        guess = Interpolant(nodes, compute(nodes), 0.0)
-        error = _largest_error(compute(checks), guess(checks))
+        guess = Interpolant(nodes, await compute(nodes), 0.0)
+        error = _largest_error(await compute(checks), guess(checks))
         if error <= rtol:
             return Interpolant(nodes, guess.table, error)
     return None
@@ -103,51 +110,38 @@ class Pieces:
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def interpolate_pieces(
-    compute: Callable[[np.ndarray], Ingredients], start: float, end: float, rtol: float, splits: int = SPLITS
+async def interpolate_pieces(
+    compute: Compute, start: float, end: float, rtol: float, splits: int = SPLITS
 ) -> Pieces | None:
     """Interpolants of ``compute`` on start .. end. An interval is halved where one polynomial does not meet rtol.
 
     None if ``splits`` halvings do not suffice.
     """
-    parts = _pieces(compute, start, end, rtol, splits)
+    parts = await _pieces(compute, start, end, rtol, splits)
     return None if parts is None else Pieces(parts)
 
 
-def _pieces(
-    compute: Callable[[np.ndarray], Ingredients], start: float, end: float, rtol: float, splits: int
+async def _pieces(
+    compute: Compute, start: float, end: float, rtol: float, splits: int
 ) -> list[tuple[float, Interpolant]] | None:
-    whole = interpolate(compute, lambda count: start + chebyshev_points(count, end - start), rtol)
+    whole = await interpolate(compute, lambda count: start + chebyshev_points(count, end - start), rtol)
     if whole is not None:
         return [(end, whole)]
     if splits == 0:
         return None
     middle = (start + end) / 2
-    first = _pieces(compute, start, middle, rtol, splits - 1)
-    second = None if first is None else _pieces(compute, middle, end, rtol, splits - 1)
+    first = await _pieces(compute, start, middle, rtol, splits - 1)
+    second = None if first is None else await _pieces(compute, middle, end, rtol, splits - 1)
     return None if first is None or second is None else first + second
 
 
-def layer_by_layer(
-    compute: Callable[[np.ndarray], Ingredients], depth: int, rtol: float
-) -> tuple[Iterator[tuple[range, Ingredients]], float]:
-    """Runs of consecutive layers 0 .. depth with their ingredients, and the interpolation error (0 if none is made)."""
+async def over_layers(compute: Compute, depth: int, rtol: float) -> Interpolant | None:
+    """An interpolant on layers 0 .. depth; None where each layer has to be computed."""
 
     def place(count: int) -> np.ndarray:
         return chebyshev_layers(count, depth) if depth + 1 >= WORTHWHILE * count else np.empty(0, dtype=int)
 
-    found = interpolate(compute, place, rtol)
-    return _runs(found or compute, depth + 1), found.error if found else 0.0
-
-
-def _runs(compute: Callable[[np.ndarray], Ingredients], total: int) -> Iterator[tuple[range, Ingredients]]:
-    start, rows = 0, 1
-    while start < total:
-        layers = range(start, min(start + rows, total))
-        stack = compute(np.arange(layers.start, layers.stop))
-        yield layers, stack
-        size = sum(value.nbytes for value in stack.values()) / len(layers)
-        start, rows = layers.stop, max(1, min(1000, int(CHUNK_BYTES / max(size, 1.0))))
+    return await interpolate(compute, place, rtol)
 
 
 def _largest_error(true: Ingredients, guess: Ingredients) -> float:

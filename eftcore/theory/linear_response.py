@@ -11,7 +11,8 @@ class LinearResponse:
     """Products with chi and with the Hessian H of E2, for N inputs and P = N (N + 1) / 2 pairs a <= b row-major.
 
     E2 of the pair p = (a, b) depends on three entries of the kernel, K_aa, K_ab and K_bb. So chi and H are stored by
-    pair, (P, 3) and (P, 3, 3), with columns in this order; a diagonal pair (a, a) uses column 0 alone.
+    pair, (P, 3) and (P, 3, 3), with columns in this order; a diagonal pair (a, a) uses column 0 alone. All arrays may
+    have one more axis at their end, *B, over networks that are solved together.
 
     Attributes:
         n_inputs: N.
@@ -25,23 +26,29 @@ class LinearResponse:
         self.neighbours = np.stack([table[first, first], np.arange(len(first)), table[second, second]], axis=-1)
 
     def respond(self, chi: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """chi x for x of shape (P, ...): at most three entries per row (eq. 1.10)."""
+        """chi x for x of shape (P, ..., *B), chi (P, 3, *B): at most three entries per row (eq. 1.10)."""
         aa, _, bb = self.neighbours.T
-        shape = (-1,) + (1,) * (x.ndim - 1)
-        own, cross, other = (column.reshape(shape) for column in chi.T)
+        batch = chi.shape[2:]
+        shape = (len(aa),) + (1,) * (x.ndim - 1 - len(batch)) + batch
+        own, cross, other = (chi[:, column].reshape(shape) for column in range(3))
         result: np.ndarray = own * x[aa]
         result += cross * x
         result += other * x[bb]
         return result
 
     def respond_both(self, chi: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-        """chi C + C chi^T for a symmetric (P, P) C (eq. 1.10)."""
+        """chi C + C chi^T for a symmetric C, (P, P, *B) (eq. 1.10)."""
         left = self.respond(chi, covariance)
-        both: np.ndarray = left + left.T
+        both: np.ndarray = left + transposed(left)
         return both
 
     def tadpole(self, hessian: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-        """(1/2) H : C, (P,): half the sum over q, r of H_p[q, r] C[q, r] (eq. 1.10)."""
+        """(1/2) H : C, (P, *B): half the sum over q, r of H_p[q, r] C[q, r] (eq. 1.10)."""
         q, r = self.neighbours[:, :, None], self.neighbours[:, None, :]
-        half: np.ndarray = 0.5 * np.einsum("pqr,pqr->p", hessian, covariance[q, r])
+        half: np.ndarray = 0.5 * np.einsum("pqr...,pqr...->p...", hessian, covariance[q, r])
         return half
+
+
+def transposed(x: np.ndarray) -> np.ndarray:
+    """x^T for x of shape (P, P, *B)."""
+    return np.swapaxes(x, 0, 1)

@@ -5,7 +5,7 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ from eftcore.gaussian.summed import correlation
 from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import pair_indices, to_matrix
 from eftcore.specs import Numerics, ResNet
+from eftcore.theory.together import Request, alone
 
 PROBES = 5
 """Number of layers at which one resolution of the integrals is compared with a finer one."""
@@ -71,8 +72,11 @@ _shared: ContextVar[dict[Hashable, MeanField] | None] = ContextVar("_shared", de
 def shared_paths() -> Iterator[None]:
     """Within the block each K0 is solved only once and shared by all closures that use the same integrals.
 
-    All paths are held until the block ends.
+    All paths are held until the outermost such block ends.
     """
+    if _shared.get() is not None:
+        yield
+        return
     token = _shared.set({})
     try:
         yield
@@ -85,11 +89,82 @@ def mean_path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanFi
 
     Raises InputError where the kernel leaves the range of floating-point numbers.
     """
-    path = _path(model, kernel, engine)
+    return in_range(_path(model, kernel, engine))
+
+
+def in_range(path: MeanField) -> MeanField:
+    """The path. Raises InputError where the kernel leaves the range of floating-point numbers."""
     finite = np.isfinite(path.kernel).all((1, 2)) & np.isfinite(path.second_moment).all((1, 2))
     if not finite.all():
-        raise out_of_range(model, "K0", int(np.argmin(finite)))
+        raise out_of_range(path.model, "K0", int(np.argmin(finite)))
     return path
+
+
+class Path(Request[MeanField]):
+    """K0 at all layers with one resolution of the integrals, as ``mean_path`` has it, but perhaps out of range."""
+
+    def __init__(self, model: ResNet, kernel: np.ndarray, engine: Expectations) -> None:
+        self.model, self.start, self.engine = model, kernel, engine
+
+    @property
+    def kind(self) -> Hashable | None:
+        if self.engine.kind is None or not self.model.of_the_paper or self.model.depth >= DEEP:
+            return None
+        return (
+            self.engine.kind,
+            self.model.depth,
+            self.start.shape,
+            proportional_pairs(self.model, self.start).tobytes(),
+        )
+
+    @property
+    def size(self) -> int:
+        return len(self.start) * (self.engine.numbers + 2 * self.model.depth * len(self.start))
+
+    def answer(self) -> MeanField:
+        return _path(self.model, self.start, self.engine)
+
+    @classmethod
+    def answers(cls, requests: Sequence[Path]) -> list[MeanField]:
+        # several closures of a network ask for the same one
+        keys = [_key(each.model, each.start, each.engine) for each in requests]
+        shared = _shared.get()
+        known: dict[Hashable, MeanField] = {} if shared is None else shared
+        asked = {key: each for key, each in zip(keys, requests, strict=True) if key not in known}
+        if asked:
+            models, engine = [each.model for each in asked.values()], requests[0].engine
+            path, source = _recursion(models, np.stack([each.start for each in asked.values()]), engine)
+            for place, (key, model) in enumerate(zip(asked, models, strict=True)):
+                known[key] = MeanField(model, engine, path[:, place].copy(), source[:, place].copy())
+        return [replace(known[key], engine=each.engine) for key, each in zip(keys, requests, strict=True)]
+
+
+class Moments(Request[PairMoments]):
+    """Gaussian expectations at a few kernels (R, N, N), with derivatives up to ``order``."""
+
+    def __init__(self, engine: Expectations, kernel: np.ndarray, order: int) -> None:
+        self.engine, self.kernel, self.order = engine, kernel, order
+
+    @property
+    def kind(self) -> Hashable | None:
+        return self.engine.kind and (self.engine.kind, self.order, self.kernel.shape[-1])
+
+    @property
+    def size(self) -> int:
+        return len(self.kernel) * int(self.kernel.shape[-1]) * self.engine.numbers
+
+    def answer(self) -> PairMoments:
+        return self.engine.moments(self.kernel, self.order)
+
+    @classmethod
+    def answers(cls, requests: Sequence[Moments]) -> list[PairMoments]:
+        found = requests[0].engine.moments(np.concatenate([each.kernel for each in requests]), requests[0].order)
+        ends = np.cumsum([len(each.kernel) for each in requests])[:-1]
+        parts = [
+            [None] * len(requests) if values is None else np.split(values, ends)
+            for values in (found.value, found.gradient, found.hessian)
+        ]
+        return [PairMoments(*part) for part in zip(*parts, strict=True)]
 
 
 def out_of_range(model: ResNet, quantity: str, layer: int) -> InputError:
@@ -106,35 +181,53 @@ def _path(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
     shared = _shared.get()
     if shared is None:
         return _solve(model, kernel, engine)
-    # the model fixes the activation; with it, the description of the engine fixes the integrals
-    key = (model, kernel.tobytes(), *engine.describe().items())
+    key = _key(model, kernel, engine)
     if key not in shared:
         shared[key] = _solve(model, kernel, engine)
     return replace(shared[key], engine=engine)
 
 
+def _key(model: ResNet, kernel: np.ndarray, engine: Expectations) -> Hashable:
+    # the model fixes the activation; with it, the description of the engine fixes the integrals
+    return model, kernel.tobytes(), *engine.describe().items()
+
+
 def _solve(model: ResNet, kernel: np.ndarray, engine: Expectations) -> MeanField:
-    path = np.empty((model.depth + 1, *kernel.shape))
-    source = np.empty_like(path)
-    path[0] = kernel
-    time_step = model.epsilon**2
-    tied = proportional_pairs(model, kernel)
     if model.depth >= DEEP and isinstance(engine, ClosedFormExpectations):
         from eftcore.gaussian.compiled_forms import carry, family_of, parity_of  # a third of a second
 
         if (family := family_of(engine.activation)) is not None:
-            constants = time_step, model.weight_variance, model.bias_variance
+            path = np.empty((model.depth + 1, *kernel.shape))
+            source = np.empty_like(path)
+            path[0] = kernel
+            constants = model.epsilon**2, model.weight_variance, model.bias_variance
+            tied = proportional_pairs(model, kernel)
             carry(*family, parity_of(engine.activation), engine.disturbed, constants, tied, DRIFT, path, source)
             return MeanField(model, engine, path, source)
+    path, source = _recursion([model], kernel[None], engine)
+    return MeanField(model, engine, path[:, 0], source[:, 0])
+
+
+def _recursion(models: list[ResNet], kernel: np.ndarray, engine: Expectations) -> tuple[np.ndarray, np.ndarray]:
+    """(L + 1, B, N, N) K0 and E2(K0) of B networks of one depth and activation from their kernels (B, N, N).
+
+    The same inputs of all networks are proportional.
+    """
+    depth, tied = models[0].depth, proportional_pairs(models[0], kernel[0])
+    step, weight, bias = (
+        np.array(values)[:, None, None]
+        for values in zip(*[(m.epsilon**2, m.weight_variance, m.bias_variance) for m in models], strict=True)
+    )
+    path = np.empty((depth + 1, *kernel.shape))
+    source = np.empty_like(path)
+    path[0] = kernel
     with np.errstate(all="ignore"):
-        for layer in range(model.depth + 1):
+        for layer in range(depth + 1):
             source[layer] = to_matrix(engine.moments(path[layer]).value)
-            if layer < model.depth:
-                path[layer + 1] = path[layer] + time_step * (
-                    model.bias_variance + model.weight_variance * source[layer]
-                )
+            if layer < depth:
+                path[layer + 1] = path[layer] + step * (bias + weight * source[layer])
                 straighten(path[layer + 1], tied)
-    return MeanField(model, engine, path, source)
+    return path, source
 
 
 def proportional_pairs(model: ResNet, kernel: np.ndarray) -> np.ndarray:
@@ -160,7 +253,7 @@ def straighten(kernel: np.ndarray, pairs: np.ndarray) -> None:
     kernel[..., first, second] = kernel[..., second, first] = c
 
 
-def choose_engine(
+async def choose_engine(
     model: ResNet, kernel: np.ndarray, numerics: Numerics, *, order: int = 2, series: bool = False
 ) -> Expectations:
     """Refine the integrals until, at a few kernels on the path, moments up to ``order`` change by < rtol (eq. 6.14).
@@ -172,7 +265,7 @@ def choose_engine(
     engine = _coarsest(model, numerics, series=series)
     strides = min(model.depth, 40)
     rough = model.model_copy(update={"epsilon": model.epsilon * np.sqrt(model.depth / strides), "depth": strides})
-    path = _path(rough, kernel, engine)
+    path = await Path(rough, kernel, engine)
     layers = np.unique(np.linspace(0, strides, PROBES).astype(int))
     probes = path.kernel[layers[np.isfinite(path.second_moment[layers]).all((1, 2))]]
     if not len(probes):
@@ -182,13 +275,13 @@ def choose_engine(
     else:
         engine = concentrated(engine, float(probes.max()))
     while True:
-        here = engine.moments(probes, order)
+        here = await Moments(engine, probes, order)
         refinements = [
             finer
             for finer in (engine.refined(nodes=True, terms=False), engine.refined(nodes=False, terms=True))
             if finer is not None
             and finer.refined(nodes=True, terms=True) is not None
-            and _change(probes, here, finer.moments(probes, order)) > numerics.rtol
+            and _change(probes, here, await Moments(finer, probes, order)) > numerics.rtol
         ]
         if not refinements:
             return engine
@@ -213,7 +306,7 @@ def mean_field(model: ResNet, kernel: InputKernel, numerics: Numerics | None = N
     True
     """
     start, numerics = kernel.array, numerics or Numerics()
-    engine = choose_engine(model, start, numerics, order=1)
+    engine = alone(choose_engine(model, start, numerics, order=1))
     probes = np.unique(np.linspace(0, model.depth, PROBES).astype(int))
     while True:
         finer = engine.refined(nodes=True, terms=True) or engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -18,6 +19,7 @@ from eftcore.specs import Closure, Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import out_of_range, shared_paths
 from eftcore.theory.next_order import next_order
 from eftcore.theory.solving import Solution, calmly, solve
+from eftcore.theory.together import alone
 from eftcore.theory.truncation import Raised, raised_orders, truncated
 from eftcore.theory.waves import by_waves
 
@@ -89,30 +91,38 @@ def predict(
 
 def predict_spec(spec: PredictionSpec) -> Theory:
     """The prediction that a spec describes; see ``predict``. Raises InputError for an older version's spec too."""
+    found: list[Warning] = []
+    try:
+        # the exact closure goes along the same K0 with more and more functions
+        with calmly(), shared_paths() if spec.closure == "exact" else nullcontext():
+            return alone(prediction(spec, found))
+    finally:
+        for warning in found:
+            warnings.warn(warning, stacklevel=3)
+
+
+async def prediction(spec: PredictionSpec, found: list[Warning]) -> Theory:
+    """What ``predict_spec`` returns. The warnings that it issues are added to ``found``, also where it fails."""
     if spec.superseded:
         raise InputError(
             "this program has a newer algorithm only", place="version", value=spec.version, remedy="leave version out"
         )
-    with calmly():
-        if spec.closure == "exact":
-            solution = _chain(spec) if spec.model.block == "two_matrix" else _exact(spec)
-        elif spec.closure == "wick":
-            solution = _raise_order(spec) if spec.order == "auto" else _fixed_order(spec)
-        else:
-            solution = solve(spec)
+    if spec.closure == "exact":
+        solution = await _chain(spec) if spec.model.block == "two_matrix" else await _exact(spec, found)
+    elif spec.closure == "wick":
+        solution = await _raise_order(spec, found) if spec.order == "auto" else await _fixed_order(spec, found)
+    else:
+        solution = await solve(spec)
     _check_finite(spec, solution)
-    details = {**solution.details, **_left_out_by_steps(spec, solution), **_exactness(spec)}
+    details = {**solution.details, **_left_out_by_steps(spec, solution, found), **_exactness(spec)}
     fixed = spec.numerics.quadrature == "gauss_hermite"
     missed = {name: error for name, error in solution.numerical_error.items() if not error <= spec.numerics.rtol}
     if missed and not fixed and spec.closure != "particle":
         shown = ", ".join(f"{name} {error:.1e}" for name, error in missed.items())
-        warnings.warn(
-            f"numerics: rtol = {spec.numerics.rtol:g} was not met; estimated relative errors: {shown}",
-            NumericsWarning,
-            stacklevel=3,
-        )
+        text = f"numerics: rtol = {spec.numerics.rtol:g} was not met; estimated relative errors: {shown}"
+        found.append(NumericsWarning(text))
     if spec.next_order:
-        solution, details = _beyond(spec, solution, details)
+        solution, details = _beyond(spec, solution, details, found)
     return Theory(spec=spec, converged=not missed and not fixed, details=details, **solution.trajectories())
 
 
@@ -123,7 +133,9 @@ def _exactness(spec: PredictionSpec) -> dict[str, object]:
     return {"leading_order": "exact as epsilon -> 0" if spec.step == "euler" else "exact"}
 
 
-def _beyond(spec: PredictionSpec, solution: Solution, details: dict[str, object]) -> tuple[Solution, dict[str, object]]:
+def _beyond(
+    spec: PredictionSpec, solution: Solution, details: dict[str, object], warned: list[Warning]
+) -> tuple[Solution, dict[str, object]]:
     """The solution with D, K2 and the third cumulant, whose relative errors ``details["truncation_error"]`` has too."""
     assert solution.covariance is not None
     with calmly(), shared_paths():
@@ -136,76 +148,70 @@ def _beyond(spec: PredictionSpec, solution: Solution, details: dict[str, object]
     )
     of_pairs = {"D": found.covariance[-1].diagonal(), "K2": found.correction[-1]}
     if missing := [name for name, values in of_pairs.items() if not np.isfinite(values).all()]:
-        warnings.warn(
-            f"next_order = True: left out where it does not converge: {' and '.join(missing)} of some inputs",
-            TruncationWarning,
-            stacklevel=4,
-        )
+        text = f"next_order = True: left out where it does not converge: {' and '.join(missing)} of some inputs"
+        warned.append(TruncationWarning(text))
     rest = _truncation_error(solution) | found.error
     return solution, {**details, "truncation_error": rest, "next_order": found.details}
 
 
-def _left_out_by_steps(spec: PredictionSpec, solution: Solution) -> dict[str, object]:
+def _left_out_by_steps(spec: PredictionSpec, solution: Solution, warned: list[Warning]) -> dict[str, object]:
     """``step_error`` for the details, with a warning where it is large; empty unless forward Euler is used for V4."""
     if spec.step != "euler" or solution.covariance is None:
         return {}
     if solution.left_out > LARGE:
-        warnings.warn(
-            "step = 'euler': the terms of order epsilon^4 that it leaves out may be up to"
-            f" {solution.left_out:.0%} of V4; step = 'exact' keeps them",
-            StepWarning,
-            stacklevel=4,
-        )
+        text = "step = 'euler': the terms of order epsilon^4 that it leaves out may be up to"
+        warned.append(StepWarning(f"{text} {solution.left_out:.0%} of V4; step = 'exact' keeps them"))
     return {"step_error": {"V4": solution.left_out}}
 
 
-def _exact(spec: PredictionSpec) -> Solution:
+async def _exact(spec: PredictionSpec, warned: list[Warning]) -> Solution:
     """By sines and cosines where they suit the activation, and otherwise by Wick powers of rising order."""
     assert spec.truncation is not None
-    with shared_paths():
-        best = by_waves(spec)
+    best = await by_waves(spec)
     if best is None or _left_out(best) > spec.truncation:
-        raised = _highest_order(spec.model_copy(update={"closure": "wick", "order": "auto"}))
+        raised = await _highest_order(spec.model_copy(update={"closure": "wick", "order": "auto"}))
         wick = _with_rest(raised, wick_order=raised.order, basis="wick")
         best = wick if best is None or _left_out(wick) < _left_out(best) else best
     if _left_out(best) > spec.truncation:
-        _warn(f"closure = 'exact': truncation = {spec.truncation:g} was not met", _truncation_error(best))
+        text = f"closure = 'exact': truncation = {spec.truncation:g} was not met"
+        warned.append(_truncation_warning(text, _truncation_error(best)))
     return best
 
 
-def _chain(spec: PredictionSpec) -> Solution:
+async def _chain(spec: PredictionSpec) -> Solution:
     """With two matrices in a block, whose G-only hierarchy leaves out nothing of the leading order (eq. 11.4)."""
-    solution = solve(spec)
+    solution = await solve(spec)
     nothing = {"basis": "Markov chain of G", "truncation_error": {"V4": 0.0, "K1": 0.0}}
     return replace(solution, details={**solution.details, **nothing})
 
 
-def _raise_order(spec: PredictionSpec) -> Solution:
+async def _raise_order(spec: PredictionSpec, warned: list[Warning]) -> Solution:
     """Raise the Wick order until the orders left out add less than ``spec.truncation`` to V4 and K1."""
     assert spec.truncation is not None
-    found = _highest_order(spec)
+    found = await _highest_order(spec)
     if max(found.rest.values()) > spec.truncation:
-        _warn(f"order = 'auto': truncation = {spec.truncation:g} was not met by order {found.order}", found.rest)
+        text = f"order = 'auto': truncation = {spec.truncation:g} was not met by order {found.order}"
+        warned.append(_truncation_warning(text, found.rest))
     return _with_rest(found, wick_order=found.order)
 
 
-def _highest_order(spec: PredictionSpec) -> Raised:
+async def _highest_order(spec: PredictionSpec) -> Raised:
     """The first order that meets ``spec.truncation``, or the last that is tried."""
     assert spec.truncation is not None
-    for found in raised_orders(spec):
+    async for found in raised_orders(spec):
         if max(found.strict.values()) <= spec.truncation:
             break
     return found
 
 
-def _fixed_order(spec: PredictionSpec) -> Solution:
+async def _fixed_order(spec: PredictionSpec, warned: list[Warning]) -> Solution:
     assert isinstance(spec.order, int)
-    solution = solve(spec)
+    solution = await solve(spec)
     _check_finite(spec, solution)
     found = truncated(spec, solution, spec.order)
     if max(found.rest.values()) > LARGE:
         text = f"order = {spec.order}: the Wick orders above may matter; order = 'auto' finds one that suffices"
-        _warn(text, found.rest)
+        warned.append(_truncation_warning(text, found.rest))
     return _with_rest(found)
 
 
@@ -225,9 +231,9 @@ def _left_out(solution: Solution) -> float:
     return max(_truncation_error(solution).values())
 
 
-def _warn(text: str, rest: dict[str, float]) -> None:
+def _truncation_warning(text: str, rest: dict[str, float]) -> TruncationWarning:
     shown = ", ".join(f"{name} {error:.1e}" for name, error in rest.items())
-    warnings.warn(f"{text}; left out at most, relative: {shown}", TruncationWarning, stacklevel=5)
+    return TruncationWarning(f"{text}; left out at most, relative: {shown}")
 
 
 def _check_finite(spec: PredictionSpec, solution: Solution) -> None:

@@ -5,8 +5,7 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -18,8 +17,9 @@ from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import to_matrix, to_pairs
 from eftcore.specs import ResNet
 from eftcore.theory.closures.base import Closure, Ingredients, Observed, State
-from eftcore.theory.depth_interpolation import interpolate_pieces, layer_by_layer
+from eftcore.theory.depth_interpolation import Interpolant, interpolate_pieces, over_layers
 from eftcore.theory.mean_field import MeanField, proportional_pairs, straighten
+from eftcore.theory.together import Request
 
 EXPLICIT_EVALUATIONS = 6000
 """Evaluations of the right-hand side after which the continuous equations count as stiff."""
@@ -35,60 +35,199 @@ LOOKS = 32
 """Number of layers at which the share of V4 that forward Euler leaves out is computed."""
 
 
-@dataclass
+CHUNK_BYTES = 16e6
+"""Ingredients are held for as many layers at once as fit in this much memory."""
+
+
 class LeftOut:
     """Accumulates over depth an estimate of the share of V4 that forward Euler leaves out (eq. 3.9).
 
     Attributes:
-        log: sum over layers of log(1 + eps^4 |s| / |V4|).
+        log: (*B) sum over layers of log(1 + eps^4 |s| / |V4|).
     """
 
-    log: float = 0.0
+    def __init__(self, batch: tuple[int, ...] = ()) -> None:
+        self.log = np.zeros(batch)
 
     @property
-    def share(self) -> float:
-        """Estimated share, 0 to 1, of the V4 with all powers of epsilon that Euler leaves out; rather too large."""
-        return -math.expm1(-self.log)
+    def share(self) -> np.ndarray:
+        """(*B) estimated share, 0 to 1, of V4 with all powers of epsilon that Euler leaves out, rather too large."""
+        found: np.ndarray = -np.expm1(-self.log)
+        return found
 
-    def look(self, closure: Closure, at: Ingredients, state: State, h: float, layers: float) -> None:
+    def look(self, closure: Closure, at: Ingredients, state: State, h: float | np.ndarray, layers: float) -> None:
         """Add the share of one layer, which stands for ``layers`` layers."""
         covariance = closure.observe(at, state).covariance
         if covariance is not None:
-            left = h * h * sum(float(np.linalg.norm(part)) for part in closure.second_order(at, state).values())
-            self.log += layers * math.log1p(left / max(float(np.linalg.norm(covariance)), 1e-300))
+            parts = closure.second_order(at, state).values()
+            left = h * h * sum((self._size(part) for part in parts), np.zeros(()))
+            self.log = self.log + layers * np.log1p(left / np.maximum(self._size(covariance), 1e-300))
+
+    def _size(self, x: np.ndarray) -> np.ndarray:
+        """(*B) Frobenius norms of x (P, ..., *B)."""
+        found: np.ndarray = np.sqrt((x * x).sum(axis=tuple(range(x.ndim - self.log.ndim))))
+        return found
 
 
-def step_through(
-    closure: Closure, path: MeanField, depths: Sequence[int], *, exact: bool, rtol: float
-) -> tuple[Iterator[Observed], float, LeftOut]:
-    """Layer by layer along K0; observations at ``depths``. ``exact`` keeps every power of epsilon (eq. 3.6).
+class IngredientsAt(Request[Ingredients]):
+    """The ingredients of a closure at the kernels (R, N, N) of its network."""
 
-    Ingredients are smooth in depth, so deep networks compute them at Chebyshev points only and interpolate. Returns the
-    observations, the largest relative interpolation error found (0 where every layer was computed), and, unless
-    ``exact``, the share of V4 that forward Euler leaves out.
+    def __init__(self, closure: Closure, kernel: np.ndarray, engine: Expectations) -> None:
+        self.closure, self.kernel, self.engine = closure, kernel, engine
+
+    @property
+    def kind(self) -> Hashable | None:
+        pattern, integrals = self.closure.pattern, self.engine.kind
+        return None if pattern is None or integrals is None else (type(self.closure), pattern, integrals)
+
+    @property
+    def size(self) -> int:
+        rows, n_inputs = len(self.kernel), self.closure.n_inputs
+        return rows * n_inputs * (self.engine.numbers + 40 * n_inputs**3)
+
+    def answer(self) -> Ingredients:
+        return self.closure.ingredients(self.kernel, self.engine)
+
+    @classmethod
+    def answers(cls, requests: Sequence[IngredientsAt]) -> list[Ingredients]:
+        closures = [request.closure for request in requests for _ in request.kernel]
+        kernel = np.concatenate([request.kernel for request in requests])
+        found = type(closures[0]).stacked(closures).ingredients(kernel, requests[0].engine)
+        ends = np.cumsum([len(request.kernel) for request in requests])[:-1]
+        parts = {name: np.split(values, ends) for name, values in found.items()}
+        return [{name: values[place] for name, values in parts.items()} for place in range(len(requests))]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a closure predicts at the R recorded layers.
+
+    Attributes:
+        observed: arrays (R, ...) by attribute of ``Observed``.
+        left_out: the share of V4 that forward Euler leaves out (eq. 3.9).
     """
-    model, wanted = path.model, set(depths)
-    looks = set() if exact else set(np.linspace(0, model.depth - 1, min(LOOKS, model.depth)).astype(int).tolist())
-    left_out = LeftOut()
-    h = model.epsilon**2
-    runs, error = layer_by_layer(lambda rows: closure.ingredients(path.kernel[rows], path.engine), model.depth, rtol)
 
-    def observations() -> Iterator[Observed]:
+    observed: dict[str, np.ndarray]
+    left_out: float
+
+
+class Steps(Request[Course]):
+    """A closure carried layer by layer along K0, observed at ``depths``; ``exact`` keeps every power of epsilon."""
+
+    def __init__(
+        self, closure: Closure, path: MeanField, found: Interpolant | None, depths: Sequence[int], *, exact: bool
+    ) -> None:
+        self.closure, self.path, self.found = closure, path, found
+        self.depths, self.exact = tuple(depths), exact
+
+    @property
+    def kind(self) -> Hashable | None:
+        pattern, model = self.closure.pattern, self.path.model
+        source = self.path.engine.kind if self.found is None else tuple(self.found.nodes.tolist())
+        if pattern is None or source is None:
+            return None
+        return type(self.closure), pattern, model.depth, self.depths, self.exact, source
+
+    @property
+    def size(self) -> int:
+        state = 8 * sum(values.size for values in self.closure.initial().values())
+        return state + 2 * len(self.depths) * len(self.closure.neighbours) ** 2
+
+    def _compute(self, layers: np.ndarray) -> Ingredients:
+        if self.found is not None:
+            return self.found(layers)
+        return self.closure.ingredients(self.path.kernel[layers], self.path.engine)
+
+    def answer(self) -> Course:
+        observed, left_out = self._walk(self.closure, self._compute, self.path.model.epsilon**2)
+        return Course(observed, float(left_out.share))
+
+    @classmethod
+    def answers(cls, requests: Sequence[Steps]) -> list[Course]:
+        one = requests[0]
+        closure = type(one.closure).stacked([request.closure for request in requests])
+        if one.found is not None:
+            tables = [request.found.table for request in requests if request.found is not None]
+            compute: Callable[[np.ndarray], Ingredients] = Interpolant(one.found.nodes, _last_axis(tables), 0.0)
+        else:
+
+            def compute(layers: np.ndarray) -> Ingredients:
+                parts = [IngredientsAt(each.closure, each.path.kernel[layers], each.path.engine) for each in requests]
+                return _last_axis(IngredientsAt.answers(parts))
+
+        h = np.array([request.path.model.epsilon**2 for request in requests])
+        observed, left_out = one._walk(closure, compute, h)
+        each = {name: np.moveaxis(values, -1, 0).copy() for name, values in observed.items()}
+        return [
+            Course({name: values[place] for name, values in each.items()}, float(left_out.share[place]))
+            for place in range(len(requests))
+        ]
+
+    def _walk(
+        self, closure: Closure, compute: Callable[[np.ndarray], Ingredients], h: float | np.ndarray
+    ) -> tuple[dict[str, np.ndarray], LeftOut]:
+        left_out = LeftOut(closure.batch)
+        return _collected(self._observations(closure, compute, h, left_out), len(self.depths)), left_out
+
+    def _observations(
+        self, closure: Closure, compute: Callable[[np.ndarray], Ingredients], h: float | np.ndarray, left_out: LeftOut
+    ) -> Iterator[Observed]:
+        depth, wanted = self.path.model.depth, set(self.depths)
+        looks = set() if self.exact else set(np.linspace(0, depth - 1, min(LOOKS, depth)).astype(int).tolist())
         state = closure.initial()
         if not state:  # nothing to be carried from layer to layer
-            yield from (closure.observe({}, {}) for _ in depths)
+            yield from (closure.observe({}, {}) for _ in self.depths)
             return
-        for layers, stack in runs:
+        for layers, stack in _runs(compute, depth + 1):
             for row, layer in enumerate(layers):
                 at = {name: value[row] for name, value in stack.items()}
                 if layer in wanted:
                     yield closure.observe(at, state)
                 if layer in looks:
-                    left_out.look(closure, at, state, h, model.depth / len(looks))
-                if layer < model.depth:
-                    state = closure.step(at, state, h, exact=exact)
+                    left_out.look(closure, at, state, h, depth / len(looks))
+                if layer < depth:
+                    state = closure.step(at, state, h, exact=self.exact)
 
-    return observations(), error, left_out
+
+def _collected(observations: Iterable[Observed], count: int) -> dict[str, np.ndarray]:
+    """Arrays over depth by attribute, each allocated once and filled in place, since V4 may fill most of the memory."""
+    arrays: dict[str, np.ndarray] = {}
+    for row, found in enumerate(observations):
+        for name, value in vars(found).items():
+            if value is not None:
+                arrays.setdefault(name, np.empty((count, *value.shape)))[row] = value
+    return arrays
+
+
+def _last_axis(tables: Sequence[Ingredients]) -> Ingredients:
+    """The ingredients of B networks as arrays with one more axis at their end."""
+    return {name: np.stack([table[name] for table in tables], axis=-1) for name in tables[0]}
+
+
+def _runs(compute: Callable[[np.ndarray], Ingredients], total: int) -> Iterator[tuple[range, Ingredients]]:
+    start, rows = 0, 1
+    while start < total:
+        layers = range(start, min(start + rows, total))
+        stack = compute(np.arange(layers.start, layers.stop))
+        yield layers, stack
+        size = sum(value.nbytes for value in stack.values()) / len(layers)
+        start, rows = layers.stop, max(1, min(1000, int(CHUNK_BYTES / max(size, 1.0))))
+
+
+async def step_through(
+    closure: Closure, path: MeanField, depths: Sequence[int], *, exact: bool, rtol: float
+) -> tuple[Course, float]:
+    """Layer by layer along K0; observations at ``depths``. ``exact`` keeps every power of epsilon (eq. 3.6).
+
+    Ingredients are smooth in depth, so deep networks compute them at Chebyshev points only and interpolate. Returns
+    what was observed, and the largest relative interpolation error found (0 where every layer was computed).
+    """
+
+    async def compute(layers: np.ndarray) -> Ingredients:
+        return await IngredientsAt(closure, path.kernel[layers], path.engine)
+
+    found = await over_layers(compute, path.model.depth, rtol)
+    return await Steps(closure, path, found, depths, exact=exact), found.error if found else 0.0
 
 
 class MeanFlow:
@@ -119,12 +258,12 @@ class MeanFlow:
         return kernel
 
 
-def flow(
+async def flow(
     closure: Closure, mean: MeanFlow, engine: Expectations, times: np.ndarray, rtol: float
-) -> tuple[Iterator[Observed], float]:
+) -> tuple[Course, float]:
     """The limit epsilon -> 0 at fixed t along ``mean`` (eq. 3.8).
 
-    Returns the observations at ``times`` and the largest relative interpolation error found.
+    Returns what was observed at ``times`` and the largest relative interpolation error found.
     Raises InputError where the solution leaves the range of floating-point numbers.
     """
     end = float(times[-1])
@@ -132,13 +271,17 @@ def flow(
     def compute(points: np.ndarray) -> Ingredients:
         return closure.ingredients(mean(points), engine)
 
-    found = interpolate_pieces(compute, 0.0, end, rtol)
+    async def asked(points: np.ndarray) -> Ingredients:
+        return await IngredientsAt(closure, mean(points), engine)
+
+    found = await interpolate_pieces(asked, 0.0, end, rtol)
     ingredients = found or compute
     state = closure.initial()
     if not state:
         at = ingredients(times)
         rows = range(len(times))
-        return (closure.observe({name: value[row] for name, value in at.items()}, {}) for row in rows), 0.0
+        still = (closure.observe({name: value[row] for name, value in at.items()}, {}) for row in rows)
+        return Course(_collected(still, len(times)), 0.0), 0.0
     names, shapes = list(state), [value.shape for value in state.values()]
     splits = np.cumsum([value.size for value in state.values()])[:-1]
 
@@ -157,7 +300,7 @@ def flow(
     start = np.concatenate([value.ravel() for value in state.values()])
     solution = _integrate(slope, end, start, rtol, 1e-2 * rtol * absolute)
     observed = (closure.observe(at_time(t), unpack(solution.sol(t))) for t in times)
-    return observed, found.error if found else 0.0
+    return Course(_collected(observed, len(times)), 0.0), found.error if found else 0.0
 
 
 class _TooManyEvaluations(Exception):

@@ -28,7 +28,8 @@ def second_order(kernel: np.ndarray, gradient: np.ndarray, neighbours: np.ndarra
     8.0
     """
     inputs = np.stack(pair_indices(kernel.shape[-1]), axis=-1)
-    wishart = product_covariance(*[kernel[:, inputs[:, :, None], inputs[:, None, :]]] * 2)
+    own = kernel[:, inputs[:, :, None], inputs[:, None, :]]
+    wishart = product_covariance(own, own)
     slopes = np.zeros((*gradient.shape[:2], 3, 3))
     slopes[:, :, 0, 0] = gradient[:, neighbours[:, 0], 0]
     slopes[:, :, 1] = gradient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -18,10 +18,10 @@ from eftcore.quantities import COMPARED, MEASURED, QUANTITIES
 from eftcore.results import KernelTrajectories, Theory
 from eftcore.specs import Numerics, PredictionSpec
 from eftcore.theory.closures import builder, closure_class
-from eftcore.theory.closures.base import Closure, Observed
-from eftcore.theory.mean_field import choose_engine, mean_field, mean_path
+from eftcore.theory.closures.base import Closure
+from eftcore.theory.mean_field import Path, choose_engine, in_range, mean_field
 from eftcore.theory.particle import PATHS, SCRAMBLINGS, sample_paths
-from eftcore.theory.recursion import LeftOut, MeanFlow, flow, step_through
+from eftcore.theory.recursion import MeanFlow, flow, step_through
 from eftcore.theory.wick_remainder import STEPS, Track, steps_in_depth
 
 ROUNDING = 2e-13
@@ -45,6 +45,9 @@ LOOSE = 30.0
 
 TIGHTEST = 1e-2
 """Where integrals have no finer resolution, tolerances are divided by LOOSE until they are below this."""
+
+NORM_ENTRIES = 1_000_000
+"""Numbers of which norms are computed at a time."""
 
 ATTEMPTS = 4
 """Refinements of the whole solution that are tried when the first does not meet the tolerance."""
@@ -103,15 +106,15 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def starting_engine(spec: PredictionSpec) -> Expectations:
+async def starting_engine(spec: PredictionSpec) -> Expectations:
     """The integrals of the first, coarser solution: chosen for the kernels on the path, and refined from there."""
     kind = closure_class(spec)
-    return choose_engine(
+    return await choose_engine(
         spec.model, spec.kernel.array, spec.numerics, order=kind.moments_order, series=kind.needs_series
     )
 
 
-def solve(spec: PredictionSpec, build: Builder | None = None) -> Solution:
+async def solve(spec: PredictionSpec, build: Builder | None = None) -> Solution:
     """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is (eq. 6.15).
 
     ``build`` makes the closure; by default it is the one that ``spec`` names.
@@ -121,7 +124,7 @@ def solve(spec: PredictionSpec, build: Builder | None = None) -> Solution:
         if spec.closure == "particle":
             return _solve_by_paths(spec)
         _check_range(spec)
-        return _refined(spec, build or builder(spec))
+        return await _refined(spec, build or builder(spec))
     except np.linalg.LinAlgError:
         raise InputError(
             f"integrals of {spec.model.activation!r} leave the range of floating-point numbers"
@@ -131,13 +134,13 @@ def solve(spec: PredictionSpec, build: Builder | None = None) -> Solution:
         ) from None
 
 
-def _refined(spec: PredictionSpec, build: Builder) -> Solution:
-    engine = starting_engine(spec)
-    coarse = at_resolution(spec, engine, build, loosen=LOOSE)
+async def _refined(spec: PredictionSpec, build: Builder) -> Solution:
+    engine = await starting_engine(spec)
+    coarse = await at_resolution(spec, engine, build, loosen=LOOSE)
     loosen = 1.0
     for _ in range(ATTEMPTS):
         finer = engine.refined(nodes=True, terms=True) or engine
-        fine = at_resolution(spec, finer, build, loosen)
+        fine = await at_resolution(spec, finer, build, loosen)
         fine = replace(fine, details=finer.describe() | _floor(coarse, fine))
         error = {
             name: SAFETY * change + _rounding(name, fine) + _tolerated(name, fine, spec, loosen)
@@ -152,18 +155,18 @@ def _refined(spec: PredictionSpec, build: Builder) -> Solution:
             engine, coarse = finer, fine
         elif spec.continuous and loosen > TIGHTEST:
             # the integrals cannot be refined; the change may come from the coarse solution's looser ODE tolerance alone
-            coarse = at_resolution(spec, engine, build, loosen)
+            coarse = await at_resolution(spec, engine, build, loosen)
             loosen /= LOOSE
         else:
             break
     if spec.numerics.quadrature == "gauss_hermite":
-        return replace(fine, numerical_error=_of_fixed_rule(spec, fine))
+        return replace(fine, numerical_error=await _of_fixed_rule(spec, fine))
     return fine
 
 
-def _of_fixed_rule(spec: PredictionSpec, found: Solution) -> dict[str, float]:
+async def _of_fixed_rule(spec: PredictionSpec, found: Solution) -> dict[str, float]:
     """Error of a fixed rule, which has no second resolution: its distance from converged integrals plus their error."""
-    exact = solve(spec.model_copy(update={"numerics": Numerics(rtol=spec.numerics.rtol)}))
+    exact = await solve(spec.model_copy(update={"numerics": Numerics(rtol=spec.numerics.rtol)}))
     own, other = error_scales(found), error_scales(exact)
     distance = relative_change(exact, found)
     known = {name: exact.numerical_error[name] * float(_ratio(other[name], own[name]).max()) for name in distance}
@@ -228,7 +231,7 @@ def relative_change(one: Solution | Theory, two: Solution | Theory) -> dict[str,
     for name, scale in error_scales(two).items():
         a, b = QUANTITIES[name].of(one), QUANTITIES[name].of(two)
         if a is not None and b is not None:
-            distance = np.array([np.linalg.norm(after - before) for before, after in zip(a, b, strict=True)])
+            distance = _norm(b, a)
             # where one resolution gives no number, not a single digit is known
             found[name] = float(np.nan_to_num(_ratio(distance, scale), nan=np.inf, posinf=np.inf).max())
     return found
@@ -262,16 +265,23 @@ def _floor(coarse: Solution, fine: Solution) -> dict[str, object]:
         return {}
     natural = float(_ratio(_norm(fine.covariance), _norm(fine.mean)).max())
     largest = float(_norm(fine.correction).max())
-    change = float(_norm(fine.correction - coarse.correction).max())
+    change = float(_norm(fine.correction, coarse.correction).max())
     vanishes = largest <= ROUNDING * natural and change > UNKNOWN * largest
     return {"K1_floor": TINY * natural if vanishes else 0.0}
 
 
-def _norm(x: np.ndarray) -> np.ndarray:
-    """(R,) Frobenius norms, without an array of squares, since V4 may fill most of the memory."""
-    entries = x.reshape(len(x), -1)
-    norms: np.ndarray = np.sqrt(np.einsum("re,re->r", entries, entries))
-    return norms
+def _norm(x: np.ndarray, from_: np.ndarray | None = None) -> np.ndarray:
+    """(R,) Frobenius norms of x, or of its distance from another array.
+
+    For a few depths at a time, since V4 may fill most of the memory.
+    """
+    rows = max(1, NORM_ENTRIES // max(x[0].size, 1))
+    parts = []
+    for start in range(0, len(x), rows):
+        here = slice(start, start + rows)
+        part = (x[here] if from_ is None else x[here] - from_[here]).reshape(len(x[here]), -1)
+        parts.append(np.sqrt(np.einsum("ri,ri->r", part, part)))
+    return np.concatenate(parts)
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -279,25 +289,24 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, loosen: float = 1.0) -> Solution:
+async def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, loosen: float = 1.0) -> Solution:
     """One solution with fixed integrals; ``loosen`` multiplies the tolerances of the ODE solver and interpolation."""
     start = spec.kernel.array
     assert spec.depths is not None
     rtol = spec.numerics.rtol * loosen
-    euler = LeftOut()
     if spec.continuous:
         end = float(spec.time[-1])
         flowing = MeanFlow(spec.model, start, engine, end, SOLVER * rtol)
         mean = flowing(spec.time)
         closure = build(start, mean[-1])
-        observed, interpolation = flow(closure, flowing, engine, spec.time, SOLVER * rtol)
+        course, interpolation = await flow(closure, flowing, engine, spec.time, SOLVER * rtol)
         steps = np.linspace(0.0, end, STEPS + 1)
         along = partial(Track, steps, flowing(steps), False)
     else:
-        path = mean_path(spec.model, start, engine)
+        path = in_range(await Path(spec.model, start, engine))
         closure = build(start, path.kernel[-1])
         exact = spec.step == "exact"
-        observed, interpolation, euler = step_through(closure, path, spec.depths, exact=exact, rtol=0.01 * rtol)
+        course, interpolation = await step_through(closure, path, spec.depths, exact=exact, rtol=0.01 * rtol)
         mean = path.kernel[list(spec.depths)]
         layers = steps_in_depth(spec.model.depth, spec.model.epsilon**2)
         along = partial(Track, layers * spec.model.epsilon**2, path.kernel[layers], len(layers) > spec.model.depth)
@@ -305,9 +314,9 @@ def at_resolution(spec: PredictionSpec, engine: Expectations, build: Builder, lo
         depth=np.array(spec.depths),
         time=spec.time,
         mean=mean,
-        **_collect(observed, len(mean)),
+        **_as_matrices(course.observed),
         interpolation=interpolation,
-        left_out=euler.share,
+        left_out=course.left_out,
         track=along(engine) if closure_class(spec).needs_series else None,
     )
 
@@ -327,12 +336,7 @@ def _rounding(name: str, fine: Solution) -> float:
     return ROUNDING * (1 + 0.1 / TINY) if vanishes else ROUNDING
 
 
-def _collect(observed: Iterable[Observed], count: int) -> dict[str, Any]:
-    """Arrays over depth by attribute, each allocated once and filled in place, since V4 may fill most of the memory."""
-    arrays: dict[str, np.ndarray] = {}
-    for row, found in enumerate(observed):
-        for name, value in vars(found).items():
-            if value is not None:
-                arrays.setdefault(name, np.empty((count, *value.shape)))[row] = value
+def _as_matrices(observed: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Quantities over inputs as matrices (R, N, N) instead of over pairs (R, P)."""
     matrices = {quantity.attribute for quantity in QUANTITIES.values() if quantity.over == "inputs"}
-    return {name: to_matrix(values) if name in matrices else values for name, values in arrays.items()}
+    return {name: to_matrix(values) if name in matrices else values for name, values in observed.items()}

@@ -5,7 +5,7 @@ Equation numbers are those of docs/theory.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -60,9 +60,10 @@ def truncated(spec: PredictionSpec, solution: Solution, order: int) -> Raised:
 
     >>> from eftcore.inputs.kernel import InputKernel
     >>> from eftcore.specs import ResNet
+    >>> from eftcore.theory.together import alone
     >>> model = ResNet(activation="sin", weight_variance=1.0, epsilon=0.1, depth=20)
     >>> spec = PredictionSpec(model=model, kernel=InputKernel.explicit([[50.0]]), closure="wick", order=24)
-    >>> truncated(spec, solve(spec), 24).beyond.share > 0.99
+    >>> truncated(spec, alone(solve(spec)), 24).beyond.share > 0.99
     True
     """
     assert solution.track is not None
@@ -80,14 +81,14 @@ def _relative(sizes: dict[str, np.ndarray], scales: dict[str, np.ndarray]) -> di
     return found
 
 
-def raised_orders(spec: PredictionSpec) -> Iterator[Raised]:
+async def raised_orders(spec: PredictionSpec) -> AsyncGenerator[Raised, None]:
     """Solutions of rising Wick order, as far as time and memory allow.
 
     Each step solves for the new orders alone. The numerical error is estimated on the lowest orders, which carry almost
     all of V4 and K1.
     """
-    total = solve(spec.model_copy(update={"order": ORDERS[0]}))
-    engine = starting_engine(spec)
+    total = await solve(spec.model_copy(update={"order": ORDERS[0]}))
+    engine = await starting_engine(spec)
     engine = engine.refined(nodes=True, terms=True) or engine
     found = truncated(spec, total, ORDERS[0])
     yield found
@@ -95,7 +96,8 @@ def raised_orders(spec: PredictionSpec) -> Iterator[Raised]:
     for order in ORDERS[1:]:
         if not _affordable(spec, order):
             return
-        more = at_resolution(spec, engine, partial(wick_class(spec.model), spec.model, order=order, above=found.order))
+        build = partial(wick_class(spec.model), spec.model, order=order, above=found.order)
+        more = await at_resolution(spec, engine, build)
         previous, total = total, total.plus(more)
         found = truncated(spec, total, order)
         change = relative_change(previous, total)["K1"]

@@ -22,6 +22,7 @@ from eftcore.specs import Numerics, PredictionSpec, only_of_the_paper
 from eftcore.theory.closures.base import Ingredients
 from eftcore.theory.closures.g_only import GOnly
 from eftcore.theory.mean_field import choose_engine, mean_path
+from eftcore.theory.together import alone
 
 if TYPE_CHECKING:
     from eftcore.ensemble import Sample
@@ -272,7 +273,7 @@ def equations_along(reference: Theory | Sample, numerics: Numerics | None) -> tu
     """The G-only closure, its ingredients at the recorded layers (leading axis R), and K0 there, (R, N, N)."""
     spec = reference.spec
     start = spec.kernel.array
-    engine = choose_engine(spec.model, start, numerics or Numerics(), order=2)
+    engine = alone(choose_engine(spec.model, start, numerics or Numerics(), order=2))
     engine = engine.refined(nodes=True, terms=True) or engine
     if isinstance(spec, PredictionSpec) and spec.continuous:
         kernel = reference.mean

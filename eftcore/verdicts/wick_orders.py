@@ -14,6 +14,7 @@ from eftcore.inputs.kernel import InputKernel
 from eftcore.specs import Numerics, PredictionSpec, ResNet
 from eftcore.theory.closures.wick import Wick
 from eftcore.theory.solving import at_resolution, solve, starting_engine
+from eftcore.theory.together import alone
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,14 +100,14 @@ def wick_contributions(
     )
     stride = 1 if get_activation(model.activation).parity is None else 2
     orders = range(stride, order + 1, stride)
-    engine = starting_engine(spec)
+    engine = alone(starting_engine(spec))
     engine = engine.refined(nodes=True, terms=True) or engine
-    parts = [at_resolution(spec, engine, partial(Wick, model, order=k, above=k - stride)) for k in orders]
+    parts = [alone(at_resolution(spec, engine, partial(Wick, model, order=k, above=k - stride))) for k in orders]
     return WickContributions(
         spec=spec,
         orders=np.array(orders),
         depth=np.array(spec.depths),
         time=spec.time,
-        numerical_error=solve(spec.model_copy(update={"order": 2})).numerical_error,
+        numerical_error=alone(solve(spec.model_copy(update={"order": 2}))).numerical_error,
         **{name: np.stack([getattr(part, name) for part in parts]) for name in ("covariance", "correction", "source")},
     )

@@ -15,6 +15,7 @@ import eftcore as eft
 from eftcore.activations import register_activation, unregister_activation
 from eftcore.kinks import find_kinks
 from eftcore.theory.mean_field import choose_engine
+from eftcore.theory.together import alone
 
 NAME = "of_this_test"
 CLOSURES = [
@@ -84,7 +85,7 @@ def test_hardtanh_has_its_elementary_integrals(register, variance: float, torch_
     register(hardtanh, torch_function=torch_function)
     kernel = np.array([[variance]])
     model = eft.ResNet(activation=NAME, weight_variance=1.0, epsilon=0.1, depth=1)
-    engine = choose_engine(model, kernel, eft.Numerics())
+    engine = alone(choose_engine(model, kernel, eft.Numerics()))
     found = engine.refined(nodes=True, terms=True).moments(kernel, 2)
     c = 1 / np.sqrt(variance)
     inside, bell = 2 * norm.cdf(c) - 1, norm.pdf(c)
@@ -98,7 +99,7 @@ def test_hardtanh_of_two_inputs(register) -> None:
     register(hardtanh)
     kernel = np.array([[0.8, 0.3], [0.3, 2.0]])
     model = eft.ResNet(activation=NAME, weight_variance=1.0, epsilon=0.1, depth=1)
-    engine = choose_engine(model, kernel, eft.Numerics())
+    engine = alone(choose_engine(model, kernel, eft.Numerics()))
     found = engine.refined(nodes=True, terms=True).moments(kernel, 1)
     precision = np.linalg.inv(kernel)
     scale = 1 / (2 * np.pi * np.sqrt(np.linalg.det(kernel)))

@@ -8,21 +8,24 @@ import numpy as np
 
 from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import product_covariance, to_matrix
-from eftcore.theory.closures.base import Closure, Ingredients, Observed, State
+from eftcore.theory.closures.base import Closure, Ingredients, Observed, State, over_rows
+from eftcore.theory.linear_response import transposed
 
 
-def wishart(kernel: np.ndarray) -> np.ndarray:
+def wishart(kernel: np.ndarray, axis: int = -2) -> np.ndarray:
     """(..., P, P) V4 of independent Gaussian neurons: K_ac K_bd + K_ad K_bc (eq. 1.11).
+
+    ``axis`` is the first one of the kernels: 0 for kernels (N, N, *B) and a result (P, P, *B).
 
     >>> wishart(np.array([[2.0]]))
     array([[8.]])
     """
-    return product_covariance(kernel, kernel)
+    return product_covariance(kernel, kernel, axis)
 
 
-def noise_source(kernel: np.ndarray, increment: np.ndarray) -> np.ndarray:
-    """(..., P, P) Sigma_{ab,cd} = K_ac Q_bd + K_ad Q_bc + K_bc Q_ad + K_bd Q_ac (eq. 1.11)."""
-    source: np.ndarray = product_covariance(kernel, increment) + product_covariance(increment, kernel)
+def noise_source(kernel: np.ndarray, increment: np.ndarray, axis: int = -2) -> np.ndarray:
+    """(..., P, P) Sigma_{ab,cd} = K_ac Q_bd + K_ad Q_bc + K_bc Q_ad + K_bd Q_ac; ``axis`` as above (eq. 1.11)."""
+    source: np.ndarray = product_covariance(kernel, increment, axis) + product_covariance(increment, kernel, axis)
     return source
 
 
@@ -35,26 +38,35 @@ class SourceOnly(Closure):
 
     moments_order = 0
     powers: ClassVar = {"V4": 2}
+    stackable: ClassVar = True
 
     def initial(self) -> State:
-        return {"V4": wishart(self.start)}
+        return {"V4": wishart(self.start, 0)}
 
     def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
         return {"kernel": kernel, "increment": self.increment(engine.moments(kernel).value)}
 
     def increment(self, second_moment: np.ndarray) -> np.ndarray:
-        """(..., P) E2 to (..., N, N) Q = C_b + C_W E2 (eq. 1.4)."""
-        return to_matrix(self.model.bias_variance + self.model.weight_variance * second_moment)
+        """(R, P) E2 at R kernels to (R, N, N) Q = C_b + C_W E2 (eq. 1.4)."""
+        weight, bias = (
+            over_rows(constant, second_moment) for constant in (self.model.weight_variance, self.model.bias_variance)
+        )
+        return to_matrix(bias + weight * second_moment)
+
+    def susceptibility(self, gradient: np.ndarray) -> np.ndarray:
+        """(R, P, 3) gradients of E2 at R kernels to chi = C_W times these (eq. 1.9)."""
+        chi: np.ndarray = over_rows(self.model.weight_variance, gradient) * gradient
+        return chi
 
     def rates(self, at: Ingredients, state: State) -> State:
         return {"V4": self.noise(at)}
 
     def noise(self, at: Ingredients) -> np.ndarray:
         """(P, P) Sigma(K0), the source of V4 (eq. 3.5)."""
-        return noise_source(at["kernel"], at["increment"])
+        return noise_source(at["kernel"], at["increment"], 0)
 
     def second_order(self, at: Ingredients, state: State) -> State:
-        return {"V4": wishart(at["increment"])}
+        return {"V4": wishart(at["increment"], 0)}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
         return Observed(covariance=state["V4"], increment_covariance=self.noise(at))
@@ -71,7 +83,7 @@ class GOnly(SourceOnly):
     powers: ClassVar = {"V4": 2, "K1": 1}
 
     def initial(self) -> State:
-        return {**super().initial(), "K1": np.zeros(len(self.neighbours))}
+        return {**super().initial(), "K1": self.zeros()}
 
     def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
         moments = engine.moments(kernel, 2)
@@ -80,7 +92,7 @@ class GOnly(SourceOnly):
         return {
             "kernel": kernel,
             "increment": self.increment(moments.value),
-            "chi": self.model.weight_variance * moments.gradient,
+            "chi": self.susceptibility(moments.gradient),
             "hessian": moments.hessian,
         }
 
@@ -97,8 +109,8 @@ class GOnly(SourceOnly):
         }
 
     def second_order(self, at: Ingredients, state: State) -> State:
-        transported = self.respond(at["chi"], self.respond(at["chi"], state["V4"]).T)
-        return {"V4": transported + wishart(at["increment"])}
+        transported = self.respond(at["chi"], transposed(self.respond(at["chi"], state["V4"])))
+        return {"V4": transported + wishart(at["increment"], 0)}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
         return Observed(state["V4"], state["K1"], self.source(at, state), self.noise(at))

@@ -18,6 +18,7 @@ class Mean(Closure):
 
     moments_order = 0
     powers: ClassVar = {}
+    stackable: ClassVar = True
 
     def initial(self) -> State:
         return {}

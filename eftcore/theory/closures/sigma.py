@@ -17,8 +17,9 @@ from eftcore.gaussian.pair_functions import PairFunctions
 from eftcore.gaussian.pair_moments import Expectations
 from eftcore.gaussian.projection import project
 from eftcore.pairs import to_pairs
-from eftcore.theory.closures.base import Ingredients, Observed, State
+from eftcore.theory.closures.base import Ingredients, Observed, State, over_rows
 from eftcore.theory.closures.g_only import GOnly, wishart
+from eftcore.theory.linear_response import transposed
 from eftcore.theory.relaxation import relaxation, second_order
 
 
@@ -47,8 +48,7 @@ class Sigma(GOnly):
         return own
 
     def initial(self) -> State:
-        pairs = len(self.neighbours)
-        return {**{name: np.zeros((pairs, pairs)) for name in ("U", "XG", "XS")}, "K1": np.zeros(pairs)}
+        return {**{name: self.zeros(len(self.neighbours)) for name in ("U", "XG", "XS")}, "K1": self.zeros()}
 
     def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
         if not isinstance(engine, MehlerExpectations):
@@ -76,11 +76,11 @@ class Sigma(GOnly):
         drift_sigma = np.einsum("rpq,rpqs->rps", along, on_sigma)
         gram = sigma_sigma[:, self.neighbours[:, :, None], self.neighbours[:, None, :]]
         gram = gram - second_order(kernel, moments.gradient, self.neighbours)
-        step = self.model.epsilon**2
+        step = over_rows(self.model.epsilon**2, kernel)
         after, gradient_after = self._variance(kernel + step * increment, engine)
         return {
             "kernel": kernel,
-            "chi": self.model.weight_variance * moments.gradient,
+            "chi": self.susceptibility(moments.gradient),
             "hessian": moments.hessian,
             "sigma_sigma": sigma_sigma,
             "on_kernel": on_kernel,
@@ -88,7 +88,9 @@ class Sigma(GOnly):
             "drift_kernel": np.einsum("rpq,rpqs->rps", along, on_kernel),
             "drift_sigma": drift_sigma,
             "gradient_after": gradient_after,
-            "relaxation": relaxation(step * drift_sigma, gram, after, self.neighbours),
+            "relaxation": relaxation(
+                over_rows(self.model.epsilon**2, drift_sigma) * drift_sigma, gram, after, self.neighbours
+            ),
         }
 
     def _variance(self, kernel: np.ndarray, engine: MehlerExpectations) -> tuple[np.ndarray, np.ndarray]:
@@ -104,8 +106,8 @@ class Sigma(GOnly):
     def source(self, at: Ingredients, state: State) -> np.ndarray:
         """U1 = (1/C_W) chi K1 + (1/2) H : Cov(u) + sum_q Cov(xi^{D_q f_p}, u_q), the last projected (eq. 4.5, 5.5)."""
         q, s = self.neighbours[:, :, None], self.neighbours[:, None, :]
-        mixed = np.einsum("pqs,pqs->p", at["on_kernel"], state["XG"][q, s])
-        mixed += np.einsum("pqs,pqs->p", at["on_sigma"], state["XS"][q, s])
+        mixed = np.einsum("pqs...,pqs...->p...", at["on_kernel"], state["XG"][q, s])
+        mixed += np.einsum("pqs...,pqs...->p...", at["on_sigma"], state["XS"][q, s])
         linear = self.respond(at["chi"], state["K1"]) / self.model.weight_variance
         source: np.ndarray = linear + self.tadpole(at["hessian"], state["U"]) + mixed
         return source
@@ -113,31 +115,33 @@ class Sigma(GOnly):
     def rates(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]
         # C_W Cov(xi^S, xi^G) is the second Wick order, chi times the Wishart covariance
-        linear = self.respond(chi, wishart(at["kernel"]))
-        drift = self.respond(at["drift_kernel"], state["XG"].T) + self.respond(at["drift_sigma"], state["XS"].T)
+        linear = self.respond(chi, wishart(at["kernel"], 0))
+        drift = self.respond(at["drift_kernel"], transposed(state["XG"])) + self.respond(
+            at["drift_sigma"], transposed(state["XS"])
+        )
         return {
-            "U": self.respond_both(chi, state["U"]) + c_w * (state["XS"] + state["XS"].T),
+            "U": self.respond_both(chi, state["U"]) + c_w * (state["XS"] + transposed(state["XS"])),
             "XG": self.respond(chi, state["XG"]) + linear,
-            "XS": self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"] + drift.T,
+            "XS": self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"] + transposed(drift),
             "K1": c_w * self.source(at, state),
         }
 
-    def step(self, at: Ingredients, state: State, h: float, *, exact: bool) -> State:
+    def step(self, at: Ingredients, state: State, h: float | np.ndarray, *, exact: bool) -> State:
         """One layer: X_S relaxes by conditional expectation, with euler and exact steps alike (eq. 5.10)."""
         after = super().step(at, state, h, exact=exact)
         c_w, chi = self.model.weight_variance, at["chi"]
         on_kernel = after["XG"]
         on_sigma = state["XS"] + h * (self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"])
-        rest = on_sigma - self.respond(chi / c_w, on_kernel.T).T
-        relaxed = self.respond(at["gradient_after"], on_kernel.T) + self.respond(at["relaxation"], rest.T)
-        return {**after, "XS": relaxed.T}
+        rest = transposed(on_sigma) - self.respond(chi / c_w, transposed(on_kernel))
+        relaxed = self.respond(at["gradient_after"], transposed(on_kernel)) + self.respond(at["relaxation"], rest)
+        return {**after, "XS": transposed(relaxed)}
 
     def second_order(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]
         carried = self.respond(chi, state["XS"])
-        transported = self.respond(chi, self.respond(chi, state["U"]).T)
-        return {"U": transported + c_w * (carried + carried.T) + c_w**2 * at["sigma_sigma"]}
+        transported = self.respond(chi, transposed(self.respond(chi, state["U"])))
+        return {"U": transported + c_w * (carried + transposed(carried)) + c_w**2 * at["sigma_sigma"]}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
-        covariance = wishart(at["kernel"]) + state["XG"] + state["XG"].T + state["U"]
+        covariance = wishart(at["kernel"], 0) + state["XG"] + transposed(state["XG"]) + state["U"]
         return Observed(covariance, state["K1"], self.source(at, state))

@@ -37,6 +37,7 @@ class Trigonometric(Response):
     """
 
     powers: ClassVar = {"Z": 1, "Z_G": 2, "U": 2, "K1": 1}
+    stackable: ClassVar = False
 
     def __init__(self, model: ResNet, kernel: np.ndarray, final_kernel: np.ndarray, waves: Waves) -> None:
         super().__init__(model, kernel, final_kernel)
@@ -87,7 +88,7 @@ class Trigonometric(Response):
             **super().rates(at, state),
         }
 
-    def step(self, at: Ingredients, state: State, h: float, *, exact: bool) -> State:
+    def step(self, at: Ingredients, state: State, h: float | np.ndarray, *, exact: bool) -> State:
         """One layer: Z decays exactly for any step, since forward Euler is unstable for fast waves."""
         after = super().step(at, state, h, exact=exact)
         after["Z"] = np.exp(-h * at["decay"]) * (after["Z"] + h * at["decay"] * state["Z"])

@@ -30,5 +30,5 @@ class TwoMatrix(GOnly):
         return {**super().ingredients(kernel, engine), "products": engine.products(kernel)}
 
     def second_order(self, at: Ingredients, state: State) -> State:
-        hidden = self.model.weight_variance**2 / self.model.hidden_ratio * at["products"]
+        hidden = self.model.weight_variance**2 / self.network.hidden_ratio * at["products"]
         return {"V4": super().second_order(at, state)["V4"] + hidden}

@@ -40,6 +40,7 @@ class Wick(Response):
 
     needs_series: ClassVar = True
     powers: ClassVar = {"Z": 1, "U": 2, "K1": 1}
+    stackable: ClassVar = False
 
     def __init__(self, model: ResNet, kernel: np.ndarray, final_kernel: np.ndarray, order: int, above: int = 0) -> None:
         """Orders above + 1 .. order: what these add to V4, K1 and U1. The second one brings the Wishart part of V4."""
@@ -119,7 +120,7 @@ class Wick(Response):
         turned: np.ndarray = own * z + mixing * shifted
         return turned
 
-    def step(self, at: Ingredients, state: State, h: float, *, exact: bool) -> State:
+    def step(self, at: Ingredients, state: State, h: float | np.ndarray, *, exact: bool) -> State:
         """One layer: Z is exact for any step, since forward Euler of (4.17) is unstable at high order."""
         after = super().step(at, state, h, exact=exact)
         here = state["Z"] + h * (self.respond(at["chi"], state["Z"]) + self.model.weight_variance * at["drive"])

@@ -51,7 +51,7 @@ class MarkovNextOrder(TwoMatrix):
     @property
     def layered(self) -> bool:
         """Whether the mean over neurons is subtracted from the input of a branch."""
-        return self.model.normalisation == "layer"
+        return self.network.normalisation == "layer"
 
     def initial(self) -> State:
         pairs = len(self.neighbours)
@@ -66,9 +66,10 @@ class MarkovNextOrder(TwoMatrix):
         assert isinstance(engine, BranchExpectations)
         return BranchSeries(engine, kernel).ingredients()
 
-    def step(self, at: Ingredients, state: State, h: float, *, exact: bool) -> State:
+    def step(self, at: Ingredients, state: State, h: float | np.ndarray, *, exact: bool) -> State:
         """One layer of size h with every power of it; ``exact`` must be true."""
         assert exact
+        assert isinstance(h, float)
         return self._layer(at, state, h)
 
     def rates(self, at: Ingredients, state: State) -> State:
@@ -78,7 +79,7 @@ class MarkovNextOrder(TwoMatrix):
 
     def _layer(self, at: Ingredients, state: State, h: complex) -> State:
         """The moments after a layer of size h (eq. 11.7-11.10)."""
-        c_2, ratio = self.model.weight_variance, self.model.hidden_ratio
+        c_2, ratio = self.model.weight_variance, self.network.hidden_ratio
         v, k, skew, next_v, next_k = (state[name] for name in ("V4", "K1", "T", "D", "K2"))
         f1, f2, f3, f4 = (h * at[f"F{order}"] for order in range(1, DEGREE + 1))
         b0, b1, b2 = (h * at[f"noise{order}"] + h * h * at[f"square{order}"] for order in range(3))
@@ -117,7 +118,7 @@ class MarkovNextOrder(TwoMatrix):
 
     def _third_cumulant(self, at: Ingredients, h: complex) -> np.ndarray:
         """(P, P, P) n^2 times the third cumulant of G after a layer, given G = K0 before (eq. 11.9)."""
-        c_2, ratio = self.model.weight_variance, self.model.hidden_ratio
+        c_2, ratio = self.model.weight_variance, self.network.hidden_ratio
         kernel, q = at["kernel"], at["increment"]
         neurons = cubes(kernel, q, q) + cubes(q, kernel, q) + cubes(q, q, kernel) + h * cubes(q, q, q)
         shared = np.stack([noise_source(kernel + h * q, to_matrix(row)) for row in at["products"]])
@@ -129,7 +130,7 @@ class MarkovNextOrder(TwoMatrix):
         next_v, next_k = state["D"], state["K2"]
         if self.layered:
             # n - 1 directions with their own kernel, and the direction that the normalisation takes out (eq. 11.11)
-            ratio, joint = self.model.hidden_ratio, state["joint"]
+            ratio, joint = self.network.hidden_ratio, state["joint"]
             next_v = next_v - state["V4"] - state["ratio_V4"] / ratio + joint + joint.T + wishart(at["kernel"])
             next_k = next_k + state["K1"] - state["ratio_K1"] / ratio
         return Observed(

@@ -30,6 +30,7 @@ from eftcore.theory.next_order.adapted import adapted_functions
 from eftcore.theory.next_order.curvature import SHIFTS
 from eftcore.theory.next_order.wick_powers import WickPowers, followed_powers, only_even
 from eftcore.theory.solving import solve
+from eftcore.theory.together import alone
 
 MOST_INPUTS = 8
 """Most inputs of a prediction of the next order."""
@@ -240,7 +241,7 @@ def _of_different(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray)
 def _solve(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) -> NextOrder | None:
     """All entries of a kernel (N, N) of few inputs, solved together; None where D is not known to USELESS."""
     assert spec.truncation is not None
-    engine = choose_engine(spec.model, kernel, Numerics(), series=True)
+    engine = alone(choose_engine(spec.model, kernel, Numerics(), series=True))
     shallow = coarsened(spec.model, min(LAYERS[0], spec.model.depth))
     path = mean_path(shallow, kernel, engine).kernel
     if not np.diag(path[-1]).all():
@@ -262,7 +263,7 @@ def _solve_chain(spec: PredictionSpec, kernel: np.ndarray, leading: np.ndarray) 
     model = spec.model
     fields = {"closure": "exact", "next_order": False, "kernel": InputKernel.explicit(kernel.tolist())}
     own = spec.model_copy(update=fields | {"numerics": Numerics(rtol=CHAIN_RTOL)})
-    found = solve(own, partial(markov.MarkovNextOrder, model))
+    found = alone(solve(own, partial(markov.MarkovNextOrder, model)))
     if not np.diag(found.mean[-1]).all():
         return _nothing(leading)
     assert found.covariance_next is not None

@@ -154,13 +154,14 @@ def test_wick_orders_add_up() -> None:
     from eftcore.gaussian.mehler import MehlerExpectations
     from eftcore.theory.closures.wick import Wick
     from eftcore.theory.solving import at_resolution
+    from eftcore.theory.together import alone
 
     spec = eft.PredictionSpec(
         model=network("gelu"), kernel=eft.InputKernel.explicit([[1.0, 0.3], [0.3, 0.8]]), closure="wick", order=8
     )
     engine = MehlerExpectations(eft.get_activation("gelu"), level=3, terms=64)
     low, rest, whole = (
-        at_resolution(spec, engine, partial(Wick, spec.model, order=order, above=above))
+        alone(at_resolution(spec, engine, partial(Wick, spec.model, order=order, above=above)))
         for order, above in ((4, 0), (8, 4), (8, 0))
     )
     total = low.plus(rest)

@@ -16,6 +16,7 @@ from eftcore.theory.next_order.adapted import AdaptedFunctions, adapted_function
 from eftcore.theory.next_order.drift import Moments
 from eftcore.theory.next_order.expansion import advance, initial
 from eftcore.theory.next_order.wick_powers import WickPowers
+from eftcore.theory.together import alone
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -43,7 +44,7 @@ def through(basis: WickPowers, model: eft.ResNet, matrix: np.ndarray) -> Moments
 
 
 def engine_of(model: eft.ResNet, matrix: np.ndarray) -> MehlerExpectations:
-    engine = choose_engine(model, matrix, eft.Numerics(), series=True)
+    engine = alone(choose_engine(model, matrix, eft.Numerics(), series=True))
     assert isinstance(engine, MehlerExpectations)
     return engine
 

@@ -12,6 +12,7 @@ from eftcore.gaussian.hermite import high_coefficients, panel_rule, trapezoidal_
 from eftcore.pairs import to_matrix
 from eftcore.specs import PredictionSpec
 from eftcore.theory.solving import solve
+from eftcore.theory.together import alone, alone_each
 from eftcore.theory.truncation import ORDERS, raised_orders, truncated
 
 
@@ -98,12 +99,12 @@ def test_bound_holds_at_every_depth_and_is_no_idle_one(
     def spec(order: int) -> PredictionSpec:
         return spec_of(network(activation, depth=40), kernel, order, depths=(0, 3, 15, 40), **options)
 
-    high = solve(spec(100))
+    high = alone(solve(spec(100)))
     assert high.covariance is not None
     assert high.correction is not None
     rounding = 1e-13 * np.abs(high.covariance).max()
     for order in (2, 8, 24):
-        low = solve(spec(order))
+        low = alone(solve(spec(order)))
         above = truncated(spec(order), low, order).beyond
         assert low.covariance is not None
         assert low.correction is not None
@@ -122,7 +123,7 @@ def test_bound_holds_at_every_depth_and_is_no_idle_one(
 
 def test_raising_the_order_ends_as_soon_as_everything_is_there() -> None:
     spec = spec_of(network("linear"), inputs(1.0, 0.3), 24)
-    first = next(raised_orders(spec))
+    first = next(alone_each(raised_orders(spec)))
     assert first.order == ORDERS[0]
     assert max(first.rest.values()) < 1e-9
     assert max(first.strict.values()) < 1e-6
