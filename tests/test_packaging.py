@@ -57,7 +57,12 @@ def test_the_wheel_holds_migrations_studies_and_pages(wheel: Path):
     wanted = {f"flows/_studies/{path.name}" for path in (ROOT / "studies").glob("*.toml")}
     wanted |= {f"db/_migrations/versions/{path.name}" for path in (ROOT / "alembic" / "versions").glob("*.py")}
     wanted |= {f"ui/views/{path.name}" for path in (ROOT / "ui" / "views").glob("*.py")}
-    wanted |= {"ui/.streamlit/config.toml", "db/_migrations/env.py", "flows/cli/CITATION.cff"}
+    wanted |= {
+        "ui/.streamlit/config.toml",
+        "db/_migrations/env.py",
+        "flows/cli/CITATION.cff",
+        "db/_docs/data-dictionary.md",
+    }
     assert wanted <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "alembic/"))]
 
@@ -146,6 +151,7 @@ def test_the_main_job_as_a_tool_among_packages_of_its_names(tool: Path, folder: 
     assert "g_only" in _run(eft, "windows")
     assert _run(eft, "sql", "SELECT DISTINCT activation AS a FROM v_trajectories").split()[-1] == "tanh"
     assert (folder / "eft-data" / "results.db").is_file()
+    assert "windows: " in _run(eft, "release", "released")
     unknown = subprocess.run([eft, "run", "nothing"], capture_output=True, text=True, check=False)
     assert "digits, paper-quick, paper, plane, quick" in unknown.stderr
     with _explorer(tool.parent, _free_port()) as address, urlopen(f"{address}/_stcore/health", timeout=30) as answer:

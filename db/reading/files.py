@@ -1,9 +1,10 @@
-"""Export of a view to one file, CSV or Parquet by the ending of its name, written in pieces."""
+"""Rows of the database in one file, CSV or Parquet by the ending of its name, written in pieces."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -40,8 +41,15 @@ def export_view(db: Database, path: Path, view: str, *, formulas: bool = False) 
         raise InputError("must end in .csv or .parquet, as which a view is written", place=path)
     if path.exists():
         raise InputError("is there already", place=path, remedy="choose another name")
-    query = sa.select(known[view])
-    schema = pa.schema([(column.name, _arrow_type(column.type)) for column in query.selected_columns])
+    return write_rows(db, sa.select(known[view]), path, formulas=formulas)
+
+
+def write_rows(db: Database, query: sa.Select[Any], path: Path, *, formulas: bool = False) -> int:
+    """Write the rows of a query to a new file, CSV or Parquet by its ending; returns their number.
+
+    ``formulas`` as for export_view. Raises EnvironmentProblem where the file cannot be written.
+    """
+    schema = pa.schema([(column.name, arrow_type(column.type)) for column in query.selected_columns])
     as_it_is = formulas or path.suffix != ".csv"
     part, count = path.with_name(f"{path.name}.part"), 0
     try:
@@ -65,7 +73,8 @@ def export_view(db: Database, path: Path, view: str, *, formulas: bool = False) 
     return count
 
 
-def _arrow_type(kind: sa.types.TypeEngine[object]) -> pa.DataType:
+def arrow_type(kind: sa.types.TypeEngine[object]) -> pa.DataType:
+    """The type of a column in Arrow: flags are booleans, times have a time type."""
     if isinstance(kind, UTCDateTime):
         return pa.timestamp("us", tz="UTC")
     if isinstance(kind, sa.Boolean):

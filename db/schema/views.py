@@ -24,6 +24,9 @@ _CONFIGURATION = (
     " total_time:number block:text normalisation:text hidden_ratio:number hidden_weight_variance:number"
     " hidden_bias_variance:number n_inputs:integer kernel_label:text kernel_variance:number kernel_correlation:number"
 )
+OF_CONFIGURATION = tuple(column.partition(":")[0] for column in _CONFIGURATION.split())
+"""Columns that describe a model at one input kernel, with which every view begins."""
+
 _ENSEMBLE = "samples:integer seed:integer estimator:text sampler:text dtype:text"
 _SIMULATED = f"width:integer {_ENSEMBLE}"
 OF_SIMULATION = frozenset(column.partition(":")[0] for column in f"{_CONFIGURATION} {_SIMULATED}".split())

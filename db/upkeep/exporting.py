@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db.reading.queries import OneOrMany
 from db.schema.models import Base, ComparisonRow, Configuration, Kernel, Run, Study, StudyRun
 from db.schema.statements import table_of
 from db.session import Database
@@ -22,12 +23,12 @@ ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def export_archive(
-    db: Database, path: Path, *, study: str | None = None, run_ids: Sequence[int] | None = None
+    db: Database, path: Path, *, study: OneOrMany[str] = None, run_ids: Sequence[int] | None = None
 ) -> dict[str, int]:
-    """Write the runs of a study (name or digest), or some runs, or all; returns the number of rows of each table.
+    """Write the runs of studies (names or digests), or some runs, or all; returns the number of rows of each table.
 
     The archive also contains the configurations and kernels of these runs, the comparisons between them, and the
-    studies that they belong to (for the runs of a study: that study alone). Left out are unfinished runs and what users
+    studies that they belong to (for the runs of studies: these alone). Left out are unfinished runs and what users
     wrote about studies.
 
     Raises:
@@ -39,7 +40,7 @@ def export_archive(
     part = path.with_name(f"{path.name}.part")
     try:
         with db.reading() as session, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            chosen = _chosen(session, study, run_ids)
+            chosen = chosen_rows(session, study, run_ids)
             digests = _digests(session)
             counts, sums = {}, {}
             for moved in TABLES:
@@ -60,14 +61,21 @@ def export_archive(
     return counts
 
 
-def _chosen(session: Session, study: str | None, run_ids: Sequence[int] | None) -> dict[type[Base], sa.Select[Any]]:
-    """For each table with an id, a query for the ids of the rows to export."""
+def chosen_rows(
+    session: Session, study: OneOrMany[str] = None, run_ids: Sequence[int] | None = None
+) -> dict[type[Base], sa.Select[Any]]:
+    """For each table with an id, a query for the ids of the rows to export: finished runs and what belongs to them.
+
+    Raises InputError for a study or run that is not there.
+    """
     runs = sa.select(Run.id).where(Run.status.in_(("succeeded", "failed")))
     studies = sa.select(Study.id)
     if study is not None:
-        studies = studies.where(sa.or_(Study.name == study, Study.digest == study))
-        if session.scalar(studies.limit(1)) is None:
-            raise InputError("there is no such study in the database", place="study", value=study)
+        names = [study] if isinstance(study, str) else list(study)
+        for name in names:
+            if session.scalar(studies.where(_named([name])).limit(1)) is None:
+                raise InputError("there is no such study in the database", place="study", value=name)
+        studies = studies.where(_named(names))
         runs = runs.where(Run.id.in_(sa.select(StudyRun.run_id).where(StudyRun.study_id.in_(studies))))
     if run_ids is not None:
         wanted = {int(run_id) for run_id in run_ids}
@@ -86,6 +94,10 @@ def _chosen(session: Session, study: str | None, run_ids: Sequence[int] | None) 
             ComparisonRow.prediction_run_id.in_(runs), ComparisonRow.reference_run_id.in_(runs)
         ),
     }
+
+
+def _named(names: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.or_(Study.name.in_(names), Study.digest.in_(names))
 
 
 def _digests(session: Session) -> dict[type[Base], dict[int, str]]:

@@ -1,4 +1,4 @@
-"""``eft export``, ``eft import``, ``eft delete`` and ``eft gc``: results that move between databases or go."""
+"""``eft export``, ``eft release``, ``eft import``, ``eft delete`` and ``eft gc``: results that move, or go."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ data_app = typer.Typer()
 @data_app.command("export", epilog="Example: eft export quick.zip --study quick")
 def export_(
     path: Annotated[Path, typer.Argument(help="A new file: .zip for an archive; with --view, .csv or .parquet.")],
-    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    study: Annotated[list[str] | None, typer.Option(help="Only this study; may be repeated.")] = None,
     run: Annotated[list[int] | None, typer.Option(help="Only this run; may be repeated.")] = None,
     view: Annotated[str | None, typer.Option(help="Write this view, such as v_windows, as a table.")] = None,
     keep_formulas: Annotated[
@@ -42,13 +42,13 @@ def export_(
     if view is None:
         from db.upkeep.exporting import export_archive
 
-        _print_counts(export_archive(database, path, study=study, run_ids=run))
+        _print_counts(export_archive(database, path, study=study or None, run_ids=run))
         with path.open("rb") as file:
             print(f"sha256: {hashlib.file_digest(file, 'sha256').hexdigest()}")
         return
     from db.reading.files import export_view
 
-    if study is not None or run:
+    if study or run:
         raise InputError(
             "writes the whole view",
             place="--view",
@@ -58,17 +58,38 @@ def export_(
     print(f"{export_view(database, path, view, formulas=keep_formulas)} rows")
 
 
+@data_app.command(epilog="Example: eft release atlas-release --study atlas --study plane")
+def release(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    study: Annotated[list[str] | None, typer.Option(help="Only this study; may be repeated.")] = None,
+    db: DatabaseOption = None,
+) -> None:
+    """Write results as a folder that others can use without this program: tables, their dictionary, a page to look at.
+
+    The tables are Parquet files for DuckDB, pandas and the like; the page is explorer/index.html, for a browser. `eft
+    import FOLDER` adds the results to a database.
+    """
+    from flows.cli.releasing import make_release
+
+    for table, rows in make_release(reading_database(db), folder, studies=study).items():
+        print(f"{table}: {rows} rows")
+
+
 @data_app.command("import", epilog="Example: eft import quick.zip")
 def import_(
-    path: Annotated[Path, typer.Argument(help="An archive of `eft export`.")],
+    path: Annotated[Path, typer.Argument(help="An archive of `eft export`, or the folder of a release.")],
     sha256: Annotated[
         str | None, typer.Option("--sha256", help="Import it only if this is its sha256, as `eft export` printed it.")
     ] = None,
     db: DatabaseOption = None,
 ) -> None:
-    """Add the results of an archive to the database; what is there already stays as it is."""
+    """Add the results of an archive or a release to the database; what is there already stays as it is."""
     from db.upkeep.importing import import_archive
 
+    if path.is_dir():
+        from db.upkeep.release import archive_of
+
+        path = archive_of(path)
     _print_counts(import_archive(writable_database(db), path, sha256=sha256), "nothing new")
 
 

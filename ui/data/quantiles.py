@@ -5,103 +5,18 @@ The docstring of each ``build_*`` function gives the number of SQL statements th
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from db.reading import queries
-from db.reading.stored_results import stored_results
 from db.session import Database
-from eftcore.errors import InputError, LawWarning
-from eftcore.results import Theory
-from eftcore.theory.next_order.law import KernelLaw, Law, kernel_law
 from ui.notation import number, rounded
-
-NO_NEXT_ORDER = (
-    "The law from theory needs the next order in 1/n of this network, which is not stored: run a study whose closures"
-    ' hold { name = "exact", next_order = true }.'
-)
-OUT_OF_RANGE = (
-    "The law was not measured for networks like this one everywhere; its intervals may be wrong at {} of {} t."
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """Quantiles of a simulation beside those of the law from theory.
-
-    Attributes:
-        rows: v_quantiles with the column law, NaN where there is none.
-        run_id: the prediction that the law follows from; None without a law.
-        said: why there is no law, or where it may be wrong; empty if neither.
-    """
-
-    rows: pd.DataFrame
-    run_id: int | None
-    said: str
 
 
 def build_quantiles(db: Database, simulation_run_id: int, components: list[str] | None = None) -> pd.DataFrame:
     """Quantiles of these diagonal entries, or of all, of one simulation: v_quantiles. One statement."""
     return queries.quantiles(db, simulation_run_id=simulation_run_id, component=components)
-
-
-def build_compared(db: Database, simulated: pd.DataFrame) -> Compared:
-    """The rows of build_quantiles with the law from theory at the same layers and probabilities.
-
-    It follows from a stored prediction of the same configuration by the exact closure with its next order: the newest
-    that is not superseded, and layer by layer rather than in continuous depth. Two statements at most.
-    """
-    without = simulated.assign(law=np.nan)
-    if simulated.empty:
-        return Compared(without, None, "")
-    configuration, width = (int(simulated[name].iloc[0]) for name in ("configuration_id", "width"))
-    runs = queries.runs(
-        db, kind="prediction", status="succeeded", closure="exact", configuration_id=configuration
-    ).query("next_order")
-    if runs.empty:
-        return Compared(without, None, NO_NEXT_ORDER)
-    best = runs.sort_values(["superseded", "continuous", "run_id"], ascending=[True, True, False])
-    run_id = int(best["run_id"].iloc[0])
-    theory = stored_results(db, [run_id])[run_id]
-    assert isinstance(theory, Theory)
-    try:
-        law = kernel_law(theory, width)
-    except InputError:
-        said = f"Run {run_id} was recorded without T, which the law needs: delete it and run its study again."
-        return Compared(without, None, said)
-    return _compared(simulated, law, run_id)
-
-
-def _compared(simulated: pd.DataFrame, law: KernelLaw, run_id: int) -> Compared:
-    found = pd.Series(np.nan, index=simulated.index)
-    outside: set[int] = set()
-    absent: dict[str, str] = {}
-    places = simulated[["component", "layer"]].drop_duplicates()
-    for component, layer in zip(places["component"], places["layer"], strict=True):
-        rows = simulated[(simulated["component"] == component) & (simulated["layer"] == layer)]
-        try:
-            entry = _entry(law, component, int(layer))
-        except InputError as error:
-            absent[component] = error.reason
-            continue
-        found[rows.index] = entry.quantile(rows["probability"].to_numpy())
-        if not entry.in_range:
-            outside.add(int(layer))
-    said = [f"No law of G{component} everywhere: {reason}." for component, reason in absent.items()]
-    if outside:
-        said.append(OUT_OF_RANGE.format(len(outside), simulated["layer"].nunique()))
-    return Compared(simulated.assign(law=found), run_id, " ".join(said))
-
-
-def _entry(law: KernelLaw, component: str, layer: int) -> Law:
-    """The law of a diagonal entry such as "00" or "12-12"; whether it is in range is asked of it, not of warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LawWarning)
-        return law.entry(int(component[: len(component) // 2]), layer=layer)
 
 
 def agreement_text(rows: pd.DataFrame) -> str:

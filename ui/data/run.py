@@ -14,6 +14,7 @@ import pandas as pd
 
 from db.reading import queries
 from db.reading.distinguishing import SIMULATION_SETTINGS, distinguishing
+from db.reading.kernel_laws import quantiles_beside_law
 from db.reading.spreadsheets import csv_bytes
 from db.reading.stored_results import numerical_errors, stored_specs
 from db.schema.components import row_components
@@ -22,7 +23,7 @@ from eftcore.quantities import ORDER, QUANTITIES
 from eftcore.specs import OF_BLOCKS, EnsembleSpec, PredictionSpec
 from eftcore.words import verdict_text, window_text
 from ui.data.naming import in_reading_order, name_theories
-from ui.data.quantiles import build_compared, build_quantiles
+from ui.data.quantiles import build_quantiles
 from ui.data.study_file import study_toml
 from ui.notation import configuration_text, number, with_error
 
@@ -282,12 +283,12 @@ def build_study_file(db: Database, simulation_run_id: int, prediction_run_ids: l
 def build_download(db: Database, simulation_run_id: int, what: str, form: str) -> bytes:
     """All "trajectories", "quantiles" or "errors" of one simulation as "csv" or "parquet".
 
-    These are rows of v_trajectories, v_quantiles with the column law (three statements), or v_errors; else one.
+    These are rows of v_trajectories, v_quantiles with those of the law (three statements), or v_errors; else one.
     """
     if what == "trajectories":
         frame = queries.trajectories(db, simulation_run_id=simulation_run_id)
     elif what == "quantiles":
-        frame = build_compared(db, build_quantiles(db, simulation_run_id)).rows
+        frame = quantiles_beside_law(db, build_quantiles(db, simulation_run_id)).rows
     else:
         frame = queries.errors(db, reference_run_id=simulation_run_id)
     return frame.to_parquet(index=False) if form == "parquet" else csv_bytes(frame)

@@ -124,7 +124,7 @@ def _content(results: Results) -> dict[str, object]:
     }
 
 
-def render(template: str, content: dict[str, object]) -> str:
+def render(template: str, content: Mapping[str, object]) -> str:
     """The text of a template of this package."""
     environment = Environment(
         loader=PackageLoader("ui.reports"),

@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from db.reading.kernel_laws import quantiles_beside_law
 from db.schema.components import diagonal_components
 from eftcore.errors import EftError, InputError
 from ui.data.compare import build_results
@@ -22,7 +23,7 @@ from ui.data.diagnostics import (
     orders_frame,
     residual_frame,
 )
-from ui.data.quantiles import agreement_text, build_compared, build_quantiles, quantiles_table
+from ui.data.quantiles import agreement_text, build_quantiles, quantiles_table
 from ui.data.run import (
     build_download,
     build_errors,
@@ -207,7 +208,7 @@ def _show_kernels(entries: list[str], time: float) -> None:
             " input that is 0 has none."
         )
         return
-    compared = build_compared(db, simulated)
+    compared = quantiles_beside_law(db, simulated)
     _plot(
         _quantiles(compared.rows, narrow()),
         "quantiles",

@@ -12,11 +12,12 @@ import pytest
 
 import eftcore as eft
 from db.reading import queries
+from db.reading.kernel_laws import quantiles_beside_law
 from db.session import Database
 from db.writing.repository import record_prediction, record_simulation
 from eftcore.results import Theory
 from tests.ui.conftest import PROVENANCE
-from ui.data.quantiles import build_compared, build_quantiles, quantiles_table
+from ui.data.quantiles import build_quantiles, quantiles_table
 from ui.data.run import build_download
 from ui.figures import quantiles_figure
 
@@ -44,7 +45,7 @@ def test_the_law_stands_beside_what_was_simulated(
     before = len(statements)
     simulated = build_quantiles(fresh, run_id, ["11"])
     assert len(statements) - before == 1
-    compared = build_compared(fresh, simulated)
+    compared = quantiles_beside_law(fresh, simulated)
     assert len(statements) - before == 1 + 2
     rows = compared.rows
     assert (compared.run_id, compared.said) == (prediction, "")
@@ -55,15 +56,17 @@ def test_the_law_stands_beside_what_was_simulated(
         some = rows[rows["layer"] == layer]
         expected = law.entry(1, layer=layer).quantile(some["probability"].to_numpy())
         np.testing.assert_allclose(some["law"], expected, rtol=1e-12)
+        below = law.entry(1, layer=layer).cdf(some["value"].to_numpy())
+        np.testing.assert_allclose(some["law_probability"], below, rtol=1e-12)
 
 
 def test_the_table_says_where_the_law_lies(fresh: Database, put: Callable[..., int], exact: Theory) -> None:
     run_id = put(fresh, "tanh")
-    assert list(quantiles_table(build_compared(fresh, build_quantiles(fresh, run_id)).rows, 1.0)) == [
+    assert list(quantiles_table(quantiles_beside_law(fresh, build_quantiles(fresh, run_id)).rows, 1.0)) == [
         *("component", "probability", "simulated", "95 % bounds")
     ]
     record_prediction(fresh, exact, provenance=PROVENANCE)
-    rows = build_compared(fresh, build_quantiles(fresh, run_id, ["00"])).rows
+    rows = quantiles_beside_law(fresh, build_quantiles(fresh, run_id, ["00"])).rows
     last = rows["time"] == 1.0
     values = rows.loc[last, "value"].to_numpy()
     rows.loc[last, ["low", "high"]] = np.stack([values - 0.1, values + 0.1], axis=1)
@@ -77,15 +80,15 @@ def test_the_table_says_where_the_law_lies(fresh: Database, put: Callable[..., i
 
 def test_a_law_that_is_not_there_is_explained(fresh: Database, put: Callable[..., int], exact: Theory) -> None:
     simulated = build_quantiles(fresh, put(fresh, "tanh"), ["00"])
-    without = build_compared(fresh, simulated)
+    without = quantiles_beside_law(fresh, simulated)
     assert without.rows["law"].isna().all()
     assert without.run_id is None
     assert "next_order = true" in without.said
     older = record_prediction(fresh, replace(exact, third_cumulant=None), provenance=PROVENANCE)
-    compared = build_compared(fresh, simulated)
+    compared = quantiles_beside_law(fresh, simulated)
     assert compared.rows["law"].isna().all()
     assert compared.said.startswith(f"Run {older} was recorded without T")
-    assert build_compared(fresh, build_quantiles(fresh, 99)).said == ""
+    assert quantiles_beside_law(fresh, build_quantiles(fresh, 99)).said == ""
 
 
 def test_the_law_is_of_layers_before_continuous_depth_and_not_superseded_before_either(
@@ -96,10 +99,10 @@ def test_the_law_is_of_layers_before_continuous_depth_and_not_superseded_before_
     smooth = eft.predict(MODEL, KERNEL, "exact", next_order=True, truncation=0.05, continuous=True)
     continuous = record_prediction(fresh, smooth, provenance=PROVENANCE)
     assert continuous > layers
-    assert build_compared(fresh, build_quantiles(fresh, run_id)).run_id == layers
+    assert quantiles_beside_law(fresh, build_quantiles(fresh, run_id)).run_id == layers
     with fresh.session() as session:
         session.connection().exec_driver_sql(f"UPDATE runs SET algorithm_version = 1 WHERE id = {layers}")
-    assert build_compared(fresh, build_quantiles(fresh, run_id)).run_id == continuous
+    assert quantiles_beside_law(fresh, build_quantiles(fresh, run_id)).run_id == continuous
 
 
 def test_a_law_outside_the_range_in_which_it_was_measured_says_so(fresh: Database, exact: Theory) -> None:
@@ -107,7 +110,7 @@ def test_a_law_outside_the_range_in_which_it_was_measured_says_so(fresh: Databas
     sample = eft.simulate(MODEL, KERNEL, width=4, samples=256, device="cpu")
     run_id = record_simulation(fresh, sample, provenance=PROVENANCE)
     record_prediction(fresh, exact, provenance=PROVENANCE)
-    compared = build_compared(fresh, build_quantiles(fresh, run_id))
+    compared = quantiles_beside_law(fresh, build_quantiles(fresh, run_id))
     assert "its intervals may be wrong at 17 of 17 t" in compared.said
     assert compared.rows["law"].notna().all()
 
@@ -116,11 +119,11 @@ def test_the_figure_has_bands_of_the_simulation_and_lines_of_the_law(
     fresh: Database, put: Callable[..., int], exact: Theory
 ) -> None:
     run_id = put(fresh, "tanh")
-    alone = quantiles_figure(build_compared(fresh, build_quantiles(fresh, run_id)).rows)
+    alone = quantiles_figure(quantiles_beside_law(fresh, build_quantiles(fresh, run_id)).rows)
     names = [trace.name for trace in alone.data if trace.name]
     assert names == ["simulated: median", "68 % of networks", "95 % of networks"]
     record_prediction(fresh, exact, provenance=PROVENANCE)
-    rows = build_compared(fresh, build_quantiles(fresh, run_id)).rows
+    rows = quantiles_beside_law(fresh, build_quantiles(fresh, run_id)).rows
     figure = quantiles_figure(rows)
     names = [trace.name for trace in figure.data if trace.name]
     assert names == [*names[:3], "law: median", "law: 68 %", "law: 95 %"]
@@ -151,6 +154,6 @@ def test_the_download_has_every_quantile_and_the_law(fresh: Database, put: Calla
     run_id = put(fresh, "tanh")
     record_prediction(fresh, exact, provenance=PROVENANCE)
     frame = pd.read_csv(io.BytesIO(build_download(fresh, run_id, "quantiles", "csv")))
-    assert list(frame)[-1] == "law"
+    assert list(frame)[-2:] == ["law", "law_probability"]
     assert len(frame) == len(queries.quantiles(fresh)) == 2 * 17 * 7
     assert frame["law"].notna().all()
