@@ -23,11 +23,11 @@ from flows.study.requests import (
     TopUpRequest,
 )
 from flows.work import recording
+from flows.work.listing import DryRun, Planned
 from flows.work.provenance import made_by
 from flows.work.store import default_store
 from flows.work.superseded import requested_study
 from flows.work.waiting import patient
-from flows.work.walk import DryRun, Planned
 
 
 class StudyFailed(EftError):

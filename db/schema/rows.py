@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from db.schema.components import QUANTILES, diagonal_components, row_components
@@ -216,8 +217,12 @@ def quantile_rows(result: Sample | CheckedKernels) -> list[dict[str, Any]]:
     ]
 
 
-def value_rows(quantity: Quantity, result: Result, layers: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows of trajectory_values, in the order of the primary key so that the b-tree fills its pages.
+VALUE_COLUMNS = ("quantity", "component", "layer", "value", "value_nonfinite", "se", "se_nonfinite")
+"""Columns of trajectory_values in the order of ``value_rows``, without the run."""
+
+
+def value_rows(quantity: Quantity, result: Result, layers: Sequence[int]) -> list[tuple[Any, ...]]:
+    """Rows of trajectory_values (VALUE_COLUMNS), in the order of the primary key so that the b-tree fills its pages.
 
     Entries of a partial quantity that are not known have no row.
     """
@@ -232,22 +237,10 @@ def value_rows(quantity: Quantity, result: Result, layers: Sequence[int]) -> lis
     error_marks: Sequence[str | None] = [None] * count
     if whole_error is not None:
         errors, error_marks = split_nonfinite(whole_error[at].T.ravel())
-    keys = [(name, layer) for name in names for layer in layers]
-    return [
-        {
-            "quantity": quantity.name,
-            "component": name,
-            "layer": layer,
-            "value": value,
-            "value_nonfinite": value_mark,
-            "se": error,
-            "se_nonfinite": error_mark,
-        }
-        for (name, layer), value, value_mark, error, error_mark in zip(
-            keys, values, value_marks, errors, error_marks, strict=True
-        )
-        if not (quantity.partial and value_mark == "nan")
-    ]
+    components = [name for name in names for _ in layers]
+    columns = (repeat(quantity.name, count), components, [*layers] * len(names))
+    rows = zip(*columns, values, value_marks, errors, error_marks, strict=True)
+    return [row for row in rows if row[4] != "nan"] if quantity.partial else list(rows)
 
 
 def module_row(check: Check) -> dict[str, Any]:
@@ -271,8 +264,8 @@ def block_rows(check: Check) -> list[dict[str, Any]]:
     return _rows({}, columns)
 
 
-def error_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, Any]]:
-    """Rows of error_metrics."""
+def error_rows(comparison_id: int, comparison: Comparison) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Rows of error_metrics, as names of columns and plain values."""
     frame = comparison.errors
     defined = frame["defined"].to_numpy(dtype=bool)
     columns: dict[str, list[Any]] = {
@@ -291,7 +284,8 @@ def error_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, Any
         columns |= {name: numbers, f"{name}_nonfinite": markers}
     for name in ("error_low", "error_high", "resolution"):
         columns[name] = split_nonfinite(frame[name].to_numpy(dtype=float))[0]
-    return _rows({"comparison_id": comparison_id}, columns)
+    rows = zip(repeat(comparison_id, len(frame)), *columns.values(), strict=True)
+    return ["comparison_id", *columns], list(rows)
 
 
 def window_rows(comparison_id: int, comparison: Comparison) -> list[dict[str, Any]]:

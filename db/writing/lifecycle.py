@@ -11,7 +11,8 @@ still complete it. A failed run may be tried again. A run that succeeded never c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,12 +20,11 @@ from sqlalchemy.orm import Session
 
 from db.schema.models import AlgorithmVersion, Claim, Configuration, Kernel, Run, Study, StudyRun
 from db.schema.rows import model_fields
-from db.schema.statements import get_or_create, insert
+from db.schema.statements import get_or_create_all, insert, table_of
 from db.schema.types import utc_now
 from eftcore.errors import InputError
 from eftcore.identity import digest_of
-from eftcore.inputs.kernel import InputKernel
-from eftcore.specs import AnySpec, CheckSpec, ResNet
+from eftcore.specs import AnySpec, CheckSpec
 
 COMES_FROM: dict[str, tuple[str, ...]] = {
     "pending": ("failed", "stale"),
@@ -37,6 +37,21 @@ COMES_FROM: dict[str, tuple[str, ...]] = {
 "running" where another worker takes over."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A run and the status that it is to get.
+
+    Attributes:
+        spec: what it computes.
+        row: its columns of ``runs``, status and digest among them.
+        announced: another digest under which it was entered before its own was known.
+    """
+
+    spec: AnySpec | CheckSpec
+    row: dict[str, Any]
+    announced: str | None = None
+
+
 def enter(
     session: Session,
     spec: AnySpec | CheckSpec,
@@ -44,24 +59,35 @@ def enter(
     study_id: int | None,
     announced: str | None = None,
 ) -> tuple[int, bool]:
-    """Give a run the status of ``row``. Returns (id, whether the status changed); a run that succeeded is unchanged.
+    """Give a run the status of ``row``. Returns (id, whether the status changed); a run that succeeded is unchanged."""
+    return enter_all(session, [Entry(spec=spec, row=row, announced=announced)], study_id)[row["digest"]]
 
-    The claim of a run that ended is removed first; claims are written before runs everywhere, to avoid deadlocks.
+
+def enter_all(session: Session, entries: Sequence[Entry], study_id: int | None) -> dict[str, tuple[int, bool]]:
+    """Give each run the status of its row: (id, whether the status changed) by digest, as ``enter``.
+
+    The claims of runs that ended are removed first; claims are written before runs everywhere, to avoid deadlocks.
     """
     if study_id is not None and session.get(Study, study_id) is None:
         raise InputError("there is no such study", place="study_id", value=study_id, remedy="record_study gives its id")
-    row["configuration_id"] = _configuration_id(session, spec.model, spec.kernel)
-    register_version(session, row["kind"], row["algorithm_version"])
-    if row["status"] in ("succeeded", "failed"):
-        digests = {row["digest"], announced or row["digest"]}
-        session.execute(sa.delete(Claim).where(Claim.digest.in_(digests)))
-    if announced is not None and announced != row["digest"]:
-        _rename(session, announced, row["digest"])
-    run_id, entered = _set_status(session, row)
+    configurations = _configuration_ids(session, [entry.spec for entry in entries])
+    for algorithm, version in {(entry.row["kind"], entry.row["algorithm_version"]) for entry in entries}:
+        register_version(session, algorithm, version)
+    ended = [entry for entry in entries if entry.row["status"] in ("succeeded", "failed")]
+    claimed = {digest for entry in ended for digest in (entry.row["digest"], entry.announced) if digest}
+    if claimed:
+        session.execute(sa.delete(Claim).where(Claim.digest.in_(claimed)))
+    for entry, configuration_id in zip(entries, configurations, strict=True):
+        entry.row["configuration_id"] = configuration_id
+        if entry.announced is not None and entry.announced != entry.row["digest"]:
+            _rename(session, entry.announced, entry.row["digest"])
+    entered = _set_status(session, {entry.row["digest"]: entry.row for entry in entries})
     if study_id is not None:
-        link = {"study_id": study_id, "run_id": run_id}
-        session.execute(insert(session, StudyRun).values(link).on_conflict_do_nothing())
-    return run_id, entered
+        links = [
+            {"study_id": study_id, "run_id": run_id} for run_id in sorted({run_id for run_id, _ in entered.values()})
+        ]
+        session.execute(insert(session, StudyRun).on_conflict_do_nothing(), links)
+    return entered
 
 
 def _rename(session: Session, announced: str, digest: str) -> None:
@@ -103,18 +129,41 @@ def register_version(session: Session, algorithm: str, version: int) -> None:
         )
 
 
-def _set_status(session: Session, row: dict[str, Any]) -> tuple[int, bool]:
-    """Give the run of this digest the status and fields of ``row`` if that status may follow the present one.
+def _set_status(session: Session, rows: dict[str, dict[str, Any]]) -> dict[str, tuple[int, bool]]:
+    """Give the run of each digest the status and fields of its row if that status may follow the present one.
 
-    Returns (id, whether the run was changed).
+    Returns (id, whether the run was changed) by digest.
     """
-    statement = insert(session, Run).values(row).on_conflict_do_nothing(index_elements=["digest"]).returning(Run.id)
-    run_id = session.execute(statement).scalar()
-    if run_id is None:
-        run_id = next(iter(move(session, row["status"], Run.digest == row["digest"], fields=row)), None)
-    if run_id is not None:
-        return int(run_id), True
-    return int(session.execute(sa.select(Run.id).where(Run.digest == row["digest"])).scalar_one()), False
+    table = table_of(Run)
+    # looked for in one order everywhere, so that no two processes wait for each other
+    query = sa.select(Run.digest, Run.id, Run.status).where(Run.digest.in_(rows)).order_by(Run.digest).with_for_update()
+    present = {digest: (int(run_id), status) for digest, run_id, status in session.execute(query)}
+    entered: dict[str, tuple[int, bool]] = {}
+    for new in _of_the_same_columns([row for digest, row in rows.items() if digest not in present]):
+        statement = insert(session, Run).on_conflict_do_nothing(index_elements=["digest"])
+        made = session.execute(statement.returning(table.c.digest, table.c.id), new)
+        entered |= {digest: (int(run_id), True) for digest, run_id in made}
+    if len(present) + len(entered) < len(rows):  # another process inserted some after our look
+        found = session.execute(query)
+        present |= {digest: (int(run_id), status) for digest, run_id, status in found if digest not in entered}
+    for digest, (run_id, status) in present.items():
+        entered[digest] = run_id, status in COMES_FROM[rows[digest]["status"]]
+    for some in _of_the_same_columns([row for digest, row in rows.items() if digest in present and entered[digest][1]]):
+        fields: dict[str, Any] = {name: sa.bindparam(f"to_{name}") for name in some[0]}
+        changes = {"error_message": None, **fields, "updated_at": utc_now()}
+        changed = [{f"to_{name}": value for name, value in row.items()} for row in some]
+        for row, values in zip(some, changed, strict=True):
+            values["at"] = present[row["digest"]][0]
+        session.connection().execute(sa.update(table).where(table.c.id == sa.bindparam("at")).values(changes), changed)
+    return {digest: entered[digest] for digest in rows}
+
+
+def _of_the_same_columns(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Rows that one statement can write together."""
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault(tuple(sorted(row)), []).append(row)
+    return list(alike.values())
 
 
 def move(
@@ -127,26 +176,35 @@ def move(
     return sorted(moved.scalars())
 
 
-def _configuration_id(session: Session, model: ResNet, kernel: InputKernel) -> int:
-    identity = kernel.identity()
-    kernel_id = get_or_create(
+def _configuration_ids(session: Session, specs: Sequence[AnySpec | CheckSpec]) -> list[int]:
+    """Ids of the configurations that these specs are about; those that are new are inserted."""
+    identities = [spec.kernel.identity() for spec in specs]
+    kernels = [digest_of(identity) for identity in identities]
+    kernel_ids = get_or_create_all(
         session,
         Kernel,
-        {
-            "digest": digest_of(identity),
-            "label": kernel.label,
-            "n_inputs": kernel.n_inputs,
-            "variance": kernel.variance,
-            "correlation": kernel.correlation,
-            "matrix": identity["matrix"],
-        },
+        (
+            {
+                "digest": digest,
+                "label": spec.kernel.label,
+                "n_inputs": spec.kernel.n_inputs,
+                "variance": spec.kernel.variance,
+                "correlation": spec.kernel.correlation,
+                "matrix": identity["matrix"],
+            }
+            for spec, identity, digest in zip(specs, identities, kernels, strict=True)
+        ),
     )
-    return get_or_create(
+    configurations = [
+        digest_of({"model": spec.model.identity(), "kernel": identity})
+        for spec, identity in zip(specs, identities, strict=True)
+    ]
+    ids = get_or_create_all(
         session,
         Configuration,
-        {
-            "digest": digest_of({"model": model.identity(), "kernel": identity}),
-            "kernel_id": kernel_id,
-            **model_fields(model),
-        },
+        (
+            {"digest": digest, "kernel_id": kernel_ids[kernel], **model_fields(spec.model)}
+            for spec, kernel, digest in zip(specs, kernels, configurations, strict=True)
+        ),
     )
+    return [ids[digest] for digest in configurations]

@@ -1,4 +1,4 @@
-"""Recording results, each in one short transaction; recording the same digest again changes nothing.
+"""Recording results, each in a short transaction; recording the same digest again changes nothing.
 
 Two processes that record the same result at once end with one row: the second waits for the first (SQLite: BEGIN
 IMMEDIATE; PostgreSQL: the unique digest) and then finds the row there.
@@ -7,23 +7,20 @@ IMMEDIATE; PostgreSQL: the unique digest) and then finds the row there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.schema.models import (
-    AIMED_AT,
     KINDS,
-    STOP_REASONS,
     Claim,
     ComparisonRow,
     Configuration,
-    ErrorMetric,
     Kernel,
     KernelQuantile,
     Run,
-    SimulationPrecision,
     Study,
     StudyRun,
     ValidityWindow,
@@ -31,23 +28,27 @@ from db.schema.models import (
 )
 from db.schema.rows import (
     PrecisionTarget,
-    error_rows,
     measurement_fields,
-    precision_row,
     prediction_fields,
-    quantile_rows,
     simulation_fields,
     width_rows,
-    window_rows,
 )
-from db.schema.statements import get_or_create, insert, table_of, upsert
-from db.schema.types import plain_json, utc_now
+from db.schema.statements import get_or_create, upsert
+from db.schema.types import plain_json
 from db.session import Database
 from db.writing import claims
-from db.writing.lifecycle import enter, extended_run
-from db.writing.trajectories import add_quantiles, insert_trajectories, run_row, trajectory_rows
+from db.writing.finished import (
+    Finished,
+    insert_comparison,
+    measurement,
+    of_another_configuration,
+    prediction,
+    record_results,
+    simulation,
+)
+from db.writing.lifecycle import Entry, enter, enter_all
+from db.writing.trajectories import run_row
 from eftcore.errors import InputError
-from eftcore.quantities import QUANTITIES
 from eftcore.results import Theory
 from eftcore.specs import QUANTILES_SINCE, AnySpec, MeasurementSpec, PredictionSpec
 
@@ -63,7 +64,7 @@ __all__ = [
     "find_run",
     "judged_widths",
     "judged_windows",
-    "lacks_quantiles",
+    "lacking_quantiles",
     "mark_failed",
     "mark_pending",
     "mark_running",
@@ -105,13 +106,7 @@ def record_prediction(
         InputError: unknown provenance key, time without zone, no such study.
         EnvironmentProblem: the database cannot be used; nothing is half-written.
     """
-    fields = prediction_fields(theory.spec) | {
-        "converged": bool(theory.converged),
-        "details": plain_json(theory.details),
-    }
-    if isinstance(theory.order, int):
-        fields["closure_order"] = theory.order
-    return _record_trajectories(db, theory, run_row(theory.spec, fields, provenance), study_id)
+    return _record(db, prediction(theory, provenance), study_id)
 
 
 def record_simulation(
@@ -136,46 +131,21 @@ def record_simulation(
         stopped_because: "met" (target reached), "cap" (largest number of networks) or "count" (number that was asked).
         announced: the digest under which it was marked pending or running before its shards were known.
     """
-    shards = [[int(index), int(count)] for index, count in sample.shards]
-    fields = simulation_fields(sample.spec, sample.digest, int(sample.samples)) | {"shards": shards}
-    if details is not None:
-        fields["details"] = plain_json(dict(details))
-    if stopped_because is not None and stopped_because not in STOP_REASONS:
-        raise InputError(f"must be one of {', '.join(STOP_REASONS)}", place="stopped_because", value=stopped_because)
-    named = [target.quantity for target in targets]
-    if len(set(named)) < len(named) or not set(named) <= set(AIMED_AT):
-        raise InputError(f"must be at most one for each of {', '.join(AIMED_AT)}", place="targets", value=named)
-    row = run_row(sample.spec, fields, provenance)
-    blobs = trajectory_rows(sample)
-    precision = [precision_row(QUANTITIES[name], sample) for name in AIMED_AT]
-    quantiles = quantile_rows(sample) if sample.has_quantiles else []
-    with db.session() as session:
-        run_id, entered = enter(session, sample.spec, row, study_id, announced=announced)
-        if entered:
-            extends = extended_run(session, row, run_id)
-            session.execute(sa.update(Run).where(Run.id == run_id).values(extends_run_id=extends))
-            insert_trajectories(session, run_id, *blobs)
-            session.execute(
-                sa.insert(table_of(SimulationPrecision)), [{"run_id": run_id, **item} for item in precision]
-            )
-        add_quantiles(session, run_id, quantiles)
-        # targets are not part of the result: they are also recorded for a run that had finished before
-        for target in targets:
-            aimed = sa.update(SimulationPrecision).where(
-                SimulationPrecision.run_id == run_id, SimulationPrecision.quantity == target.quantity
-            )
-            session.execute(aimed.values(target.row()))
-        if stopped_because is not None:
-            session.execute(sa.update(Run).where(Run.id == run_id).values(stopped_because=stopped_because))
-        return run_id
+    result = simulation(
+        sample, provenance, details=details, targets=targets, stopped_because=stopped_because, announced=announced
+    )
+    return _record(db, result, study_id)
 
 
 def record_measurement(
     db: Database, measured: MeasuredNextOrder, *, provenance: Mapping[str, Any], study_id: int | None = None
 ) -> int:
     """Record a measurement of the next order in 1/n; otherwise like record_prediction."""
-    row = run_row(measured.spec, measurement_fields(measured.spec), provenance)
-    return _record_trajectories(db, measured, row, study_id)
+    return _record(db, measurement(measured, provenance), study_id)
+
+
+def _record(db: Database, result: Finished, study_id: int | None) -> int:
+    return record_results(db, [result], study_id=study_id)[result.digest]
 
 
 def mark_pending(
@@ -193,9 +163,28 @@ def mark_pending(
             digest of the request; see ``announced`` of record_simulation. Not needed for other runs.
         samples: for a simulation, the number of networks wanted, or the largest number where it is not known yet.
     """
-    row = run_row(spec, _wanted_fields(spec, digest, samples) | {"status": "pending"}, {})
+    wanted = Wanted(spec=spec, digest=digest, samples=samples)
+    (run_id,) = mark_all_pending(db, [wanted], study_id=study_id).values()
+    return run_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A run that is to be computed; ``digest`` and ``samples`` of a simulation as in mark_pending."""
+
+    spec: AnySpec
+    digest: str | None = None
+    samples: int | None = None
+
+
+def mark_all_pending(db: Database, runs: Sequence[Wanted], *, study_id: int | None = None) -> dict[str, int]:
+    """mark_pending for many runs in one transaction; returns their ids by digest."""
+    entries = []
+    for wanted in runs:
+        fields = _wanted_fields(wanted.spec, wanted.digest, wanted.samples) | {"status": "pending"}
+        entries.append(Entry(spec=wanted.spec, row=run_row(wanted.spec, fields, {})))
     with db.session() as session:
-        return enter(session, spec, row, study_id)[0]
+        return {digest: run_id for digest, (run_id, _) in enter_all(session, entries, study_id).items()}
 
 
 def mark_running(
@@ -277,12 +266,7 @@ def record_comparison(db: Database, *, prediction_run_id: int, reference_run_id:
         )
     with db.session() as session:
         _check_pair(session, **pair, kinds=KINDS)
-        statement = insert(session, ComparisonRow).values(pair)
-        statement = statement.on_conflict_do_update(index_elements=list(pair), set_={"updated_at": utc_now()})
-        comparison_id = int(session.execute(statement.returning(ComparisonRow.id)).scalar_one())
-        upsert(session, ErrorMetric, error_rows(comparison_id, comparison))
-        upsert(session, ValidityWindow, window_rows(comparison_id, comparison))
-        return comparison_id
+        return insert_comparison(session, pair, comparison)
 
 
 def record_widths(db: Database, *, prediction_run_id: int, reference_run_id: int, widths: pd.DataFrame) -> None:
@@ -325,47 +309,53 @@ def succeeded_runs(db: Database, study: str, digests: Sequence[str]) -> dict[str
         .join(Study, Study.id == StudyRun.study_id)
         .where(Study.digest == study, Run.digest.in_(digests), Run.status == "succeeded")
     )
+    if not digests:
+        return {}
     with db.reading() as session:
         return {run.digest: run.id for run in session.execute(query)}
 
 
-def judged_windows(db: Database, *, reference_run_id: int, prediction_run_ids: Sequence[int]) -> set[tuple[int, float]]:
-    """(prediction run, tolerance) of the windows against a reference; those of older verdict versions are left out."""
+def judged_windows(db: Database, references: Sequence[int]) -> set[tuple[int, int, float]]:
+    """(reference run, prediction run, tolerance) of the windows against references; older verdicts are left out."""
     query = (
-        sa.select(ComparisonRow.prediction_run_id, ValidityWindow.tolerance)
+        sa.select(ComparisonRow.reference_run_id, ComparisonRow.prediction_run_id, ValidityWindow.tolerance)
         .join(ValidityWindow, ValidityWindow.comparison_id == ComparisonRow.id)
-        .where(
-            ComparisonRow.reference_run_id == reference_run_id,
-            ComparisonRow.prediction_run_id.in_(prediction_run_ids),
-            ValidityWindow.confidence.is_not(None),
-        )
-    )
-    with db.reading() as session:
-        return {(run_id, tolerance) for run_id, tolerance in session.execute(query)}
-
-
-def judged_widths(db: Database, *, reference_run_id: int, prediction_run_ids: Sequence[int]) -> set[tuple[int, float]]:
-    """(prediction run, tolerance) of the windows in width that follow from a reference."""
-    query = (
-        sa.select(WidthWindow.prediction_run_id, WidthWindow.tolerance)
-        .where(WidthWindow.reference_run_id == reference_run_id, WidthWindow.prediction_run_id.in_(prediction_run_ids))
+        .where(ComparisonRow.reference_run_id.in_(references), ValidityWindow.confidence.is_not(None))
         .distinct()
     )
+    return _triples(db, query, references)
+
+
+def judged_widths(db: Database, references: Sequence[int]) -> set[tuple[int, int, float]]:
+    """(reference run, prediction run, tolerance) of the windows in width that follow from references."""
+    query = (
+        sa.select(WidthWindow.reference_run_id, WidthWindow.prediction_run_id, WidthWindow.tolerance)
+        .where(WidthWindow.reference_run_id.in_(references))
+        .distinct()
+    )
+    return _triples(db, query, references)
+
+
+def _triples(db: Database, query: sa.Select[int, int, float], references: Sequence[int]) -> set[tuple[int, int, float]]:
+    if not references:
+        return set()
     with db.reading() as session:
-        return {(run_id, tolerance) for run_id, tolerance in session.execute(query)}
+        return {(reference, prediction, tolerance) for reference, prediction, tolerance in session.execute(query)}
 
 
-def lacks_quantiles(db: Database, run_id: int) -> bool:
-    """Whether a run is a simulation whose sample has quantiles that the database does not have.
+def lacking_quantiles(db: Database, runs: Sequence[int]) -> set[int]:
+    """Those of these runs that are simulations whose samples have quantiles that the database does not have.
 
     Samples of older versions have none, nor has a network in which every kernel is 0.
     """
+    if not runs:
+        return set()
     query = (
         sa.select(Run.id)
         .join(Configuration, Configuration.id == Run.configuration_id)
         .join(Kernel, Kernel.id == Configuration.kernel_id)
         .where(
-            Run.id == int(run_id),
+            Run.id.in_(runs),
             Run.kind == "simulation",
             Run.algorithm_version >= QUANTILES_SINCE,
             sa.or_(Kernel.variance > 0, Configuration.bias_variance > 0),
@@ -373,7 +363,7 @@ def lacks_quantiles(db: Database, run_id: int) -> bool:
         )
     )
     with db.reading() as session:
-        return session.scalar(query) is not None
+        return set(session.scalars(query))
 
 
 def _wanted_fields(spec: AnySpec, digest: str | None, samples: int | None) -> dict[str, Any]:
@@ -390,18 +380,6 @@ def _wanted_fields(spec: AnySpec, digest: str | None, samples: int | None) -> di
     return simulation_fields(spec, digest, samples)
 
 
-def _record_trajectories(
-    db: Database, result: Theory | MeasuredNextOrder, row: dict[str, Any], study_id: int | None
-) -> int:
-    """Enter a finished run with its trajectories; returns its id."""
-    blobs = trajectory_rows(result)
-    with db.session() as session:
-        run_id, entered = enter(session, result.spec, row, study_id)
-        if entered:
-            insert_trajectories(session, run_id, *blobs)
-        return run_id
-
-
 def _check_pair(
     session: Session, *, prediction_run_id: int, reference_run_id: int, kinds: tuple[str, ...]
 ) -> tuple[Run, Run]:
@@ -409,12 +387,7 @@ def _check_pair(
     prediction = _finished(session, "prediction_run_id", prediction_run_id, ("prediction",))
     reference = _finished(session, "reference_run_id", reference_run_id, kinds)
     if prediction.configuration_id != reference.configuration_id:
-        raise InputError(
-            f"belongs to another configuration than run {prediction_run_id}",
-            place="reference_run_id",
-            value=reference_run_id,
-            remedy="compare like with like",
-        )
+        raise of_another_configuration(prediction_run_id=prediction_run_id, reference_run_id=reference_run_id)
     return prediction, reference
 
 

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.schema.models import KernelQuantile, KernelTrajectory, TrajectoryValue
-from db.schema.rows import Result, blob_row, provenance_fields, value_rows
-from db.schema.statements import insert, table_of
+from db.schema.rows import VALUE_COLUMNS, Result, blob_row, provenance_fields, value_rows
+from db.schema.statements import insert, insert_plain, table_of
 from eftcore.quantities import QUANTITIES
 from eftcore.specs import AnySpec, CheckSpec
 
 Rows = list[dict[str, Any]]
+Values = list[tuple[Any, ...]]
 
 
 def run_row(spec: AnySpec | CheckSpec, fields: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,8 +26,8 @@ def run_row(spec: AnySpec | CheckSpec, fields: Mapping[str, Any], provenance: Ma
     return row
 
 
-def trajectory_rows(result: Result) -> tuple[Rows, Rows]:
-    """Rows of kernel_trajectories and trajectory_values, computed before the transaction starts."""
+def trajectory_rows(result: Result) -> tuple[Rows, Values]:
+    """Rows of kernel_trajectories, and plain ones of trajectory_values; computed before the transaction starts."""
     layers = list(result.spec.depths or ())
     blobs = [blob_row(quantity, result) for quantity in QUANTITIES.values()]
     values = [row for quantity in QUANTITIES.values() for row in value_rows(quantity, result, layers)]
@@ -44,7 +45,7 @@ def add_quantiles(session: Session, run_id: int, rows: Rows) -> None:
         session.execute(statement, [{"run_id": run_id, **row} for row in rows])
 
 
-def insert_trajectories(session: Session, run_id: int, blobs: Rows, values: Rows) -> None:
+def insert_trajectories(session: Session, run_id: int, blobs: Rows, values: Values) -> None:
     """Insert what trajectory_rows gives for a run that is new."""
     session.execute(sa.insert(table_of(KernelTrajectory)), [{"run_id": run_id, **blob} for blob in blobs])
-    session.execute(sa.insert(table_of(TrajectoryValue)), [{"run_id": run_id, **value} for value in values])
+    insert_plain(session, TrajectoryValue, ("run_id", *VALUE_COLUMNS), [(run_id, *value) for value in values])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import copy_context
@@ -13,7 +13,8 @@ from prefect import Task
 from prefect.client.schemas.objects import State
 from prefect.task_runners import TaskRunner
 
-from eftcore.errors import EftError, EnvironmentProblem
+from eftcore.errors import EnvironmentProblem
+from flows.orchestration.groups import End, SomeFailed, cause
 
 LOST_WORKERS = 5
 """How many times a study goes on after a worker process ended."""
@@ -83,6 +84,26 @@ class Dispatcher:
             else:
                 return _outcome(ended)
 
+    def together(self, task: Task[..., Any], inputs: dict[str, Any], *, here: bool) -> Sequence[End] | None:
+        """Run a task of several pieces, in this thread or on the task runner; returns how each of them ended.
+
+        None where this is not known, since the task did not come to its end: its worker process ended, say.
+        """
+        self._raise_if_stopped()
+        if here:
+            return _ends(task(**inputs, return_state=True), len(inputs["pieces"]))
+        self._raise_if_scheduler_lost()
+        try:
+            with self._changing:
+                generation = self._generation
+                future = self.runner.submit(task, parameters=inputs)
+            return _ends(future.wrapped_future.result(), len(inputs["pieces"]))
+        except BrokenProcessPool:
+            self._replaced(generation)
+        except Exception as error:  # a cluster that gives up a task may raise anything
+            self._raise_if_scheduler_lost(error)
+        return None
+
     def _replaced(self, generation: int) -> bool:
         """Restart the runner's worker processes, unless another thread has done so; False after LOST_WORKERS times."""
         with self._changing:
@@ -119,9 +140,15 @@ def _outcome(state: State[Any]) -> Outcome:
     return Outcome("failed", cause(error))
 
 
-def cause(error: Any) -> str:
-    """The reason of a failure as it is told and recorded."""
-    return str(error) if isinstance(error, EftError) else f"{type(error).__name__}: {error}"
+def _ends(state: State[Any], pieces: int) -> Sequence[End] | None:
+    if state.is_completed():
+        return [End("computed")] * pieces
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, SomeFailed):
+        return error.ends
+    if _was_interrupted(error):
+        raise KeyboardInterrupt
+    return None
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

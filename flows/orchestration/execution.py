@@ -1,49 +1,42 @@
-"""Executing a study's task nodes as Prefect tasks. A task whose result is stored is shown as cached."""
+"""Executing a study's nodes as Prefect tasks: small ones together, large ones by themselves, stored ones as cached."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from prefect import Task
 
 from eftcore.ensemble import Attained
 from eftcore.ensemble.sample import Shards
 from eftcore.ensemble.shards import SHARD_WORK
 from eftcore.errors import EnvironmentProblem
-from eftcore.specs import EnsembleSpec
-from flows.orchestration import tasks
-from flows.orchestration.dispatch import Dispatcher
+from eftcore.specs import EnsembleSpec, PredictionSpec
+from flows.orchestration import groups, tasks
+from flows.orchestration.dispatch import Dispatcher, Outcome
 from flows.study import sizes
 from flows.study.expansion import Study
 from flows.study.requests import Resources
-from flows.work import computations, recording, superseded
+from flows.work import computations, costs, recording, superseded
+from flows.work.listing import Listing
 from flows.work.progress import current, stepping
 from flows.work.store import ResultStore
-from flows.work.walk import Item, Kind, Listing, Node, Walk, about_ensemble
+from flows.work.walk import Item, Kind, Node, Walk, about_ensemble
 
 SMALL_WORK = SHARD_WORK / 32
 """Neuron updates that a task without simulation counts as in the progress bar."""
 
-TASKS: dict[Kind, Task[..., None]] = {
-    "predict": tasks.predict,
-    "simulate": tasks.simulate,
-    "merge": tasks.merge,
-    "measure": tasks.measure,
-    "compare": tasks.compare,
-    "record": tasks.record,
-    "widths": tasks.record_widths,
-}
-
 ON_WORKERS: tuple[Kind, ...] = ("predict", "simulate")
-"""Kinds of tasks that run on workers; the others are short and run in the process of the flow."""
+"""Kinds of work that are done on workers; others are too short for it, unless many of them are done together."""
+
+HERE: tuple[Kind, ...] = ("record", "widths")
+"""Kinds of work that are done in the process of the flow, also many together: they write to the database."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One task that failed: its label and the reason."""
+    """One piece of work that failed: its label and the reason."""
 
     label: str
     cause: str
@@ -51,10 +44,11 @@ class Failure:
 
 @dataclass
 class Summary:
-    """The outcomes of a study's tasks. ``skipped`` counts tasks that needed the result of a failed one.
+    """The outcomes of the pieces of a study's work, which are called tasks, though small ones share a task of Prefect.
 
-    ``superseded`` counts predictions and simulations made by an older version of their algorithm. ``precision`` holds
-    what each simulation with a target precision attained, by the digest of its ensemble.
+    ``skipped`` counts those that needed the result of a failed one. ``superseded`` counts predictions and simulations
+    made by an older version of their algorithm. ``precision`` holds what each simulation with a target precision
+    attained, by the digest of its ensemble.
     """
 
     study: str
@@ -83,17 +77,14 @@ class Execution(Walk):
         self._dispatcher = dispatcher
         self._summary = Summary(plan.name, superseded=plan.superseded)
         self._started: set[str] = set()
-        self._records: list[Node] = []
+        self._records: list[tuple[str, recording.Recorded]] = []
         self._tasks_in_all = 0
         self._counting = threading.Lock()
 
     def execute(self) -> Summary:
-        """Run every task whose result is missing; returns the summary, which lists failures."""
+        """Do everything whose result is missing; returns the summary, which lists failures."""
         plan = self.plan
-        known = Listing(plan, self.store)
-        known.go()
-        self._tasks_in_all = len(known.nodes)
-        current().start(self._tasks_in_all, sum(node.work or SMALL_WORK for node in known.nodes))
+        self._start()
         if warning := sizes.warning(plan):
             current().note(lambda: warning)
         with recording.under_way(plan):
@@ -104,8 +95,21 @@ class Execution(Walk):
         summary.skipped = self._tasks_in_all - summary.cached - summary.computed - len(summary.failures)
         return summary
 
-    def each(self, do: Callable[[Item], bool], items: Iterable[Item]) -> list[bool]:
-        return self._dispatcher.each(do, items)
+    def _start(self) -> None:
+        """Count what is known to be done."""
+        work = 0.0
+
+        def count(nodes: Sequence[Node]) -> None:
+            nonlocal work
+            self._tasks_in_all += len(nodes)
+            work += _work(nodes)
+
+        Listing(self.plan, self.store, count).go()
+        current().start(self._tasks_in_all, work)
+
+    def each(self, do: Callable[[Item], Any], items: Iterable[Item]) -> list[Any]:
+        wanted = list(items)
+        return self._dispatcher.each(do, wanted) if len(wanted) > 1 else [do(item) for item in wanted]
 
     def extended(self, nodes: int, work: float) -> None:
         with self._counting:
@@ -115,35 +119,101 @@ class Execution(Walk):
     def simulated(self, spec: EnsembleSpec, shards: Shards) -> None:
         current().note(lambda: f"{about_ensemble(spec)}: {computations.precision_of(self.store, spec, shards)}")
 
-    def perform(self, node: Node) -> bool:
-        """Run a node's task unless its result is stored; returns whether the result is there now."""
-        done = self.is_done(node)
-        if node.run is not None and not done:
-            self._starts(node.run)
-        task = TASKS[node.kind]
-        shown: dict[str, Any] = {"task_run_name": node.label.replace("{", "{{").replace("}", "}}")}
-        with stepping(node.label, node.work or SMALL_WORK) as step:
-            if done:
-                outcome = self._dispatcher.here(tasks.known(task).with_options(**shown), {"digest": node.digest})
-            else:
-                carry_out = self._dispatcher.run if node.kind in ON_WORKERS else self._dispatcher.here
-                named = task.with_options(**shown, timeout_seconds=self._resources.task_timeout)
-                outcome = carry_out(named, {"digest": node.digest, **node.inputs})
-            with self._counting:
-                self._summary.cached += outcome.end == "cached"
-                self._summary.computed += outcome.end == "computed"
-                if outcome.end == "failed":
-                    self._summary.failures.append(Failure(node.label, outcome.cause))
-            step.end(outcome.end)
-        succeeded = outcome.end != "failed"
-        if not succeeded and node.run is not None:
-            recording.record_failure(self.plan.record, node.run, outcome.cause)
-        if succeeded and node.is_recorded is not None:
-            self._records.append(node)
+    def perform(self, nodes: Sequence[Node]) -> list[bool]:
+        """Do what is not stored, small pieces together; returns for each node whether its result is there now."""
+        succeeded = self.are_done(nodes)
+        there = [node for node, done in zip(nodes, succeeded, strict=True) if done]
+        if there:
+            self._found(there)
+        missing = [number for number, done in enumerate(succeeded) if not done]
+        if missing and nodes[missing[0]].kind == "predict":
+            missing.sort(key=lambda number: _alike(nodes[number]))
+        batches = list(costs.batched(missing, lambda number: nodes[number].seconds))
+        made = self.each(lambda batch: self._compute([nodes[number] for number in batch]), batches)
+        for batch, ends in zip(batches, made, strict=True):
+            for number, succeeds in zip(batch, ends, strict=True):
+                succeeded[number] = succeeds
+        with self._counting:
+            self._records += [
+                (node.label, node.recorded)
+                for node, succeeds in zip(nodes, succeeded, strict=True)
+                if succeeds and node.recorded is not None
+            ]
         return succeeded
 
+    def _found(self, nodes: Sequence[Node]) -> None:
+        """Show results that are stored as cached."""
+        label, kind = _label(nodes), nodes[0].kind
+        what = f"{nodes[0].digest} is" if len(nodes) == 1 else f"{len(nodes)} results are"
+        with stepping(label, _work(nodes), len(nodes)) as step:
+            self._dispatcher.here(tasks.known(kind).with_options(**_shown(label)), {"what": what})
+            self._count(nodes, [Outcome("cached")] * len(nodes))
+            step.end({"cached": len(nodes)})
+
+    def _compute(self, nodes: Sequence[Node]) -> list[bool]:
+        """Compute results that are missing; returns for each whether it is there now."""
+        if len(nodes) == 1:
+            return [self._compute_alone(nodes[0])]
+        ends = self._compute_together(nodes)
+        return [
+            self._compute_alone(node) if end.end == "again" else end.end == "computed"
+            for node, end in zip(nodes, ends, strict=True)
+        ]
+
+    def _compute_alone(self, node: Node) -> bool:
+        if node.run is not None:
+            self._starts(node.run)
+        with stepping(node.label, _work([node])) as step:
+            carry_out = self._dispatcher.run if node.kind in ON_WORKERS else self._dispatcher.here
+            named = tasks.TASKS[node.kind].with_options(
+                **_shown(node.label), timeout_seconds=self._resources.task_timeout
+            )
+            outcome = carry_out(named, {"digest": node.digest, **node.inputs, **self._shared(node.kind)})
+            self._count([node], [outcome])
+            step.end({outcome.end: 1})
+        return outcome.end != "failed"
+
+    def _compute_together(self, nodes: Sequence[Node]) -> Sequence[groups.End]:
+        """Compute in one task; what ended "again" is not counted yet."""
+        label, kind = _label(nodes), nodes[0].kind
+        with stepping(label, _work(nodes), len(nodes)) as step:
+            inputs = {
+                "kind": kind,
+                "pieces": [{"digest": node.digest, **node.inputs} for node in nodes],
+                "shared": self._shared(kind),
+                "seconds": self._resources.task_timeout,
+            }
+            named = groups.together.with_options(name=tasks.TASKS[kind].name, **_shown(label))
+            known = self._dispatcher.together(named, inputs, here=kind in HERE)
+            ends = known or [groups.End("computed" if done else "again") for done in self.are_done(nodes)]
+            certain = [(node, end) for node, end in zip(nodes, ends, strict=True) if end.end != "again"]
+            self._count([node for node, _ in certain], [Outcome(end.end, end.cause) for _, end in certain])  # type: ignore[arg-type]
+            step.end(Counter(end.end for _, end in certain))
+        return ends
+
+    def _shared(self, kind: Kind) -> dict[str, Any]:
+        """The arguments that all pieces of a kind have in common."""
+        return {"study": self.plan.record} if kind in HERE else {}
+
+    def _count(self, nodes: Sequence[Node], outcomes: Sequence[Outcome]) -> None:
+        """Count outcomes, and record failures."""
+        failed = [
+            (node, outcome.cause) for node, outcome in zip(nodes, outcomes, strict=True) if outcome.end == "failed"
+        ]
+        counts = Counter(outcome.end for outcome in outcomes)
+        with self._counting:
+            self._summary.cached += counts["cached"]
+            self._summary.computed += counts["computed"]
+            self._summary.failures += [Failure(node.label, cause) for node, cause in failed]
+        for node, cause in failed:
+            if node.run is not None:
+                recording.record_failure(self.plan.record, node.run, cause)
+
     def _starts(self, run: recording.Asked) -> None:
-        """Mark a run as running in the database, only once: a later shard must not do so after one has failed."""
+        """Mark a run as running in the database, only once: a later shard must not do so after one has failed.
+
+        Runs of small pieces that are computed together stay pending until they are recorded.
+        """
         with self._counting:
             first = run.digest not in self._started
             self._started.add(run.digest)
@@ -152,7 +222,10 @@ class Execution(Walk):
 
     def _require_records(self) -> None:
         """Raise EnvironmentProblem where recorded results have disappeared from the database."""
-        lost = [node.label for node in self._records if not self.is_done(node)]
+        lost = []
+        for some in costs.batched(self._records, lambda _: 0.0):
+            there = recording.are_recorded(self.plan.digest, [record for _, record in some], self.plan.tolerances)
+            lost += [label for (label, _), done in zip(some, there, strict=True) if not done]
         if lost:
             raise EnvironmentProblem(
                 f"{len(lost)} of {len(self._records)} records were deleted from the database while it ran ({lost[0]})",
@@ -160,3 +233,23 @@ class Execution(Walk):
                 value=self.plan.name,
                 remedy="what was computed is kept, the same command records it again",
             )
+
+
+def _label(nodes: Sequence[Node]) -> str:
+    return nodes[0].label if len(nodes) == 1 else f"{nodes[0].label} and {len(nodes) - 1} more"
+
+
+def _shown(label: str) -> dict[str, Any]:
+    """Options of a task that Prefect shows under this label."""
+    return {"task_run_name": label.replace("{", "{{").replace("}", "}}")}
+
+
+def _work(nodes: Sequence[Node]) -> float:
+    """Neuron updates that nodes count as in the progress bar."""
+    return sum(node.work or SMALL_WORK for node in nodes)
+
+
+def _alike(node: Node) -> tuple[Any, ...]:
+    """Predictions that can be computed together have the same."""
+    assert isinstance(node.spec, PredictionSpec)
+    return computations.alike(node.spec)

@@ -30,6 +30,7 @@ from flows.work import computations, recording
 from flows.work.provenance import made_by
 from flows.work.store import ResultStore, default_store
 from flows.work.waiting import may_pass
+from flows.work.walk import Kind
 
 
 def _worth_retrying(task: Any, run: Any, state: Any) -> bool:
@@ -37,11 +38,11 @@ def _worth_retrying(task: Any, run: Any, state: Any) -> bool:
     return state.name != "TimedOut" and isinstance(error, BaseException) and may_pass(error)
 
 
-_unstored: dict[str, Any] = {"persist_result": False, "cache_result_in_memory": False}
+UNSTORED: dict[str, Any] = {"persist_result": False, "cache_result_in_memory": False}
 """Task options by which Prefect neither stores results nor looks for stored ones, whatever its settings."""
 
 _settings: dict[str, Any] = {
-    **_unstored,
+    **UNSTORED,
     "retries": 3,
     "retry_delay_seconds": exponential_backoff(1),
     "retry_jitter_factor": 0.5,
@@ -50,13 +51,13 @@ _settings: dict[str, Any] = {
 }
 
 
-def _found(digest: str) -> State[None]:
-    return Completed(name="Cached", message=f"{digest} is there already")
+def _found(what: str) -> State[None]:
+    return Completed(name="Cached", message=f"{what} there already")
 
 
-def known(task: Task[..., Any]) -> Task[..., Any]:
-    """A task of the same name for a result that is stored already: it does nothing, and Prefect shows it as cached."""
-    return Task(fn=_found, name=task.name, **_unstored)
+def known(kind: Kind) -> Task[..., Any]:
+    """A task for results of this kind that are stored already: it does nothing, and Prefect shows it as cached."""
+    return Task(fn=_found, name=TASKS[kind].name, **UNSTORED)
 
 
 def _unless_stored(digest: str, compute: Callable[[ResultStore], None]) -> None:
@@ -65,12 +66,12 @@ def _unless_stored(digest: str, compute: Callable[[ResultStore], None]) -> None:
     A result that was stored just before a crash is not computed again, although Prefect did not record the task's end.
     """
     store = default_store()
-    with store.computing(digest), _linked():
+    with store.computing(digest), linked():
         if not store.is_intact(digest):
             compute(store)
 
 
-def _linked() -> AbstractContextManager[None]:
+def linked() -> AbstractContextManager[None]:
     """Results made within the block have this task run in their provenance."""
     context = TaskRunContext.get()
     if context is None:
@@ -126,14 +127,8 @@ def record(
     comparisons: dict[str, str],
 ) -> None:
     """Record predictions, their reference and the comparisons in the database."""
-    recording.record(
-        default_store(),
-        study=study,
-        reference=reference,
-        simulation=simulation,
-        predictions=predictions,
-        comparisons=comparisons,
-    )
+    results = {"predictions": predictions, "comparisons": comparisons, "reference": reference, "simulation": simulation}
+    recording.record(default_store(), study=study, records=[results])
 
 
 @task(name="record widths", **_settings)
@@ -144,7 +139,18 @@ def record_widths(
     recording.record_widths(default_store(), study=study, exact=exact, predictions=predictions, tolerances=tolerances)
 
 
-@task(name="verify", task_run_name="five exact statements", **_unstored)
+TASKS: dict[Kind, Task[..., None]] = {
+    "predict": predict,
+    "simulate": simulate,
+    "merge": merge,
+    "measure": measure,
+    "compare": compare,
+    "record": record,
+    "widths": record_widths,
+}
+
+
+@task(name="verify", task_run_name="five exact statements", **UNSTORED)
 def verify(request: dict[str, Any]) -> list[dict[str, Any]]:
     """Check the exact statements on one network; records with name, statistic, law, p_value, bound, level, passed."""
     wanted = TheoremRequest(**request)

@@ -77,6 +77,19 @@ class Simulation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """What a study asks of one network with the same inputs and recorded layers: nothing else depends on it.
+
+    Attributes:
+        predictions: digests of its predictions, among them those that others are compared with.
+        simulations: digests of its ensembles.
+    """
+
+    predictions: tuple[str, ...]
+    simulations: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """A validated study with its work, deduplicated, in the order of the file.
 
@@ -96,7 +109,7 @@ class Study:
     tolerances: tuple[float, ...]
     spec: dict[str, Any]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Identity of the study: its name and its work, independent of the paths of files."""
         work: dict[str, Any] = {
@@ -110,6 +123,16 @@ class Study:
         return digest_of(work)
 
     @cached_property
+    def configurations(self) -> tuple[Configuration, ...]:
+        """Its predictions and simulations, configuration by configuration, in the order of the file."""
+        predicted = _by_network(self.predictions)
+        simulated = _by_network({digest: item.spec for digest, item in self.simulations.items()})
+        return tuple(
+            Configuration(predictions=tuple(predicted.get(network, ())), simulations=tuple(simulated.get(network, ())))
+            for network in predicted | simulated
+        )
+
+    @cached_property
     def references(self) -> dict[str, list[str]]:
         """Digests of the predictions that are compared with each reference theory."""
         return _by_reference(self.theory_comparisons)
@@ -120,13 +143,17 @@ class Study:
         return _by_reference(self.comparisons)
 
     @cached_property
-    def width_references(self) -> dict[str, list[str]]:
+    def width_references(self) -> dict[str, tuple[str, ...]]:
         """Digests of the predictions of the same network, for each prediction of the next order in 1/n by its digest.
 
         From the next order follows from which width on each of them holds, itself among them.
         """
-        alike = _by_network(self.predictions)
-        return {digest: alike[_network(spec)] for digest, spec in self.predictions.items() if spec.next_order}
+        return {digest: self.alike[digest] for digest, spec in self.predictions.items() if spec.next_order}
+
+    @cached_property
+    def alike(self) -> dict[str, tuple[str, ...]]:
+        """Digests of the predictions of the same configuration, by digest of each of them."""
+        return {digest: each.predictions for each in self.configurations for digest in each.predictions}
 
     @cached_property
     def measured(self) -> dict[str, list[str]]:
@@ -147,7 +174,7 @@ class Study:
                 found[digest] = ensembles
         return found
 
-    @property
+    @cached_property
     def runs(self) -> list[PredictionSpec | Simulation]:
         """Its predictions and simulations, which are known before it runs; each of them is a run in the database."""
         return [*self.predictions.values(), *self.simulations.values()]
@@ -158,7 +185,7 @@ class Study:
         made = (*self.predictions.values(), *(item.spec for item in self.simulations.values()))
         return sum(spec.superseded for spec in made)
 
-    @property
+    @cached_property
     def record(self) -> dict[str, Any]:
         """The description of the study that the database stores."""
         asked = len(self.runs) + len(self.measured)

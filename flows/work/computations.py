@@ -45,14 +45,37 @@ def predict(store: ResultStore, spec: PredictionSpec) -> None:
     _refuse_superseded(spec, store, spec.digest)
     with timed() as provenance:
         theory = eft.predict_spec(spec)
+    _save_theory(store, theory, provenance)
+
+
+def predict_alike(store: ResultStore, specs: Sequence[PredictionSpec]) -> None:
+    """Compute predictions together, and store each under its digest. Raises as soon as one of them cannot be computed.
+
+    In the provenance of each, the time from start to end is that of all, of which the time of the worker is a share.
+    """
+    for spec in specs:
+        _refuse_superseded(spec, store, spec.digest)
+    with timed() as provenance:
+        theories = eft.predict_many(specs)
+    share = {"worker_seconds": provenance["worker_seconds"] / max(1, len(specs))}
+    for theory in theories:
+        _save_theory(store, theory, {**provenance, **share})
+
+
+def _save_theory(store: ResultStore, theory: Theory, provenance: dict[str, Any]) -> None:
     meta = {
-        "spec": spec.model_dump(mode="json"),
+        "spec": theory.spec.model_dump(mode="json"),
         "numerical_error": theory.numerical_error,
         "converged": theory.converged,
         "details": theory.details,
         "provenance": provenance,
     }
-    store.save(spec.digest, Stored(arrays=theory.arrays(), meta=meta))
+    store.save(theory.spec.digest, Stored(arrays=theory.arrays(), meta=meta))
+
+
+def alike(spec: PredictionSpec) -> tuple[Any, ...]:
+    """What predictions have in common that are computed faster together."""
+    return spec.closure, spec.model.activation, spec.kernel.n_inputs, spec.model.depth, spec.superseded
 
 
 def load_theory(store: ResultStore, digest: str) -> tuple[Theory, dict[str, Any]]:

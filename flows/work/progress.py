@@ -1,9 +1,9 @@
-"""Progress of a running study: a bar with the time left on a terminal, otherwise one plain line per finished task."""
+"""Progress of a running study: a bar with the time left on a terminal, otherwise a plain line per finished task."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
@@ -19,8 +19,8 @@ class Step(Protocol):
     def advance(self, fraction: float) -> None:
         """Report the finished fraction of the task, 0 to 1."""
 
-    def end(self, outcome: str) -> None:
-        """Report the end of the task: "cached", "computed" or "failed"."""
+    def end(self, outcomes: Mapping[str, int]) -> None:
+        """Report the end of the task: how many of its pieces were "cached", "computed" or "failed"."""
 
 
 class Reporter(Protocol):
@@ -32,8 +32,8 @@ class Reporter(Protocol):
     def extend(self, tasks: int, work: float) -> None:
         """Report further tasks and work that were not known at the start."""
 
-    def begin(self, label: str, work: float) -> Step:
-        """Report the beginning of a task; several tasks may run at a time."""
+    def begin(self, label: str, work: float, pieces: int) -> Step:
+        """Report the beginning of a task with so many pieces; several tasks may run at a time."""
 
     def note(self, text: Callable[[], str]) -> None:
         """Show a message; ``text`` is called only if messages are shown."""
@@ -46,18 +46,18 @@ class Silent:
 
     def extend(self, tasks: int, work: float) -> None: ...
 
-    def begin(self, label: str, work: float) -> Step:
+    def begin(self, label: str, work: float, pieces: int) -> Step:
         return self
 
     def note(self, text: Callable[[], str]) -> None: ...
 
     def advance(self, fraction: float) -> None: ...
 
-    def end(self, outcome: str) -> None: ...
+    def end(self, outcomes: Mapping[str, int]) -> None: ...
 
 
 class Lines(Silent):
-    """A reporter that prints one line per finished task."""
+    """A reporter that prints one line for each finished task, with the number of pieces of work finished so far."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -71,24 +71,27 @@ class Lines(Silent):
         with self._lock:
             self._tasks += tasks
 
-    def begin(self, label: str, work: float) -> Step:
+    def begin(self, label: str, work: float, pieces: int) -> Step:
         return _Line(self, label)
 
     def note(self, text: Callable[[], str]) -> None:
         self._console.print(text(), markup=False, highlight=False)
 
-    def ended(self, label: str, outcome: str) -> None:
+    def ended(self, label: str, outcomes: Mapping[str, int]) -> None:
+        pieces = sum(outcomes.values())
+        said = [outcome if pieces == 1 else f"{count} {outcome}" for outcome, count in sorted(outcomes.items())]
         with self._lock:
-            self._done += 1
-            self.note(lambda: f"[{self._done}/{self._tasks}] {label}: {outcome}")
+            self._done += pieces
+            self.note(lambda: f"[{self._done}/{self._tasks}] {label}: {', '.join(said)}")
 
 
 class _Line(Silent):
     def __init__(self, lines: Lines, label: str) -> None:
         self._lines, self._label = lines, label
 
-    def end(self, outcome: str) -> None:
-        self._lines.ended(self._label, outcome)
+    def end(self, outcomes: Mapping[str, int]) -> None:
+        if outcomes:
+            self._lines.ended(self._label, outcomes)
 
 
 class Bar:
@@ -114,8 +117,8 @@ class Bar:
             self._total += work
             self._show()
 
-    def begin(self, label: str, work: float) -> Step:
-        return _BarStep(self, label, work)
+    def begin(self, label: str, work: float, pieces: int) -> Step:
+        return _BarStep(self, label, work, pieces)
 
     def note(self, text: Callable[[], str]) -> None:
         self.progress.console.print(text(), markup=False, highlight=False)
@@ -126,15 +129,16 @@ class Bar:
             self._at_work[step] = done
             self._show()
 
-    def ended(self, step: _BarStep, outcome: str) -> None:
-        """Take note of the end of a task."""
+    def ended(self, step: _BarStep, outcomes: Mapping[str, int]) -> None:
+        """Take note of the end of a task. Pieces without an outcome are done later, in tasks of their own."""
         with self._lock:
             self._at_work.pop(step, None)
-            self._done += 1
-            if outcome == "computed":
-                self._finished += step.work
-            else:
-                self._total -= step.work
+            for outcome, count in outcomes.items():
+                self._done += count
+                if outcome == "computed":
+                    self._finished += step.work * count / step.pieces
+                else:
+                    self._total -= step.work * count / step.pieces
             self._show()
 
     def _show(self) -> None:
@@ -144,17 +148,17 @@ class Bar:
 
 
 class _BarStep:
-    def __init__(self, bar: Bar, label: str, work: float) -> None:
-        self._bar, self.work = bar, work
+    def __init__(self, bar: Bar, label: str, work: float, pieces: int) -> None:
+        self._bar, self.work, self.pieces = bar, work, pieces
         self._line = bar.progress.add_task(label, total=1.0)
 
     def advance(self, fraction: float) -> None:
         self._bar.progress.update(self._line, completed=fraction)
         self._bar.at(self, fraction * self.work)
 
-    def end(self, outcome: str) -> None:
+    def end(self, outcomes: Mapping[str, int]) -> None:
         self._bar.progress.remove_task(self._line)
-        self._bar.ended(self, outcome)
+        self._bar.ended(self, outcomes)
 
 
 _silent = Silent()
@@ -176,9 +180,9 @@ def step() -> Step:
 
 
 @contextmanager
-def stepping(label: str, work: float) -> Iterator[Step]:
+def stepping(label: str, work: float, pieces: int = 1) -> Iterator[Step]:
     """Report the beginning of a task and make it the one that runs in this context."""
-    begun = current().begin(label, work)
+    begun = current().begin(label, work, pieces)
     token = _step.set(begun)
     try:
         yield begun

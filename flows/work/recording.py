@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from db.schema.rows import study_claim
 from db.session import Database
 from db.settings import default_url
-from db.writing import claims, repository
+from db.writing import claims, finished, repository
 from eftcore.ensemble import Sample, attained, reached
 from eftcore.ensemble.next_order import MeasuredNextOrder
 from eftcore.identity import digest_of
@@ -23,6 +24,9 @@ from flows.work import computations
 from flows.work.provenance import origin, timed
 from flows.work.store import ResultStore
 from flows.work.waiting import waits
+
+ANNOUNCED_TOGETHER = 500
+"""Runs that are marked as pending in one transaction."""
 
 Asked = PredictionSpec | Simulation | MeasurementSpec
 """What a run of a study is asked to compute."""
@@ -43,58 +47,73 @@ def record_study(study: Mapping[str, Any]) -> int:
         return repository.record_study(db, **study)
 
 
-def record_digest(
-    study: str, *, reference: str | None, predictions: Sequence[str], comparisons: Mapping[str, str]
-) -> str:
-    """Identity of a record: digests of the recorded results, of the study, and the address of the database."""
-    what = {"study": study, "predictions": list(predictions), "comparisons": dict(comparisons), "reference": reference}
-    return digest_of({"database": digest_of(default_url()), **what})
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the database must have of predictions and what they are held against, by the digests of the results.
+
+    Attributes:
+        reference: the sample, measurement or better prediction; None where it failed.
+        predictions: those that are recorded.
+        compared: those of them that are compared with the reference.
+    """
+
+    reference: str | None
+    predictions: tuple[str, ...]
+    compared: tuple[str, ...]
+
+    def digest(self, study: str, database: str, comparisons: Mapping[str, str]) -> str:
+        """Identity of the record, from the digests of the study, the address of the database, and the comparisons."""
+        what = {"study": study, "predictions": self.predictions, "comparisons": comparisons}
+        return digest_of({"database": database, **what, "reference": self.reference})
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """From which width on predictions hold, by the next order of one of them, ``exact``; by their digests."""
+
+    exact: str
+    predictions: tuple[str, ...]
+
+    def digest(self, study: str, database: str, tolerances: Sequence[float]) -> str:
+        """Identity of the record, as that of Record."""
+        what = {"study": study, "widths_by": self.exact, "predictions": self.predictions, "tolerances": tolerances}
+        return digest_of({"database": database, **what})
+
+
+Recorded = Record | Widths
+"""What the database must have so that a piece of work counts as recorded."""
 
 
 @waits
-def record(
-    store: ResultStore,
-    *,
-    study: Mapping[str, Any],
-    reference: str | None,
-    simulation: Mapping[str, Any] | None,
-    predictions: Sequence[str],
-    comparisons: Mapping[str, str],
-) -> None:
-    """Record predictions, the reference that they are compared with unless it failed, and the comparisons.
+def record(store: ResultStore, *, study: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
+    """Record predictions, the references that they are compared with unless those failed, and the comparisons.
 
     Args:
         store: the store of the results.
         study: the study, as Study.record describes it.
-        reference: digest of the stored sample or measurement, or of another stored prediction; None where it failed.
-        simulation: for a sample, ``wanted``, the digest of the request (Simulation.digest) under which an earlier
-            failure is recorded, and ``precision``, the target precision, None for a given number of networks. None
-            where the reference is no sample.
-        predictions: digests of the predictions.
-        comparisons: digest of the stored comparison by digest of the prediction.
+        records: of each configuration ``reference``, the digest of the stored sample or measurement, or of another
+            stored prediction, None where it failed; ``simulation``, for a sample, its ``wanted``, the digest of the
+            request (Simulation.digest) under which an earlier failure is recorded, and ``precision``, the target
+            precision, None for a given number of networks; ``predictions``, their digests; and ``comparisons``, the
+            digest of the stored comparison by digest of the prediction.
     """
+    results: dict[str, finished.Finished] = {}
+    compared = []
+    for each in records:
+        results |= {digest: _prediction(store, digest) for digest in each["predictions"] if digest not in results}
+        reference = each["reference"]
+        if reference is not None and reference not in results:
+            aim = each["simulation"]
+            results[reference] = _reference(store, reference) if aim is None else _sample(store, reference, **aim)
+        compared += [
+            finished.Compared(
+                prediction=prediction, reference=reference, comparison=computations.load_comparison(store, digest)
+            )
+            for prediction, digest in each["comparisons"].items()
+        ]
     with _database() as db:
         study_id = repository.record_study(db, **study)
-        recorded = {digest: _record_prediction(db, store, digest, study_id) for digest in predictions}
-        if reference is None:
-            return
-        if simulation is None:
-            reference_run_id = _record_reference(db, store, reference, study_id)
-        else:
-            reference_run_id = _record_simulation(db, store, reference, study_id, **simulation)
-        for prediction, digest in comparisons.items():
-            repository.record_comparison(
-                db,
-                prediction_run_id=recorded[prediction],
-                reference_run_id=reference_run_id,
-                comparison=computations.load_comparison(store, digest),
-            )
-
-
-def widths_digest(study: str, *, exact: str, predictions: Sequence[str], tolerances: Sequence[float]) -> str:
-    """Identity of a record of widths, as record_digest."""
-    what = {"study": study, "widths_by": exact, "predictions": list(predictions), "tolerances": list(tolerances)}
-    return digest_of({"database": digest_of(default_url()), **what})
+        finished.record_results(db, list(results.values()), compared, study_id=study_id)
 
 
 @waits
@@ -117,45 +136,27 @@ def record_widths(
             repository.record_widths(db, prediction_run_id=run_id, reference_run_id=reference_run_id, widths=widths)
 
 
-@waits
-def has_widths(study: str, *, exact: str, predictions: Sequence[str], tolerances: Sequence[float]) -> bool:
-    """Whether the database has these predictions for the study (digest), and their widths."""
-    with _database(read_only=True) as db:
-        ids = repository.succeeded_runs(db, study, [exact, *predictions])
-        if not {exact, *predictions} <= set(ids):
-            return False
-        wanted = [ids[digest] for digest in predictions]
-        judged = repository.judged_widths(db, reference_run_id=ids[exact], prediction_run_ids=wanted)
-        return judged >= set(itertools.product(wanted, tolerances))
-
-
 def _record_prediction(db: Database, store: ResultStore, digest: str, study_id: int) -> int:
-    theory, provenance = computations.load_theory(store, digest)
-    return repository.record_prediction(db, theory, provenance=provenance, study_id=study_id)
+    return finished.record_results(db, [_prediction(store, digest)], study_id=study_id)[digest]
 
 
-def _record_reference(db: Database, store: ResultStore, digest: str, study_id: int) -> int:
-    """Record a measurement or a prediction."""
+def _prediction(store: ResultStore, digest: str) -> finished.Finished:
+    return finished.prediction(*computations.load_theory(store, digest))
+
+
+def _reference(store: ResultStore, digest: str) -> finished.Finished:
+    """A measurement or a prediction."""
     result, provenance = computations.load_reference(store, digest)
     if isinstance(result, MeasuredNextOrder):
-        return repository.record_measurement(db, result, provenance=provenance, study_id=study_id)
-    return _record_prediction(db, store, digest, study_id)
+        return finished.measurement(result, provenance)
+    return _prediction(store, digest)
 
 
-def _record_simulation(
-    db: Database, store: ResultStore, digest: str, study_id: int, *, wanted: str, precision: Mapping[str, Any] | None
-) -> int:
+def _sample(store: ResultStore, digest: str, *, wanted: str, precision: Mapping[str, Any] | None) -> finished.Finished:
     sample, provenance = computations.load_sample(store, digest)
     target = None if precision is None else Precision(**precision)
-    return repository.record_simulation(
-        db,
-        sample,
-        provenance=provenance,
-        study_id=study_id,
-        details=simulation_details(sample, target),
-        announced=wanted,
-        **_aims(sample, target),
-    )
+    details = simulation_details(sample, target)
+    return finished.simulation(sample, provenance, details=details, announced=wanted, **_aims(sample, target))
 
 
 def simulation_details(sample: Sample, target: Precision | None) -> dict[str, Any]:
@@ -179,30 +180,40 @@ def _aims(sample: Sample, target: Precision | None) -> dict[str, Any]:
 
 
 @waits
-def is_recorded(
-    study: str,
-    reference: str | None,
-    predictions: Sequence[str],
-    compared: Sequence[str],
-    tolerances: Sequence[float],
-) -> bool:
-    """Whether the database has these results for the study (digest).
+def are_recorded(study: str, records: Sequence[Recorded], tolerances: Sequence[float]) -> list[bool]:
+    """Whether the database has each of these records for the study (digest).
 
-    These are the predictions, the reference if there is one, with the quantiles of a simulation, and the windows of the
-    ``compared`` predictions.
+    Of a record these are the predictions, the reference if there is one, with the quantiles of a simulation, and the
+    windows of the compared predictions; of widths the predictions, and from which width on each of them holds.
     """
-    digests = [*predictions, *([reference] if reference else [])]
+    wanted = [_results(record) for record in records]
+    references = [record.reference for record in records if isinstance(record, Record) and record.reference]
     with _database(read_only=True) as db:
-        ids = repository.succeeded_runs(db, study, digests)
-        if len(ids) < len(set(digests)):
+        ids = repository.succeeded_runs(db, study, list({digest for digests in wanted for digest in digests}))
+        lacking = repository.lacking_quantiles(db, [ids[digest] for digest in references if digest in ids])
+        judged = repository.judged_windows(db, [ids[digest] for digest in references if digest in ids])
+        exact = [record.exact for record in records if isinstance(record, Widths)]
+        widths = repository.judged_widths(db, [ids[digest] for digest in exact if digest in ids])
+
+    def is_recorded(record: Recorded, digests: Sequence[str]) -> bool:
+        if not ids.keys() >= set(digests):
             return False
-        if reference is not None and repository.lacks_quantiles(db, ids[reference]):
-            return False
-        if reference is None or not compared:
+        if isinstance(record, Widths):
+            pairs = itertools.product([ids[record.exact]], (ids[each] for each in record.predictions), tolerances)
+            return widths >= set(pairs)
+        if record.reference is None:
             return True
-        wanted = [ids[digest] for digest in compared]
-        judged = repository.judged_windows(db, reference_run_id=ids[reference], prediction_run_ids=wanted)
-        return judged >= set(itertools.product(wanted, tolerances))
+        pairs = itertools.product([ids[record.reference]], (ids[each] for each in record.compared), tolerances)
+        return ids[record.reference] not in lacking and judged >= set(pairs)
+
+    return [is_recorded(record, digests) for record, digests in zip(records, wanted, strict=True)]
+
+
+def _results(record: Recorded) -> Sequence[str]:
+    """Digests of the runs that a record needs."""
+    if isinstance(record, Widths):
+        return [record.exact, *record.predictions]
+    return [*record.predictions, *([record.reference] if record.reference else [])]
 
 
 @waits
@@ -239,8 +250,10 @@ def _announce(plan: Study, holder: str) -> None:
     with _database() as db:
         claims.claim(db, study_claim(plan.digest, holder), task=f"study {plan.name}", holder=holder, **origin())
         study_id = repository.record_study(db, **plan.record)
-        for what in plan.runs:
-            repository.mark_pending(db, _spec(what), study_id=study_id, **_wanted(what))
+        for start in range(0, len(plan.runs), ANNOUNCED_TOGETHER):
+            some = plan.runs[start : start + ANNOUNCED_TOGETHER]
+            wanted = [repository.Wanted(spec=_spec(what), **_wanted(what)) for what in some]
+            repository.mark_all_pending(db, wanted, study_id=study_id)
 
 
 @waits

@@ -15,6 +15,7 @@ def run(study: str, environment: dict[str, str], said: Path, there: Any, go: Any
         for number in (1, 2):
             os.dup2(file.fileno(), number)
     from flows.cli import main
+    from flows.orchestration import groups
     from flows.work import recording
 
     one_at_a_time, record, recorded = threading.Lock(), recording.record, []
@@ -28,4 +29,5 @@ def run(study: str, environment: dict[str, str], said: Path, there: Any, go: Any
             recorded.append(1)
 
     recording.record = wait
+    groups.IN_ONE_TRANSACTION = 1
     main(["run", study])

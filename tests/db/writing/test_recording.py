@@ -29,7 +29,7 @@ from db.schema.models import (
 from db.session import Database
 from db.writing.repository import (
     find_run,
-    lacks_quantiles,
+    lacking_quantiles,
     mark_failed,
     record_comparison,
     record_prediction,
@@ -147,7 +147,7 @@ def test_an_input_that_is_zero_has_no_quantiles_and_lacks_none(db, provenance):
     model = eft.ResNet(activation="tanh", weight_variance=2.0, epsilon=0.5, depth=2)
     for matrix in ([[1.0, 0.0], [0.0, 0.0]], [[0.0]]):
         sample = eft.simulate(model, eft.InputKernel.explicit(matrix), width=8, samples=32, device="cpu")
-        assert not lacks_quantiles(db, record_simulation(db, sample, provenance=provenance))
+        assert not lacking_quantiles(db, [record_simulation(db, sample, provenance=provenance)])
     found = queries.quantiles(db)
     assert set(found.component) == {"00"}
     assert set(found.n_inputs) == {2}
@@ -162,7 +162,7 @@ def test_quantiles_are_of_the_first_inputs(db, make_sample, provenance):
 def test_a_sample_without_histograms_has_no_quantiles(db, simulated, provenance):
     sums = {name: counts for name, counts in simulated.sums.items() if name != "histogram"}
     older = replace(simulated, sums=sums, spec=simulated.spec.model_copy(update={"version": 3}))
-    assert not lacks_quantiles(db, record_simulation(db, older, provenance=provenance))
+    assert not lacking_quantiles(db, [record_simulation(db, older, provenance=provenance)])
     assert queries.quantiles(db).empty
     assert len(queries.runs(db)) == 1
 
@@ -171,14 +171,14 @@ def test_a_run_that_was_recorded_without_quantiles_gets_them(db, simulated, prov
     run_id = record_simulation(db, simulated, provenance=provenance)
     rows, before = count_rows(db), queries.quantiles(db)
     assert rows["kernel_quantiles"] == 2 * 9 * 7
-    assert not lacks_quantiles(db, run_id)
+    assert not lacking_quantiles(db, [run_id])
     with db.session() as session:
         session.execute(sa.delete(KernelQuantile))
-    assert lacks_quantiles(db, run_id)
+    assert lacking_quantiles(db, [run_id]) == {run_id}
     assert record_simulation(db, simulated, provenance=provenance) == run_id
     assert count_rows(db) == rows
     assert queries.quantiles(db).equals(before)
-    assert not lacks_quantiles(db, run_id)
+    assert not lacking_quantiles(db, [run_id])
 
 
 @pytest.mark.parametrize("change", [{"probability": 1.0}, {"low": 3.0}, {"high": 1.0}, {"value": float("inf")}])

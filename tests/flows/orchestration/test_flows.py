@@ -75,22 +75,30 @@ def test_a_configuration_is_predicted_simulated_and_published(client: Any):
 
 
 def test_task_runs_have_names_that_people_read(results: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch):
-    from flows.orchestration import tasks
+    """Small pieces share a task, which is named after the first."""
+    from flows.orchestration import groups, tasks
     from flows.run import run_study
 
     names: list[str] = []
-    tasks_made = tasks.simulate.with_options
-
-    def noting(**options: Any):
-        names.append(options["task_run_name"])
-        return tasks_made(**options)
-
-    monkeypatch.setattr(tasks.simulate, "with_options", noting)
+    for made in (tasks.record, groups.together):
+        monkeypatch.setattr(made, "with_options", _noting_names(names, made.with_options))
     assert run_study(StudyRequest(study=str(tiny))).failures == []
-    assert sorted(names) == [
-        f"simulate shard 1 of 1, 4096 networks: tanh, width {width}, equicorrelated(N=2, K=1, rho=0.3)"
-        for width in (16, 8)
+    about = "tanh, width 8, equicorrelated(N=2, K=1, rho=0.3)"
+    assert names == [
+        "predict g_only: tanh, equicorrelated(N=2, K=1, rho=0.3) and 1 more",
+        f"simulate shard 1 of 1, 4096 networks: {about} and 1 more",
+        f"merge 1 shards: {about} and 1 more",
+        f"compare mean with the simulation: {about} and 3 more",
+        f"record: {about} and 1 more",
     ]
+
+
+def _noting_names(names: list[str], with_options: Any) -> Any:
+    def noting(**options: Any) -> Any:
+        names.append(options["task_run_name"])
+        return with_options(**options)
+
+    return noting
 
 
 def test_a_top_up_keeps_shards_and_says_what_it_extends(results: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch):

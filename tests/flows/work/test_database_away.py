@@ -42,16 +42,17 @@ def postgresql_process(
 
 
 @pytest.fixture
-def at_first_simulation(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Have something happen when the first simulation begins."""
+def after_first_simulation(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Have something happen when the first simulation has ended."""
 
     def arrange(happen: Callable[[], None]) -> None:
         first, simulate = threading.Lock(), computations.simulate
 
         def simulated(*arguments: Any, **options: Any) -> str:
+            made = simulate(*arguments, **options)
             if first.acquire(blocking=False):
                 happen()
-            return simulate(*arguments, **options)
+            return made
 
         monkeypatch.setattr(computations, "simulate", simulated)
 
@@ -67,7 +68,7 @@ def _run(tiny: Path) -> Any:
 def test_a_study_waits_for_a_database_that_is_away_for_seconds(
     postgresql: str,
     postgresql_process: Any,
-    at_first_simulation: Callable[[Callable[[], None]], None],
+    after_first_simulation: Callable[[Callable[[], None]], None],
     tiny: Path,
     capfd: pytest.CaptureFixture[str],
     fault_log: FaultLog,
@@ -76,14 +77,14 @@ def test_a_study_waits_for_a_database_that_is_away_for_seconds(
         postgresql_process.stop()
         threading.Timer(AWAY_SECONDS, postgresql_process.ensure_postgres_running).start()
 
-    at_first_simulation(leave)
+    after_first_simulation(leave)
     summary = _run(tiny)
     db = Database(postgresql, read_only=True)
     rows, statuses = len(queries.windows(db)), set(queries.runs(db)["status"])
     db.dispose()
     whole = rows == 2 * 4 * 2 and statuses == {"succeeded"}
     completes = (summary.computed, summary.failures) == (TASKS, [])
-    moment = f"for {AWAY_SECONDS:.0f} s, when the first simulation began"
+    moment = f"for {AWAY_SECONDS:.0f} s, when the first simulation had ended"
     fault_log.note("database away", "postgresql", moment, consistent=whole, completes=completes)
     assert completes, summary.failures
     assert whole
@@ -94,12 +95,12 @@ def test_a_study_waits_for_a_database_that_is_away_for_seconds(
 
 def test_one_that_stays_away_ends_the_study_with_what_it_waited_for(
     postgresql_process: Any,
-    at_first_simulation: Callable[[Callable[[], None]], None],
+    after_first_simulation: Callable[[Callable[[], None]], None],
     tiny: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setenv("EFT_PATIENCE", "1")
-    at_first_simulation(postgresql_process.stop)
+    after_first_simulation(postgresql_process.stop)
     with pytest.raises(DatabaseUnreachable, match="check EFT_DATABASE_URL and that the server runs"):
         _run(tiny)
     with monkeypatch.context() as another:

@@ -10,8 +10,8 @@ import pytest
 from db.settings import bundled_studies
 from eftcore.specs import MeasurementSpec
 from flows.study.expansion import Study, expand_study, find_study, load_study
+from flows.work.listing import nodes_of
 from flows.work.store import ResultStore
-from flows.work.walk import Listing
 from tests.flows.study.test_study import BASE, EXACT, changed, without_samples
 
 SAME_KERNEL = {"kind": "explicit", "matrix": [[1.0, 0.5], [0.5, 1.0]]}
@@ -20,9 +20,7 @@ TO_A_PRECISION = without_samples(precision={"quantity": "V4", "relative": 0.01})
 
 def runs_of_nodes(study: Study, folder: Path) -> int:
     """Number of predictions and simulations to which a node of the study belongs."""
-    listing = Listing(study, ResultStore(folder))
-    listing.go()
-    return len({node.run.digest for node in listing.nodes if node.run is not None})
+    return len({node.run.digest for node in nodes_of(study, ResultStore(folder)) if node.run is not None})
 
 
 def test_widths_are_recorded_once_for_each_network_with_the_next_order(tmp_path: Path):
@@ -30,9 +28,7 @@ def test_widths_are_recorded_once_for_each_network_with_the_next_order(tmp_path:
     following = {"name": "exact", "next_order": True}
     content = without_samples(widths=[], closures=["mean", "g_only", "exact", following], reference=EXACT)
     study = expand_study(content)
-    listing = Listing(study, ResultStore(tmp_path))
-    listing.go()
-    widths = [node for node in listing.nodes if node.kind == "widths"]
+    widths = [node for node in nodes_of(study, ResultStore(tmp_path)) if node.kind == "widths"]
     assert len(widths) == len({node.digest for node in widths}) == 8
     for node in widths:
         exact = study.predictions[node.inputs["exact"]]
@@ -43,9 +39,7 @@ def test_widths_are_recorded_once_for_each_network_with_the_next_order(tmp_path:
         )
         assert exact in judged
         assert node.inputs["tolerances"] == [0.01, 0.05, 0.1]
-    none = Listing(expand_study(BASE), ResultStore(tmp_path))
-    none.go()
-    assert "widths" not in {node.kind for node in none.nodes}
+    assert "widths" not in {node.kind for node in nodes_of(expand_study(BASE), ResultStore(tmp_path))}
 
 
 FOLLOWING = {"name": "exact", "next_order": True}
@@ -67,9 +61,8 @@ def test_the_next_order_is_measured_once_for_each_network(
 ):
     """Beside the discrete leading order, at two widths or more; each prediction of it is held against that."""
     study = expand_study(changed(closures=closures, widths=widths))
-    listing = Listing(study, ResultStore(tmp_path))
-    listing.go()
-    nodes = [node for node in listing.nodes if node.kind == "measure"]
+    every = nodes_of(study, ResultStore(tmp_path))
+    nodes = [node for node in every if node.kind == "measure"]
     assert len(nodes) == len({node.digest for node in nodes}) == measured
     for node in nodes:
         spec = node.run
@@ -79,19 +72,15 @@ def test_the_next_order_is_measured_once_for_each_network(
         assert exact.next_order == ("exact" not in closures)
         assert spec.of_same_network(exact)
         assert spec.widths == widths
-        merged = {node.digest for node in listing.nodes if node.kind == "merge"}
+        merged = {node.digest for node in every if node.kind == "merge"}
         assert {digest for _, _, digest in spec.samples} <= merged
     against = [
-        node
-        for node in listing.nodes
-        if node.kind == "compare" and node.inputs["reference"] in {node.digest for node in nodes}
+        node for node in every if node.kind == "compare" and node.inputs["reference"] in {node.digest for node in nodes}
     ]
     assert len(against) == compared
     assert all(study.predictions[node.inputs["prediction"]].next_order for node in against)
     recorded = [
-        node
-        for node in listing.nodes
-        if node.kind == "record" and node.inputs["reference"] in {node.digest for node in nodes}
+        node for node in every if node.kind == "record" and node.inputs["reference"] in {node.digest for node in nodes}
     ]
     assert len(recorded) == measured
     assert study.record["runs_asked"] == runs_of_nodes(study, tmp_path)
