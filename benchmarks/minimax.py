@@ -8,7 +8,8 @@ HiGHS solves. With a denominator, f - P / Q = (f Q - P) / Q is linear in the coe
 is replaced by that of the round before; a few rounds converge (Loeb's method).
 
 float32 coefficients are made one after the other, the lowest power first: round it, then fit the ones that are left
-again, so that they make up for what rounding spoiled. f comes from mpmath with 30 digits.
+again, so that they make up for what rounding spoiled. float64 coefficients are rounded at once. f comes from mpmath
+with 30 digits.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ FUNCTIONS: dict[str, tuple[Callable[[mpmath.mpf], mpmath.mpf], float]] = {
     "ERF": (_erf, 2 / np.sqrt(np.pi)),
     "LOG_ERFC": (lambda x: mpmath.log(mpmath.erfc(x)), 0.0),
     "SOFTPLUS": (lambda x: mpmath.log1p(x) / x, 1.0),
+    "SINE_DOUBLE": (_sine, 1.0),
+    "COSINE_DOUBLE": (lambda x: mpmath.cos(mpmath.sqrt(x)), 1.0),
+    "LOG_DOUBLE": (lambda x: 2 * mpmath.atanh(mpmath.sqrt(x)) / mpmath.sqrt(x), 2.0),
+    "EXP_DOUBLE": (lambda x: (mpmath.expm1(x) - x) / x**2, 0.5),
 }
 """What each fit approximates, and the limit of that at 0, where the formula is 0 / 0."""
 
@@ -144,11 +149,11 @@ def _correction(columns: np.ndarray, missing: np.ndarray, weight: np.ndarray, fr
 def main() -> None:
     """Print the table."""
     print("largest error on the interval, exact arithmetic\n")
-    print(f"{'fit':14} {'degree':>7} {'table':>9} {'new, float32':>13} {'new, unrounded':>15}")
+    print(f"{'fit':14} {'degree':>7} {'table':>9} {'new, rounded':>13} {'new, unrounded':>15}")
     fits: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name, fit in FITS.items():
         seen, dense = samples(name), samples(name, 4 * POINTS + 1)
-        fits[name] = minimax(seen, fit.degree, rounded=True)
+        fits[name] = minimax(seen, fit.degree, rounded=fit.single)
         errors = [
             dense.error(np.array(fit.numerator), np.array(fit.denominator)),
             dense.error(*fits[name]),
@@ -157,11 +162,12 @@ def main() -> None:
         above, below = fit.degree
         degree = f"{above} / {below}" if below else str(above)
         print(f"{name:14} {degree:>7} {errors[0]:9.1e} {errors[1]:13.1e} {errors[2]:15.1e}")
-    print("\nnew coefficients, the highest power first, as float32 numbers")
+    print("\nnew coefficients, the highest power first")
     for name, parts in fits.items():
         for part, coefficients in zip(("P", "Q"), parts, strict=True):
             if len(coefficients) > 1:
-                print(f"{name:14} {part} = {', '.join(str(np.float32(c)) for c in coefficients)}")
+                numbers = np.float32(coefficients) if FITS[name].single else coefficients
+                print(f"{name:14} {part} = {', '.join(map(str, numbers))}")
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: st
     name = engine_name(spec, device)
     on_device = device == "cuda" and has_triton()
     engine: Any
-    if device == "cpu" and name == "torch" and spec.sampler == "block" and spec.dtype == "float32":
+    if device == "cpu" and name == "torch" and spec.sampler == "block" and not _has_code(spec):
         warnings.warn(
-            f"activation {spec.model.activation}: no {PIECES['float32']} polynomials are known to hold it up to |x| ="
+            f"activation {spec.model.activation}: no {PIECES[spec.dtype]} polynomials are known to hold it up to |x| ="
             f" {NEAR:g}; the general engine simulates it, which takes longer",
             NumericsWarning,
             stacklevel=2,
@@ -73,6 +73,12 @@ def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: st
     from eftcore.ensemble.cpu.moments import Moments
 
     return engine, Moments(spec, path.reference)
+
+
+def _has_code(spec: EnsembleSpec) -> bool:
+    from eftcore.ensemble.cpu.engine import covers
+
+    return covers(spec)
 
 
 def has_triton() -> bool:

@@ -23,6 +23,7 @@ has two parts, bounded at POINTS Chebyshev points of the piece:
 * Rounding: a running bound along Horner's scheme (Higham, Accuracy and Stability of Numerical Algorithms, section 5.1),
   with or without fused products.
 
+A kink that was found and not declared is known to 1e-10 or so (eftcore.kinks), and sigma is known no better around it.
 The last piece is judged in the same way on intervals of a quarter octave each. What varies on a scale too small for
 NODES points of a piece is not seen, as by no method that knows values of sigma alone.
 """
@@ -138,7 +139,11 @@ def _size(function: Function) -> float:
 
 
 def _values(function: Function, x: np.ndarray) -> np.ndarray:
-    return np.asarray(function(np.asarray(x, dtype=float)), dtype=float)
+    """sigma(x); NaN where it raises, so that no piece reaches there and the simulation raises it if it gets there."""
+    try:
+        return np.asarray(function(np.asarray(x, dtype=float)), dtype=float)
+    except Exception:
+        return np.full_like(x, np.nan, dtype=float)
 
 
 def _chebyshev(count: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from eftcore.activations import Activation, get_activation
 from eftcore.gaussian.branch import BranchExpectations, hidden_kernel
 from eftcore.gaussian.normalised_series import NormalisedSeries
 from eftcore.gaussian.roots import lower_root, symmetric_root
@@ -69,7 +70,8 @@ class TwinPath:
 
 
 @lru_cache(maxsize=8)
-def _mean_field(model: ResNet, kernel: InputKernel) -> MeanField:
+def _mean_field(model: ResNet, kernel: InputKernel, activation: Activation) -> MeanField:
+    # the activation, since one of the same name may be registered anew
     return mean_field(model, kernel)
 
 
@@ -78,7 +80,7 @@ class Path:
 
     def __init__(self, spec: EnsembleSpec) -> None:
         self.spec = spec
-        self._theory = _mean_field(spec.model, spec.kernel)
+        self._theory = _mean_field(spec.model, spec.kernel, get_activation(spec.model.activation))
 
     @cached_property
     def reference(self) -> Reference:

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from eftcore.compiled import compiled
-from eftcore.ensemble.cpu.factor import ROUNDING, cholesky
+from eftcore.ensemble.cpu.factor import ROUNDING, ROUNDING_OF_DOUBLE, cholesky
 from eftcore.ensemble.cpu.kernel import LEAST_TILE, TILE, aligned
 from eftcore.ensemble.cpu.layer_step import covariances, record, respond, shift, spread
 from eftcore.ensemble.cpu.tile_pass import activate, add_products, advance_lower, fill_normals
@@ -64,21 +64,23 @@ def simulate_chains(
     kept = min(n, neurons)
     mean, mean_hidden, scale = 1.0 / width, 1.0 / hidden, weight_variance / hidden
 
+    like = sigma[2]
+    rounding = ROUNDING if like.itemsize == 4 else ROUNDING_OF_DOUBLE
     tiles = -(-hidden // max(LEAST_TILE, TILE // n))
     tile = -(-hidden // tiles)
-    generators = np.empty((4, LANES), np.uint32)
-    normals = aligned((tile * n + 1) // 2 * 2).reshape((-1, LANES))
+    generators = np.empty((like.itemsize, LANES), np.uint32)  # 4 words for float32, 8 for float64
+    normals = aligned((tile * n + 1) // 2 * 2, like).reshape((-1, LANES))
     z = normals[: tile * n].reshape((tile, n, LANES))
-    flat_fired, flat_state = aligned(tile * n).reshape((-1, LANES)), aligned(tile * n).reshape((-1, LANES))
+    flat_fired, flat_state = aligned(tile * n, like).reshape((-1, LANES)), aligned(tile * n, like).reshape((-1, LANES))
     fired, state = flat_fired.reshape((tile, n, LANES)), flat_state.reshape((tile, n, LANES))
-    drawn = np.empty(((kept * n + n * (n + 1) // 2 + 1) // 2 * 2, LANES), np.float32)
-    four = np.empty((4, LANES), np.float32)
+    drawn = np.empty(((kept * n + n * (n + 1) // 2 + 1) // 2 * 2, LANES), like.dtype)
+    four = np.empty((4, LANES), like.dtype)
 
     square = (n, n, LANES)
     frame, taken_out = np.empty((2, kept, n, LANES)), np.empty((2, n, LANES))
     root, bartlett = np.empty((2, *square)), np.empty(square)
     gram, factor, covariance = np.empty((2, *square)), np.empty(square), np.empty(square)
-    hidden_root = np.empty((copies, *square), np.float32)
+    hidden_root = np.empty((copies, *square), like.dtype)
     moment, empirical = np.empty((2, *square)), np.empty((2, *square))
     response, control, shifted = np.empty((pairs, LANES)), np.empty((pairs, LANES)), np.empty((pairs, LANES))
 
@@ -122,7 +124,7 @@ def simulate_chains(
             if layer == depth:
                 break
             covariances(moment, bias_variance, scale, covariance)
-            cholesky(covariance, factor, ROUNDING)
+            cholesky(covariance, factor, rounding)
             root[0] = epsilon * factor
             if paired:
                 _in_every_lane(twin_root[layer], epsilon, root[1])

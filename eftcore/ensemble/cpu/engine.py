@@ -29,10 +29,10 @@ _CHUNK_UNITS = 32
 def covers(spec: EnsembleSpec) -> bool:
     """Whether the fused pass can simulate this ensemble.
 
-    It needs the block sampler, float32 states and an activation of eftcore.ensemble.cpu.sigma; width, depth and the
-    number of inputs may be any.
+    It needs the block sampler and an activation that eftcore.ensemble.cpu.sigma has; width, depth and the number of
+    inputs may be any.
     """
-    return spec.sampler == "block" and spec.dtype == "float32" and has_sigma(get_activation(spec.model.activation))
+    return spec.sampler == "block" and has_sigma(get_activation(spec.model.activation), spec.dtype)
 
 
 class CpuEngine:
@@ -42,12 +42,12 @@ class CpuEngine:
     for any number of threads and any size of the pieces.
     """
 
-    stream = "xoshiro128++, keyed by sha256 of (ensemble, shard), then network; Box-Muller"
-
     def __init__(self, spec: EnsembleSpec, path: Path, *, shard: int) -> None:
         assert spec.depths is not None
-        self._sigma = Sigma(get_activation(spec.model.activation))
+        self._sigma = Sigma(get_activation(spec.model.activation), spec.dtype)
         model, n_inputs = spec.model, spec.kernel.n_inputs
+        generators = "" if spec.dtype == "float32" else ", two generators each"
+        self.stream = f"xoshiro128++, keyed by sha256 of (ensemble, shard), then network{generators}; Box-Muller"
         self._paired = spec.estimator == "paired"
         self._key = np.uint64(stream_key(spec, shard))
         self._shape = (len(spec.depths), 4 if self._paired else 2, n_inputs * (n_inputs + 1) // 2, LANES)

@@ -13,13 +13,16 @@ ROUNDING = 3e-7
 Q is made of sums of float32 products, whose rounding hides a pivot that small. The root of a rounding error would be
 5e-4 or so, and would drive the states of two equal inputs apart."""
 
+ROUNDING_OF_DOUBLE = 1e-13
+"""The same where the products are float64."""
+
 
 @vector_code
 def cholesky(code: Code, matrix: Array, factor: Array, rounding: Lanes) -> None:
     """Cholesky factors, lower triangular, of positive semi-definite matrices (docs/theory.md, eq. 7.1).
 
     Where a pivot counts as 0, its column of the factor is 0. Two equal rows of a matrix give rows of its factor that
-    differ by no more than rounding in float64, too little to change a float32 state.
+    differ by no more than rounding in float64, which changes the last digits of a float64 state, and none of float32.
 
     Args:
         code: writes the instructions.

@@ -40,13 +40,17 @@ BLOCK = 4
 Their BLOCK^2 sums and the 2 BLOCK numbers that they are made of fit into 32 vector registers."""
 
 _INDEX = ir.IntType(64)
-_FLOAT, _DOUBLE, _WORD = (ir.VectorType(t, LANES) for t in (ir.FloatType(), ir.DoubleType(), ir.IntType(32)))
+_FLOAT, _DOUBLE, _WORD, _LONG = (
+    ir.VectorType(t, LANES) for t in (ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64))
+)
 _TYPES = {types.float32: _FLOAT, types.float64: _DOUBLE, types.uint32: _WORD}
-_SUFFIX = {_FLOAT: "f32", _DOUBLE: "f64", _WORD: "i32"}
+_SUFFIX = {_FLOAT: "f32", _DOUBLE: "f64", _WORD: "i32", _LONG: "i64"}
+_BITS = {_FLOAT: _WORD, _DOUBLE: _LONG}
+_NUMBERS = {_WORD: _FLOAT, _LONG: _DOUBLE}
 
 
 class Lanes:
-    """LANES numbers in a vector register: float32, float64 or 32-bit words.
+    """LANES numbers in a vector register: float32, float64, or words of 32 or 64 bits.
 
     A Python number in an operation with it stands for LANES copies of that number.
     """
@@ -60,7 +64,11 @@ class Lanes:
         if isinstance(other, Lanes):
             return other.value
         vector = self.value.type
-        number = int(other) & 0xFFFFFFFF if vector is _WORD else float(np.float32(other) if vector is _FLOAT else other)
+        number: float
+        if vector in _NUMBERS:
+            number = int(other) & ((1 << vector.element.width) - 1)
+        else:
+            number = float(np.float32(other)) if vector == _FLOAT else float(other)
         return ir.Constant(vector, [number] * LANES)
 
     def new(self, value: ir.Value) -> Lanes:
@@ -75,11 +83,11 @@ class Lanes:
         return self.new(self.builder.call(function, (self.value, *others)))
 
     def __add__(self, other: Lanes | float) -> Lanes:
-        add = self.builder.add if self.value.type is _WORD else self.builder.fadd
+        add = self.builder.add if self.value.type in _NUMBERS else self.builder.fadd
         return self.new(add(self.value, self.like(other)))
 
     def __sub__(self, other: Lanes | float) -> Lanes:
-        subtract = self.builder.sub if self.value.type is _WORD else self.builder.fsub
+        subtract = self.builder.sub if self.value.type in _NUMBERS else self.builder.fsub
         return self.new(subtract(self.value, self.like(other)))
 
     def __rsub__(self, other: float) -> Lanes:
@@ -114,6 +122,9 @@ class Lanes:
     def __lshift__(self, bits: int) -> Lanes:
         return self.new(self.builder.shl(self.value, self.like(bits)))
 
+    def __rshift__(self, bits: int) -> Lanes:
+        return self.new(self.builder.lshr(self.value, self.like(bits)))
+
     def signed_shift(self, bits: int) -> Lanes:
         """Words shifted to the right as signed numbers: copies of the sign bit come in from the left."""
         return self.new(self.builder.ashr(self.value, self.like(bits)))
@@ -122,25 +133,35 @@ class Lanes:
         """Words rotated to the left: bits that leave on the left come back on the right."""
         return self.call("fshl", self.value, self.like(bits))
 
+    @property
+    def is_double(self) -> bool:
+        """Whether the numbers are float64."""
+        return bool(self.value.type == _DOUBLE)
+
     def bits(self) -> Lanes:
-        """The bits of float32 numbers, as words."""
-        return self.new(self.builder.bitcast(self.value, _WORD))
+        """The bits of numbers, as words of the same size."""
+        return self.new(self.builder.bitcast(self.value, _BITS[self.value.type]))
 
     def decoded(self) -> Lanes:
-        """The float32 numbers whose bits these words are."""
-        return self.new(self.builder.bitcast(self.value, _FLOAT))
+        """The numbers whose bits these words are."""
+        return self.new(self.builder.bitcast(self.value, _NUMBERS[self.value.type]))
 
     def number(self) -> Lanes:
-        """Signed whole numbers converted to float32."""
-        return self.new(self.builder.sitofp(self.value, _FLOAT))
+        """Signed whole numbers converted to float32, those of 64 bits to float64."""
+        return self.new(self.builder.sitofp(self.value, _NUMBERS[self.value.type]))
+
+    def before(self, low: Lanes) -> Lanes:
+        """Words of 64 bits: these 32 bits, followed by those of ``low``."""
+        high, low = (self.new(self.builder.zext(word.value, _LONG)) for word in (self, low))
+        return high << 32 | low
 
     def double(self) -> Lanes:
-        """float32 converted to float64."""
-        return self.new(self.builder.fpext(self.value, _DOUBLE))
+        """The numbers as float64."""
+        return self if self.is_double else self.new(self.builder.fpext(self.value, _DOUBLE))
 
     def single(self) -> Lanes:
-        """float64 rounded to float32."""
-        return self.new(self.builder.fptrunc(self.value, _FLOAT))
+        """The numbers rounded to float32."""
+        return self.new(self.builder.fptrunc(self.value, _FLOAT)) if self.is_double else self
 
     def sqrt(self) -> Lanes:
         """Square root."""
@@ -187,6 +208,20 @@ class Array:
 
     def __setitem__(self, index: Any, value: Lanes) -> None:
         self._builder.store(value.value, self._place(index), align=4)
+
+    @property
+    def is_double(self) -> bool:
+        """Whether its numbers are float64."""
+        return bool(self._kind == types.float64)
+
+    def typed(self, numbers: Lanes) -> Lanes:
+        """Numbers in the type of the array, float32 or float64."""
+        return numbers.double() if self.is_double else numbers.single()
+
+    def zero(self) -> Lanes:
+        """Zero of the array's type in every lane."""
+        vector = _TYPES[self._kind]
+        return Lanes(self._builder, ir.Constant(vector, [0.0] * LANES))
 
     def _place(self, index: Any) -> ir.Value:
         index = index if isinstance(index, tuple) else (index,)
@@ -301,9 +336,8 @@ class Code:
         return self._builder.select(self._builder.icmp_signed("<", one, other), one, other)
 
     def zero(self, dtype: str) -> Lanes:
-        """Zero in every lane, of type "float32", "float64" or "uint32"."""
-        vector = {"float32": _FLOAT, "float64": _DOUBLE, "uint32": _WORD}[dtype]
-        return Lanes(self._builder, ir.Constant(vector, [0 if vector is _WORD else 0.0] * LANES))
+        """Zero in every lane, of type "float32" or "float64"."""
+        return Lanes(self._builder, ir.Constant(_FLOAT if dtype == "float32" else _DOUBLE, [0.0] * LANES))
 
     def variable(self, start: Lanes) -> Variable:
         """A new Variable with this value."""

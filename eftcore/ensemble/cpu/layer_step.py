@@ -29,21 +29,21 @@ def covariances(code: Code, moment: Array, bias_variance: Lanes, scale: Lanes, o
 
 
 @vector_code
-def single(code: Code, factor: Array, scale: Lanes, out: Array, copy: Any) -> None:
-    """out[copy] = scale factor, rounded to float32; (N, N, LANES) each."""
+def scaled(code: Code, factor: Array, scale: Lanes, out: Array, copy: Any) -> None:
+    """out[copy] = scale factor, rounded to the type of ``out``; (N, N, LANES) each."""
     size = factor.shape[0]
     for a in code.loop(0, size):
         for b in code.loop(0, size):
-            out[copy, a, b] = (factor[a, b] * scale).single()
+            out[copy, a, b] = out.typed(factor[a, b] * scale)
 
 
 @vector_code
 def spread(code: Code, matrices: Array, layer: Any, scale: Lanes, out: Array, copy: Any) -> None:
-    """out[copy] = scale matrices[layer] in every lane, rounded to float32, from ``matrices`` (L, N, N)."""
+    """out[copy] = scale matrices[layer] in every lane, rounded to the type of ``out``, from ``matrices`` (L, N, N)."""
     size = matrices.shape[1]
     for a in code.loop(0, size):
         for b in code.loop(0, size):
-            out[copy, a, b] = (matrices.copies(layer, a, b) * scale).single()
+            out[copy, a, b] = out.typed(matrices.copies(layer, a, b) * scale)
 
 
 @vector_code

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from eftcore.compiled import compiled
-from eftcore.ensemble.cpu.factor import ROUNDING, cholesky, symmetrise
+from eftcore.ensemble.cpu.factor import ROUNDING, ROUNDING_OF_DOUBLE, cholesky, symmetrise
 from eftcore.ensemble.cpu.kernel import FIRST_ROUNDS, LEAST_TILE, TILE, aligned
 from eftcore.ensemble.cpu.lanes import Array, Code, vector_code
-from eftcore.ensemble.cpu.layer_step import covariances, record, respond, shift, single, spread
+from eftcore.ensemble.cpu.layer_step import covariances, record, respond, scaled, shift, spread
 from eftcore.ensemble.cpu.tile_pass import activate, add_products, advance, advance_lower, fill_normals
 from eftcore.ensemble.cpu.vector_math import STRICT, seed_generators
 from eftcore.ensemble.sums import LANES
@@ -26,7 +26,7 @@ from eftcore.ensemble.sums import LANES
 def add_sums(code: Code, tile: Array, begin: Any, count: Any, total: Array) -> None:
     """total[a] += sum over the tile's neurons of tile[:, a]; ``total`` is (N, LANES) float64."""
     for a in code.loop(0, tile.shape[1]):
-        found = code.variable(code.zero("float32"))
+        found = code.variable(tile.zero())
         for j in code.loop(0, count):
             found.set(found.get() + tile[code.add(begin, j), a])
         total[a] = total[a] + found.get().double()
@@ -34,7 +34,7 @@ def add_sums(code: Code, tile: Array, begin: Any, count: Any, total: Array) -> N
 
 @vector_code
 def normalise(code: Code, state: Array, begin: Any, count: Any, centre: Array, inverse: Array, out: Array) -> None:
-    """out[j, a] = (state[begin + j, a] - centre[a]) inverse[a], with ``centre`` and ``inverse`` (N, LANES) float32."""
+    """out[j, a] = (state[begin + j, a] - centre[a]) inverse[a], with ``centre`` and ``inverse`` (N, LANES)."""
     for a in code.loop(0, out.shape[1]):
         middle, factor = centre[a], inverse[a]
         for j in code.loop(0, count):
@@ -78,23 +78,25 @@ def simulate_normalised(
     weight_variance, bias_variance, epsilon = constants[0], constants[1], constants[2]
     mean, scale = 1.0 / width, weight_variance / width
 
+    like = sigma[2]
+    rounding = ROUNDING if like.itemsize == 4 else ROUNDING_OF_DOUBLE
     tiles = -(-width // max(LEAST_TILE, TILE // n_inputs))
     tile = -(-width // tiles)
-    generators = np.empty((4, LANES), np.uint32)
-    normals = aligned((tile * n_inputs + 1) // 2 * 2).reshape((-1, LANES))
+    generators = np.empty((like.itemsize, LANES), np.uint32)  # 4 words for float32, 8 for float64
+    normals = aligned((tile * n_inputs + 1) // 2 * 2, like).reshape((-1, LANES))
     z = normals[: tile * n_inputs].reshape((tile, n_inputs, LANES))
     flat_normed, flat_fired = (
-        aligned(tile * n_inputs).reshape((-1, LANES)),
-        aligned(tile * n_inputs).reshape((-1, LANES)),
+        aligned(tile * n_inputs, like).reshape((-1, LANES)),
+        aligned(tile * n_inputs, like).reshape((-1, LANES)),
     )
     normed, fired = flat_normed.reshape((tile, n_inputs, LANES)), flat_fired.reshape((tile, n_inputs, LANES))
-    flat_state = aligned(copies * width * n_inputs).reshape((copies, width * n_inputs, LANES))
+    flat_state = aligned(copies * width * n_inputs, like).reshape((copies, width * n_inputs, LANES))
     state = flat_state.reshape((copies, width, n_inputs, LANES))
 
     square = (n_inputs, n_inputs, LANES)
-    root = np.empty((2, *square), np.float32)
+    root = np.empty((2, *square), like.dtype)
     moment, empirical, total = np.empty((2, *square)), np.empty((2, *square)), np.empty((2, n_inputs, LANES))
-    centre, inverse = np.zeros((2, n_inputs, LANES), np.float32), np.empty((2, n_inputs, LANES), np.float32)
+    centre, inverse = np.zeros((2, n_inputs, LANES), like.dtype), np.empty((2, n_inputs, LANES), like.dtype)
     covariance, factor, turned, rotation = np.empty(square), np.empty(square), np.empty(square), np.empty(square)
     response, shifted = np.empty((pairs, LANES)), np.empty((pairs, LANES))
 
@@ -151,15 +153,15 @@ def simulate_normalised(
             if layer == depth:
                 break
             covariances(moment, bias_variance, scale, covariance)
-            cholesky(covariance, factor, ROUNDING)
+            cholesky(covariance, factor, rounding)
             if paired:
                 for _ in range(FIRST_ROUNDS if layer == 0 else 1):
                     symmetrise(factor, rotation, turned)
-                single(turned, epsilon, root, 0)
+                scaled(turned, epsilon, root, 0)
                 spread(twin_root, layer, epsilon, root, 1)
                 respond(response, shifted, moment, layer, twin_moment, table, epsilon * epsilon, scale, weight_variance)
             else:
-                single(factor, epsilon, root, 0)
+                scaled(factor, epsilon, root, 0)
 
 
 @compiled(nogil=True, error_model="numpy")

@@ -21,18 +21,18 @@ class Pieces:
 
     Args:
         code: writes the instructions. What does not depend on x is written at once, before the loop over x.
-        table: eftcore.ensemble.piecewise.Piecewise.table as an array (2 (degree + 3), LANES) float32.
+        table: eftcore.ensemble.piecewise.Piecewise.table as an array of (any, LANES).
         degree: of the polynomials.
     """
 
     def __init__(self, code: Code, table: Array, degree: int) -> None:
-        self._code = code
+        self._zero = table.zero().bits()
         self._begins, self._origins, *self._coefficients = (_Row(code, table, row) for row in range(degree + 3))
 
     def __call__(self, x: Lanes) -> Lanes:
         """Their values at x: the piece by bisection, then Horner's scheme."""
-        index = self._code.zero("uint32")
-        step = _Row.entries
+        index = self._zero
+        step = self._begins.entries
         while step := step // 2:
             further = index | step
             index = x.where(">=", self._begins.at(further), further, index)
@@ -44,55 +44,71 @@ class Pieces:
 
 
 class _Row:
-    """A row of a table."""
-
-    entries = 2 * LANES
+    """A row of a table: two Lanes values of float32, or one of float64."""
 
     def __init__(self, code: Code, table: Array, row: int) -> None:
-        self._code, self._table, self._row = code, table, row
-        self._halves = [table[2 * row + half] for half in range(2)]
+        count = 1 if table.is_double else 2
+        self.entries = count * LANES
+        self._code, self._table, self._first = code, table, count * row
+        self._parts = [table[count * row + part] for part in range(count)]
 
     def at(self, index: Lanes) -> Lanes:
-        """In each lane the entry at that lane's index."""
+        """In each lane the entry at that lane's index, a word of the size of the entries."""
         if self._code.has("avx512f"):
-            return self._by_avx512(index)
-        return self._by_avx2(index) if self._code.has("avx2") else self._from_memory(index)
+            return self._double_by_avx512(index) if self._table.is_double else self._by_avx512(index)
+        if self._code.has("avx2") and not self._table.is_double:
+            return self._by_avx2(index)
+        return self._from_memory(index)
 
     def _by_avx512(self, index: Lanes) -> Lanes:
-        low, high = (half.value for half in self._halves)
-        name = "llvm.x86.avx512.vpermi2var.ps.512"
-        kind = ir.FunctionType(low.type, [low.type, index.value.type, low.type])
-        function = cgutils.get_or_insert_function(index.builder.module, kind, name)
-        return index.new(index.builder.call(function, (low, index.value, high)))
+        low, high = (part.value for part in self._parts)
+        return index.new(_called(index, "llvm.x86.avx512.vpermi2var.ps.512", low, index.value, high))
+
+    def _double_by_avx512(self, index: Lanes) -> Lanes:
+        low, high = (_part(self._parts[0], first) for first in (0, 8))
+        name = "llvm.x86.avx512.vpermi2var.pd.512"
+        return _joined(index, [_called(index, name, low, _part(index, first), high) for first in (0, 8)])
 
     def _by_avx2(self, index: Lanes) -> Lanes:
         builder = index.builder
-        quarters = [_part(half, first) for half in self._halves for first in (0, 8)]
+        quarters = [_part(part, first) for part in self._parts for first in (0, 8)]
         found = []
         for first in (0, 8):
             place = _part(index, first)
-            kind = ir.FunctionType(quarters[0].type, [quarters[0].type, place.type])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.permps")
-            picks = [builder.call(function, (quarter, place)) for quarter in quarters]
+            picks = [_called(index, "llvm.x86.avx2.permps", quarter, place) for quarter in quarters]
             for bit in (8, 16):
-                mask = ir.Constant(place.type, [bit] * 8)
-                odd = builder.icmp_unsigned("!=", builder.and_(place, mask), ir.Constant(place.type, [0] * 8))
+                bits = builder.and_(place, ir.Constant(place.type, [bit] * 8))
+                odd = builder.icmp_unsigned("!=", bits, ir.Constant(place.type, [0] * 8))
                 picks = [builder.select(odd, picks[k + 1], picks[k]) for k in range(0, len(picks), 2)]
             found.append(picks[0])
-        return index.new(builder.shuffle_vector(*found, ir.Constant(ir.VectorType(_I32, LANES), list(range(LANES)))))
+        return _joined(index, found)
 
     def _from_memory(self, index: Lanes) -> Lanes:
         builder = index.builder
-        found = ir.Constant(self._halves[0].value.type, ir.Undefined)
+        found = ir.Constant(self._parts[0].value.type, ir.Undefined)
         for lane in range(LANES):
             place = ir.Constant(_I32, lane)
-            entry = builder.zext(builder.extract_element(index.value, place), ir.IntType(64))
-            number = self._table.entry(2 * self._row, entry)
-            found = builder.insert_element(found, number, place)
+            entry = builder.extract_element(index.value, place)
+            if not self._table.is_double:
+                entry = builder.zext(entry, ir.IntType(64))
+            found = builder.insert_element(found, self._table.entry(self._first, entry), place)
         return index.new(found)
+
+
+def _called(lanes: Lanes, name: str, first: ir.Value, *others: ir.Value) -> ir.Value:
+    """What an instruction of the processor, by LLVM's name for it, gives in the type of the first argument."""
+    kind = ir.FunctionType(first.type, [first.type, *(other.type for other in others)])
+    function = cgutils.get_or_insert_function(lanes.builder.module, kind, name)
+    return lanes.builder.call(function, (first, *others))
 
 
 def _part(lanes: Lanes, first: int) -> ir.Value:
     """Eight of the lanes."""
     mask = ir.Constant(ir.VectorType(_I32, 8), list(range(first, first + 8)))
     return lanes.builder.shuffle_vector(lanes.value, ir.Constant(lanes.value.type, ir.Undefined), mask)
+
+
+def _joined(lanes: Lanes, parts: list[ir.Value]) -> Lanes:
+    """Two times eight lanes."""
+    mask = ir.Constant(ir.VectorType(_I32, LANES), list(range(LANES)))
+    return lanes.new(lanes.builder.shuffle_vector(*parts, mask))

@@ -13,7 +13,6 @@ from eftcore.activations import Activation
 from eftcore.ensemble.cpu import vector_math
 from eftcore.ensemble.cpu.lanes import Array, Code, Lanes
 from eftcore.ensemble.cpu.pieces import Pieces
-from eftcore.ensemble.kinds import activation_kind
 from eftcore.ensemble.minimax import WAVE_LIMIT
 from eftcore.ensemble.piecewise import DEGREES, piecewise
 from eftcore.ensemble.sums import LANES
@@ -29,10 +28,13 @@ _BY_HAND: dict[str, Callable[[Lanes, Lanes], Lanes]] = {
     "sin": lambda x, _: vector_math.sine(x),
     "cos": lambda x, _: vector_math.cosine(x),
 }
-"""Vector code of x and of an activation's parameter. Those of eftcore.ensemble.kinds come first, in the same order."""
+"""Vector code of x and of an activation's parameter."""
 
+_NAMES = {"float32": tuple(_BY_HAND), "float64": ("linear", "tanh", "leaky_relu", "silu", "sin", "cos")}
+"""The activations that have vector code of each type."""
+
+_ALIASES = {"relu": "leaky_relu", "swish": "silu"}
 _WAVES = ("sin", "cos")
-_NAMES = tuple(_BY_HAND)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Written:
 
 
 def written_sigmas(code: Code, parameter: Lanes, table: Array) -> list[Written]:
-    """The code of every kind: those made by hand, and piecewise polynomials of each degree."""
+    """The code of every kind for the type of the table: made by hand, and piecewise polynomials of each degree."""
 
     def by_hand(name: str) -> Callable[[], Callable[[Lanes], Lanes]]:
         return lambda: lambda x: _BY_HAND[name](x, parameter)
@@ -57,37 +59,40 @@ def written_sigmas(code: Code, parameter: Lanes, table: Array) -> list[Written]:
     def of_degree(degree: int) -> Callable[[], Callable[[Lanes], Lanes]]:
         return lambda: Pieces(code, table, degree)
 
-    made = [Written(by_hand(name), limited=name in _WAVES) for name in _NAMES]
-    return made + [Written(of_degree(degree), limited=True) for degree in DEGREES["float32"]]
+    dtype = "float64" if table.is_double else "float32"
+    made = [Written(by_hand(name), limited=name in _WAVES) for name in _NAMES[dtype]]
+    return made + [Written(of_degree(degree), limited=True) for degree in DEGREES[dtype]]
 
 
 _Beyond = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
 class Sigma:
-    """An activation as the fused pass takes it.
+    """An activation as the fused pass takes it, in "float32" or "float64".
 
     Attributes:
-        arguments: its number in ``written_sigmas``, its parameter, the table of its polynomials, the largest |x| for
-            which these hold, and the address of a function that the pass calls with the address of numbers x, how many
-            times LANES they are, and the address where sigma(x) stands: where |x| is above the limit, or x is NaN, the
-            function puts Activation.function(x) there.
+        arguments: its number in ``written_sigmas``, its parameter, the table of its polynomials, whose type is that of
+            the pass, the largest |x| for which these hold, and the address of a function that the pass calls with the
+            address of numbers x, how many times LANES they are, and the address where sigma(x) stands: where |x| is
+            above the limit, or x is NaN, the function puts Activation.function(x) there.
     """
 
-    def __init__(self, activation: Activation) -> None:
+    def __init__(self, activation: Activation, dtype: str) -> None:
         self._function = activation.function
+        self._dtype = np.dtype(dtype)
         self._failure: BaseException | None = None
         self._beyond = _Beyond(self._put_beyond)
-        table, self._limit = np.zeros((0, LANES), np.float32), math.inf
-        by_hand = _by_hand(activation)
-        if by_hand is not None:
-            kind, parameter = by_hand
-            self._limit = WAVE_LIMIT if _NAMES[kind] in _WAVES else math.inf
+        table, parameter, self._limit = np.zeros((0, LANES), dtype), 0.0, math.inf
+        name = _by_hand(activation, dtype)
+        if name is not None:
+            kind = _NAMES[dtype].index(name)
+            parameter = next(iter(activation.parameters.values()), 0.0)
+            self._limit = WAVE_LIMIT if name in _WAVES else math.inf
         else:
-            fit = piecewise(activation, "float32")
+            fit = piecewise(activation, dtype)
             assert fit is not None
-            kind, parameter = len(_NAMES) + DEGREES["float32"].index(fit.degree), 0.0
-            table, self._limit = np.ascontiguousarray(fit.table).reshape(-1, LANES), fit.limit
+            kind = len(_NAMES[dtype]) + DEGREES[dtype].index(fit.degree)
+            table, self._limit = fit.table.reshape(-1, LANES), fit.limit
         self.arguments = (kind, parameter, table, self._limit, ctypes.cast(self._beyond, ctypes.c_void_p).value)
 
     def check(self) -> None:
@@ -96,8 +101,8 @@ class Sigma:
             raise self._failure
 
     def _put_beyond(self, source: int, count: int, target: int) -> None:
-        numbers = ctypes.c_float * (count * LANES)
-        x, out = (np.frombuffer(numbers.from_address(place), np.float32) for place in (source, target))  # type: ignore[call-overload]
+        numbers = ctypes.c_char * (count * LANES * self._dtype.itemsize)
+        x, out = (np.frombuffer(numbers.from_address(place), self._dtype) for place in (source, target))  # type: ignore[call-overload]
         rare = ~(np.abs(x) <= self._limit)
         try:
             with np.errstate(all="ignore"):
@@ -107,14 +112,12 @@ class Sigma:
             out[rare] = np.nan
 
 
-def has_sigma(activation: Activation) -> bool:
+def has_sigma(activation: Activation, dtype: str) -> bool:
     """Whether the fused pass has this activation: by hand, or by polynomials whose error is bounded."""
-    return _by_hand(activation) is not None or piecewise(activation, "float32") is not None
+    return _by_hand(activation, dtype) is not None or piecewise(activation, dtype) is not None
 
 
-def _by_hand(activation: Activation) -> tuple[int, float] | None:
-    if not activation.builtin:
-        return None
-    if activation.family in _WAVES:
-        return _NAMES.index(activation.family), 0.0
-    return activation_kind(activation.name)
+def _by_hand(activation: Activation, dtype: str) -> str | None:
+    """Its name in _BY_HAND, None if there is no vector code of this type."""
+    name = _ALIASES.get(activation.family, activation.family)
+    return name if activation.builtin and name in _NAMES[dtype] else None

@@ -1,8 +1,8 @@
 """What the fused pass does to a tile of neurons: normals, increment, activation, products of inputs.
 
-A tile is the neurons ``begin``, ..., ``begin + count - 1`` of an array (neurons, N, LANES) float32. It is small enough
-for a processor's first-level cache. Matrices are worked on in blocks of BLOCK x BLOCK entries, which stay in registers
-while the loop over neurons runs.
+A tile is the neurons ``begin``, ..., ``begin + count - 1`` of an array (neurons, N, LANES), float32 or float64. It is
+small enough for a processor's first-level cache. Matrices are worked on in blocks of BLOCK x BLOCK entries, which stay
+in registers while the loop over neurons runs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from eftcore.ensemble.cpu.sigma import written_sigmas
 
 @vector_code
 def fill_normals(code: Code, generators: Array, out: Array) -> None:
-    """Fill ``out`` (an even number, LANES) float32 with standard normals.
+    """Fill ``out`` (an even number, LANES), float32 or float64, with standard normals.
 
-    Every lane has a generator of its own, a column of ``generators`` (4 words, LANES) uint32, which moves on.
+    Every lane has a generator of its own, a column of ``generators`` (4 or 8 words, LANES) uint32, which moves on.
     """
     vector_math.write_normals(code, generators, out)
 
@@ -82,17 +82,17 @@ def activate(
     count: Any,
     out: Array,
 ) -> None:
-    """out[i] = sigma(x[begin + i]) for i < count, with x and out (numbers, LANES) float32.
+    """out[i] = sigma(x[begin + i]) for i < count, with x and out (numbers, LANES) both float32 or both float64.
 
     The arguments before x are those of eftcore.ensemble.cpu.sigma. The loop is written once for every activation, and
     the branch between them is outside the loop. Where |x| is larger than ``limit``, or NaN, the function at the address
     ``beyond`` is called once for the tile; it overwrites these numbers of ``out``.
     """
-    for case, written in enumerate(written_sigmas(code, parameter.single(), table)):
+    for case, written in enumerate(written_sigmas(code, x.typed(parameter), table)):
         for _ in code.when(kind, case):
             sigma = written.begin()
-            largest = limit.single()
-            outside = code.variable(code.zero("uint32"))
+            largest = x.typed(limit)
+            outside = code.variable(x.zero().bits())
             for i in code.loop(0, count):
                 number = x[code.add(begin, i)]
                 out[i] = sigma(number)
@@ -107,7 +107,7 @@ def activate(
 def add_products(code: Code, tile: Array, begin: Any, count: Any, total: Array) -> None:
     """total[a, b] += sum over the tile's neurons of tile[:, a] tile[:, b], for inputs a <= b.
 
-    ``total`` is (N, N, LANES) float64. The sum over the tile is made in float32.
+    ``total`` is (N, N, LANES) float64. The sum over the tile is made in the type of the tile.
     """
     size = tile.shape[1]
     for a, height in code.blocks(0, size):
@@ -121,7 +121,7 @@ def _add_block(
     code: Code, tile: Array, begin: Any, count: Any, total: Array, rows: list[Any], columns: list[Any]
 ) -> None:
     pairs = [(r, c) for r in range(len(rows)) for c in range(r if columns is rows else 0, len(columns))]
-    sums = {pair: code.variable(code.zero("float32")) for pair in pairs}
+    sums = {pair: code.variable(tile.zero()) for pair in pairs}
     for j in code.loop(0, count):
         left = [tile[code.add(begin, j), a] for a in rows]
         right = left if columns is rows else [tile[code.add(begin, j), b] for b in columns]

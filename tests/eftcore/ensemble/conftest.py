@@ -40,6 +40,12 @@ def _observe(spec: EnsembleSpec, samples: int, engine: str = "cpu", shard: int =
     ]
 
 
+@pytest.fixture
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The general engine simulates every ensemble."""
+    monkeypatch.setattr("eftcore.ensemble.engines.engine_name", lambda spec, device: "torch")
+
+
 @pytest.fixture(scope="session")
 def observe() -> Callable[..., np.ndarray]:
     """(spec, samples, engine, shard) to the observations (networks, R, 2 or 4, P) of each network."""

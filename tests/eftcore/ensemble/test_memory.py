@@ -16,6 +16,7 @@ from eftcore.errors import OutOfMemory
 
 MODEL = eft.ResNet(activation="tanh", weight_variance=1.5, bias_variance=0.1, epsilon=0.3, depth=3)
 KERNEL = eft.InputKernel.equicorrelated(n_inputs=3, variance=1.0, correlation=0.3)
+pytestmark = pytest.mark.usefixtures("by_torch")
 ALLOCATORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
@@ -24,7 +25,7 @@ ALLOCATORS = [
 
 
 def simulate(samples=1100, sampler="block", **options):
-    """float64 has no other engine than torch's; a chunk has 1024 networks."""
+    """A chunk of the general engine has 1024 networks."""
     options = {"width": 8, "depths": (0, 2, 3), "device": "cpu", "dtype": "float64"} | options
     return eft.simulate(MODEL, KERNEL, samples=samples, sampler=sampler, **options)
 

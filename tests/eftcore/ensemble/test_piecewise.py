@@ -52,21 +52,27 @@ def numbers(fit: Piecewise, kinks: tuple[float, ...], dtype: str) -> np.ndarray:
     return x[np.abs(x) <= fit.limit].astype(float)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_polynomials_have_the_bound_that_is_stated(name):
-    """In vector code, at numbers that the fit did not see; the bound is not too large by more than a factor of 10."""
+def test_polynomials_have_the_bound_that_is_stated(name, dtype):
+    """In vector code, at numbers that the fit did not see; the bound is not too large by more than a factor of 10.
+
+    In float64 the ends of pieces at 1 / 3 are left out: that kink is known to 1e-10.
+    """
     activation = made(name)
-    fit = piecewise(activation, "float32")
-    assert fit.limit > 0.999 * FUNCTIONS[name][1]
-    x = numbers(fit, activation.kinks, "float32")
-    exact = activation.function(x)
-    error = np.abs(applied(Sigma(activation), x) - exact)
-    assert (error <= fit.error * tolerance(activation.function, x, "float32") + 1e-37).all()
+    fit = piecewise(activation, dtype)
+    assert fit.limit > (0.999 if dtype == "float32" else 0.25) * FUNCTIONS[name][1]
     assert fit.error <= 1
-    assert (error > 0.1 * fit.error * tolerance(activation.function, x, "float32")).any() or name in (
-        *("clip at 100", "sign", "steps", "constant"),
-    )
-    assert applied(Sigma(activation), np.zeros(1))[0] == np.float32(activation.function(np.zeros(1)))[0]
+    x = numbers(fit, activation.kinks, dtype)
+    x = x[(np.abs(x - 1 / 3) > 1e-9) | (dtype == "float32")]
+    exact = activation.function(x)
+    error = np.abs(applied(Sigma(activation, dtype), x) - exact)
+    bound = fit.error * tolerance(activation.function, x, dtype)
+    assert (error <= bound + 1e-37).all()
+    if name not in ("clip at 100", "sign", "steps", "constant"):  # exact but for rounding
+        assert (error > 0.1 * bound).any()
+    zero = np.zeros(1)
+    assert applied(Sigma(activation, dtype), zero) == activation.function(zero).astype(dtype)
 
 
 @pytest.mark.parametrize("name", ["mish", "sign", "exp", "sin 5x"])
@@ -76,8 +82,8 @@ def test_beyond_the_polynomials_sigma_itself_is_called(name):
     x = np.float32([0.5, np.nan, np.inf, -np.inf, -1e30, np.nextafter(limit, np.float32(np.inf))]).astype(float)
     with np.errstate(all="ignore"):
         exact = np.float32(activation.function(x))
-    np.testing.assert_allclose(applied(Sigma(activation), x), exact, rtol=1e-6)
-    assert np.array_equal(applied(Sigma(activation), x)[1:], exact[1:], equal_nan=True)
+    np.testing.assert_allclose(applied(Sigma(activation, "float32"), x), exact, rtol=1e-6)
+    assert np.array_equal(applied(Sigma(activation, "float32"), x)[1:], exact[1:], equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +113,10 @@ def register():
         unregister_activation(name)
 
 
-def ensemble(activation: str, **options) -> eft.EnsembleSpec:
-    model = eft.ResNet(activation=activation, weight_variance=2.0, epsilon=0.3, depth=6)
+def ensemble(activation: str, *, estimator: str = "paired", dtype: str = "float32", **block) -> eft.EnsembleSpec:
+    model = eft.ResNet(activation=activation, weight_variance=2.0, epsilon=0.3, depth=6, **block)
     kernel = eft.InputKernel.explicit([[1.0, 0.3], [0.3, 3.0]])
-    return eft.EnsembleSpec(model=model, kernel=kernel, width=12, **options)
+    return eft.EnsembleSpec(model=model, kernel=kernel, width=12, estimator=estimator, dtype=dtype)
 
 
 @pytest.mark.parametrize("estimator", ["plain", "paired"])
@@ -127,6 +133,26 @@ def test_networks_of_a_registered_activation_are_those_of_the_built_in_one(
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("activation", "estimator", "block"),
+    [
+        ("tanh", "paired", {}),
+        ("gelu", "plain", {"normalisation": "layer"}),
+        ("sin", "paired", {"block": "two_matrix", "normalisation": "rms"}),
+        ("relu", "paired", {"normalisation": "rms"}),
+    ],
+)
+def test_networks_of_float64_follow_those_of_float32(activation, estimator, block, observe, monkeypatch):
+    """With the same random numbers, whose float64 normals have more digits, up to the rounding of float32."""
+    monkeypatch.setattr("eftcore.ensemble.cpu.engine.stream_key", lambda spec, shard: 5)
+    single, double = (
+        observe(ensemble(activation, estimator=estimator, dtype=dtype, **block), 50) for dtype in ("float32", "float64")
+    )
+    assert single.std() > 0.1
+    np.testing.assert_allclose(single, double, atol=1e-5)
+    assert not np.array_equal(single, double)
+
+
 def test_an_activation_without_polynomials_is_simulated_by_torch_which_is_said(register):
     register("fast", lambda x: np.sin(30 * x))
     spec = ensemble("fast")
@@ -138,17 +164,30 @@ def test_an_activation_without_polynomials_is_simulated_by_torch_which_is_said(r
 
 
 def test_a_failure_of_the_users_function_is_the_users(register):
-    """It is raised by the simulation, though it happens inside compiled code."""
+    """It is raised, though it happens inside compiled code, and only where numbers come that far."""
 
     def careful(x):
-        if np.abs(x).max(initial=0.0) > 2.0**18:
+        if np.abs(x).max(initial=0.0) > 100:
             raise ValueError("far away")
         return np.tanh(x)
 
     register("careful", careful)
-    model = eft.ResNet(activation="careful", weight_variance=2.0, epsilon=0.3, depth=2)
+    fit = piecewise(get_activation("careful"), "float32")
+    assert 4 < fit.limit < 100
     with pytest.raises(ValueError, match="far away"):
-        eft.simulate(model, eft.InputKernel.explicit([[1e12]]), width=4, samples=16, device="cpu")
+        applied(Sigma(get_activation("careful"), "float32"), np.array([0.0, 200.0]))
+    near = np.linspace(-3, 3, 100).astype(np.float32).astype(float)
+    np.testing.assert_allclose(applied(Sigma(get_activation("careful"), "float32"), near), np.tanh(near), atol=1e-6)
+
+
+def test_a_name_that_is_registered_anew_has_its_new_theory(register, observe):
+    """The networks' S is measured from E2(K0) of their own activation."""
+    register("again", lambda x: np.tanh(x))
+    observe(ensemble("again"), 16)
+    unregister_activation("again")
+    register_activation("again", lambda x: 3 * np.tanh(x))
+    first = observe(ensemble("again"), 1000)[:, 0, 1, 0]
+    assert abs(first.mean()) < 6 * first.std() / 1000**0.5
 
 
 ELSEWHERE = """
@@ -157,9 +196,10 @@ from tests.eftcore.ensemble.test_piecewise import applied, made, numbers
 from eftcore.ensemble.cpu.sigma import Sigma
 from eftcore.ensemble.piecewise import piecewise
 activation = made("snake")
-fit = piecewise(activation, "float32")
-x = numbers(fit, activation.kinks, "float32")
-print(np.abs(applied(Sigma(activation), x) - fit(x)).max())
+for dtype in ("float32", "float64"):
+    fit = piecewise(activation, dtype)
+    x = numbers(fit, activation.kinks, dtype)
+    print(np.abs(applied(Sigma(activation, dtype), x) - fit(x)).max())
 """
 
 
@@ -170,4 +210,6 @@ def test_older_processors_pick_the_same_entries(processor, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE], env=os.environ | environment, capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) <= (0.0 if processor == "x86-64" else 1e-5)
+    single, double = map(float, done.stdout.split())
+    assert single <= (0.0 if processor == "x86-64" else 1e-5)
+    assert double <= (0.0 if processor == "x86-64" else 1e-14)

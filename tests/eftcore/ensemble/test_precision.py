@@ -227,7 +227,7 @@ def test_without_a_leading_order_v4_is_the_plain_estimate(monkeypatch):
 
 
 def test_random_streams_are_told_and_survive_merging():
-    fused, torch = simulate(samples=64), simulate(samples=64, dtype="float64")
+    fused, torch = simulate(samples=64), simulate(samples=64, sampler="weights")
     assert fused.streams[0].startswith("xoshiro128++")
     assert torch.streams[0].startswith("torch mt19937")
     assert (fused + simulate(samples=64, shard=1)).streams == fused.streams

@@ -16,8 +16,19 @@ from eftcore.errors import InputError
 MODEL = eft.ResNet(activation="tanh", weight_variance=1.5, bias_variance=0.1, epsilon=0.3, depth=6)
 KERNEL = eft.InputKernel.equicorrelated(n_inputs=3, variance=1.0, correlation=0.3)
 
-# dtype chooses the engine: the fused pass is float32 only
-ENSEMBLES = [("paired", "float32"), ("plain", "float32"), ("paired", "float64")]
+ENSEMBLES = [
+    ("paired", "float32", "fused"),
+    ("plain", "float32", "fused"),
+    ("paired", "float64", "fused"),
+    ("paired", "float64", "torch"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _by_the_engine(request):
+    """The general engine, where a test asks for it by a parameter."""
+    if "torch" in getattr(getattr(request.node, "callspec", None), "params", {}).values():
+        request.getfixturevalue("by_torch")
 
 
 def simulate(estimator, dtype, **options):
@@ -29,8 +40,8 @@ def same(one, other):
     return one.sums.keys() == other.sums.keys() and all(np.array_equal(one.sums[k], other.sums[k]) for k in one.sums)
 
 
-@pytest.mark.parametrize(("estimator", "dtype"), ENSEMBLES)
-def test_shards_merge_to_the_same_digits_in_any_order_and_grouping(estimator, dtype):
+@pytest.mark.parametrize(("estimator", "dtype", "engine"), ENSEMBLES)
+def test_shards_merge_to_the_same_digits_in_any_order_and_grouping(estimator, dtype, engine):
     shards = [simulate(estimator, dtype, shard=k, samples=count) for k, count in enumerate((40, 16, 7, 133, 1))]
     left = reduce(lambda a, b: a + b, shards)
     rng = np.random.default_rng(0)
@@ -54,8 +65,8 @@ def test_an_ensemble_is_topped_up_and_no_shard_counts_twice():
         both + simulate("paired", "float32", shard=2, width=13)
 
 
-@pytest.mark.parametrize(("estimator", "dtype"), ENSEMBLES)
-def test_results_do_not_depend_on_threads(estimator, dtype, monkeypatch):
+@pytest.mark.parametrize(("estimator", "dtype", "engine"), ENSEMBLES)
+def test_results_do_not_depend_on_threads(estimator, dtype, engine, monkeypatch):
     torch_threads = torch.get_num_threads()
     monkeypatch.setattr(threads, "thread_count", lambda: 3)
     many = simulate(estimator, dtype, samples=1000)

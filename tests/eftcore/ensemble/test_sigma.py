@@ -20,11 +20,11 @@ def run(sigma, x, out):
 
 
 def applied(sigma: Sigma, x: np.ndarray) -> np.ndarray:
-    """sigma of float32 numbers as the pass computes it, as float64."""
-    rows = -(-x.size // LANES)
-    padded = np.zeros((1 + rows, LANES), np.float32)
+    """sigma as the pass computes it, in its type; as float64."""
+    rows, dtype = -(-x.size // LANES), sigma.arguments[2].dtype
+    padded = np.zeros((1 + rows, LANES), dtype)
     padded[1:].ravel()[: x.size] = x
-    out = np.full((rows, LANES), np.nan, np.float32)
+    out = np.full((rows, LANES), np.nan, dtype)
     run(sigma.arguments, padded, out)
     sigma.check()
     return out.ravel()[: x.size].astype(float)
@@ -41,27 +41,39 @@ def arguments(limit: float) -> np.ndarray:
 def test_sines_and_cosines_are_accurate_to_float32_rounding(name):
     function = getattr(np, name)
     x = arguments(WAVE_LIMIT)
-    error = np.abs(applied(Sigma(get_activation(name)), x) - function(x))
+    error = np.abs(applied(Sigma(get_activation(name), "float32"), x) - function(x))
     assert error.max() < 2e-7
     if name == "sin":
         assert (error <= 2e-7 * np.abs(x)).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["sin", "cos"])
-def test_beyond_vector_code_the_function_itself_is_called(name):
-    sigma = Sigma(get_activation(name))
+def test_beyond_vector_code_the_function_itself_is_called(name, dtype):
+    sigma = Sigma(get_activation(name), dtype)
     x = np.array([1.0, 3e4, np.nan, -np.inf, -2e9, WAVE_LIMIT, np.nextafter(np.float32(WAVE_LIMIT), np.float32(1e9))])
     with np.errstate(invalid="ignore"):
         exact = getattr(np, name)(x)
     np.testing.assert_allclose(applied(sigma, x), exact, atol=2e-7)
-    assert np.array_equal(applied(sigma, x)[[1, 4]], np.float32(exact[[1, 4]]))
+    assert np.array_equal(applied(sigma, x)[[1, 4]], exact[[1, 4]].astype(dtype))
 
 
 def test_a_function_that_fails_beyond_vector_code_is_not_silent():
     def fails(x: np.ndarray) -> np.ndarray:
         raise RuntimeError("too large")
 
-    sigma = Sigma(Activation(name="sin", family="sin", function=fails))
+    sigma = Sigma(Activation(name="sin", family="sin", function=fails), "float32")
     assert applied(sigma, np.zeros(3)).tolist() == [0.0] * 3
     with pytest.raises(RuntimeError, match="too large"):
         applied(sigma, np.array([3e4]))
+
+
+@pytest.mark.parametrize(
+    "name", ["linear", "tanh", "erf(scale=0.7)", "relu", "leaky_relu(slope=0.2)", "gelu", "silu", "softplus(beta=2)"]
+)
+def test_float64_has_every_activation(name):
+    """By vector code or polynomials; the size of their errors is tested where they are made."""
+    activation = get_activation(name)
+    x = np.random.default_rng(0).normal(size=20_000) * 4
+    exact = activation.function(x)
+    np.testing.assert_allclose(applied(Sigma(activation, "float64"), x), exact, rtol=4e-13, atol=4e-13)

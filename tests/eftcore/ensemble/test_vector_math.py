@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import mpmath
 import numpy as np
 import pytest
 from numba import njit
@@ -11,11 +14,21 @@ from eftcore.ensemble.cpu import vector_math
 from eftcore.ensemble.cpu.factor import ROUNDING, cholesky, symmetrise
 from eftcore.ensemble.cpu.lanes import vector_code
 from eftcore.ensemble.cpu.tile_pass import fill_normals
+from eftcore.ensemble.minimax import WAVE_LIMIT
 from eftcore.ensemble.sums import LANES
 from eftcore.gaussian.roots import symmetric_root
 
 X = np.concatenate([np.linspace(-15, 15, 200_001), np.logspace(-10, 0, 2000), -np.logspace(-10, 0, 2000), [0.0, 3e4]])
 X = X.astype(np.float32).astype(float)
+
+FUNCTIONS_OF_DOUBLE = {
+    "expm1": (mpmath.expm1, "relative"),
+    "tanh": (mpmath.tanh, "relative"),
+    "silu": (lambda x: x / (1 + mpmath.exp(-x)), "relative"),
+    "sine": (mpmath.sin, "absolute"),
+    "cosine": (mpmath.cos, "absolute"),
+    "minus_two_log": (lambda x: -2 * mpmath.log(x / 2**63), "relative"),
+}
 
 FUNCTIONS = {
     "expm1": (lambda x: np.expm1(np.clip(x, -87, 87)), "relative", 2e-7),
@@ -46,7 +59,7 @@ def turn(factor, rotation, root):
     return root
 
 
-def each(function):
+def each(function, dtype=np.float32):
     @vector_code
     def elementwise(code, x, out):
         for i in code.loop(0, x.shape[0]):
@@ -57,7 +70,7 @@ def each(function):
         elementwise(x, out)
 
     def apply(x):
-        padded = np.resize(x.astype(np.float32), (-(-x.size // LANES), LANES))
+        padded = np.resize(x.astype(dtype), (-(-x.size // LANES), LANES))
         out = np.empty_like(padded)
         loop(padded, out)
         return out.ravel()[: x.size].astype(float)
@@ -71,6 +84,23 @@ def test_functions_are_accurate_to_float32_rounding(name):
     value = each(getattr(vector_math, name))(X)
     size = np.abs(exact(X)) if kind == "relative" else 1 + np.abs(X)
     assert (np.abs(value - exact(X)) <= bound * size + 1e-38).all()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS_OF_DOUBLE)
+def test_functions_are_accurate_to_float64_rounding(name):
+    """Against 40 digits; waves up to their limit, the logarithm over all that the generator gives."""
+    exact, kind = FUNCTIONS_OF_DOUBLE[name]
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-20, 20, 400), np.geomspace(1e-12, 700, 200), -np.geomspace(1e-12, 700, 200)])
+    if kind == "absolute":
+        x = np.append(x, rng.uniform(-WAVE_LIMIT, WAVE_LIMIT, 400))
+    if name == "minus_two_log":
+        x = np.concatenate([np.exp(rng.uniform(0, 63 * np.log(2), 400)), 2.0**63 - 2.0**10 * rng.integers(1, 1e6, 400)])
+    value = each(getattr(vector_math, name), np.float64)(x)
+    with mpmath.workdps(40):
+        for one, point in zip(value, x, strict=True):
+            true = exact(mpmath.mpf(float(point)))
+            assert abs(mpmath.mpf(float(one)) - true) <= 1e-15 * (1 if kind == "absolute" else abs(true)), point
 
 
 def test_logarithm_is_accurate_to_float32_rounding():
@@ -123,6 +153,30 @@ def test_normals_have_the_stated_error():
     assert (error <= 4e-7 * np.maximum(1, radius) + np.minimum(7e-8 / radius, 3e-4)).all()
     assert (error <= 4e-7 * np.maximum(1, radius))[radius > 0.2].all()
     assert radius.max() > 4
+
+
+def test_normals_of_float64_are_those_of_float32_with_more_digits():
+    """To 2e-15 of the same words in extended precision."""
+    count = 2**12
+    state, single, double = np.empty((8, LANES), np.uint32), np.empty((count, LANES), np.float32), None
+    vector_math.seed_generators(np.uint64(3), 0, state)
+    double = np.empty((count, LANES))
+    words = [np.moveaxis(xoshiro(part, count).reshape(-1, 2, LANES), 1, 0) for part in (state[:4], state[4:])]
+    (first, second), (low_first, low_second) = words
+    before = state[:4].copy()
+    draw(state, double)
+    draw(before, single)
+    assert np.array_equal(before, state[:4])
+    assert np.abs(single - double).max() < 1e-3
+    assert np.median(np.abs(single - double)) < 1e-7
+    number = ((first & np.uint64(2**31 - 1)) >> np.uint64(1) << np.uint64(32) | low_first).astype(np.longdouble)
+    radius = np.sqrt(-2 * np.log((number + 0.5) / np.longdouble(2) ** 62))
+    signed = np.where(first >> np.uint64(31), -radius, radius)
+    turn = second.astype(np.uint32).view(np.int32).astype(np.longdouble) + low_second / np.longdouble(2) ** 32
+    angle = turn * (np.longdouble(math.pi) + np.longdouble(1.2246467991473532e-16)) / 2**32
+    expected = np.stack([signed * np.cos(angle), signed * np.sin(angle)], axis=1)
+    error = np.abs(double.reshape(expected.shape) - expected).max(1)
+    assert (error <= 2e-15 * np.maximum(radius, 1 / radius)).all()
 
 
 def test_normals_are_normal(normals):
