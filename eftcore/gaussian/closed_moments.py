@@ -54,8 +54,8 @@ class ClosedMoments:
         a, c, b = diagonal[..., first], kernel[..., first, second], diagonal[..., second]
         same = (a == b) & (c == a) | (first == second)
         opposite = (a == b) & (c == -a) & ~same & (parity is not None)
-        tied = same | opposite | (correlation(a, c, b)[1] <= PROPORTIONAL)
         if disturbed:
+            tied = same | opposite | (correlation(a, c, b)[1] <= PROPORTIONAL)
             a, b = a * (1 - KERNEL_ROUNDING), b * (1 - KERNEL_ROUNDING)
             c = c * np.where(tied, 1 - KERNEL_ROUNDING, 1 + KERNEL_ROUNDING)
         self.value, self.value_size = np.empty(a.shape), np.empty(a.shape)

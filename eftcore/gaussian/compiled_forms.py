@@ -16,6 +16,7 @@ from eftcore.activations import Activation
 from eftcore.compiled import compiled
 from eftcore.gaussian.closed_forms import PROPORTIONAL
 from eftcore.gaussian.closed_moments import KERNEL_ROUNDING, OWN, ROUNDING, VALUE
+from eftcore.gaussian.summed import LARGE, SMALL
 
 FAMILIES = ("linear", "leaky_relu", "erf", "gelu", "sin", "cos")
 """The families with a compiled closed form, by their number."""
@@ -50,19 +51,24 @@ def _product(x: float, y: float) -> tuple[float, float]:
 
 @njit(error_model="numpy")
 def _correlation(a: float, c: float, b: float) -> tuple[float, float]:
-    """(rho, 1 - rho^2) as eftcore.gaussian.summed.correlation has them (eq. 6.19)."""
+    """(rho^2, 1 - rho^2) as eftcore.gaussian.summed.correlation has them (eq. 6.19)."""
     if not (a > 0 and b > 0):
         return 0.0, 1.0
+    if SMALL < a < LARGE and SMALL < b < LARGE and (SMALL < abs(c) < LARGE or c == 0):
+        return _from_products(*_product(a, b), *_product(c, c))
     ma, ea = math.frexp(a)
     mc, ec = math.frexp(c)
     mb, eb = math.frexp(b)
     product, product_error = _product(ma, mb)
     square, square_error = _product(mc, mc)
     shift = 2 * ec - ea - eb
-    square, square_error = math.ldexp(square, shift), math.ldexp(square_error, shift)
+    return _from_products(product, product_error, math.ldexp(square, shift), math.ldexp(square_error, shift))
+
+
+@njit(error_model="numpy")
+def _from_products(product: float, product_error: float, square: float, square_error: float) -> tuple[float, float]:
     rest = min(max(((product - square) + (product_error - square_error)) / product, 0.0), 1.0)
-    rho = math.sqrt(min(max(square / product, 0.0), 1.0))
-    return math.copysign(rho, c), rest
+    return min(max(square / product, 0.0), 1.0), rest
 
 
 @njit(error_model="numpy")
@@ -98,8 +104,10 @@ def _single(family: int, parameter: float, k: float) -> tuple[float, float]:
 
 
 @njit(error_model="numpy")
-def _pair(family: int, parameter: float, a: float, c: float, b: float) -> tuple[float, float]:
-    """E2 of two inputs, with the sum of its absolute terms (eq. 6.8-6.12)."""
+def _pair(
+    family: int, parameter: float, a: float, c: float, b: float, square: float, rest: float
+) -> tuple[float, float]:
+    """E2 of two inputs, square = rho^2 and rest = 1 - rho^2, with the sum of its absolute terms (eq. 6.8-6.12)."""
     if family == 0:
         return c, abs(c)
     if family >= 4:
@@ -114,13 +122,16 @@ def _pair(family: int, parameter: float, a: float, c: float, b: float) -> tuple[
         fast = -2 * size
         value = near * (1 + math.exp(fast)) if family == 5 else math.copysign(-near * math.expm1(fast), c)
         return value, abs(value)
-    rho, rest = _correlation(a, c, b)
     if family == 1:
         scale = (1 - parameter) ** 2
         if rest <= PROPORTIONAL:
             wedge = max(c, 0.0) * math.pi
         else:
-            wedge = math.sqrt(a) * math.sqrt(b) * _sine_less(math.atan2(math.sqrt(rest), -rho))
+            wedge = (
+                math.sqrt(a)
+                * math.sqrt(b)
+                * _sine_less(math.atan2(math.sqrt(rest), -math.copysign(math.sqrt(square), c)))
+            )
         one, other = parameter * c, scale / (2 * math.pi) * wedge
         return one + other, abs(one) + abs(other)
     if family == 2:
@@ -141,9 +152,13 @@ def _second_moment(
     family: int, parameter: float, parity: int, a: float, c: float, b: float, own: bool, disturbed: bool
 ) -> float:
     """E2 of a pair, as ``ClosedMoments`` has it; ``own`` for a pair of an input with itself."""
+    if own and not disturbed:
+        return _single(family, parameter, a)[0]
     same = own or (a == b and c == a)
     opposite = a == b and c == -a and not same and parity > 0
-    tied = same or opposite or _correlation(a, c, b)[1] <= PROPORTIONAL
+    # sin and cos need no correlation
+    square, rest = _correlation(a, c, b) if disturbed or family < 4 else (0.0, 1.0)
+    tied = same or opposite or rest <= PROPORTIONAL
     if disturbed:
         a, b = a * (1 - KERNEL_ROUNDING), b * (1 - KERNEL_ROUNDING)
         c *= 1 - KERNEL_ROUNDING if tied else 1 + KERNEL_ROUNDING
@@ -152,7 +167,9 @@ def _second_moment(
         if opposite and parity == 2:
             value = -value
     else:
-        value, size = _pair(family, parameter, a, c, b)
+        if disturbed and family < 4:
+            square, rest = _correlation(a, c, b)
+        value, size = _pair(family, parameter, a, c, b, square, rest)
     if disturbed:
         value += ROUNDING * size * (OWN[0] if tied else VALUE)
     return value

@@ -16,11 +16,21 @@ from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.gaussian.pair_functions import PairFunctions
 from eftcore.gaussian.pair_moments import PairMoments
 from eftcore.gaussian.wick_algebra import largest_correlation
-from eftcore.gaussian.wick_series import Components, WickSeries, components, covariances, cross_correlations
+from eftcore.gaussian.wick_series import (
+    NEGLIGIBLE,
+    Components,
+    WickSeries,
+    components,
+    covariances,
+    cross_correlations,
+)
 from eftcore.pairs import pair_indices, pair_table
 
 WORK = 1e8
 """Multiplications allowed for each Mehler term; it limits the Wick order for very many inputs."""
+
+COMPILED = 16
+"""Inputs from which on Wick series are summed in compiled code; for fewer it takes no longer than loading numba."""
 
 _GATHERED = 4_000_000
 
@@ -40,11 +50,9 @@ def sigma_covariance(
         rows = max(1, _GATHERED // (moments.value.shape[-1] * engine.terms * (highest + 3)))
         for start in range(0, len(kernel), rows):
             here = slice(start, start + rows)
-            _series(engine, kernel[here], moments.value[here], basis, covariance[here])
+            series = _series if n_inputs < COMPILED else _series_compiled
+            series(engine, kernel[here], moments.value[here], basis, covariance[here])
     _set_two(covariance, moments.value, functions, n_inputs)
-    for matrix in covariance:
-        matrix += matrix.T.copy()
-        matrix /= 2
     return covariance
 
 
@@ -84,6 +92,26 @@ def _series(
     fourth = covariances(products, kernel, white, basis, q, p) + e2[rows, q] * e2[rows, p]
     for q, p in zip(left, right, strict=True):
         covariance[:, q, p] = covariance[:, p, q] = fourth - e2[:, q] * e2[:, p]
+
+
+def _series_compiled(
+    engine: MehlerExpectations, kernel: np.ndarray, e2: np.ndarray, basis: Components, covariance: np.ndarray
+) -> None:
+    """Fill the entries of ``covariance`` (R, P, P) as ``_series`` does, in compiled code."""
+    from eftcore.gaussian.compiled_covariances import Rotations, fill, parts  # a third of a second
+
+    table, inputs = pair_table(kernel.shape[-1]), np.stack(pair_indices(kernel.shape[-1]), axis=-1)
+    series, found = WickSeries(engine, kernel, basis), Rotations.of(basis)
+    products = series.products()
+    rotations = found.orders, found.first, found.rows, found.back
+    size = np.stack([(products[..., basis.where(k)] ** 2).sum(-1) for k in basis.orders], axis=-1)
+    rest = np.sqrt(np.cumsum(size[..., ::-1], axis=-1)[..., ::-1])
+    for row in range(len(kernel)):
+        # with s the largest correlation between the variables of q and p, orders k and above add at most s^k rest rest
+        floor = NEGLIGIBLE * float((rest[row, :, 0] ** 2).max())
+        white = series.white.inverse[row]
+        coefficients = *parts(products[row], basis), np.ascontiguousarray(rest[row])
+        fill(covariance[row], e2[row], kernel[row], white, inputs, table, coefficients, rotations, floor)
 
 
 def _others(a: int, n_inputs: int) -> list[tuple[int, int]]:

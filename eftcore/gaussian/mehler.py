@@ -19,7 +19,16 @@ import numpy as np
 from eftcore.activations import Activation
 from eftcore.errors import InputError
 from eftcore.gaussian.hermite import REACH, LineRule, broken_rule, concentrated_rule, panel_rule, trapezoidal_rule
-from eftcore.gaussian.pair_moments import CHUNK, GRADIENT, HESSIAN, Expectations, PairMoments, correlations, in_parts
+from eftcore.gaussian.pair_moments import (
+    CHUNK,
+    GRADIENT,
+    HESSIAN,
+    Expectations,
+    PairMoments,
+    correlations,
+    in_parts,
+    powers,
+)
 from eftcore.gaussian.summed import Summed
 from eftcore.pairs import pair_indices
 
@@ -30,7 +39,7 @@ by parts where that cancels less."""
 _ORDINARY = 1e8
 """sigma is held to be finite up to here."""
 
-_BEYOND = 1e-14
+BEYOND = 1e-14
 """Share of an integral that may lie at the outermost node."""
 
 _BROKEN_ROWS = 16
@@ -182,7 +191,7 @@ def check_growth(
     with np.errstate(all="ignore"):
         mass = np.abs(integrand) * rule.table[:, 0]
         edge = np.maximum(mass[:, 0], mass[:, -1])
-        lost = edge > _BEYOND * np.maximum(mass.sum(1), deviation**power)
+        lost = edge > BEYOND * np.maximum(mass.sum(1), deviation**power)
     if lost.any():
         worst = float(deviation[lost][0]) ** 2
         raise InputError(
@@ -328,10 +337,7 @@ class _CrossMoments:
         rho = correlations(kernel, first, second)
         self.tied = np.abs(rho) == 1
         self.sign = rho[self.tied]
-        powers = np.empty((*rho.shape, line.terms))
-        powers[..., 0] = 1.0
-        powers[..., 1:] = rho[..., None]
-        self.powers = np.cumprod(powers, axis=-1, out=powers)
+        self.powers = powers(rho, line.terms)
 
     def mean(self, i: int, j: int) -> np.ndarray:
         """(R, M)"""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from eftcore.gaussian.mehler import MehlerExpectations, OnLine, by_parts, check_growth, check_values
-from eftcore.gaussian.pair_moments import correlations
+from eftcore.gaussian.pair_moments import correlations, powers
 from eftcore.pairs import pair_indices
 
 
@@ -63,7 +63,7 @@ class PairFunctions(OnLine):
         self.sign = np.sign(rho)
         self.own = first == second
         self.a, self.b = self.where[:, first], self.where[:, second]
-        self.powers = np.where(self.tied | self.own, 0.0, rho)[..., None] ** np.arange(self.terms)
+        self.powers = powers(np.where(self.tied | self.own, 0.0, rho), self.terms)
 
     def _project(self, values: np.ndarray) -> np.ndarray:
         found: np.ndarray = values @ self.rule.table[:, : self.terms]

@@ -84,6 +84,22 @@ def correlations(kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
     return snapped
 
 
+def powers(x: np.ndarray, count: int) -> np.ndarray:
+    """(..., count) powers x^0 .. x^(count - 1) of x, (...).
+
+    >>> powers(np.array([3.0]), 4).tolist()
+    [[1.0, 3.0, 9.0, 27.0]]
+    """
+    found = np.empty((*x.shape, count))
+    found[..., 0] = 1.0
+    known, power = 1, x[..., None]
+    while known < count:
+        more = min(known, count - known)
+        np.multiply(found[..., :more], power, out=found[..., known : known + more])
+        known, power = known + more, power * power
+    return found
+
+
 def correlation_derivatives(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(..., 3) first and (..., 3, 3) second derivatives of c / sqrt(a b) by a, c and b, for a and b above 0.
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SMALL, LARGE = 1e-60, 1e60
+"""Between these, products of two numbers and their rounding errors neither overflow nor underflow."""
+
 _SPLIT = 2.0**27 + 1
 
 
@@ -84,12 +87,28 @@ def correlation(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> tuple[np.ndarray
     >>> rho.item(), rest.item()
     (1.0, 0.0)
     """
+    if _ordinary(a) and _ordinary(b) and (not c.size or np.abs(c).max() < LARGE):
+        product, product_error = exact_product(a, b)
+        square, square_error = exact_product(c, c)
+        return _from_products(c, product, product_error, square, square_error)
     (ma, ea), (mc, ec), (mb, eb) = np.frexp(a), np.frexp(c), np.frexp(b)
     some = (a > 0) & (b > 0)
     product, product_error = exact_product(np.where(some, ma, 1.0), np.where(some, mb, 1.0))
     square, square_error = exact_product(mc, mc)
     shift = np.where(some, 2 * ec - ea - eb, 0)
     square, square_error = np.ldexp(square, shift), np.ldexp(square_error, shift)
+    rho, rest = _from_products(c, product, product_error, square, square_error)
+    return np.where(some, rho, 0.0), np.where(some, rest, 1.0)
+
+
+def _ordinary(x: np.ndarray) -> bool:
+    """Whether all numbers are of a size whose products and their errors neither overflow nor underflow."""
+    return not x.size or bool(x.min() > SMALL and x.max() < LARGE)
+
+
+def _from_products(
+    c: np.ndarray, product: np.ndarray, product_error: np.ndarray, square: np.ndarray, square_error: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     rest = np.clip(((product - square) + (product_error - square_error)) / product, 0.0, 1.0)
     rho = np.sign(c) * np.sqrt(np.clip(square / product, 0.0, 1.0))
-    return np.where(some, rho, 0.0), np.where(some, rest, 1.0)
+    return rho, rest

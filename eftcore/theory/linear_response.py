@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from eftcore.pairs import pair_indices, pair_table
+from eftcore.pairs import blocks, pair_indices, pair_table
+
+
+def with_transpose(x: np.ndarray) -> np.ndarray:
+    """x + x^T for x of shape (P, P, *B).
+
+    >>> with_transpose(np.array([[1.0, 2.0], [0.0, 3.0]])).tolist()
+    [[2.0, 2.0], [2.0, 6.0]]
+    """
+    result = np.empty_like(x)
+    for rows in blocks(len(x), x.size):
+        np.add(x[rows], np.swapaxes(x[:, rows], 0, 1), out=result[rows])
+    return result
 
 
 class LinearResponse:
@@ -31,24 +43,31 @@ class LinearResponse:
         batch = chi.shape[2:]
         shape = (len(aa),) + (1,) * (x.ndim - 1 - len(batch)) + batch
         own, cross, other = (chi[:, column].reshape(shape) for column in range(3))
-        result: np.ndarray = own * x[aa]
-        result += cross * x
-        result += other * x[bb]
+        result = np.empty(np.broadcast_shapes(x.shape, shape))
+        for rows in blocks(len(aa), result.size):
+            part = np.multiply(own[rows], x[aa[rows]], out=result[rows])
+            part += cross[rows] * x[rows]
+            part += other[rows] * x[bb[rows]]
+        return result
+
+    def respond_right(self, x: np.ndarray, chi: np.ndarray) -> np.ndarray:
+        """x chi^T for x (P, P, *B), chi (P, 3, *B): at most three entries per column (eq. 1.10)."""
+        aa, _, bb = self.neighbours.T
+        own, cross, other = (chi[:, column] for column in range(3))
+        result = np.empty_like(x)
+        for rows in blocks(len(x), x.size):
+            here = x[rows]
+            part = np.multiply(own, here[:, aa], out=result[rows])
+            part += cross * here
+            part += other * here[:, bb]
         return result
 
     def respond_both(self, chi: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         """chi C + C chi^T for a symmetric C, (P, P, *B) (eq. 1.10)."""
-        left = self.respond(chi, covariance)
-        both: np.ndarray = left + transposed(left)
-        return both
+        return with_transpose(self.respond(chi, covariance))
 
     def tadpole(self, hessian: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         """(1/2) H : C, (P, *B): half the sum over q, r of H_p[q, r] C[q, r] (eq. 1.10)."""
         q, r = self.neighbours[:, :, None], self.neighbours[:, None, :]
         half: np.ndarray = 0.5 * np.einsum("pqr...,pqr...->p...", hessian, covariance[q, r])
         return half
-
-
-def transposed(x: np.ndarray) -> np.ndarray:
-    """x^T for x of shape (P, P, *B)."""
-    return np.swapaxes(x, 0, 1)

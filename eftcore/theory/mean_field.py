@@ -20,6 +20,7 @@ from eftcore.gaussian.closed_moments import ClosedFormExpectations
 from eftcore.gaussian.expectations import expectations
 from eftcore.gaussian.mehler import concentrated
 from eftcore.gaussian.pair_moments import Expectations, PairMoments
+from eftcore.gaussian.second_moments import one_by_one
 from eftcore.gaussian.summed import correlation
 from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import pair_indices, to_matrix
@@ -221,9 +222,13 @@ def _recursion(models: list[ResNet], kernel: np.ndarray, engine: Expectations) -
     path = np.empty((depth + 1, *kernel.shape))
     source = np.empty_like(path)
     path[0] = kernel
+    second_moments = one_by_one(engine, kernel.shape[-1]) if len(models) == 1 else None
     with np.errstate(all="ignore"):
         for layer in range(depth + 1):
-            source[layer] = to_matrix(engine.moments(path[layer]).value)
+            if second_moments is None:
+                source[layer] = to_matrix(engine.moments(path[layer]).value)
+            else:
+                source[layer, 0] = second_moments(path[layer, 0])
             if layer < depth:
                 path[layer + 1] = path[layer] + step * (bias + weight * source[layer])
                 straighten(path[layer + 1], tied)
@@ -263,6 +268,8 @@ async def choose_engine(
     ``series`` asks for an engine that also gives Hermite coefficients.
     """
     engine = _coarsest(model, numerics, series=series)
+    if isinstance(engine, ClosedFormExpectations):
+        return engine
     strides = min(model.depth, 40)
     rough = model.model_copy(update={"epsilon": model.epsilon * np.sqrt(model.depth / strides), "depth": strides})
     path = await Path(rough, kernel, engine)

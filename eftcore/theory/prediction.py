@@ -17,7 +17,6 @@ from eftcore.quantities import COMPARED
 from eftcore.results import Theory
 from eftcore.specs import Closure, Numerics, PredictionSpec, ResNet
 from eftcore.theory.mean_field import out_of_range, shared_paths
-from eftcore.theory.next_order import next_order
 from eftcore.theory.solving import Solution, calmly, solve
 from eftcore.theory.together import alone
 from eftcore.theory.truncation import Raised, raised_orders, truncated
@@ -138,6 +137,8 @@ def _beyond(
 ) -> tuple[Solution, dict[str, object]]:
     """The solution with D, K2 and the third cumulant, whose relative errors ``details["truncation_error"]`` has too."""
     assert solution.covariance is not None
+    from eftcore.theory.next_order import next_order  # half the time that importing this module takes
+
     with calmly(), shared_paths():
         found = next_order(spec, solution.covariance)
     solution = replace(

@@ -9,7 +9,6 @@ import numpy as np
 from eftcore.gaussian.pair_moments import Expectations
 from eftcore.pairs import product_covariance, to_matrix
 from eftcore.theory.closures.base import Closure, Ingredients, Observed, State, over_rows
-from eftcore.theory.linear_response import transposed
 
 
 def wishart(kernel: np.ndarray, axis: int = -2) -> np.ndarray:
@@ -109,7 +108,7 @@ class GOnly(SourceOnly):
         }
 
     def second_order(self, at: Ingredients, state: State) -> State:
-        transported = self.respond(at["chi"], transposed(self.respond(at["chi"], state["V4"])))
+        transported = self.respond_right(self.respond(at["chi"], state["V4"]), at["chi"])
         return {"V4": transported + wishart(at["increment"], 0)}
 
     def observe(self, at: Ingredients, state: State) -> Observed:

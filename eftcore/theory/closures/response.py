@@ -13,7 +13,7 @@ import numpy as np
 
 from eftcore.theory.closures.base import Ingredients, Observed, State
 from eftcore.theory.closures.g_only import GOnly, wishart
-from eftcore.theory.linear_response import transposed
+from eftcore.theory.linear_response import with_transpose
 
 
 class Response(GOnly):
@@ -50,17 +50,17 @@ class Response(GOnly):
         c_w = self.model.weight_variance
         noise = self.with_products(at, state)
         return {
-            "U": self.respond_both(at["chi"], state["U"]) + c_w * (noise + transposed(noise)),
+            "U": self.respond_both(at["chi"], state["U"]) + c_w * with_transpose(noise),
             "K1": c_w * self.source(at, state),
         }
 
     def second_order(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]
         carried = self.respond(chi, self.with_products(at, state))
-        transported = self.respond(chi, transposed(self.respond(chi, state["U"])))
-        return {"U": transported + c_w * (carried + transposed(carried)) + c_w**2 * self.products(at)}
+        transported = self.respond_right(self.respond(chi, state["U"]), chi)
+        return {"U": transported + c_w * with_transpose(carried) + c_w**2 * self.products(at)}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
         mixed = self.with_kernel(at, state)
-        covariance = wishart(at["kernel"], 0) + mixed + transposed(mixed) + state["U"]
+        covariance = wishart(at["kernel"], 0) + with_transpose(mixed) + state["U"]
         return Observed(covariance, state["K1"], self.source(at, state))

@@ -19,7 +19,7 @@ from eftcore.gaussian.projection import project
 from eftcore.pairs import to_pairs
 from eftcore.theory.closures.base import Ingredients, Observed, State, over_rows
 from eftcore.theory.closures.g_only import GOnly, wishart
-from eftcore.theory.linear_response import transposed
+from eftcore.theory.linear_response import with_transpose
 from eftcore.theory.relaxation import relaxation, second_order
 
 
@@ -114,34 +114,46 @@ class Sigma(GOnly):
 
     def rates(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]
+        drift = self.respond_right(state["XG"], at["drift_kernel"])
+        drift += self.respond_right(state["XS"], at["drift_sigma"])
+        return {**self._carried(at, state), "XS": self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"] + drift}
+
+    def _carried(self, at: Ingredients, state: State) -> State:
+        """The rates of U, XG and K1, which need no projection of the generator."""
+        c_w, chi = self.model.weight_variance, at["chi"]
+        response = self.respond(chi, state["U"])
+        response += c_w * state["XS"]
         # C_W Cov(xi^S, xi^G) is the second Wick order, chi times the Wishart covariance
-        linear = self.respond(chi, wishart(at["kernel"], 0))
-        drift = self.respond(at["drift_kernel"], transposed(state["XG"])) + self.respond(
-            at["drift_sigma"], transposed(state["XS"])
-        )
+        kernels = wishart(at["kernel"], 0)
+        kernels += state["XG"]
         return {
-            "U": self.respond_both(chi, state["U"]) + c_w * (state["XS"] + transposed(state["XS"])),
-            "XG": self.respond(chi, state["XG"]) + linear,
-            "XS": self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"] + transposed(drift),
+            "U": with_transpose(response),
+            "XG": self.respond(chi, kernels),
             "K1": c_w * self.source(at, state),
         }
 
     def step(self, at: Ingredients, state: State, h: float | np.ndarray, *, exact: bool) -> State:
         """One layer: X_S relaxes by conditional expectation, with euler and exact steps alike (eq. 5.10)."""
-        after = super().step(at, state, h, exact=exact)
         c_w, chi = self.model.weight_variance, at["chi"]
-        on_kernel = after["XG"]
-        on_sigma = state["XS"] + h * (self.respond(chi, state["XS"]) + c_w * at["sigma_sigma"])
-        rest = transposed(on_sigma) - self.respond(chi / c_w, transposed(on_kernel))
-        relaxed = self.respond(at["gradient_after"], transposed(on_kernel)) + self.respond(at["relaxation"], rest)
-        return {**after, "XS": transposed(relaxed)}
+        after = {name: state[name] + h * rate for name, rate in self._carried(at, state).items()}
+        if exact:
+            after["U"] += h * h * self.second_order(at, state)["U"]
+        rest = self.respond(chi, state["XS"])
+        rest += c_w * at["sigma_sigma"]
+        rest *= h
+        rest += state["XS"]
+        rest -= self.respond_right(after["XG"], chi / c_w)
+        relaxed = self.respond_right(after["XG"], at["gradient_after"])
+        relaxed += self.respond_right(rest, at["relaxation"])
+        return {**after, "XS": relaxed}
 
     def second_order(self, at: Ingredients, state: State) -> State:
         c_w, chi = self.model.weight_variance, at["chi"]
-        carried = self.respond(chi, state["XS"])
-        transported = self.respond(chi, transposed(self.respond(chi, state["U"])))
-        return {"U": transported + c_w * (carried + transposed(carried)) + c_w**2 * at["sigma_sigma"]}
+        carried = self.respond_right(self.respond(chi, state["U"]), chi)
+        carried += with_transpose(c_w * self.respond(chi, state["XS"]))
+        carried += c_w**2 * at["sigma_sigma"]
+        return {"U": carried}
 
     def observe(self, at: Ingredients, state: State) -> Observed:
-        covariance = wishart(at["kernel"], 0) + state["XG"] + transposed(state["XG"]) + state["U"]
+        covariance = wishart(at["kernel"], 0) + with_transpose(state["XG"]) + state["U"]
         return Observed(covariance, state["K1"], self.source(at, state))

@@ -122,7 +122,9 @@ class Wick(Response):
 
     def step(self, at: Ingredients, state: State, h: float | np.ndarray, *, exact: bool) -> State:
         """One layer: Z is exact for any step, since forward Euler of (4.17) is unstable at high order."""
-        after = super().step(at, state, h, exact=exact)
+        after = {name: state[name] + h * rate for name, rate in super().rates(at, state).items()}
+        if exact:
+            after["U"] += h * h * self.second_order(at, state)["U"]
         here = state["Z"] + h * (self.respond(at["chi"], state["Z"]) + self.model.weight_variance * at["drive"])
         after["Z"] = shear(here, at["turn"], self.basis.first, self.basis.second)
         return after

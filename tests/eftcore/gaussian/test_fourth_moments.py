@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import norm
 
 import eftcore as eft
+from eftcore.gaussian import fourth_moments
 from eftcore.gaussian.fourth_moments import sigma_covariance
 from eftcore.gaussian.mehler import MehlerExpectations
 from eftcore.gaussian.pair_functions import PairFunctions
@@ -120,3 +121,13 @@ def test_covariance_is_the_same_whatever_the_order_of_inputs() -> None:
     moved = table[np.array(order)[first], np.array(order)[second]]
     turned = covariance("tanh", kernel[np.ix_(order, order)])
     np.testing.assert_allclose(turned, covariance("tanh", kernel)[np.ix_(moved, moved)], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["sin", "gelu"])
+def test_compiled_series_agree(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven inputs, of which two are equal and two proportional, and one vanishes."""
+    x = np.random.default_rng(11).standard_normal((7, 9)) / 3
+    x[3], x[5], x[6] = x[2], -2 * x[4], 0.0
+    plain = covariance(activation, x @ x.T, terms=64)
+    monkeypatch.setattr(fourth_moments, "COMPILED", 3)
+    np.testing.assert_allclose(covariance(activation, x @ x.T, terms=64), plain, rtol=0, atol=1e-15 * plain.max())
