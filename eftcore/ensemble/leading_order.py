@@ -16,9 +16,10 @@ import numpy as np
 
 from eftcore.specs import EnsembleSpec, PredictionSpec
 from eftcore.theory.mean_field import shared_paths
+from eftcore.theory.memory import entries
 from eftcore.theory.solving import Solution, calmly, solve
 from eftcore.theory.together import alone, alone_each
-from eftcore.theory.truncation import ORDERS, entries, raised_orders
+from eftcore.theory.truncation import ORDERS, raised_orders
 from eftcore.theory.waves import rising_waves
 
 MAX_ENTRIES = 2**19

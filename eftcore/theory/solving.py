@@ -20,6 +20,7 @@ from eftcore.specs import Numerics, PredictionSpec
 from eftcore.theory.closures import builder, closure_class
 from eftcore.theory.closures.base import Closure
 from eftcore.theory.mean_field import Path, choose_engine, in_range, mean_field
+from eftcore.theory.memory import check_memory
 from eftcore.theory.particle import PATHS, SCRAMBLINGS, sample_paths
 from eftcore.theory.recursion import MeanFlow, flow, step_through
 from eftcore.theory.wick_remainder import STEPS, Track, steps_in_depth
@@ -118,8 +119,10 @@ async def solve(spec: PredictionSpec, build: Builder | None = None) -> Solution:
     """The finer of two resolutions that agree to ``spec.numerics.rtol``, or the finest there is (eq. 6.15).
 
     ``build`` makes the closure; by default it is the one that ``spec`` names.
-    Raises InputError for a kernel whose V4 underflows, and where integrals leave the range of floating-point numbers.
+    Raises InputError for a kernel whose V4 underflows, and where integrals leave the range of floating-point numbers;
+    InputError or OutOfMemory, before anything is computed, where the memory does not suffice.
     """
+    check_memory(spec)
     try:
         if spec.closure == "particle":
             return _solve_by_paths(spec)

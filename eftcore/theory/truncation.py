@@ -11,11 +11,10 @@ from functools import partial
 
 import numpy as np
 
-from eftcore.activations import get_activation
-from eftcore.gaussian.wick_series import components
 from eftcore.pairs import to_matrix
 from eftcore.specs import PredictionSpec
 from eftcore.theory.closures.wick import wick_class
+from eftcore.theory.memory import check_memory, entries
 from eftcore.theory.solving import TINY, Solution, at_resolution, error_scales, relative_change, solve, starting_engine
 from eftcore.theory.wick_remainder import Remainder, remainder
 
@@ -96,6 +95,7 @@ async def raised_orders(spec: PredictionSpec) -> AsyncGenerator[Raised, None]:
     for order in ORDERS[1:]:
         if not _affordable(spec, order):
             return
+        check_memory(spec, order, found.order)
         build = partial(wick_class(spec.model), spec.model, order=order, above=found.order)
         more = await at_resolution(spec, engine, build)
         previous, total = total, total.plus(more)
@@ -116,11 +116,3 @@ def _extrapolated(found: Raised, left: float) -> Raised:
 def _affordable(spec: PredictionSpec, order: int) -> bool:
     # explicit Euler steps and the continuous equations are stiff in the orders
     return order <= ALWAYS or (spec.step == "exact" and entries(spec, order) <= MAX_ENTRIES)
-
-
-def entries(spec: PredictionSpec, order: int) -> int:
-    """Size of the hierarchy's state, P x P x Wick powers."""
-    n_inputs = spec.kernel.n_inputs
-    even_only = get_activation(spec.model.activation).parity is not None
-    pairs = n_inputs * (n_inputs + 1) // 2
-    return pairs**2 * len(components(order, even_only=even_only, single=n_inputs == 1).first)
