@@ -73,13 +73,14 @@ class Job:
         self.process.send_signal(signal.SIGTERM)
 
 
-_jobs: dict[str, Job] = {}
+newest_jobs: dict[str, Job] = {}
+"""Of each study file that pages started, by its path."""
 _starting = threading.Lock()
 
 
 def jobs() -> list[Job]:
     """The newest job of each study that pages of this server started, the newest first."""
-    return sorted(_jobs.values(), key=lambda job: job.started, reverse=True)
+    return sorted(newest_jobs.values(), key=lambda job: job.started, reverse=True)
 
 
 def written(name: str, text: str) -> Path:
@@ -132,7 +133,7 @@ def _start(path: str, title: str, arguments: tuple[str, ...]) -> Job:
     """
     require_changes()
     with _starting:
-        if path in _jobs and _jobs[path].code is None:
+        if path in newest_jobs and newest_jobs[path].code is None:
             raise InputError("is running already", place="study", value=title, remedy="stop it, or wait for its end")
         _prepare_database()
         log = data_home() / "studies" / f"{Path(path).stem}.log"
@@ -154,7 +155,7 @@ def _start(path: str, title: str, arguments: tuple[str, ...]) -> Job:
             ) from None
         threading.Thread(target=process.wait, name="eft-job", daemon=True).start()  # none that ended stays as a zombie
         job = Job(title=title, path=path, arguments=arguments, log=log, started=datetime.now(UTC), process=process)
-        _jobs[path] = job
+        newest_jobs[path] = job
         return job
 
 

@@ -34,7 +34,7 @@ LARGEST_ANSWER = 256 * 10**6
 """Most bytes of all texts and blobs of an answer, which is held in memory."""
 
 _STEPS_BETWEEN_LOOKS = 100_000
-_READS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*(select|with)\b", re.DOTALL | re.IGNORECASE)
+READS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*(select|with)\b", re.DOTALL | re.IGNORECASE)
 
 
 def select(
@@ -53,7 +53,7 @@ def select(
         InputError: not a single SELECT, refused or not understood by the database, or too slow.
         EnvironmentProblem: the database cannot be used.
     """
-    if not _READS.match(sql):
+    if not READS.match(sql):
         shown = sql.strip()[:40] or "nothing"
         raise InputError(f"only one SELECT or WITH ... SELECT is allowed, not: {shown}", place="sql")
     if "\0" in sql:

@@ -179,7 +179,9 @@ class Sample:
         estimator = "plain" if quantity == "V4" and self._covariance is self._plain_covariance else self.spec.estimator
         found = [
             widening(CONTRIBUTIONS[quantity, estimator], spread, skewness, self.samples, expected)
-            for spread, skewness, expected in zip(*(x.T for x in (*self._shape, self._expected)), strict=True)
+            for spread, skewness, expected in zip(
+                *(x.T for x in (*self.spread_and_skewness, self._expected)), strict=True
+            )
         ]
         return Widening(np.max([one.needed for one in found], 0), np.all([one.reliable for one in found], 0))
 
@@ -406,7 +408,7 @@ class Sample:
         return widened
 
     @cached_property
-    def _shape(self) -> tuple[np.ndarray, np.ndarray]:
+    def spread_and_skewness(self) -> tuple[np.ndarray, np.ndarray]:
         """Relative spread and skewness of each G_aa over networks, (R, N) each; 0 where G_aa does not vary."""
         raw = self.sums["powers"] / self.samples
         kernel = np.diagonal(to_matrix(self.reference.kernel), axis1=1, axis2=2)

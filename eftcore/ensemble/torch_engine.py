@@ -41,7 +41,7 @@ class TorchEngine:
         activation = get_activation(spec.model.activation)
         self._activation = activation.torch
         # on a GPU, torch.compile makes sigma and the conversion of its values one pass over the state
-        self._fire = torch.compile(self._fired) if keep and activation.builtin and device == "cuda" else self._fired
+        self._fire = torch.compile(self.fired) if keep and activation.builtin and device == "cuda" else self.fired
         self._row = {layer: row for row, layer in enumerate(spec.depths)}
         first, second = pair_indices(spec.kernel.n_inputs)
         self._first, self._second = (torch.tensor(index.copy(), device=self._device) for index in (first, second))
@@ -190,7 +190,7 @@ class TorchEngine:
         normal = torch.where(solid[:, None, :], along * inverse[:, None, :], fresh) @ vectors.mT
         return increment, normal.to(self._dtype)
 
-    def _fired(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def fired(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """sigma(state), and the means over neurons of its products, (networks, N, N)."""
         fired = self._activation(state)
         return fired, self._mean_product(fired)

@@ -87,7 +87,7 @@ def same_law(one: Sample, other: Sample, *, level: float = LEVEL) -> TheoremChec
     for quantity, name in _COMPARED.items():
         (a, a_error), (b, b_error) = (_distinct(x, quantity, name) for x in (one, other))
         error = np.hypot(np.hypot(a_error, b_error), ROUNDING["float32"] * np.abs(a))
-        scores.append(_quotient(a - b, error))
+        scores.append(in_errors(a - b, error))
     return largest_score("same law", "two samples have the same distribution", np.concatenate(scores), level=level)
 
 
@@ -133,7 +133,7 @@ class MeanZero:
         return corrected
 
 
-def _quotient(difference: np.ndarray, error: np.ndarray) -> np.ndarray:
+def in_errors(difference: np.ndarray, error: np.ndarray) -> np.ndarray:
     """difference / error; where there is no error, 0 if there is no difference and infinity if there is."""
     quotient: np.ndarray = np.divide(difference, error, out=np.where(difference == 0, 0.0, np.inf), where=error > 0)
     return quotient

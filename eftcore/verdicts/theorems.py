@@ -173,7 +173,7 @@ def ghost_free(
 
     def path(noise: torch.Tensor) -> torch.Tensor:
         steps = noise.reshape(count, width, kernel.n_inputs)
-        return _forced_path(start, weights, biases, steps, model.epsilon, activation.torch)
+        return forced_path(start, weights, biases, steps, model.epsilon, activation.torch)
 
     size = count * width * kernel.n_inputs
     noise = torch.tensor(model.epsilon * rng.standard_normal(size))
@@ -355,7 +355,7 @@ def _increment(model: ResNet, phi: np.ndarray, rng: np.random.Generator) -> np.n
     return increment
 
 
-def _forced_path(
+def forced_path(
     start: torch.Tensor,
     weights: torch.Tensor,
     biases: torch.Tensor,

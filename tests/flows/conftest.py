@@ -6,21 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from flows.cli import main
 from flows.orchestration import server
-from flows.orchestration.dispatch import Outcome
-from flows.orchestration.groups import End, SomeFailed, cause
 from flows.orchestration.server_access import AUTH_STRING
 from flows.work import computations
+from tests import plainly
 from tests.flows import warm
 from tests.servers import PrefectHome, create_database, drop_database
 
@@ -58,8 +56,6 @@ class Result:
 
 
 Eft = Callable[..., Result]
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 @pytest.fixture
@@ -134,41 +130,11 @@ def results(prefect_api: str, stored: Path) -> Path:
     return stored
 
 
-class InThisThread:
-    """In place of a Dispatcher: runs tasks one after another, without Prefect, so none is retried."""
-
-    def each(self, do: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
-        return [do(item) for item in items]
-
-    def run(self, task: Any, inputs: dict[str, Any]) -> Outcome:
-        try:
-            state = task.fn(**inputs)  # of a result that is stored already: Prefect's state of a cached task
-        except Exception as error:
-            return Outcome("failed", cause(error))
-        return Outcome("computed" if state is None else "cached")
-
-    here = run
-
-    def together(self, task: Any, inputs: dict[str, Any], *, here: bool) -> Sequence[End]:
-        try:
-            task.fn(**inputs)
-        except SomeFailed as some:
-            return some.ends
-        return [End("computed")] * len(inputs["pieces"])
-
-
 @pytest.fixture
-def without_prefect(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flows are plain functions, whose tasks run in this thread, and publish nothing; that takes a tenth of the time.
-
-    For tests of what a study computes and records; what Prefect adds is tested in tests/flows/orchestration.
-    """
-    from flows import run
-
-    monkeypatch.setattr(run, "dispatching", lambda _: nullcontext(InThisThread()))
-    monkeypatch.setattr(run.artifacts, "publish_study", lambda *_: None)
-    for flow in ("run_study", "run_configuration", "top_up"):
-        monkeypatch.setattr(run, flow, getattr(run, flow).fn)
+def without_prefect(stored: Path) -> Iterator[None]:
+    """As tests/plainly.py says, with an empty database. What Prefect adds is tested in tests/flows/orchestration."""
+    with plainly.without_prefect():
+        yield
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from ui.screenshots import chromium, explorer, wait_until_drawn
 pytestmark = pytest.mark.browser
 
 PATIENCE = 60_000
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,33 @@ def test_a_copied_link_restores_the_view(page: Page, browser: Browser, address: 
     expect(other.get_by_text("τ = 0.1 and, for all below, C_W = 2")).to_be_visible()
     expect(other.get_by_role("radio", name="intervals", exact=True)).to_be_checked()
     other.close()
+
+
+def test_back_forward_and_reload_restore_the_filters_and_the_link_is_copied(page: Page, address: str) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{address}/sql?sql=SELECT+1+AS+one&search=n+%3E%3D+16")
+    query = page.get_by_role("textbox", name="query")
+    expect(query).to_have_value("SELECT 1 AS one")
+    query.fill("SELECT 2 AS two")
+    query.press("Control+Enter")
+    page.wait_for_url(re.compile("two"))
+    wait_until_drawn(page)
+    changed = page.url
+    page.get_by_role("link", name="Paper", exact=True).click()
+    page.get_by_role("heading", name="The paper, audited", level=1).wait_for()
+    wait_until_drawn(page)
+    expect(page.get_by_role("searchbox", name="search")).to_have_value("n >= 16")
+    page.go_back()
+    expect(query).to_have_value("SELECT 2 AS two")
+    assert page.url == changed
+    page.go_forward()
+    page.get_by_role("heading", name="The paper, audited", level=1).wait_for()
+    page.go_back()
+    page.reload()
+    expect(query).to_have_value("SELECT 2 AS two")
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == page.url == changed
 
 
 def _table_at(page: Page, x: float, y: float) -> None:

@@ -1,8 +1,7 @@
-"""Studies as a user runs them: started, topped up and stopped from a page in a real browser; addresses and history."""
+"""Studies as a user runs them: started, topped up and stopped from a page in a real browser."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from db.reading import queries
 from db.reading.study_queries import studies_at_work
 from db.session import Database
 from tests.ui.test_running import SMALL
-from ui.screenshots import chromium, explorer, wait_until_drawn
+from ui.screenshots import chromium, explorer
 
 pytestmark = pytest.mark.browser
 
@@ -31,7 +30,6 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 1400})
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE)
     yield opened
@@ -85,32 +83,3 @@ def test_a_study_is_started_seen_topped_up_and_stopped_from_the_page(page: Page,
     assert studies_at_work(db).empty
     assert queries.runs(db, status="running").empty
     db.dispose()
-
-
-def test_back_forward_and_reload_restore_the_filters_and_the_link_is_copied(
-    page: Page, browser: Browser, results_file: Path
-) -> None:
-    with explorer(f"sqlite:///{results_file}") as address:
-        page.goto(f"{address}/sql?sql=SELECT+1+AS+one&search=n+%3E%3D+16")
-        query = page.get_by_role("textbox", name="query")
-        expect(query).to_have_value("SELECT 1 AS one")
-        query.fill("SELECT 2 AS two")
-        query.press("Control+Enter")
-        page.wait_for_url(re.compile("two"))
-        wait_until_drawn(page)
-        changed = page.url
-        page.get_by_role("link", name="Paper", exact=True).click()
-        page.get_by_role("heading", name="The paper, audited", level=1).wait_for()
-        wait_until_drawn(page)
-        expect(page.get_by_role("searchbox", name="search")).to_have_value("n >= 16")
-        page.go_back()
-        expect(query).to_have_value("SELECT 2 AS two")
-        assert page.url == changed
-        page.go_forward()
-        page.get_by_role("heading", name="The paper, audited", level=1).wait_for()
-        page.go_back()
-        page.reload()
-        expect(query).to_have_value("SELECT 2 AS two")
-        page.get_by_role("button", name="Copy link").click()
-        page.get_by_role("button", name="Copied").wait_for()
-        assert page.evaluate("navigator.clipboard.readText()") == page.url == changed

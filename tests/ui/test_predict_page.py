@@ -109,7 +109,7 @@ def test_predict_tells_why_there_is_no_next_order(open_page: OpenPage, tmp_path:
             raise InputError(reason, place="next_order", value=True)
         return eft.predict_spec(spec)
 
-    monkeypatch.setattr("ui.data.predict._predict", refused)
+    monkeypatch.setattr("ui.data.predict.predict_quietly", refused)
     query = {"sigma": "sin", "eps": "0.5", "T": "1.0", "N": "1"}
     app = open_page(f"sqlite:///{tmp_path / 'none.db'}", "predict", **query, next="true")
     assert told(app) == ["next_order = True: the next order does not converge with 'sin' at this kernel"]

@@ -44,7 +44,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of results without a database, and no job of another test."""
     monkeypatch.setenv("EFT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("EFT_DATABASE_URL", "")
-    monkeypatch.setattr(running, "_jobs", {})
+    monkeypatch.setattr(running, "newest_jobs", {})
     yield tmp_path / "home"
     for job in running.jobs():
         job.process.kill()

@@ -118,10 +118,10 @@ def predictions(
         for stage in stages:
             try:
                 if stage == "g_only":
-                    crude = _predict(spec_of(model, kernel, "source_only"))
+                    crude = predict_quietly(spec_of(model, kernel, "source_only"))
                     yield "mean", _only_mean(crude)
                     yield "source_only", crude
-                yield stage, _predict(_stage_spec(model, kernel, stage))
+                yield stage, predict_quietly(_stage_spec(model, kernel, stage))
             except EftError as error:
                 yield stage, error
 
@@ -138,9 +138,10 @@ def _stage_spec(model: eft.ResNet, kernel: eft.InputKernel, stage: str) -> Predi
     return spec_of(model, kernel, stage, **({"truncation": TRUNCATION} if stage == "exact" else {}))
 
 
-def _predict(spec: PredictionSpec) -> Theory:
+def predict_quietly(spec: PredictionSpec) -> Theory:
+    """A prediction without warnings of its numerics, as the page shows its estimates; raises as predict_spec does."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumericsWarning)  # the page shows the estimates themselves
+        warnings.simplefilter("ignore", NumericsWarning)
         return eft.predict_spec(spec)
 
 

@@ -32,7 +32,7 @@ MAX_WARPS = 16
 LANE_NUMBERS = 32
 """Numbers of the networks' states that each lane keeps in its registers."""
 
-_CHUNK_NUMBERS = 1 << 27
+CHUNK_NUMBERS = 1 << 27
 """Numbers that a piece of observations has at most."""
 
 _MAX_NETWORKS = 2**31 - 1
@@ -138,7 +138,7 @@ class GpuEngine:
                 f"at most {_MAX_NETWORKS} in one shard", place="samples", value=samples, remedy="use more shards"
             )
         block = self._constants["NETWORKS"]
-        chunk = block * max(1, _CHUNK_NUMBERS // int(np.prod(self._shape)) // block)
+        chunk = block * max(1, CHUNK_NUMBERS // int(np.prod(self._shape)) // block)
         unit = min(DEVICE_UNIT, chunk)
         yield from Batch(chunk // unit * unit, unit=unit, smallest=unit).pieces(samples, self._simulate)
 

@@ -18,10 +18,10 @@ BLOCK = 512
 """Networks that a program adds side by side, before it sums them up; a divisor of DEVICE_UNIT."""
 
 _SINGLE = ("deviation", "source", "source_2", "residual")
-"""Sums with an entry for each pair, in the order in which ``_add_single`` adds to them."""
+"""Sums with an entry for each pair, in the order in which ``add_single`` adds to them."""
 
 _SYMMETRIC = ("deviation_2", "deviation_4", "increment", "increment_2", "residual_2", "change", "change_2")
-"""Sums with an entry for each two pairs p <= q, in the order in which ``_add_pairs`` adds to them."""
+"""Sums with an entry for each two pairs p <= q, in the order in which ``add_pairs`` adds to them."""
 
 _ORDERED = ("deviation_3", "change_residual")
 """Sums with an entry for each pair p and each pair q, likewise."""
@@ -69,8 +69,8 @@ class DeviceMoments:
         _, recorded, copies, pairs, stride = observed.shape
         known = {"PAIRED": copies == 4, "BLOCK": BLOCK, "num_warps": 4, "enable_fp_fusion": True}
         unit = observed[..., begin:]
-        _add_single[(recorded, pairs)](unit, self._single, pairs, stride, networks, POWERS=POWERS, **known)
-        _add_pairs[(recorded, self._packed)](
+        add_single[(recorded, pairs)](unit, self._single, pairs, stride, networks, POWERS=POWERS, **known)
+        add_pairs[(recorded, self._packed)](
             unit,
             self._symmetric,
             self._ordered,
@@ -109,9 +109,7 @@ class DeviceMoments:
 
 
 @triton.jit(do_not_specialize=["pairs", "stride", "networks"])
-def _add_single(
-    observed, out, pairs, stride, networks, POWERS: tl.constexpr, PAIRED: tl.constexpr, BLOCK: tl.constexpr
-):
+def add_single(observed, out, pairs, stride, networks, POWERS: tl.constexpr, PAIRED: tl.constexpr, BLOCK: tl.constexpr):
     """Add the sums over networks of d, T, T^2, R and the powers of d to ``out`` (R, P, 4 + POWERS).
 
     Each program does one recorded layer and one pair.
@@ -150,7 +148,7 @@ def _add_single(
 
 
 @triton.jit(do_not_specialize=["pairs", "stride", "networks", "n_inputs"])
-def _add_pairs(
+def add_pairs(
     observed,
     symmetric,
     ordered,

@@ -18,6 +18,7 @@ from db.session import Database
 from db.upkeep.readers import grant_reader
 from db.writing.repository import record_study
 from eftcore.errors import InputError
+from tests.db.conftest import let_through
 
 
 @pytest.fixture
@@ -169,17 +170,14 @@ ATTEMPTS = (
 )
 
 
-@pytest.mark.parametrize("attempt", ATTEMPTS)
-def test_breaking_out_is_refused(rows, read_only, attempt, backend):
-    if attempt == "SELECT" and backend == "postgresql":
-        return  # a row without columns is legal there, and harmless
-    with pytest.raises(InputError, match=r"^sql: "):
-        select(read_only, attempt)
+def test_breaking_out_is_refused(rows, read_only, backend):
+    harmless = {"SELECT"} if backend == "postgresql" else set()  # a row without columns
+    assert let_through(read_only, ATTEMPTS).keys() == harmless
 
 
 def test_even_without_our_first_look_the_database_refuses(rows, read_only, monkeypatch, backend):
     """The check of the first word only makes a better message: the database itself holds."""
-    monkeypatch.setattr("db.reading.user_sql._READS", re.compile(""))
+    monkeypatch.setattr("db.reading.user_sql.READS", re.compile(""))
     for attempt in ATTEMPTS:
         if attempt.strip(" ") in ("", "SELECT"):
             continue

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,34 +20,36 @@ from db.reading.study_queries import study_progress
 from db.schema.models import Configuration, KernelQuantile, Run
 from db.schema.views import VIEWS
 from db.session import Database
-from db.upkeep import maintenance, migrate, removal
+from db.upkeep import maintenance, removal
 from db.upkeep.exporting import export_archive
 from db.upkeep.importing import import_archive
 from db.writing.repository import PrecisionTarget, mark_failed, mark_pending, record_prediction, record_simulation
 from eftcore.errors import EnvironmentProblem, InputError
+from tests.db.conftest import PROVENANCE, template_copy
 from tests.servers import create_database, drop_database
 
-RELEASED_ARCHIVES = sorted((Path(__file__).parents[1] / "released").glob("archive_format_*.zip"))
+RELEASED_ARCHIVES = sorted(
+    (Path(__file__).parents[1] / "released").glob("archive_format_*.zip"),
+    key=lambda path: int(path.stem.rpartition("_")[2]),
+)
+OLDEST, NEWEST = RELEASED_ARCHIVES[0], RELEASED_ARCHIVES[-1]
 
 
 @pytest.fixture
-def other(backend, tmp_path, postgresql_server) -> Database:
+def other(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Database]:
     """An empty database of the other kind."""
-    if backend == "postgresql":
-        address: sa.URL = sa.make_url(f"sqlite:///{tmp_path / 'other.db'}")
-    else:
-        address = create_database(postgresql_server)
-    migrate.upgrade(address)
-    database = Database(address)
-    yield database
-    database.dispose()
-    if backend == "sqlite":
-        drop_database(postgresql_server, address)
+    folder = tmp_path / "other"
+    folder.mkdir()
+    with template_copy(request, folder, "sqlite" if backend == "postgresql" else "postgresql") as url:
+        database = Database(url)
+        yield database
+        database.dispose()
 
 
-@pytest.fixture
-def filled(
-    db,
+@pytest.fixture(scope="module")
+def filled_once(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
     record_all,
     record_reference,
     record_next_order,
@@ -51,26 +57,52 @@ def filled(
     record_checked,
     make_sample,
     make_theory,
-    provenance,
-) -> Database:
-    """Two studies, one with a theory as reference too and with the next order in 1/n, which is also measured; a check
-    of a module, a top-up with a target, a failure, numbers that are not finite, and a run that is only planned."""
-    study_id = record_all(db, "first").study_id
-    record_reference(db, study_id)
-    record_next_order(db, study_id)
-    record_measured(db, study_id)
-    record_checked(db)
-    record_all(db, "second", activation="erf", width=32)
-    targets = [PrecisionTarget(quantity="V4", kind="relative_se", target=0.1, reached=0.02)]
-    more = make_sample(shards=((0, 64), (1, 64), (2, 64)))
-    source = more.source.copy()
-    source[0], source[1] = np.nan, np.inf
-    more.source.setflags(write=True)
-    more.source[:] = source
-    record_simulation(db, more, provenance=provenance, targets=targets, stopped_because="met")
-    mark_failed(db, make_theory("mean", activation="relu").spec, error="no", provenance=provenance)
-    mark_pending(db, make_theory("mean", activation="sin").spec)
-    return db
+) -> Iterator[Callable[[str], sa.URL]]:
+    """(kind of database): two studies, one with a theory as reference too and with the next order in 1/n, which is also
+    measured; a check of a module, a top-up with a target, a failure, numbers that are not finite, and a run that is
+    only planned. To be copied."""
+
+    @cache
+    def fill(backend: str) -> sa.URL:
+        url = stack.enter_context(template_copy(request, tmp_path_factory.mktemp("filled"), backend))
+        db = Database(url)
+        study_id = record_all(db, "first").study_id
+        record_reference(db, study_id)
+        record_next_order(db, study_id)
+        record_measured(db, study_id)
+        record_checked(db)
+        record_all(db, "second", activation="erf", width=32)
+        targets = [PrecisionTarget(quantity="V4", kind="relative_se", target=0.1, reached=0.02)]
+        more = make_sample(shards=((0, 64), (1, 64), (2, 64)))
+        source = more.source.copy()
+        source[0], source[1] = np.nan, np.inf
+        more.source.setflags(write=True)
+        more.source[:] = source
+        record_simulation(db, more, provenance=PROVENANCE, targets=targets, stopped_because="met")
+        mark_failed(db, make_theory("mean", activation="relu").spec, error="no", provenance=PROVENANCE)
+        mark_pending(db, make_theory("mean", activation="sin").spec)
+        db.dispose()
+        return url
+
+    with ExitStack() as stack:
+        yield fill
+
+
+@pytest.fixture
+def filled(
+    filled_once: Callable[[str], sa.URL], backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Database]:
+    """A copy of filled_once, on each kind of database."""
+    template = filled_once(backend)
+    if backend == "sqlite":
+        url = template.set(database=str(shutil.copy(str(template.database), tmp_path / "filled.db")))
+    else:
+        url = create_database(request.getfixturevalue("postgresql_server"), template.database)
+    database = Database(url)
+    yield database
+    database.dispose()
+    if backend == "postgresql":
+        drop_database(request.getfixturevalue("postgresql_server"), url)
 
 
 def test_archive_is_lossless_between_the_two_kinds(filled, other, tmp_path):
@@ -191,7 +223,20 @@ def _repack(path: Path, name: str, change) -> None:
             archive.writestr(item, data)
 
 
-@pytest.mark.parametrize("path", RELEASED_ARCHIVES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("backend", "path"),
+    [
+        pytest.param(
+            backend,
+            path,
+            id=f"{backend}-{path.stem}",
+            marks=[pytest.mark.campaign] * (backend == "postgresql" and path not in (OLDEST, NEWEST)),
+        )
+        for backend in ("sqlite", "postgresql")
+        for path in RELEASED_ARCHIVES
+    ],
+    indirect=["backend"],
+)
 def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     """Written by the programs of revisions 0002 to 0014: two simulations with comparisons, a top-up, a failure; from
     format 6 on also the next order in 1/n, from 7 on the widths that follow from it, from 8 on the third cumulant, from
@@ -216,6 +261,7 @@ def test_archive_of_an_older_format(db, tmp_path, count_rows, path):
     assert export_archive(db, tmp_path / "now.zip") == counts
 
 
+@pytest.mark.parametrize("backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.campaign)], indirect=True)
 @pytest.mark.parametrize(
     ("name", "change", "word"),
     [

@@ -15,6 +15,7 @@ from db.session import Database
 from db.upkeep import migrate, readers
 from db.writing.repository import record_study
 from eftcore.errors import InputError
+from tests.db.conftest import let_through
 
 
 @pytest.fixture
@@ -71,10 +72,8 @@ SESSIONS_OF_OTHERS = (
 )
 
 
-@pytest.mark.parametrize("attempt", [*SECRETS, *SESSIONS_OF_OTHERS])
-def test_a_superuser_reads_no_secret_by_eft_sql(read_only, attempt):
-    with pytest.raises(InputError, match=r"^sql: "):
-        select(read_only, attempt)
+def test_a_superuser_reads_no_secret_by_eft_sql(read_only):
+    assert let_through(read_only, (*SECRETS, *SESSIONS_OF_OTHERS)) == {}
 
 
 @pytest.mark.parametrize(
@@ -87,9 +86,7 @@ def test_nor_does_an_account_with_rights_on_the_whole_server(url, owner, role, p
     reader = _as(url, role)
     try:
         assert select(reader, "SELECT count(*) AS n FROM v_runs").n.tolist() == [0]
-        for attempt in (*SECRETS, *SESSIONS_OF_OTHERS):
-            with pytest.raises(InputError, match=r"^sql: "):
-                select(reader, attempt)
+        assert let_through(reader, (*SECRETS, *SESSIONS_OF_OTHERS)) == {}
     finally:
         reader.dispose()
 
@@ -105,9 +102,7 @@ def test_a_reader_sees_the_results_and_nothing_else(db, url, owner, role):
         for table in (*Base.metadata.tables, *(view.name for view in VIEWS), migrate.VERSION_TABLE):
             select(reader, f"SELECT * FROM {table}")
         migrate.require_current(reader.url)
-        for attempt in (*SECRETS, "SELECT * FROM others"):
-            with pytest.raises(InputError, match=r"^sql: "):
-                select(reader, attempt)
+        assert let_through(reader, (*SECRETS, "SELECT * FROM others")) == {}
         writing = Database(reader.url)
         with pytest.raises(sa.exc.ProgrammingError, match="permission denied"), writing.engine.begin() as connection:
             connection.execute(sa.text("DELETE FROM studies"))

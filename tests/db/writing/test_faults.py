@@ -22,7 +22,6 @@ from db.writing.repository import find_run, mark_running, record_prediction
 from eftcore.errors import EnvironmentProblem
 from tests.db import workers
 
-KILLS = 20
 PROCESSES = 8
 ROWS_OF_A_RUN = 9 * (6 + 21 + 6 + 6 + 21)
 """Recorded layers times components of K0, V4, K1, U1 and Sigma for three inputs."""
@@ -93,13 +92,14 @@ def test_eight_processes_want_the_same_work_and_one_gets_it(url, db, theory):
     assert queries.runs(db).status.tolist() == ["running"]
 
 
-def test_killed_at_twenty_moments_of_recording(url, db, theory, count_rows, backend, fault_log):
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.campaign)])
+def test_killed_at_many_moments_of_recording(url, db, theory, count_rows, backend, fault_log, kills):
     """Before and after statements and around commits; each time the database is sound and the re-run goes on."""
     ((code, steps),) = workers.run_together(workers.die_recording, [(_address(url), theory, 0)])
     assert code == 0
     complete = count_rows(db)
     _nothing_is_half_there(db)
-    moments = random.Random(20261124).sample(range(1, len(steps) + 1), KILLS)
+    moments = random.Random(20261124).sample(range(1, len(steps) + 1), kills)
     for moment in moments:
         with db.session() as session:
             for table in ("studies", "runs", "model_configurations", "input_kernels"):

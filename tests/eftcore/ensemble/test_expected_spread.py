@@ -44,7 +44,7 @@ def test_spread_is_foreseen_to_a_fifth_where_tails_are_heavy(network):
     sample = eft.simulate(
         wanted.model, ONE, width=wanted.width, samples=100_000, depths=wanted.depths, estimator="plain", device="cpu"
     )
-    spread, skewness = sample._shape
+    spread, skewness = sample.spread_and_skewness
     power = reliability.power_of(spread[0], skewness[0], 10**9)
     found = credible_spread(np.zeros(1), relative_variance(wanted)[0], power)
     assert found[0] == pytest.approx(spread[0, 0], rel=0.2)

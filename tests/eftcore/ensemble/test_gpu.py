@@ -105,7 +105,7 @@ def interpret(target: str, *summed: str) -> None:
     found = {f"{ELEMENTARY}|{name}": value for name, value in elementary().items()}
     for name, (spec, samples) in CASES.items():
         # one block at a time, so that this case comes in three pieces
-        gpu_engine._CHUNK_NUMBERS = 1 if name == CHUNKED else 1 << 27
+        gpu_engine.CHUNK_NUMBERS = 1 if name == CHUNKED else 1 << 27
         path = reference.Path(spec)
         observations = list(gpu_engine.GpuEngine(spec, path, shard=SHARD, device="cpu").observations(samples))
         found[f"{name}|pieces"] = np.array(len(observations))

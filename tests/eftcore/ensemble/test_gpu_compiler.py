@@ -73,7 +73,7 @@ def test_the_paired_estimator_compiles(built):
 @pytest.mark.parametrize("paired", [False, True])
 def test_moments_compile(built, paired):
     known = {"PAIRED": paired, "BLOCK": gpu_moments.BLOCK}
-    for kernel, more in ((gpu_moments._add_single, {"POWERS": 8}), (gpu_moments._add_pairs, {})):
+    for kernel, more in ((gpu_moments.add_single, {"POWERS": 8}), (gpu_moments.add_pairs, {})):
         used, _ = built(kernel, known | more, num_warps=4, enable_fp_fusion=True)
         assert used["STACK"] == 0
 

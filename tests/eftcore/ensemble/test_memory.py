@@ -33,7 +33,7 @@ def simulate(samples=1100, sampler="block", **options):
 @pytest.fixture
 def memory_for(monkeypatch):
     """(networks, error): a device whose memory holds so many of them; returns how many were followed at a time."""
-    whole = TorchEngine._fired
+    whole = TorchEngine.fired
 
     def limit(networks: int, error: Exception = ALLOCATORS[0]) -> list[int]:
         seen = []
@@ -44,7 +44,7 @@ def memory_for(monkeypatch):
                 raise error
             return whole(self, state)
 
-        monkeypatch.setattr(TorchEngine, "_fired", fired)
+        monkeypatch.setattr(TorchEngine, "fired", fired)
         return seen
 
     return limit
@@ -106,7 +106,7 @@ def test_what_did_not_fit_is_let_go_before_the_next_attempt(monkeypatch):
         states.append(weakref.ref(state))
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(TorchEngine, "_fired", fired)
+    monkeypatch.setattr(TorchEngine, "fired", fired)
     with pytest.raises(OutOfMemory) as failed:
         simulate()
     assert len(states) > 10

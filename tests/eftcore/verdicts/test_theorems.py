@@ -228,7 +228,7 @@ def test_samples_of_another_law_are_told_apart() -> None:
 
 
 def test_where_nothing_fluctuates_any_difference_counts() -> None:
-    scores = checks._quotient(np.array([0.0, 1e-3, 1.0]), np.array([0.0, 0.0, 0.5]))
+    scores = checks.in_errors(np.array([0.0, 1e-3, 1.0]), np.array([0.0, 0.0, 0.5]))
     assert scores.tolist() == [0.0, np.inf, 2.0]
     found = MeanZero()
     found.add(np.array([[1e-15, 1e-3], [1e-15, 1e-3]]))
@@ -246,7 +246,7 @@ def test_noise_that_sigma_sees_in_its_own_layer_has_ghosts(monkeypatch: pytest.M
         return torch.stack(found).reshape(-1)
 
     assert eft.ghost_free(network(), PAIR, layers=6, width=5).passed
-    monkeypatch.setattr(theorems, "_forced_path", implicit)
+    monkeypatch.setattr(theorems, "forced_path", implicit)
     found = eft.ghost_free(network(), PAIR, layers=6, width=5)
     assert not found.passed
     assert found.statistic > 0.01

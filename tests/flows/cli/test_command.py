@@ -43,7 +43,7 @@ def test_runs_share_a_server_that_stays_until_it_is_stopped(ready: dict[str, str
     assert started.returncode == 0, started.stderr
     (process,) = servers_of(ready)
     assert warm.run(ready, "server", "start").stdout == started.stdout
-    first = shell(ready, "run", str(tiny))
+    first = warm.run(ready, "run", str(tiny))
     assert first.returncode == 0, first.stderr
     assert "0 tasks cached, 12 computed." in first.stdout
     assert "[12/12] record" in first.stderr

@@ -29,6 +29,7 @@ def test_two_runs_in_one_process_also_in_a_running_event_loop(environment: dict[
     assert servers_of(environment) == [], "the server ends with the process"
 
 
+@pytest.mark.campaign
 def test_two_runs_in_a_jupyter_kernel(environment: dict[str, str], tiny: Path):
     pytest.importorskip("ipykernel")
     from jupyter_client.manager import start_new_kernel

@@ -12,7 +12,7 @@ from eftcore.specs import MeasurementSpec
 from flows.study.expansion import Study, expand_study, find_study, load_study
 from flows.work.listing import nodes_of
 from flows.work.store import ResultStore
-from tests.flows.study.test_study import BASE, EXACT, changed, without_samples
+from tests.flows.study.contents import BASE, EXACT, changed, without_samples
 
 SAME_KERNEL = {"kind": "explicit", "matrix": [[1.0, 0.5], [0.5, 1.0]]}
 TO_A_PRECISION = without_samples(precision={"quantity": "V4", "relative": 0.01})
@@ -86,7 +86,10 @@ def test_the_next_order_is_measured_once_for_each_network(
     assert study.record["runs_asked"] == runs_of_nodes(study, tmp_path)
 
 
-@pytest.mark.parametrize("name", sorted(bundled_studies()))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.campaign] * (name == "atlas")) for name in sorted(bundled_studies())],
+)
 def test_a_bundled_study_asks_for_the_runs_of_its_nodes(name: str, tmp_path: Path):
     study = load_study(find_study(name))
     assert study.record["runs_asked"] == runs_of_nodes(study, tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import pytest
 import eftcore as eft
 from db.reading import queries
 from db.session import Database
-from tests.flows import warm
+from flows.cli import main
+from tests import plainly
 from ui.notation import number
 
 STUDY = """
@@ -121,24 +121,15 @@ correlation = 0.0
 
 
 @pytest.fixture(scope="module")
-def atlas(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Database, Path]:
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Database, Path]:
     """The page, the database it was made from, and its folder."""
     folder = tmp_path_factory.mktemp("atlas")
     (folder / "small.toml").write_text(STUDY)
     (folder / "digits.toml").write_text(DIGITS)
     (folder / "plane.toml").write_text(PLANE)
     (folder / "blocks.toml").write_text(BLOCKS)
-    environment = {**os.environ, "EFT_HOME": str(folder / "home"), "EFT_DATABASE_URL": ""}
-    for command in (
-        ["db", "upgrade"],
-        ["run", str(folder / "small.toml")],
-        ["run", str(folder / "digits.toml")],
-        ["run", str(folder / "plane.toml")],
-        ["run", str(folder / "blocks.toml")],
-        ["atlas", "--output", str(folder / "page" / "atlas.md")],
-    ):
-        done = warm.run(environment, *command)
-        assert done.returncode == 0, done.stdout + done.stderr
+    studies = [str(folder / f"{name}.toml") for name in ("small", "digits", "plane", "blocks")]
+    plainly.recorded(folder / "home", studies, ("atlas", "--output", str(folder / "page" / "atlas.md")))
     db = Database(f"sqlite:///{folder / 'home' / 'results.db'}", read_only=True)
     return (folder / "page" / "atlas.md").read_text(), db, folder / "page"
 
@@ -237,9 +228,11 @@ def test_blocks_are_compared_by_what_theory_says_of_each(atlas: tuple[str, Datab
         assert f"{number(spread)} |" in ends
 
 
-def test_without_the_study_it_says_what_to_run(tmp_path: Path) -> None:
-    environment = {**os.environ, "EFT_HOME": str(tmp_path), "EFT_DATABASE_URL": ""}
-    assert warm.run(environment, "db", "upgrade").returncode == 0
-    refused = warm.run(environment, "atlas")
-    assert refused.returncode == 2
-    assert "eft run atlas" in refused.stderr
+def test_without_the_study_it_says_what_to_run(
+    sqlite_template: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EFT_DATABASE_URL", f"sqlite:///{sqlite_template}")
+    with pytest.raises(SystemExit) as refused:
+        main(["atlas"])
+    assert refused.value.code == 2
+    assert "eft run atlas" in capsys.readouterr().err

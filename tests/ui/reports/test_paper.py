@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import eftcore as eft
 from db.reading import queries
 from db.session import Database
 from db.writing.repository import record_prediction, record_study
-from tests.flows import warm
+from tests import plainly
 from tests.ui.conftest import ROOMY
 from ui.reports.paper.audit import CHANGES, OPEN, STANDS, findings, lines
 from ui.reports.paper.published import published
@@ -27,18 +26,12 @@ from ui.screenshots import chromium, explorer, wait_until_drawn
 
 
 @pytest.fixture(scope="module")
-def report(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
     """HTML, Markdown, and the folder of a report from a quick run of the paper's study."""
     folder = tmp_path_factory.mktemp("paper")
     page = folder / "paper.html"
-    environment = {**os.environ, "EFT_HOME": str(folder / "home")}
-    for command in (
-        ["db", "upgrade"],
-        ["run", "paper-quick"],
-        ["report", "--study", "paper-quick", "--output", str(page), "--markdown", str(page.with_suffix(".md"))],
-    ):
-        done = warm.run(environment, *command)
-        assert done.returncode == 0, done.stdout + done.stderr
+    command = ("report", "--study", "paper-quick", "--output", str(page), "--markdown", str(page.with_suffix(".md")))
+    plainly.recorded(folder / "home", ["paper-quick"], command)
     return (folder / "paper.html").read_text(), (folder / "paper.md").read_text(), folder
 
 
