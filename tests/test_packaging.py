@@ -162,7 +162,7 @@ def test_the_readme_asks_for_an_environment_of_its_own():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "`pipx install .`" in readme
     assert "`uv tool install .`" in readme
-    assert all(f"`{package}`" in readme.split("## What is predicted")[0] for package in PACKAGES)
+    assert all(f"`{package}`" in readme.split("## Installed for every folder")[1] for package in PACKAGES)
 
 
 class _explorer:

@@ -13,6 +13,7 @@ from db.upkeep import migrate
 from db.upkeep.archive import FORMAT
 from eftcore.specs import ALGORITHM_VERSION
 from eftcore.verdicts.windows import VERDICT_VERSION
+from flows.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,6 +27,15 @@ def test_the_python_example_prints_windows(capsys: pytest.CaptureFixture[str]):
     exec(compile(example, "README.md", "exec"), names)
     printed = capsys.readouterr().out
     assert {"K0", "V4", "K1"} <= set(printed.split())
+
+
+def test_the_answer_for_one_network_is_what_it_shows(capsys: pytest.CaptureFixture[str]):
+    ((command, shown),) = re.findall(r"eft (design .*?)\n```\n\n```text\n(.*?)```", README, flags=re.DOTALL)
+    with pytest.raises(SystemExit):
+        main(command.split())
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in shown.splitlines() if line not in printed] == []
+    assert len(shown.splitlines()) > 4
 
 
 def test_the_sql_example_has_the_columns_shown(tmp_path: Path):

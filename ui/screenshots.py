@@ -6,6 +6,7 @@ Reads the results database as the explorer does; see `eft ui`.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import socket
@@ -158,7 +159,10 @@ def shown_pages(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        every_page(Path(sys.argv[1]))
-    else:
+    parser = argparse.ArgumentParser(prog="python -m ui.screenshots", description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", help="a folder for pictures of every page, light and dark")
+    chosen = parser.parse_args().folder
+    if chosen is None:
         shown_pages(Path("docs/images"))
+    else:
+        every_page(chosen)

@@ -237,6 +237,22 @@ def ui(
     serve(use_database(db), port)
 
 
+@app.command(epilog="Example: eft demo")
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where its database lies; made where it is not there.")] = Path(
+        "eft-demo"
+    ),
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; the next free one from 8501.")] = None,
+) -> None:
+    """Open the explorer on a small recorded database: twelve networks, nothing is computed. Ctrl-C ends it."""
+    from flows.cli.demonstration import demo_database
+    from ui.launch import serve
+
+    url = demo_database(folder)
+    print(f'The recorded results are in {folder / "results.db"}; to ask them: eft sql --db {url} "..."', flush=True)
+    serve(url, port)
+
+
 def _say_what_there_is(db: Database, view: TableClause, run_ids: tuple[str, ...], chosen: dict[str, Any]) -> None:
     """Print to standard error why a list is empty, and which values exist."""
     from db.reading.choices import nothing_found
