@@ -127,17 +127,25 @@ def shear(powers: np.ndarray, matrix: np.ndarray, first: np.ndarray, second: np.
     """
     alpha, gamma, beta = matrix[:, 0, 0], matrix[:, 1, 0], matrix[:, 1, 1]
     tilt = np.divide(gamma, alpha, out=np.zeros_like(gamma), where=alpha != 0)[:, None]
-    term = powers * (alpha[:, None] ** first * beta[:, None] ** second)
-    # h_{i+1} h_{j-1} of the same order stands next to h_i h_j
-    raising = np.sqrt(second * (first + 1.0))[:-1] * tilt
+    order = np.arange(max(first.max(initial=0), second.max(initial=0)) + 1)
+    term = powers * ((alpha[:, None] ** order)[:, first] * (beta[:, None] ** order)[:, second])
     total: np.ndarray = term.copy()
+    # a pair with one variable is not tilted
+    turned = np.flatnonzero(tilt[:, 0])
+    if not len(turned):
+        return total
+    # h_{i+1} h_{j-1} of the same order stands next to h_i h_j
+    raising = np.sqrt(second * (first + 1.0))[:-1] * tilt[turned]
     largest = np.abs(term).max(initial=0.0)
+    term = np.take(term, turned, axis=-2)
+    sums, after = term.copy(), np.zeros_like(term)
     for power in range(1, int(second.max(initial=0)) + 1):
-        shifted = term[..., 1:] * raising
+        shifted = np.multiply(term[..., 1:], raising, out=after[..., :-1])
         shifted /= power
-        term = np.zeros_like(term)
-        term[..., :-1] = shifted
-        total += term
-        if np.abs(shifted).max(initial=0.0) <= 1e-18 * largest:
+        sums += after
+        if max(shifted.max(initial=0.0), -shifted.min(initial=0.0)) <= 1e-18 * largest:
             break
+        term, after = after, term
+        after[..., -1] = 0.0
+    total[..., turned, :] = sums
     return total

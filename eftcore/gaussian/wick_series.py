@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import gammaln
@@ -26,6 +27,9 @@ from eftcore.pairs import pair_indices
 
 NEGLIGIBLE = 1e-16
 """Contributions below this fraction of the largest variance are left out."""
+
+HOMOGENEOUS = 1e-14
+"""Relative rounding error of sigma(c x) = c sigma(x)."""
 
 _CHUNK = 1 << 18
 
@@ -158,21 +162,35 @@ class WickSeries:
         count, terms = self.top + 1, self.terms
         if self.basis.single:
             return self._project_single(self.line.values[0] ** 2)[:, None, :, None]
-        functions = self.line.rule.functions
-        sigma = self.line.values[0]
-        left = np.matmul((functions[:, :count].T * sigma[:, None, :]), functions[:, :terms])
+        loose = ~self.white.tied
+        table = np.zeros((*loose.shape, count, count))
+        table[~loose, :, 0] = self._project_tied(0, 0, count)
+        if not loose.any():
+            return table
+        a, b, rho = self.a[loose], self.b[loose], self.white.rho[loose]
         s = self.line.coefficients(0)
         j, r = np.arange(count)[:, None], np.arange(terms)[None, :]
-        right = s[:, j + r] * np.exp(0.5 * (gammaln(r + j + 1) - gammaln(r + 1) - gammaln(j + 1)))
-        rho = np.where(self.white.tied, 0.0, self.white.rho)
-        across = rho[..., None] ** np.arange(terms)
-        rest = np.sqrt((1 - rho) * (1 + rho))[..., None] ** np.arange(count)
-        table: np.ndarray = (
-            np.matmul(left[self.a] * across[..., None, :], np.swapaxes(right[self.b], -1, -2)) * rest[..., None, :]
-        )
-        table[self.white.tied] = 0.0
-        table[self.white.tied, :, 0] = self._project_tied(0, 0, count)
+        right = s[:, j + r] * _roots_of_binomials(count, terms)
+        across = self._left(a, count) * (rho[:, None] ** np.arange(terms))[:, None, :]
+        rest = np.sqrt((1 - rho) * (1 + rho))[:, None] ** np.arange(count)
+        table[loose] = np.matmul(across, np.swapaxes(right[b], -1, -2)) * rest[:, None, :]
         return table
+
+    def _left(self, which: np.ndarray, count: int) -> np.ndarray:
+        """(M, count, terms) <sigma(phi) h_i(x) h_r(x)> at M of the distinct variances, x = phi / sqrt(K).
+
+        For sigma(c x) = c sigma(x), c > 0, such as ReLU, one of them gives all.
+        """
+        functions, deviation = self.line.rule.functions, self.line.deviation
+        needed, place = np.unique(which, return_inverse=True)
+        sigma = self.line.values[0][needed]
+        scale = deviation[needed] / max(deviation[needed[-1]], 1e-300)
+        scaled = scale[:, None] * sigma[-1]
+        homogeneous = bool((np.abs(sigma - scaled) <= HOMOGENEOUS * np.abs(scaled)).all())
+        shown = sigma[-1:] if homogeneous else sigma
+        found: np.ndarray = np.matmul(functions[:, :count].T * shown[:, None, :], functions[:, : self.terms])
+        found = found * scale[place][:, None, None] if homogeneous else found[place]
+        return found
 
     def _project_tied(self, i: int, j: int, count: int) -> np.ndarray:
         """(T, count) <sigma^(i)(phi_a) sigma^(j)(phi_b) h_k(z_1)> for the T pairs with one variable.
@@ -226,6 +244,15 @@ class WickSeries:
             found[:, column, alone] = np.where(own[:, None], 0.0, part)
         found[:, 0, alone] += np.where(own[:, None], sum(parts), 0.0)
         return found
+
+
+@lru_cache(maxsize=8)
+def _roots_of_binomials(count: int, terms: int) -> np.ndarray:
+    """(count, terms) sqrt(C(r + j, j)) for j < count and r < terms."""
+    j, r = np.arange(count)[:, None], np.arange(terms)[None, :]
+    roots: np.ndarray = np.exp(0.5 * (gammaln(r + j + 1) - gammaln(r + 1) - gammaln(j + 1)))
+    roots.setflags(write=False)
+    return roots
 
 
 def contract(series: np.ndarray, kernel: np.ndarray, white: Whitening, basis: Components) -> np.ndarray:

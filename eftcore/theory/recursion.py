@@ -92,10 +92,13 @@ class IngredientsAt(Request[Ingredients]):
     def answers(cls, requests: Sequence[IngredientsAt]) -> list[Ingredients]:
         closures = [request.closure for request in requests for _ in request.kernel]
         kernel = np.concatenate([request.kernel for request in requests])
-        found = type(closures[0]).stacked(closures).ingredients(kernel, requests[0].engine)
-        ends = np.cumsum([len(request.kernel) for request in requests])[:-1]
-        parts = {name: np.split(values, ends) for name, values in found.items()}
-        return [{name: values[place] for name, values in parts.items()} for place in range(len(requests))]
+        stacked = type(closures[0]).stacked(closures)
+        found = stacked.ingredients(kernel, requests[0].engine)
+        ends = np.cumsum([len(request.kernel) for request in requests])
+        return [
+            stacked.separate({name: values[end - len(request.kernel) : end] for name, values in found.items()}, end - 1)
+            for request, end in zip(requests, ends.tolist(), strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -148,12 +151,14 @@ class Steps(Request[Course]):
         closure = type(one.closure).stacked([request.closure for request in requests])
         if one.found is not None:
             tables = [request.found.table for request in requests if request.found is not None]
-            compute: Callable[[np.ndarray], Ingredients] = Interpolant(one.found.nodes, _last_axis(tables), 0.0)
+            compute: Callable[[np.ndarray], Ingredients] = Interpolant(
+                one.found.nodes, _last_axis(closure.align(tables)), 0.0
+            )
         else:
 
             def compute(layers: np.ndarray) -> Ingredients:
                 parts = [IngredientsAt(each.closure, each.path.kernel[layers], each.path.engine) for each in requests]
-                return _last_axis(IngredientsAt.answers(parts))
+                return _last_axis(closure.align(IngredientsAt.answers(parts)))
 
         h = np.array([request.path.model.epsilon**2 for request in requests])
         observed, left_out = one._walk(closure, compute, h)

@@ -74,6 +74,4 @@ async def rising_waves(spec: PredictionSpec) -> AsyncGenerator[tuple[Solution, S
 def _affordable(waves: Waves, kernels: np.ndarray) -> bool:
     """Whether the state fits, and the covariances of the waves can be computed."""
     pairs = len(waves.first)
-    return pairs * waves.pair.size <= MOST_ENTRIES and all(
-        np.isfinite(waves.with_products(kernel)).all() for kernel in kernels
-    )
+    return pairs * waves.pair.size <= MOST_ENTRIES and bool(np.isfinite(waves.with_products(kernels)).all())

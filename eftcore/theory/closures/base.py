@@ -138,6 +138,17 @@ class Closure(LinearResponse, ABC):
         one.final = np.stack([closure.final for closure in closures], axis=-1)
         return one
 
+    def separate(self, ingredients: Ingredients, place: int) -> Ingredients:
+        """Of ingredients at kernels of the ``place``-th network, in arrays as all stacked networks need them, its own.
+
+        The other way round from ``align``.
+        """
+        return ingredients
+
+    def align(self, ingredients: Sequence[Ingredients]) -> Sequence[Ingredients]:
+        """The ingredients of each of the stacked networks, leading axis over depths, in arrays of the same shapes."""
+        return ingredients
+
     @property
     def network(self) -> ResNet:
         """The network of a closure that is not stacked."""

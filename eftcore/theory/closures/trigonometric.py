@@ -8,9 +8,10 @@ converges exponentially.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from eftcore.theory.closures.response import Response
 NEGLIGIBLE = 1e-9
 """Waves whose coefficient in sigma or f_p is below this fraction of the largest one are left out."""
 
+TABLE_ENTRIES = 100_000
+"""Entries of a table over waves and waves that are held at a time."""
+
 
 class Trigonometric(Response):
     """The covariances of u with the sines and cosines that make up f_p of each pair p (eq. 4.28).
@@ -37,45 +41,68 @@ class Trigonometric(Response):
     """
 
     powers: ClassVar = {"Z": 1, "Z_G": 2, "U": 2, "K1": 1}
-    stackable: ClassVar = False
+
+    PER_WAVE: ClassVar = ("drive", "decay")
+    """Ingredients whose last axis has the waves."""
 
     def __init__(self, model: ResNet, kernel: np.ndarray, final_kernel: np.ndarray, waves: Waves) -> None:
         super().__init__(model, kernel, final_kernel)
         self.waves = waves
 
+    @property
+    def pattern(self) -> Hashable | None:
+        network = super().pattern
+        return None if network is None else (network, self.waves.pattern)
+
+    @classmethod
+    def stacked(cls, closures: Sequence[Self]) -> Self:
+        one = super().stacked(closures)
+        one.waves = Waves.stacked([closure.waves for closure in closures])
+        return one
+
+    def separate(self, ingredients: Ingredients, place: int) -> Ingredients:
+        own = self.waves.places[place]
+        return ingredients | {name: ingredients[name][..., own] for name in self.PER_WAVE}
+
+    def align(self, ingredients: Sequence[Ingredients]) -> Sequence[Ingredients]:
+        count = len(self.waves.pair)
+        return [
+            each | {name: _spread(each[name], own, count) for name in self.PER_WAVE}
+            for each, own in zip(ingredients, self.waves.places, strict=True)
+        ]
+
     def initial(self) -> State:
         pairs = len(self.neighbours)
         return {
-            "Z": np.zeros((pairs, len(self.waves.pair))),
-            "Z_G": np.zeros((pairs, pairs)),
-            "U": np.zeros((pairs, pairs)),
-            "K1": np.zeros(pairs),
+            "Z": self.zeros(len(self.waves.pair)),
+            "Z_G": self.zeros(pairs),
+            "U": self.zeros(pairs),
+            "K1": self.zeros(),
         }
 
     def ingredients(self, kernel: np.ndarray, engine: Expectations) -> Ingredients:
         found = super().ingredients(kernel, engine)
-        increment = found["increment"]
+        # the kernels as the last axis, along which ``respond`` works on many at once
+        chi, squares = (np.moveaxis(values, 0, -1) for values in (found["chi"], wishart(kernel)))
         return {
             "kernel": kernel,
             "chi": found["chi"],
             "hessian": found["hessian"],
-            "drive": np.stack([self.waves.with_products(k) for k in kernel]),
-            "drive_kernel": np.stack(
-                [self.respond(chi, wishart(k)) for chi, k in zip(found["chi"], kernel, strict=True)]
-            ),
-            "decay": np.stack([self.waves.half_form(q) for q in increment]),
+            "drive": self.waves.with_products(kernel),
+            "drive_kernel": np.moveaxis(self.respond(chi, squares), -1, 0),
+            "decay": self.waves.half_form(found["increment"]),
         }
 
     def products(self, at: Ingredients) -> np.ndarray:
-        return self.waves.summed(at["drive"] * self.waves.coefficient)
+        return self.waves.summed(at["drive"] * self.waves.coefficient, axis=1)
 
     def with_products(self, at: Ingredients, state: State) -> np.ndarray:
-        return self.waves.summed(state["Z"] * self.waves.coefficient)
+        return self.waves.summed(state["Z"] * self.waves.coefficient, axis=1)
 
     def with_derivatives(self, at: Ingredients, state: State) -> np.ndarray:
         wave = np.arange(len(self.waves.pair))
         mixed = [state["Z"][self.neighbours[self.waves.pair, q], wave] * self.waves.derivative[q] for q in range(3)]
-        return self.waves.summed(np.sum(mixed, axis=0))
+        return self.waves.summed(np.sum(mixed, axis=0), axis=0)
 
     def with_kernel(self, at: Ingredients, state: State) -> np.ndarray:
         return state["Z_G"]
@@ -117,6 +144,7 @@ class Waves:
         pair: (I,) the pair p that a wave belongs to.
         vector: (I, 2) wave numbers of the two inputs a <= b of the pair; 0 for b = a.
         odd: (I,) whether the wave is a sine.
+        places: positions of the waves of each of the stacked networks among those of all (see ``stacked``).
         coefficient: (I,) of the wave in f_p.
         derivative: (3, I) of the wave in D_aa f_p, D_ab f_p and D_bb f_p.
     """
@@ -132,6 +160,7 @@ class Waves:
         # the coefficients of an odd sigma are i times what ``single`` has, so that products of two are real
         self.sign = -1.0 if activation.parity == "odd" else 1.0
         self.first, self.second = pair_indices(len(widest))
+        self.places: list[np.ndarray] = []
         parts = []
         for a, b in zip(self.first, self.second, strict=True):
             if a == b:
@@ -160,44 +189,121 @@ class Waves:
         self.derivative = np.stack([-0.5 * a * a, -a * b, -0.5 * b * b]) * self.coefficient
         self.starts = np.searchsorted(self.pair, np.arange(len(parts)))
 
-    def summed(self, x: np.ndarray) -> np.ndarray:
-        """(..., P) sums over the waves of each pair, of x (..., I)."""
-        found: np.ndarray = np.add.reduceat(x, self.starts, axis=-1)
+    @property
+    def pattern(self) -> Hashable:
+        """What waves of several networks must have in common to be stacked: how many there are for each input."""
+        return tuple(len(k) for k, _ in (*self.single, *self.square)), np.iscomplexobj(self.single[0][1])
+
+    @classmethod
+    def stacked(cls, waves: Sequence[Waves]) -> Waves:
+        """The waves of R networks, of the same ``pattern``.
+
+        ``coefficient`` and ``derivative`` have one more axis at their end, over networks, as the state has; ``vector``
+        and what ``with_products`` needs have it at their front, as kernels have. Where a network has fewer waves of a
+        pair than another one, it gets constants with the coefficient 0.
+        """
+        different = {id(each): each for each in waves}
+        place = {key: row for row, key in enumerate(different)}
+        rows, each = [place[id(wave)] for wave in waves], list(different.values())
+        one = copy.copy(waves[0])
+        kinds = [2 * wave.pair + wave.odd for wave in each]
+        counts = np.stack([np.bincount(kind, minlength=2 * len(one.first)) for kind in kinds])
+        most = counts.max(0)
+        skipped = np.cumsum(most - counts, axis=1) - (most - counts)
+        own = [np.arange(len(kind)) + before[kind] for kind, before in zip(kinds, skipped, strict=True)]
+        one.places = [own[row] for row in rows]
+        one.pair, one.odd = np.divmod(np.repeat(np.arange(len(most)), most), 2)
+        one.odd = one.odd.astype(bool)
+        one.starts = np.searchsorted(one.pair, np.arange(len(one.first)))
+
+        def alike(values: list[np.ndarray]) -> np.ndarray:
+            return np.stack([_spread(x, at, len(one.pair)) for x, at in zip(values, own, strict=True)])[rows]
+
+        one.coefficient = np.moveaxis(alike([wave.coefficient for wave in each]), 0, -1).copy()
+        one.derivative = np.moveaxis(alike([wave.derivative for wave in each]), 0, -1).copy()
+        one.vector = np.swapaxes(alike([wave.vector.T for wave in each]), 1, 2)
+        one.single, one.square = (
+            [
+                (np.stack([part[c][0] for part in parts])[rows], np.stack([part[c][1] for part in parts])[rows])
+                for c in range(len(one.single))
+            ]
+            for parts in ([wave.single for wave in each], [wave.square for wave in each])
+        )
+        return one
+
+    def summed(self, x: np.ndarray, axis: int) -> np.ndarray:
+        """Sums over the waves of each pair, of x whose ``axis`` has the I waves; P of them."""
+        found: np.ndarray = np.add.reduceat(x, self.starts, axis=axis)
         return found
 
     def half_form(self, matrix: np.ndarray) -> np.ndarray:
-        """(I,) k M k / 2 for a symmetric matrix M (N, N) over the inputs."""
-        a, b = self.vector.T
+        """(R, I) k M k / 2 for R symmetric matrices M (R, N, N) over the inputs."""
+        a, b = self.vector[..., 0], self.vector[..., 1]
         i, j = self.first[self.pair], self.second[self.pair]
-        found: np.ndarray = 0.5 * (a * a * matrix[i, i] + 2 * a * b * matrix[i, j] + b * b * matrix[j, j])
+        found: np.ndarray = 0.5 * (a * a * matrix[:, i, i] + 2 * a * b * matrix[:, i, j] + b * b * matrix[:, j, j])
         return found
 
     def with_products(self, kernel: np.ndarray) -> np.ndarray:
-        """(P, I) covariances of f_q with the waves under N(0, kernel) (eq. 4.29).
+        """(R, P, I) covariances of f_q with the waves under N(0, K) for R kernels (R, N, N) (eq. 4.29).
 
         < exp(i m phi) exp(i k phi) > = exp(-(m K m + k K k) / 2 - m K k). For f_q = sum_jl c_j c_l exp(i (j, l) phi)
         the sum over (j, l) is a product of matrices, whose entries are exponentials of up to (k sigma)^2: what comes
         out is not finite where these overflow.
         """
-        a, b = self.vector.T
+        stacked, count = self.vector.ndim == 3, self.vector.shape[-2]
+        rows = max(1, TABLE_ENTRIES // (count * max(k.shape[-1] for k, _ in (*self.single, *self.square))))
+        found = np.empty((len(kernel), len(self.first), count))
+        for start in range(0, len(kernel), rows):
+            here = slice(start, start + rows)
+
+            def part(values: np.ndarray, here: slice = here) -> np.ndarray:
+                """(r, M), or (1, M) where all kernels are of one network."""
+                return values[here] if stacked else values[None]
+
+            single, square = ([(part(k), part(s)) for k, s in family] for family in (self.single, self.square))
+            self._products(kernel[here], part(self.vector), single, square, found[here])
+        return found
+
+    def _products(
+        self, kernel: np.ndarray, vector: np.ndarray, single: _Family, square: _Family, found: np.ndarray
+    ) -> None:
+        """Fill ``found`` (r, P, I) for r kernels; wave vectors (r, I, 2) and waves (r, M) are those of their networks,
+        or have one row for all of them."""
         i, j = self.first[self.pair], self.second[self.pair]
-        across = kernel[:, i] * a + kernel[:, j] * b
-        size = -self.half_form(kernel)[:, None]
-        found = np.empty((len(self.first), len(a)))
-        shrunk = [(k, s, -0.5 * k * k * kernel[c, c]) for c, (k, s) in enumerate(self.single)]
+        a, b = vector[:, None, :, 0], vector[:, None, :, 1]
+        across = kernel[:, :, i] * a + kernel[:, :, j] * b
+        a, b = vector[..., 0], vector[..., 1]
+        size = -0.5 * (a * a * kernel[:, i, i] + 2 * a * b * kernel[:, i, j] + b * b * kernel[:, j, j])[..., None]
+        shrunk = [(k, s, -0.5 * k * k * kernel[:, c, c, None]) for c, (k, s) in enumerate(single)]
         means = [np.exp(e) * s for _, s, e in shrunk]
-        tables = [np.exp(0.5 * size + e - np.outer(across[c], k)) * s for c, (k, s, e) in enumerate(shrunk)]
+        tables = [
+            np.exp(0.5 * size + e[:, None] - across[:, c, :, None] * k[:, None]) * s[:, None]
+            for c, (k, s, e) in enumerate(shrunk)
+        ]
         for q, (c, d) in enumerate(zip(self.first, self.second, strict=True)):
             if c == d:
-                k, s = self.square[c]
-                exponent = size - 0.5 * k * k * kernel[c, c]
-                total = (np.exp(exponent - np.outer(across[c], k)) - np.exp(exponent)) @ s
+                k, s = square[c]
+                exponent = size - (0.5 * k * k * kernel[:, c, c, None])[:, None]
+                total = ((np.exp(exponent - across[:, c, :, None] * k[:, None]) - np.exp(exponent)) @ s[..., None])[
+                    ..., 0
+                ]
             else:
-                crossed = np.exp(-np.outer(self.single[c][0], self.single[d][0]) * kernel[c, d])
-                joint = np.einsum("ij,ij->i", tables[c] @ crossed, tables[d])
-                total = self.sign * (joint - np.exp(size[:, 0]) * (means[c] @ crossed @ means[d]))
-            found[q] = np.where(self.odd, total.imag, total.real) if np.iscomplexobj(total) else total
-        return found
+                crossed = np.exp(-(single[c][0][:, :, None] * single[d][0][:, None]) * kernel[:, c, d, None, None])
+                joint = np.einsum("rij,rij->ri", tables[c] @ crossed, tables[d])
+                apart = ((means[c][:, None] @ crossed)[:, 0] * means[d]).sum(-1, keepdims=True)
+                total = self.sign * (joint - np.exp(size[..., 0]) * apart)
+            found[:, q] = np.where(self.odd, total.imag, total.real) if np.iscomplexobj(total) else total
+
+
+def _spread(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    """(..., count) zeros with ``values`` (..., I) at the places (I,)."""
+    found = np.zeros((*values.shape[:-1], count))
+    found[..., places] = values
+    return found
+
+
+_Family = list[tuple[np.ndarray, np.ndarray]]
+"""Wave numbers and coefficients for each input."""
 
 
 def _expanded(
