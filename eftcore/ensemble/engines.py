@@ -6,7 +6,7 @@ import warnings
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from eftcore.ensemble.piecewise import NEAR, PIECES
+from eftcore.ensemble.piecewise import NEAR, SHAPES
 from eftcore.ensemble.reference import Path
 from eftcore.errors import EnvironmentProblem, InputError, NumericsWarning
 from eftcore.specs import EnsembleSpec
@@ -45,8 +45,8 @@ def engine_and_moments(spec: EnsembleSpec, path: Path, *, shard: int, device: st
     engine: Any
     if device == "cpu" and name == "torch" and spec.sampler == "block" and not _has_code(spec):
         warnings.warn(
-            f"activation {spec.model.activation}: no {PIECES[spec.dtype]} polynomials are known to hold it up to |x| ="
-            f" {NEAR:g}; the general engine simulates it, which takes longer",
+            f"activation {spec.model.activation}: no {max(SHAPES[spec.dtype])[0]} polynomials are known to hold it"
+            f" up to |x| = {NEAR:g}; the general engine simulates it, which takes longer",
             NumericsWarning,
             stacklevel=2,
         )

@@ -1,7 +1,7 @@
 """Piecewise polynomials that stand for an activation in vector code, with a bound of their error.
 
 The fused pass has hand-made code for some activations (eftcore.ensemble.cpu.vector_math). For every other one the
-polynomials are made here, when it is first simulated, from values of sigma alone: at most PIECES pieces of one degree,
+polynomials are made here, when it is first simulated, from values of sigma alone: at most 32 pieces of one degree,
 which end at kinks. A piece is a polynomial in x - r, where r is its point nearest to 0 if that is 0, and its middle
 otherwise. The pieces that reach 0 take the value sigma(0) itself there.
 
@@ -40,18 +40,20 @@ from numpy.polynomial import chebyshev
 
 from eftcore.activations import Activation
 
-PIECES = {"float32": 32, "float64": 16}
-"""Pieces of a table, by the type that it is for: as many as 128 bytes hold."""
+SHAPES = {
+    "float32": ((16, 5), (16, 7), (16, 9), (32, 7), (32, 9)),
+    "float64": ((16, 9), (16, 11), (16, 13)),
+}
+"""Most pieces and degree of the tables for which the pass has code, the fastest first.
 
-DEGREES = {"float32": (5, 7, 9), "float64": (9, 11, 13)}
-"""Degrees for which the pass has code: the lowest that reaches COMFORTABLE, else the one that reaches furthest."""
+The first that reaches COMFORTABLE is taken, else the one that reaches furthest."""
 
 BOUND = {"float32": 4e-7, "float64": 2e-13}
 """Largest error, see above."""
 
 FAR = 2.0**17
 COMFORTABLE, NEAR = 30.0, 4.0
-"""The least limit with which a lower degree is taken, and the least with which there is a fit at all."""
+"""The least limit with which a faster table is taken, and the least with which there is a fit at all."""
 
 NODES, POINTS, MARGIN = 33, 128, 1.25
 
@@ -68,7 +70,7 @@ class Piecewise:
     """A fit.
 
     Attributes:
-        table: (degree + 3, PIECES) of the type that the pass computes in: where each piece begins, ascending; its point
+        table: (degree + 3, pieces) of the type that the pass computes in: where each piece begins, ascending; its point
             r; its coefficients, highest power first. Pieces that are not used begin at infinity.
         limit: it holds for |x| <= limit.
         error: bound of its error in units of that of the module's docstring, at most 1.
@@ -79,9 +81,9 @@ class Piecewise:
     error: float
 
     @property
-    def degree(self) -> int:
-        """Degree of the polynomials."""
-        return len(self.table) - 3
+    def shape(self) -> tuple[int, int]:
+        """Most pieces and degree, one of SHAPES."""
+        return self.table.shape[1], len(self.table) - 3
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The polynomials at |x| <= limit, in the type of the table, without fused products."""
@@ -109,13 +111,13 @@ def piecewise(activation: Activation, dtype: str) -> Piecewise | None:
 
     >>> from eftcore.activations import get_activation
     >>> fit = piecewise(get_activation("gelu"), "float32")
-    >>> fit.degree, fit.limit, fit.error < 1
-    (5, 131071.9921875, True)
+    >>> fit.shape, fit.limit, fit.error < 1
+    ((16, 5), 131071.9921875, True)
     """
     with np.errstate(all="ignore"):
         best: Piecewise | None = None
-        for degree in DEGREES[dtype]:
-            fit = _Fitter(activation, dtype, degree).fit()
+        for pieces, degree in SHAPES[dtype]:
+            fit = _Fitter(activation, dtype, pieces, degree).fit()
             if fit is not None and fit.limit >= (NEAR if best is None else 1.01 * best.limit):
                 best = fit
             if best is not None and best.limit >= COMFORTABLE:
@@ -174,13 +176,13 @@ def _shifted(powers: np.ndarray, by: float) -> np.ndarray:
 
 
 class _Fitter:
-    """Fits one activation with polynomials of one degree."""
+    """Fits one activation with so many polynomials of one degree."""
 
-    def __init__(self, activation: Activation, dtype: str, degree: int) -> None:
+    def __init__(self, activation: Activation, dtype: str, pieces: int, degree: int) -> None:
         self._function = activation.function
         self._kinks = activation.kinks
         self._type = np.dtype(dtype).type
-        self._dtype, self._degree = dtype, degree
+        self._dtype, self._most, self._degree = dtype, pieces, degree
         self._size = _size(activation.function)
 
     def fit(self) -> Piecewise | None:
@@ -212,7 +214,7 @@ class _Fitter:
         tail = self._tail(function)
         pieces: list[_Piece] = []
         begin = start
-        while len(pieces) < PIECES[self._dtype] and begin < FAR:
+        while len(pieces) < self._most and begin < FAR:
             stop = next((kink for kink in kinks if kink > begin), FAR)
             if tail is not None:
                 known = self._judged(function, tail.coefficients, 0.0, begin, max(tail.begin, begin))
@@ -347,10 +349,9 @@ class _Fitter:
                 constant = np.zeros(self._degree + 1, self._type)
                 constant[-1] = value[0]
                 begins, chosen = [*begins, first, after], [*chosen, _Piece(0, 0, 0.0, constant, 0.0), right]
-        count = PIECES[self._dtype]
-        if len(chosen) > count:
+        if len(chosen) > self._most:
             return None
-        table = np.zeros((self._degree + 3, count), self._type)
+        table = np.zeros((self._degree + 3, self._most), self._type)
         table[0] = np.inf
         table[0, : len(begins)] = begins
         table[1, : len(chosen)] = [piece.origin for piece in chosen]

@@ -1,8 +1,8 @@
 """Piecewise polynomials in vector code: every lane takes the coefficients of the piece that its number lies in.
 
-A row of a table is 128 bytes (eftcore.ensemble.piecewise). Two registers of AVX-512 hold it, and one instruction picks
-an entry of them for each lane. With AVX2 four registers hold it, and of four picks one is taken. Other processors read
-the entries from memory one by one.
+A row of a table (eftcore.ensemble.piecewise) is one or two registers of AVX-512, and one instruction picks an entry of
+them for each lane. With AVX2 each register holds eight entries of float32, and of a pick from each one is taken. Other
+processors, and AVX2 in float64, read the entries from memory one by one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ class Pieces:
     Args:
         code: writes the instructions. What does not depend on x is written at once, before the loop over x.
         table: eftcore.ensemble.piecewise.Piecewise.table as an array of (any, LANES).
+        pieces: in a row of the table, a multiple of LANES.
         degree: of the polynomials.
     """
 
-    def __init__(self, code: Code, table: Array, degree: int) -> None:
-        self._zero = table.zero().bits()
-        self._begins, self._origins, *self._coefficients = (_Row(code, table, row) for row in range(degree + 3))
+    def __init__(self, code: Code, table: Array, pieces: int, degree: int) -> None:
+        self._zero, self._count = table.zero().bits(), pieces
+        rows = [_Row(code, table, row, pieces // LANES) for row in range(degree + 3)]
+        self._begins, self._origins, *self._coefficients = rows
 
     def __call__(self, x: Lanes) -> Lanes:
         """Their values at x: the piece by bisection, then Horner's scheme."""
         index = self._zero
-        step = self._begins.entries
+        step = self._count
         while step := step // 2:
             further = index | step
             index = x.where(">=", self._begins.at(further), further, index)
@@ -44,11 +46,9 @@ class Pieces:
 
 
 class _Row:
-    """A row of a table: two Lanes values of float32, or one of float64."""
+    """A row of a table: one or two Lanes values."""
 
-    def __init__(self, code: Code, table: Array, row: int) -> None:
-        count = 1 if table.is_double else 2
-        self.entries = count * LANES
+    def __init__(self, code: Code, table: Array, row: int, count: int) -> None:
         self._code, self._table, self._first = code, table, count * row
         self._parts = [table[count * row + part] for part in range(count)]
 
@@ -61,7 +61,7 @@ class _Row:
         return self._from_memory(index)
 
     def _by_avx512(self, index: Lanes) -> Lanes:
-        low, high = (part.value for part in self._parts)
+        low, high = self._parts[0].value, self._parts[-1].value
         return index.new(_called(index, "llvm.x86.avx512.vpermi2var.ps.512", low, index.value, high))
 
     def _double_by_avx512(self, index: Lanes) -> Lanes:
@@ -76,7 +76,7 @@ class _Row:
         for first in (0, 8):
             place = _part(index, first)
             picks = [_called(index, "llvm.x86.avx2.permps", quarter, place) for quarter in quarters]
-            for bit in (8, 16):
+            for bit in (8, 16)[: len(self._parts)]:
                 bits = builder.and_(place, ir.Constant(place.type, [bit] * 8))
                 odd = builder.icmp_unsigned("!=", bits, ir.Constant(place.type, [0] * 8))
                 picks = [builder.select(odd, picks[k + 1], picks[k]) for k in range(0, len(picks), 2)]

@@ -14,7 +14,7 @@ from eftcore.ensemble.cpu import vector_math
 from eftcore.ensemble.cpu.lanes import Array, Code, Lanes
 from eftcore.ensemble.cpu.pieces import Pieces
 from eftcore.ensemble.minimax import WAVE_LIMIT
-from eftcore.ensemble.piecewise import DEGREES, piecewise
+from eftcore.ensemble.piecewise import SHAPES, piecewise
 from eftcore.ensemble.sums import LANES
 
 _BY_HAND: dict[str, Callable[[Lanes, Lanes], Lanes]] = {
@@ -51,17 +51,17 @@ class Written:
 
 
 def written_sigmas(code: Code, parameter: Lanes, table: Array) -> list[Written]:
-    """The code of every kind for the type of the table: made by hand, and piecewise polynomials of each degree."""
+    """The code of every kind for the type of the table: made by hand, and tables of each shape."""
 
     def by_hand(name: str) -> Callable[[], Callable[[Lanes], Lanes]]:
         return lambda: lambda x: _BY_HAND[name](x, parameter)
 
-    def of_degree(degree: int) -> Callable[[], Callable[[Lanes], Lanes]]:
-        return lambda: Pieces(code, table, degree)
+    def of_shape(pieces: int, degree: int) -> Callable[[], Callable[[Lanes], Lanes]]:
+        return lambda: Pieces(code, table, pieces, degree)
 
     dtype = "float64" if table.is_double else "float32"
     made = [Written(by_hand(name), limited=name in _WAVES) for name in _NAMES[dtype]]
-    return made + [Written(of_degree(degree), limited=True) for degree in DEGREES[dtype]]
+    return made + [Written(of_shape(*shape), limited=True) for shape in SHAPES[dtype]]
 
 
 _Beyond = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -91,7 +91,7 @@ class Sigma:
         else:
             fit = piecewise(activation, dtype)
             assert fit is not None
-            kind = len(_NAMES[dtype]) + DEGREES[dtype].index(fit.degree)
+            kind = len(_NAMES[dtype]) + SHAPES[dtype].index(fit.shape)
             table, self._limit = fit.table.reshape(-1, LANES), fit.limit
         self.arguments = (kind, parameter, table, self._limit, ctypes.cast(self._beyond, ctypes.c_void_p).value)
 
