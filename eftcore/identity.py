@@ -26,10 +26,16 @@ def canonical_json(value: Any) -> str:
     return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+_AS_THEY_ARE = {int, str, bool, type(None)}
+"""Types of values that have one text."""
+
+
 def _canonical(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
+        if set(map(type, value)) <= _AS_THEY_ARE:  # such as many recorded layers
+            return list(value)
         return [_canonical(item) for item in value]
     if isinstance(value, float):
         return value + 0.0
@@ -38,7 +44,12 @@ def _canonical(value: Any) -> Any:
 
 def digest_of(value: Any) -> str:
     """sha256 (hex) of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return digest_of_json(canonical_json(value))
+
+
+def digest_of_json(text: str) -> str:
+    """sha256 (hex) of a text that is canonical JSON already."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Spec(BaseModel):

@@ -6,16 +6,16 @@ Time is ``t = epsilon**2 * layer`` throughout. Equation numbers are those of doc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
 
 from eftcore.activations import get_activation
 from eftcore.errors import InputError, within
-from eftcore.identity import Spec, digest_of
+from eftcore.identity import Spec, canonical_json, digest_of_json
 from eftcore.inputs.fields import Finite, Label, Whole
 from eftcore.inputs.kernel import InputKernel
 from eftcore.inputs.sizes import DEEPEST, check_epsilon, check_result
@@ -232,18 +232,30 @@ def check_depths(depths: Iterable[int] | None, depth: int) -> tuple[int, ...]:
     """
     if depths is None:
         return default_depths(depth)
-    chosen = sorted(set(depths))
+    given = tuple(depths)
+    chosen = sorted(set(given))
+    if set(map(type, chosen)) == {int} and chosen[0] >= 0 and chosen[-1] <= depth:
+        return given if len(given) == len(chosen) and list(given) == chosen else tuple(chosen)
     if not chosen or any(isinstance(x, bool) or int(x) != x or not 0 <= x <= depth for x in chosen):
-        raise InputError(f"must be whole layer numbers between 0 and depth = {depth}", value=list(depths))
+        raise InputError(f"must be whole layer numbers between 0 and depth = {depth}", value=list(given))
     return tuple(int(layer) for layer in chosen)
+
+
+def _whole_numbers(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validated layers. Those that are whole numbers already, of which a study has many, need no further look."""
+    return given if type(given) is tuple and set(map(type, given)) <= {int} else validate(given)
+
+
+Layers = Annotated[tuple[Whole, ...], WrapValidator(_whole_numbers)]
 
 
 class _Recorded(Spec):
     algorithm: ClassVar[str]
+    result: ClassVar[str]
 
     model: ResNet
     kernel: InputKernel
-    depths: tuple[Whole, ...] | None = None
+    depths: Layers | None = None
     version: Whole = Field(
         default=0, validate_default=True, ge=0, description="version of the algorithm; 0 stands for the present one"
     )
@@ -306,6 +318,16 @@ class _Recorded(Spec):
         """
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | {"version": version})
 
+    def older_digests(self) -> Iterator[tuple[int, str]]:
+        """The older versions of the algorithm, the newest first, each with the digest that it would have."""
+        described = canonical_json(self.identity())
+        for version in range(self.version - 1, 0, -1):
+            yield version, self._digest(described, version)
+
+    def _digest(self, described: str, version: int) -> str:
+        """The digest, from the canonical JSON of what is described."""
+        return digest_of_json(f'{{"{self.result}":{described},"version":{version}}}')
+
 
 def usual_step(closure: str) -> Literal["euler", "exact"]:
     """The step by which a closure goes from layer to layer unless the caller chooses one."""
@@ -323,6 +345,7 @@ class PredictionSpec(_Recorded):
     """
 
     algorithm: ClassVar[str] = "prediction"
+    result: ClassVar[str] = "prediction"
 
     closure: Closure = "g_only"
     order: Whole | Literal["auto"] | None = None
@@ -416,13 +439,14 @@ class PredictionSpec(_Recorded):
     @cached_property
     def digest(self) -> str:
         """Identity of the prediction."""
-        return digest_of({"prediction": self.identity(), "version": self.version})
+        return self._digest(canonical_json(self.identity()), self.version)
 
 
 class EnsembleSpec(_Recorded):
     """One ensemble of networks of one width. The number of networks is not part of it: shards are added up."""
 
     algorithm: ClassVar[str] = "simulation"
+    result: ClassVar[str] = "ensemble"
 
     width: Whole = Field(ge=1, le=1_000_000, description="neurons n")
     seed: Whole = Field(default=0, ge=0, lt=2**63)
@@ -455,7 +479,7 @@ class EnsembleSpec(_Recorded):
     @cached_property
     def digest(self) -> str:
         """Identity of the ensemble; with a shard index it fixes the random stream."""
-        return digest_of({"ensemble": self.identity(), "version": self.version})
+        return self._digest(canonical_json(self.identity()), self.version)
 
 
 class MeasurementSpec(_Recorded):
@@ -466,6 +490,7 @@ class MeasurementSpec(_Recorded):
     """
 
     algorithm: ClassVar[str] = "measurement"
+    result: ClassVar[str] = "measurement"
 
     exact: Digest
     samples: tuple[tuple[Whole, Whole, Digest], ...]
@@ -511,7 +536,7 @@ class MeasurementSpec(_Recorded):
     @cached_property
     def digest(self) -> str:
         """Identity of the measurement."""
-        return digest_of({"measurement": self.identity(), "version": self.version})
+        return self._digest(canonical_json(self.identity()), self.version)
 
 
 class CheckSpec(_Recorded):
@@ -522,6 +547,7 @@ class CheckSpec(_Recorded):
     """
 
     algorithm: ClassVar[str] = "check"
+    result: ClassVar[str] = "check"
 
     width: Whole = Field(ge=1, description="neurons n of the stream")
     networks: Whole = Field(ge=2, description="initialisations")
@@ -546,7 +572,7 @@ class CheckSpec(_Recorded):
     @cached_property
     def digest(self) -> str:
         """Identity of the check."""
-        return digest_of({"check": self.identity(), "version": self.version})
+        return self._digest(canonical_json(self.identity()), self.version)
 
 
 AnySpec = PredictionSpec | EnsembleSpec | MeasurementSpec

@@ -48,7 +48,8 @@ def in_words(count: int) -> str:
 def _prediction(spec: PredictionSpec, store: ResultStore) -> PredictionSpec:
     if store.is_there(spec.digest):
         return spec
-    return next((older for older in _older(spec) if store.is_intact(older.digest)), spec)
+    older = (version for version, digest in spec.older_digests() if store.is_intact(digest))
+    return next((spec.of_version(version) for version in older), spec)
 
 
 def _simulation(item: Simulation, store: ResultStore) -> Simulation:
