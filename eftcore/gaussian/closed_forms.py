@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eftcore.activations import Activation
-from eftcore.gaussian.summed import Summed, correlation, half_gap
+from eftcore.gaussian.summed import Summed, correlation, half_gap, independence
 
 PROPORTIONAL = 2e-15
 """Inputs with 1 - rho^2 up to this count as proportional for a kinked sigma: rounding of K alone can make it as large.
@@ -154,7 +154,7 @@ def _erf(scale: float) -> ClosedForm:
 
     def pair(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> PairEntries:
         """E2 of erf by atan2 in place of arcsin, which would lose digits where its argument is near 1 (eq. 6.10)."""
-        _, rest = correlation(a, c, b)
+        rest = independence(a, c, b)
         a, c, b = unit * a, unit * c, unit * b
         alpha, beta = 1 + a, 1 + b
         delta = 1 + a + b + rest * a * b
@@ -198,7 +198,7 @@ def _gelu() -> ClosedForm:
 
     def pair(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> PairEntries:
         """E2 of GELU for two inputs (eq. 6.11), with its gradient and Hessian (eq. 6.20)."""
-        _, rest = correlation(a, c, b)
+        rest = independence(a, c, b)
         alpha, beta = 1 + a, 1 + b
         spread = rest * a * b
         delta = 1 + a + b + spread

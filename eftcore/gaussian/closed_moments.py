@@ -16,7 +16,7 @@ from eftcore.activation_families import Parity
 from eftcore.activations import Activation
 from eftcore.gaussian.closed_forms import PROPORTIONAL, ClosedForm
 from eftcore.gaussian.pair_moments import Expectations, PairMoments
-from eftcore.gaussian.summed import Summed, correlation
+from eftcore.gaussian.summed import Summed, independence
 from eftcore.pairs import pair_indices
 
 ROUNDING = 16 * 2.0**-52
@@ -55,7 +55,7 @@ class ClosedMoments:
         same = (a == b) & (c == a) | (first == second)
         opposite = (a == b) & (c == -a) & ~same & (parity is not None)
         if disturbed:
-            tied = same | opposite | (correlation(a, c, b)[1] <= PROPORTIONAL)
+            tied = same | opposite | (independence(a, c, b) <= PROPORTIONAL)
             a, b = a * (1 - KERNEL_ROUNDING), b * (1 - KERNEL_ROUNDING)
             c = c * np.where(tied, 1 - KERNEL_ROUNDING, 1 + KERNEL_ROUNDING)
         self.value, self.value_size = np.empty(a.shape), np.empty(a.shape)

@@ -19,7 +19,7 @@ from eftcore.gaussian.closed_moments import (
 )
 from eftcore.gaussian.mehler import BEYOND, MehlerExpectations, check_growth, check_values
 from eftcore.gaussian.pair_moments import Expectations, correlations, powers
-from eftcore.gaussian.summed import correlation
+from eftcore.gaussian.summed import independence
 from eftcore.pairs import pair_indices, to_matrix
 
 
@@ -51,7 +51,7 @@ class _ByClosedForm:
         found = np.empty_like(kernel)
         if self.engine.disturbed:
             variance = variance * (1 - KERNEL_ROUNDING)
-            tied = correlation(a, c, b)[1] <= PROPORTIONAL
+            tied = independence(a, c, b) <= PROPORTIONAL
             a, b = variance[self.first], variance[self.second]
             c = c * np.where(tied, 1 - KERNEL_ROUNDING, 1 + KERNEL_ROUNDING)
         own, cross = self.form.single(variance)[0], self.form.pair(a, c, b).value

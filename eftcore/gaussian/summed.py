@@ -87,28 +87,46 @@ def correlation(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> tuple[np.ndarray
     >>> rho.item(), rest.item()
     (1.0, 0.0)
     """
+    product, product_error, square, square_error, some = _products(a, c, b)
+    rho = np.sign(c) * np.sqrt(np.minimum(np.maximum(square / product, 0.0), 1.0))
+    rest = _rest(product, product_error, square, square_error)
+    return (rho, rest) if some is None else (np.where(some, rho, 0.0), np.where(some, rest, 1.0))
+
+
+def independence(a: np.ndarray, c: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """1 - rho^2, the second number of ``correlation``.
+
+    >>> independence(np.array(4.0), np.array(1.0), np.array(1.0)).item()
+    0.75
+    """
+    *products, some = _products(a, c, b)
+    rest = _rest(*products)
+    return rest if some is None else np.where(some, rest, 1.0)
+
+
+def _products(
+    a: np.ndarray, c: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """a b and c^2 with their rounding errors, up to a common power of two; and where neither a nor b is 0.
+
+    The last is None where all numbers are of such a size that nothing overflows or underflows as they stand.
+    """
     if _ordinary(a) and _ordinary(b) and (not c.size or np.abs(c).max() < LARGE):
-        product, product_error = exact_product(a, b)
-        square, square_error = exact_product(c, c)
-        return _from_products(c, product, product_error, square, square_error)
+        return *exact_product(a, b), *exact_product(c, c), None
     (ma, ea), (mc, ec), (mb, eb) = np.frexp(a), np.frexp(c), np.frexp(b)
     some = (a > 0) & (b > 0)
     product, product_error = exact_product(np.where(some, ma, 1.0), np.where(some, mb, 1.0))
     square, square_error = exact_product(mc, mc)
     shift = np.where(some, 2 * ec - ea - eb, 0)
-    square, square_error = np.ldexp(square, shift), np.ldexp(square_error, shift)
-    rho, rest = _from_products(c, product, product_error, square, square_error)
-    return np.where(some, rho, 0.0), np.where(some, rest, 1.0)
+    return product, product_error, np.ldexp(square, shift), np.ldexp(square_error, shift), some
+
+
+def _rest(product: np.ndarray, product_error: np.ndarray, square: np.ndarray, square_error: np.ndarray) -> np.ndarray:
+    rest = ((product - square) + (product_error - square_error)) / product
+    clipped: np.ndarray = np.minimum(np.maximum(rest, 0.0), 1.0)
+    return clipped
 
 
 def _ordinary(x: np.ndarray) -> bool:
     """Whether all numbers are of a size whose products and their errors neither overflow nor underflow."""
     return not x.size or bool(x.min() > SMALL and x.max() < LARGE)
-
-
-def _from_products(
-    c: np.ndarray, product: np.ndarray, product_error: np.ndarray, square: np.ndarray, square_error: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    rest = np.clip(((product - square) + (product_error - square_error)) / product, 0.0, 1.0)
-    rho = np.sign(c) * np.sqrt(np.clip(square / product, 0.0, 1.0))
-    return rho, rest

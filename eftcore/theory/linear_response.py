@@ -40,11 +40,10 @@ class LinearResponse:
     def respond(self, chi: np.ndarray, x: np.ndarray) -> np.ndarray:
         """chi x for x of shape (P, ..., *B), chi (P, 3, *B): at most three entries per row (eq. 1.10)."""
         aa, _, bb = self.neighbours.T
-        batch = chi.shape[2:]
-        shape = (len(aa),) + (1,) * (x.ndim - 1 - len(batch)) + batch
-        own, cross, other = (chi[:, column].reshape(shape) for column in range(3))
-        result = np.empty(np.broadcast_shapes(x.shape, shape))
-        for rows in blocks(len(aa), result.size):
+        shape = (len(aa),) + (1,) * (x.ndim + 1 - chi.ndim) + chi.shape[2:]
+        own, cross, other = chi[:, 0].reshape(shape), chi[:, 1].reshape(shape), chi[:, 2].reshape(shape)
+        result = np.empty_like(x)
+        for rows in blocks(len(aa), x.size):
             part = np.multiply(own[rows], x[aa[rows]], out=result[rows])
             part += cross[rows] * x[rows]
             part += other[rows] * x[bb[rows]]
@@ -53,7 +52,7 @@ class LinearResponse:
     def respond_right(self, x: np.ndarray, chi: np.ndarray) -> np.ndarray:
         """x chi^T for x (P, P, *B), chi (P, 3, *B): at most three entries per column (eq. 1.10)."""
         aa, _, bb = self.neighbours.T
-        own, cross, other = (chi[:, column] for column in range(3))
+        own, cross, other = chi[:, 0], chi[:, 1], chi[:, 2]
         result = np.empty_like(x)
         for rows in blocks(len(x), x.size):
             here = x[rows]

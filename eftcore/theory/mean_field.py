@@ -21,7 +21,7 @@ from eftcore.gaussian.expectations import expectations
 from eftcore.gaussian.mehler import concentrated
 from eftcore.gaussian.pair_moments import Expectations, PairMoments
 from eftcore.gaussian.second_moments import one_by_one
-from eftcore.gaussian.summed import correlation
+from eftcore.gaussian.summed import independence
 from eftcore.inputs.kernel import InputKernel
 from eftcore.pairs import pair_indices, to_matrix
 from eftcore.specs import Numerics, ResNet
@@ -238,7 +238,7 @@ def _recursion(models: list[ResNet], kernel: np.ndarray, engine: Expectations) -
 def proportional_pairs(model: ResNet, kernel: np.ndarray) -> np.ndarray:
     """(2, M) pairs of different inputs that are proportional at layer 0 and may stay so with this activation."""
     first, second = pairs = np.stack(pair_indices(len(kernel)))
-    rest = correlation(kernel[first, first], kernel[first, second], kernel[second, second])[1]
+    rest = independence(kernel[first, first], kernel[first, second], kernel[second, second])
     kinked = bool(get_activation(model.activation).kinks)
     return pairs[:, kinked & (first != second) & (kernel[first, second] != 0) & (rest <= DRIFT)]
 
@@ -254,7 +254,7 @@ def straighten(kernel: np.ndarray, pairs: np.ndarray) -> None:
         return
     a, c, b = kernel[..., first, first], kernel[..., first, second], kernel[..., second, second]
     root = np.where(a == b, a, np.sqrt(a) * np.sqrt(b))
-    c = np.where(correlation(a, c, b)[1] <= DRIFT, np.sign(c) * root, c)
+    c = np.where(independence(a, c, b) <= DRIFT, np.sign(c) * root, c)
     kernel[..., first, second] = kernel[..., second, first] = c
 
 
