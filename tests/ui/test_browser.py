@@ -76,11 +76,14 @@ def test_a_number_on_the_run_page_is_the_stored_one(page: Page, address: str, re
     expect(page.get_by_text("M = 2048 networks of width n = 16").first).to_be_visible()
 
 
+@pytest.mark.campaign  # without a browser: tests/ui/test_windows_page.py
 def test_a_copied_link_restores_the_view(page: Page, browser: Browser, address: str) -> None:
     _open(page, f"{address}/windows", "Validity windows")
     expect(page.get_by_text("12 windows.", exact=True)).to_be_visible()
     page.get_by_role("button", name="V4", exact=True).click()
+    page.wait_for_url(re.compile("quantity=V4"))
     page.get_by_role("radio", name="0.1", exact=True).click()
+    page.wait_for_url(re.compile(r"tolerance=0\.1"))
     page.get_by_role("radio", name="intervals", exact=True).click()
     page.wait_for_url(re.compile(r"quantity=V4.*tolerance=0\.1.*view=intervals"))
     expect(page.get_by_text("4 windows.", exact=True)).to_be_visible()
@@ -174,6 +177,7 @@ def test_a_cell_of_the_map_leads_to_its_run(page: Page, address: str, results_fi
     page.wait_for_url(f"{address}/run?simulation={run}")
 
 
+@pytest.mark.campaign  # without a browser: tests/ui/test_windows_page.py
 def test_parameters_are_weighed_and_configurations_stand_side_by_side(page: Page, address: str) -> None:
     _open(page, f"{address}/windows?tolerance=0.1&of_theory=source_only", "Validity windows")
     page.get_by_role("radio", name="parameters", exact=True).click()
@@ -241,6 +245,7 @@ def test_a_table_has_no_download_that_leaves_formulas(page: Page, address: str) 
     assert toolbar.get_by_role("button", name="Download as CSV").count() == 0
 
 
+@pytest.mark.campaign  # without a browser: tests/ui/test_answer_page.py
 def test_the_first_page_answers_and_its_link_and_the_back_button_restore_the_question(
     page: Page, browser: Browser, address: str
 ) -> None:
@@ -343,7 +348,7 @@ SHAPES = {
 """What lies there: the titles of the windows page, the studies page and the predict page."""
 
 
-RARE = ("old", "empty", "failed")
+RARE = ("old", "empty", "failed", "half")
 """Shapes that only a campaign opens in a browser; tests/ui/test_states_of_a_database.py has their pages without one."""
 
 

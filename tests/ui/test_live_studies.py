@@ -38,8 +38,9 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def address(prefect_api: str, sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The explorer of an empty database in a folder of its own."""
+    """The explorer of an empty database in a folder of its own; what runs by it leaves a processor to the others."""
     monkeypatch.setenv("EFT_HOME", str(tmp_path))
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
     with explorer(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'results.db')}") as served:
         yield served
 

@@ -216,6 +216,7 @@ def test_page_of_a_study_half_done_says_what_is_missing(open_page: Callable[...,
     assert len(app.dataframe[0].value) == len(published().value)
 
 
+@pytest.mark.campaign  # without a browser: test_page_shows_statements_numbers_and_figures
 @pytest.mark.browser
 def test_a_number_of_the_page_is_what_its_query_gives(recorded: Database) -> None:
     with explorer(str(recorded.url)) as address, chromium() as browser:
