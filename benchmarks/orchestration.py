@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +59,7 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configurations", type=int, default=500, help="a multiple of 100")
-    parser.add_argument("--runners", nargs="+", default=["threads", "processes", "dask"])
+    parser.add_argument("--runners", nargs="*", default=["threads", "processes", "dask"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EFT_HOME"] = folder
@@ -121,7 +123,7 @@ def _flow(spec: eft.EnsembleSpec, networks: int, runner: str) -> tuple[float, li
 
 
 def sweep(home: Path, configurations: int) -> None:
-    """One study file of so many configurations: wall time, and memory of the command over time."""
+    """One study file of so many configurations, and again: times, memory over time, and what grows on the disk."""
     environment = {**os.environ, "EFT_HOME": str(home / "sweep")}
     correlations = [round(0.8 * k / max(1, configurations // 100), 3) for k in range(configurations // 100)]
     study = home / "sweep.toml"
@@ -129,31 +131,52 @@ def sweep(home: Path, configurations: int) -> None:
     eft_command = [sys.executable, "-m", "flows.cli"]
     subprocess.run([*eft_command, "db", "upgrade"], env=environment, check=True, stdout=subprocess.DEVNULL)
     for title in ("first", "again"):
-        start = time.perf_counter()
+        before, start = _stored(home), time.perf_counter()
         said = home / "said.txt"
         with said.open("w") as out:
             command = [*eft_command, "run", str(study)]
             run = subprocess.Popen(command, env=environment, text=True, stdout=out, stderr=subprocess.PIPE)
         assert run.stderr is not None
-        ours, servers = [], []  # megabytes after each configuration
+        recorded, ours, servers = [0], [], []  # megabytes after so many configurations
         for line in run.stderr:
-            if "] record: " in line:
+            if match := _RECORDED.search(line):
                 server = surroundings.local_server().running()
                 assert server is not None
+                recorded.append(recorded[-1] + 1 + int(match["more"] or 0))
                 ours.append(_megabytes(run.pid))
                 servers.append(_megabytes(server.pid))
-        assert run.wait() == 0
+        _, status, used = os.wait4(run.pid, 0)
+        assert status == 0
         (counts,) = [line for line in said.read_text().splitlines() if line.startswith("Study sweep")]
-        print(f"{title}: {time.perf_counter() - start:.0f} s. {counts}")
+        seconds = time.perf_counter() - start
+        print(f"{title}: {seconds:.0f} s, of processor {used.ru_utime + used.ru_stime:.0f} s. {counts}")
+        print(f"  command: at most {used.ru_maxrss / 1e3:.0f} MB")
         for name, megabytes in (("command", ours), ("server", servers)):
-            shown = ", ".join(f"{megabytes[count - 1]:.0f} ({count})" for count in _marks(len(megabytes)))
+            counted = recorded[1:]
+            shown = ", ".join(f"{size:.0f} ({count})" for count, size in zip(counted, megabytes, strict=True))
             half = len(megabytes) // 2
-            growth = 1000 * np.polyfit(np.arange(half), megabytes[-half:], 1)[0]
+            growth = 1000 * np.polyfit(counted[half:], megabytes[half:], 1)[0] if len(megabytes) - half > 1 else np.nan
             print(f"  {name}: MB (after so many configurations) {shown}; second half {growth:.0f} kB for each")
+        for what, amount in _stored(home).items():
+            print(f"  {what}: {(amount - before[what]) / configurations:.2f} for each configuration")
 
 
-def _marks(count: int) -> list[int]:
-    return sorted({1, *range(50, count, 100), count})
+_RECORDED = re.compile(r"\] record: .*?(?: and (?P<more>\d+) more)?: \d* ?(?:computed|cached)")
+
+
+def _stored(home: Path) -> dict[str, float]:
+    """Kilobytes of Prefect's database and of ours, and of the store; number of its files."""
+
+    def kilobytes(paths: Iterable[Path]) -> float:
+        return sum(path.stat().st_size for path in paths) / 1e3
+
+    results = list((home / "sweep" / "arrays").glob("*/*.npz"))
+    return {
+        "kB of Prefect's database": kilobytes(Path(os.environ["PREFECT_HOME"]).glob("prefect.db")),
+        "kB of results.db": kilobytes((home / "sweep").glob("results.db")),
+        "kB of stored results": kilobytes(results),
+        "stored results": float(len(results)),
+    }
 
 
 def _megabytes(pid: int) -> float:
