@@ -89,6 +89,7 @@ atlas: $(VENV)/.installed ## run the studies of many networks (about half an hou
 
 docs: $(VENV)/.installed-test ## build the documentation into site/; a broken link ends it
 	$(BIN)/zensical build --strict --clean
+	$(BIN)/python docs/typeset.py site
 
 bench: $(VENV)/.installed-test ## measure time and memory of the theory and the simulation
 	$(BIN)/python -m benchmarks.theory

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tomllib
 from html.parser import HTMLParser
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -21,6 +23,19 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(
     r"(?:Write this as `(?P<file>[\w.]+)`:\n\n)?```(?P<language>sh|python|toml)\n(?P<code>.*?)```", re.DOTALL
 )
+
+
+def _program(path: Path) -> ModuleType:
+    """A program of the documentation, which belongs to no package."""
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+typeset = _program(DOCS / "typeset.py")
 
 
 class _Page(HTMLParser):
@@ -78,6 +93,16 @@ def test_the_documentation_builds_and_every_link_leads_somewhere(sources: Path):
     assert built.returncode == 0, built.stdout + built.stderr
     assert (sources / "site" / "tutorial" / "index.html").is_file()
     assert leads_nowhere(sources / "site") == []
+    assert typeset.typeset(sources / "site") > 1000
+    pages = "".join(path.read_text(encoding="utf-8") for path in (sources / "site").rglob("*.html"))
+    assert 'class="arithmatex"' not in pages
+    assert '<span class="number">(10.3)</span>' in pages
+
+
+@pytest.mark.parametrize("tex", [r"a\quadb", r"\begin{cases}a&b\end{cases}x&y"])
+def test_a_formula_that_cannot_be_read_is_refused(tex: str):
+    with pytest.raises(ValueError, match="in the formula"):
+        typeset.mathml(tex, display=True)
 
 
 def _add(page: Path, text: str) -> None:

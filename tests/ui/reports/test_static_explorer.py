@@ -43,9 +43,9 @@ def _record(db: Database, activation: str, **block: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def release(empty_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def release(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("static")
-    db = Database(f"sqlite:///{shutil.copy(empty_file, folder / 'results.db')}")
+    db = Database(f"sqlite:///{shutil.copy(sqlite_template, folder / 'results.db')}")
     for activation in ("tanh", "relu"):
         _record(db, activation)
     _record(db, "relu", block="two_matrix", normalisation="rms")
