@@ -96,7 +96,7 @@ class Activation:
         """
         if self.builtin:
             return _named(self.family, self.parameters, lambda value: f"{value:.17g}")
-        return {"name": self.name, "probes": [float(f"{v:.12g}") for v in self.function(_PROBES)]}
+        return {"name": self.name, "probes": [float(f"{v:.12g}") for v in self.function(_PROBES.copy())]}
 
 
 _REGISTERED: dict[str, Activation] = {}
@@ -204,7 +204,7 @@ def register_activation(
         raise InputError("must be an identifier such as 'my_sigma'", place="name", value=name)
     if name in FAMILIES or name in _REGISTERED:
         raise InputError("is taken", place="name", value=name, remedy="choose another")
-    values = np.asarray(function(_PROBES), dtype=float)
+    values = np.asarray(function(_PROBES.copy()), dtype=float)
     if values.shape != _PROBES.shape or not np.isfinite(values).all():
         raise InputError("sigma must map an array to finite numbers of the same shape", place="function")
     if parity is not None:

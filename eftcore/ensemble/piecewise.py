@@ -60,7 +60,8 @@ NODES, POINTS, MARGIN = 33, 128, 1.25
 _UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 _SECOND_ORDER = 1.05
 _TINY = 1e-30
-_SHORTEST = 1e-3
+_LARGEST = {"float32": 1e12, "float64": 1e100}
+_SHORTEST = 1e-6
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -143,7 +144,7 @@ def _size(function: Function) -> float:
 def _values(function: Function, x: np.ndarray) -> np.ndarray:
     """sigma(x); NaN where it raises, so that no piece reaches there and the simulation raises it if it gets there."""
     try:
-        return np.asarray(function(np.asarray(x, dtype=float)), dtype=float)
+        return np.asarray(function(np.array(x, dtype=float)), dtype=float)
     except Exception:
         return np.full_like(x, np.nan, dtype=float)
 
@@ -187,6 +188,9 @@ class _Fitter:
 
     def fit(self) -> Piecewise | None:
         """The fit with the largest limit, None where there is none."""
+        largest = _LARGEST[self._dtype]
+        if self._size and not 1 / largest < self._size < largest:  # the pass adds up products of sigma in this type
+            return None
         pieces, start = [], 0.0
         if 0.0 not in self._kinks:
             central = self._longest(self._function, 0.0, min(map(abs, self._kinks), default=FAR))
@@ -248,6 +252,8 @@ class _Fitter:
         return found
 
     def _piece(self, function: Function, begin: float, end: float) -> _Piece | None:
+        if end <= begin:
+            return None
         central = begin == 0.0 and 0.0 not in self._kinks
         low = -end if central else begin
         middle, half = (low + end) / 2, (end - low) / 2

@@ -86,3 +86,14 @@ def test_a_registered_activation_keeps_its_name() -> None:
         assert get_activation("cubic_for_names").identity()["name"] == "cubic_for_names"
     finally:
         unregister_activation("cubic_for_names")
+
+
+def test_a_function_that_works_in_place_leaves_the_identities_of_others() -> None:
+    mine = eft.register_activation("cubic_beside", lambda x: np.asarray(x) ** 3)
+    try:
+        before = mine.identity()
+        eft.register_activation("in_place", lambda x: np.maximum(x, 0.0, out=x)).identity()
+        assert mine.identity() == before
+    finally:
+        unregister_activation("cubic_beside")
+        unregister_activation("in_place")
