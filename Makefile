@@ -79,13 +79,15 @@ paper-quick: $(VENV)/.installed ## the same with fewer networks, within two minu
 	$(BIN)/eft run paper-quick
 	$(BIN)/eft report --study paper-quick --output paper-quick.html
 
-atlas: $(VENV)/.installed ## run the studies of many networks (about half an hour) and write docs/atlas.md
+atlas: $(VENV)/.installed ## run the studies of many networks (about half an hour), write docs/atlas.md and the release build/atlas
 	$(BIN)/eft db upgrade
 	$(BIN)/eft run atlas
 	$(BIN)/eft run plane
 	$(BIN)/eft run digits-16
 	$(BIN)/eft run blocks
 	$(BIN)/eft atlas --output docs/atlas.md
+	rm -rf build/atlas
+	$(BIN)/eft release build/atlas --study atlas --study plane --study digits-16 --study blocks
 
 docs: $(VENV)/.installed-test ## build the documentation into site/; a broken link ends it
 	$(BIN)/zensical build --strict --clean
