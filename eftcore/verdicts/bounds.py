@@ -1,4 +1,4 @@
-"""How large an error over depth is, given the errors of both sides: the bounds of eq. 9.1, 9.2, 9.5 and 9.6.
+"""How large an error over depth is, given the errors of both sides (docs/theory.md, section 9: eq. 9.1, 9.2, 9.5, 9.6).
 
 A reference is a sample with statistical errors, or a theory that estimates its own error; the theory that is judged
 has numerical errors too. Norms are Frobenius norms over pair space, in the units of the quantity, at R recorded depths.
