@@ -24,6 +24,8 @@ import numpy as np
 import psutil
 
 import eftcore as eft
+from db.settings import default_url
+from db.upkeep import migrate
 from flows.orchestration import surroundings
 from flows.work import computations
 from flows.work.store import ResultStore, default_store
@@ -102,6 +104,7 @@ def _flow(spec: eft.EnsembleSpec, networks: int, runner: str) -> tuple[float, li
     from flows.study.requests import Resources
 
     os.environ["EFT_HOME"] = tempfile.mkdtemp(dir=os.environ["PREFECT_HOME"])
+    migrate.upgrade(default_url())
     digests = {shard: computations.shard_digest(spec.digest, shard, networks) for shard in range(SHARDS)}
 
     @flow(persist_result=False)

@@ -88,7 +88,7 @@ def sqlite_path(url: sa.URL) -> Path | None:
     return Path(url.database)
 
 
-def make_engine(url: sa.URL, mode: Mode, *, foreign_keys: bool = True) -> sa.Engine:
+def make_engine(url: sa.URL, mode: Mode, *, foreign_keys: bool = True, durable: bool = True) -> sa.Engine:
     """Engine that opens the database for reading ("ro"), writing ("rw") or creating ("rwc").
 
     On SQLite every transaction starts with BEGIN IMMEDIATE when it carries the execution option
@@ -97,7 +97,7 @@ def make_engine(url: sa.URL, mode: Mode, *, foreign_keys: bool = True) -> sa.Eng
     options: dict[str, Any] = {"json_serializer": lambda value: json.dumps(value, allow_nan=False)}
     path = sqlite_path(url)
     if path is None:
-        return _postgresql_engine(url, mode, options)
+        return _postgresql_engine(url, mode, options, durable)
     address = sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": mode, "uri": "true"})
     engine = sa.create_engine(address, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, **options)
 
@@ -105,6 +105,8 @@ def make_engine(url: sa.URL, mode: Mode, *, foreign_keys: bool = True) -> sa.Eng
     def _configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # transactions are begun below, not guessed by the driver
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+        if not durable:
+            connection.execute("PRAGMA synchronous = NORMAL")
         if mode == "ro":
             connection.execute("PRAGMA query_only = ON")
             connection.set_authorizer(_allow_only_reading)
@@ -131,8 +133,10 @@ def _allow_only_reading(action: int, *_details: str | None) -> int:
     return sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
 
 
-def _postgresql_engine(url: sa.URL, mode: Mode, options: dict[str, Any]) -> sa.Engine:
+def _postgresql_engine(url: sa.URL, mode: Mode, options: dict[str, Any], durable: bool) -> sa.Engine:
     settings = ["-c timezone=UTC"]
+    if not durable:
+        settings.append("-c synchronous_commit=off")
     if mode == "ro":
         settings.append(f"-c default_transaction_read_only=on -c statement_timeout={STATEMENT_TIMEOUT_SECONDS * 1000}")
         options["execution_options"] = {"postgresql_readonly": True}
@@ -170,15 +174,17 @@ class Database:
         url: ``sqlite:///path`` or ``postgresql://...``; see db.settings.default_url().
         read_only: SQLite: the file is opened with mode=ro and query_only, and everything but reading is refused
             when a statement is compiled; PostgreSQL: read-only transactions with a statement timeout.
+        durable: whether a transaction that ended survives a power cut. Without this its end does not wait for the disk;
+            a power cut may then undo the last transactions, each of them as a whole.
 
     Raises:
         InputError: the address belongs to neither database.
     """
 
-    def __init__(self, url: str | sa.URL, read_only: bool = False) -> None:
+    def __init__(self, url: str | sa.URL, read_only: bool = False, *, durable: bool = True) -> None:
         self.url = parse_url(url)
         self.read_only = read_only
-        self.engine = make_engine(self.url, "ro" if read_only else "rw")
+        self.engine = make_engine(self.url, "ro" if read_only else "rw", durable=durable)
 
     def __repr__(self) -> str:
         return f"Database({shown(self.url)!r}, read_only={self.read_only})"

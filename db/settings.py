@@ -21,6 +21,9 @@ class Settings(BaseSettings):
     database_url: Annotated[str | None, Field(description="the results database; without it, SQLite in the folder")] = (
         None
     )
+    store: Annotated[
+        str | None, Field(description="the address of stored results; without it, ``arrays`` in the folder")
+    ] = None
     patience: Annotated[
         float,
         Field(
@@ -71,6 +74,12 @@ def default_url() -> str:
     import sqlalchemy as sa  # imported here, since small commands only need the folder
 
     return sa.URL.create("sqlite", database=str(found.home / "results.db")).render_as_string()
+
+
+def store_address() -> str:
+    """EFT_STORE, or ``arrays`` in the folder of results. Raises InputError as settings()."""
+    found = settings()
+    return found.store if found.store is not None else str(found.home / "arrays")
 
 
 def require_changes() -> None:

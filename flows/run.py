@@ -88,6 +88,8 @@ def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources
     """Execute a study within the present flow run and publish its artifacts. Raises StudyFailed."""
     migrate.require_current()
     migrate.register_versions()
+    store = default_store()
+    store.place.require_usable()
     plan = requested_study(request)
     with (
         patient(),
@@ -95,7 +97,7 @@ def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources
         made_by(flow_run_id=str(runtime.flow_run.id)),
         dispatching(resources) as dispatcher,
     ):
-        summary = Execution(plan, default_store(), resources, dispatcher).execute()
+        summary = Execution(plan, store, resources, dispatcher).execute()
         artifacts.publish_study(plan.name, str(summary))
     if summary.failures:
         raise StudyFailed(summary)
@@ -104,6 +106,8 @@ def carry_out(request: StudyRequest | ConfigurationRequest, resources: Resources
 
 def plan_study(plan: Study) -> list[Planned]:
     """The tasks of a study in the order in which ``run_study`` executes them; computes nothing."""
-    dry_run = DryRun(plan, default_store())
+    store = default_store()
+    store.place.require_there()
+    dry_run = DryRun(plan, store)
     dry_run.go()
     return dry_run.tasks

@@ -315,3 +315,8 @@ def _rows(owner: Mapping[str, int], columns: Mapping[str, Sequence[Any]]) -> lis
 def study_claim(study: str, holder: str) -> str:
     """Digest of the claim by which a holder tells that it executes a study (its digest)."""
     return digest_of({"study": study, "holder": holder})
+
+
+def computing_claim(digest: str) -> str:
+    """Digest of the claim by which a holder tells that it computes a stored result (its digest)."""
+    return digest_of({"computing": digest})

@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.schema.models import Claim, Run
+from db.schema.rows import computing_claim
 from db.schema.statements import insert, utc_in
 from db.schema.types import utc_now
 from db.session import Database
@@ -31,6 +32,9 @@ from eftcore.errors import EnvironmentProblem
 HEARTBEAT_SECONDS = 20.0
 LEASE_SECONDS = 120.0
 """Seconds that a claim lasts without a heartbeat: five heartbeats may be lost."""
+
+_NAMED = 3
+"""Processes at work that a message names."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +51,17 @@ def _here() -> str:
     """
     name = socket.gethostname()
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
-        return f"{name}:{boot}-{Path('/proc/self/ns/pid').stat().st_ino}"
+        return f"{name}:{machine()[:8]}-{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:  # not Linux
-        return f"{name}:{uuid.getnode():x}"
+        return f"{name}:{machine()}"
+
+
+def machine() -> str:
+    """The machine whatever its name, since it was started; containers on it are not told apart."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux
+        return f"{uuid.getnode():x}"
 
 
 def claim(db: Database, digest: str, *, task: str, holder: str, **options: Any) -> bool:
@@ -72,20 +83,57 @@ def take(
     """claim() as part of a transaction. A transaction that also changes runs does so afterwards, to avoid deadlocks.
 
     Args:
+        digest: what is claimed.
         task: a text that says what is being computed.
         lease_seconds: how long the claim lasts without a heartbeat.
         flow_run_id, task_run_id: ids of the flow run and the task run in Prefect.
     """
-    row: dict[str, Any] = {"digest": digest, "task": task, "holder": holder}
-    row |= {"flow_run_id": flow_run_id, "task_run_id": task_run_id}
-    row |= {"claimed_at": utc_now(), "heartbeat_at": utc_now(), "expires_at": utc_in(session, lease_seconds)}
-    statement = insert(session, Claim).values(row)
+    about = {"task": task, "holder": holder, "flow_run_id": flow_run_id, "task_run_id": task_run_id}
+    return bool(_taken(session, [digest], about, lease_seconds))
+
+
+def claim_computing(
+    db: Database,
+    digests: Collection[str],
+    *,
+    holder: str,
+    origin: Mapping[str, str | None],
+    lease_seconds: float = LEASE_SECONDS,
+) -> set[str]:
+    """Claim the computation of stored results in one transaction; returns those that no other holder has claimed.
+
+    These claims are beside those of runs: a run is claimed by the process of its study, and what it consists of by the
+    process that computes it.
+
+    Args:
+        digests: digests of the results in the store.
+        origin: ``flow_run_id`` and ``task_run_id``, as in take().
+    """
+    described = {"task": "computing", "holder": holder, "flow_run_id": None, "task_run_id": None, **origin}
+    claimed = {computing_claim(digest): digest for digest in digests}
+    order = sorted(claimed)  # in one order everywhere, so that two transactions do not wait for each other
+    with db.session() as session:
+        return {claimed[name] for name in _taken(session, order, described, lease_seconds)}
+
+
+def _taken(session: Session, digests: Iterable[str], about: Mapping[str, Any], lease_seconds: float) -> list[str]:
+    """Claim what no other holder has a valid claim to; returns the claimed digests."""
+    when = {"claimed_at": utc_now(), "heartbeat_at": utc_now(), "expires_at": utc_in(session, lease_seconds)}
+    statement = insert(session, Claim).values(**when)
     statement = statement.on_conflict_do_update(
         index_elements=["digest"],
-        set_={name: statement.excluded[name] for name in row if name != "digest"},
-        where=sa.or_(Claim.holder == holder, Claim.expires_at < utc_now()),
+        set_={name: statement.excluded[name] for name in (*about, *when)},
+        where=sa.or_(Claim.holder == about["holder"], Claim.expires_at < utc_now()),
     )
-    return session.execute(statement.returning(Claim.digest)).scalar() is not None
+    rows = [{"digest": digest, **about} for digest in digests]
+    return list(session.execute(statement.returning(Claim.digest), rows).scalars())
+
+
+def is_claimed(db: Database, digest: str) -> bool:
+    """Whether anybody has a valid claim of this digest."""
+    with db.reading() as session:
+        valid = sa.select(Claim.digest).where(Claim.digest == digest, Claim.expires_at >= utc_now())
+        return session.scalar(valid) is not None
 
 
 def renew(db: Database, holder: str, lease_seconds: float = LEASE_SECONDS) -> set[str]:
@@ -136,11 +184,16 @@ def refuse_while_at_work(session: Session) -> None:
     _let_nobody_start(session)
     _release_dead(session)
     living = sa.select(Claim).where(Claim.expires_at >= utc_now()).order_by(Claim.claimed_at, Claim.task)
-    first = {claim.holder: claim for claim in reversed(session.scalars(living).all())}
+    # of each process the first claim, which for that of a study is the study's; its parts end with a random one
+    first = {claim.holder.rpartition(":")[0]: claim for claim in reversed(session.scalars(living).all())}
     if first:
+        earliest = sorted(first.values(), key=lambda claim: claim.claimed_at)
         who = ", ".join(
-            f"{claim.task} by {claim.holder} since {claim.claimed_at:%Y-%m-%d %H:%M:%S} UTC" for claim in first.values()
+            f"{claim.task} by {claim.holder} since {claim.claimed_at:%Y-%m-%d %H:%M:%S} UTC"
+            for claim in earliest[:_NAMED]
         )
+        if len(first) > _NAMED:
+            who += f" and {len(first) - _NAMED} more"
         raise EnvironmentProblem(
             f"results are being computed for it ({who})",
             place="database",

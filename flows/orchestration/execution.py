@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from db.settings import default_url
 from eftcore.ensemble import Attained
 from eftcore.ensemble.sample import Shards
 from eftcore.ensemble.shards import SHARD_WORK
@@ -30,8 +31,8 @@ SMALL_WORK = SHARD_WORK / 32
 ON_WORKERS: tuple[Kind, ...] = ("predict", "simulate")
 """Kinds of work that are done on workers; others are too short for it, unless many of them are done together."""
 
-HERE: tuple[Kind, ...] = ("record", "widths")
-"""Kinds of work that are done in the process of the flow, also many together: they write to the database."""
+RECORDING: tuple[Kind, ...] = ("record", "widths")
+"""Kinds of work that write to the database. Workers do them where it is a server, which lets many write at once."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Execution(Walk):
         self._resources = resources
         self._dispatcher = dispatcher
         self._summary = Summary(plan.name, superseded=plan.superseded)
+        self._alone_records = resources.runner == "threads" or default_url().startswith("sqlite")
         self._started: set[str] = set()
         self._records: list[tuple[str, recording.Recorded]] = []
         self._tasks_in_all = 0
@@ -184,7 +186,7 @@ class Execution(Walk):
                 "seconds": self._resources.task_timeout,
             }
             named = groups.together.with_options(name=tasks.TASKS[kind].name, **_shown(label))
-            known = self._dispatcher.together(named, inputs, here=kind in HERE)
+            known = self._dispatcher.together(named, inputs, here=kind in RECORDING and self._alone_records)
             ends = known or [groups.End("computed" if done else "again") for done in self.are_done(nodes)]
             certain = [(node, end) for node, end in zip(nodes, ends, strict=True) if end.end != "again"]
             self._count([node for node, _ in certain], [Outcome(end.end, end.cause) for _, end in certain])  # type: ignore[arg-type]
@@ -193,7 +195,7 @@ class Execution(Walk):
 
     def _shared(self, kind: Kind) -> dict[str, Any]:
         """The arguments that all pieces of a kind have in common."""
-        return {"study": self.plan.record} if kind in HERE else {}
+        return {"study": self.plan.record} if kind in RECORDING else {}
 
     def _count(self, nodes: Sequence[Node], outcomes: Sequence[Outcome]) -> None:
         """Count outcomes, and record failures."""

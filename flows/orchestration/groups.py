@@ -8,7 +8,7 @@ own, which is retried.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
@@ -20,8 +20,9 @@ from eftcore.errors import EftError
 from eftcore.specs import PredictionSpec
 from flows.orchestration import tasks
 from flows.work import computations, costs, recording
+from flows.work.once import claimed
 from flows.work.store import default_store
-from flows.work.waiting import may_pass
+from flows.work.waiting import may_pass, patient_worker
 from flows.work.walk import Kind
 
 IN_ONE_TRANSACTION = 16
@@ -69,12 +70,23 @@ def _together(
     kind: Kind, pieces: Sequence[dict[str, Any]], shared: Mapping[str, Any], seconds: float | None
 ) -> list[End]:
     carry_out = tasks.TASKS[kind].fn
-    if kind == "predict":
-        _predict_alike(pieces, seconds)
-    if kind == "record":
-        batches = costs.batched(pieces, lambda _: 0.0, most=IN_ONE_TRANSACTION)
-        return [end for some in batches for end in _record(some, shared)]
-    return [_end(lambda piece=piece: carry_out(**piece, **shared), seconds) for piece in pieces]  # type: ignore[misc]
+
+    def end(piece: dict[str, Any]) -> End:
+        return _end(lambda: carry_out(**piece, **shared), seconds)
+
+    with patient_worker():
+        if kind == "record":
+            batches = costs.batched(pieces, lambda _: 0.0, most=IN_ONE_TRANSACTION)
+            return [each for some in batches for each in _record(some, shared)]
+        if kind == "widths":
+            return [end(piece) for piece in pieces]
+        with claimed([piece["digest"] for piece in pieces]) as ours:
+            here = [piece for piece in pieces if piece["digest"] in ours]
+            if kind == "predict":
+                _predict_alike(here, seconds)
+            ends = {piece["digest"]: end(piece) for piece in here}
+        # what others compute is waited for without a claim, so that no two processes wait for each other
+        return [ends.get(piece["digest"]) or end(piece) for piece in pieces]
 
 
 def _end(carry_out: Callable[[], None], seconds: float | None) -> End:
@@ -89,19 +101,20 @@ def _end(carry_out: Callable[[], None], seconds: float | None) -> End:
 
 
 def _predict_alike(pieces: Sequence[dict[str, Any]], seconds: float | None) -> None:
-    """Compute those predictions together that can be; where this fails, the others are computed one by one."""
+    """Compute those of the claimed predictions together that can be; what fails is then computed one by one."""
     specs = sorted((PredictionSpec(**piece["spec"]) for piece in pieces), key=computations.alike)
     store = default_store()
     for _, some in groupby(specs, computations.alike):
         by_digest = {spec.digest: spec for spec in some}
         if len(by_digest) == 1:
             continue
-        with suppress(Exception), ExitStack() as held:
-            for digest in sorted(by_digest):  # in one order everywhere, so that no two processes wait for each other
-                held.enter_context(store.computing(digest))
-            with tasks.linked(), timeout(seconds=seconds, timeout_exc_type=TaskRunTimeoutError):
-                missing = [spec for digest, spec in by_digest.items() if not store.is_intact(digest)]
-                computations.predict_alike(store, missing)
+        with (
+            suppress(Exception),
+            tasks.linked(),
+            timeout(seconds=seconds, timeout_exc_type=TaskRunTimeoutError),
+        ):
+            there = store.intact(by_digest)
+            computations.predict_alike(store, [spec for digest, spec in by_digest.items() if digest not in there])
 
 
 def _record(pieces: Sequence[dict[str, Any]], shared: Mapping[str, Any]) -> list[End]:

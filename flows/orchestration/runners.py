@@ -10,28 +10,20 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
-import secrets
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import contextmanager
+from typing import Any, Self
 
 from prefect.events import related
 from prefect.settings import PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from db.settings import data_home
 from eftcore.errors import EnvironmentProblem
+from flows.orchestration.cluster import CONNECT_SECONDS, tasks_at_a_time
 from flows.orchestration.dispatch import Dispatcher
 from flows.study.requests import Resources
-
-if TYPE_CHECKING:
-    from distributed import Client
-
-CONNECT_SECONDS = 10
-"""Seconds within which a Dask scheduler must answer, also after the connection was lost."""
 
 
 def processors() -> int:
@@ -99,7 +91,7 @@ def _dask(resources: Resources, workers: int, share: int) -> tuple[TaskRunner[An
     if resources.dask_address is not None:
         # a scheduler that was lost and restarted does not know our tasks, so waiting for it is useless
         runner = DaskTaskRunner(address=resources.dask_address, client_kwargs={"timeout": CONNECT_SECONDS})
-        return runner, _cluster_threads(resources.dask_address)
+        return runner, tasks_at_a_time(resources.dask_address)
     cluster = {
         "security": True,  # certificates for this cluster only: other users of the machine could else run code in it
         "n_workers": workers,
@@ -118,67 +110,6 @@ def _cluster(**options: Any) -> Any:
 
     with dask.config.set({"distributed.scheduler.http.routes": []}):
         return LocalCluster(**options)
-
-
-def _cluster_threads(address: str) -> int:
-    """Number of tasks that a running cluster executes at a time; checks that workers share our folder of results."""
-    from distributed import Client
-
-    try:
-        with Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client:
-            threads: int = sum(client.nthreads().values())
-            elsewhere = _without_our_home(client)
-    except (OSError, ValueError) as error:
-        raise EnvironmentProblem(
-            f"no Dask scheduler answers there ({error})",
-            place="dask_address",
-            value=address,
-            remedy="check the address and start one with `dask scheduler`",
-        ) from None
-    if not threads:
-        raise EnvironmentProblem(
-            "the scheduler has no workers",
-            place="dask_address",
-            value=address,
-            remedy=f"start some with `dask worker {address}`",
-        )
-    if elsewhere:
-        worker, home = next(iter(elsewhere.items()))
-        raise EnvironmentProblem(
-            f"keeps results in {home}, which is not {data_home()} of this command, or cannot be written there",
-            place="Dask worker",
-            value=worker,
-            remedy="start the workers with the same EFT_HOME, on a file system that all machines share",
-        )
-    return threads
-
-
-def _without_our_home(client: Client) -> dict[str, str]:
-    """Workers that do not share our folder of results, with the path of theirs.
-
-    Equal paths may be different folders on two machines. So a folder is made in ours, each worker makes a file in it,
-    and we look for the file.
-    """
-    folder = data_home() / f".shared-{secrets.token_hex(8)}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"cannot be made ({error.strerror})", place=folder, remedy="choose a folder for results with EFT_HOME=PATH"
-        ) from error
-    try:
-        answers = client.run(_answer, folder.name)
-        return {worker: home for worker, (name, home) in answers.items() if not (folder / name).exists()}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _answer(folder: str) -> tuple[str, str]:
-    """Called on a worker: make a file in this folder if it exists; returns its name and the worker's EFT_HOME."""
-    name, home = secrets.token_hex(8), data_home()
-    with suppress(OSError):
-        (home / folder / name).touch()
-    return name, str(home)
 
 
 def _threads(share: int) -> dict[str, str]:

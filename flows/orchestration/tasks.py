@@ -27,9 +27,10 @@ from flows.orchestration import gpu
 from flows.study.requests import TheoremRequest
 from flows.tables import records
 from flows.work import computations, recording
+from flows.work.once import compute_missing
 from flows.work.provenance import made_by
 from flows.work.store import ResultStore, default_store
-from flows.work.waiting import may_pass
+from flows.work.waiting import may_pass, patient_worker
 from flows.work.walk import Kind
 
 
@@ -66,9 +67,10 @@ def _unless_stored(digest: str, compute: Callable[[ResultStore], None]) -> None:
     A result that was stored just before a crash is not computed again, although Prefect did not record the task's end.
     """
     store = default_store()
-    with store.computing(digest), linked():
-        if not store.is_intact(digest):
-            compute(store)
+    with patient_worker(), linked():
+        failures = compute_missing(store, {digest: lambda: compute(store)})
+    for failure in failures.values():
+        raise failure
 
 
 def linked() -> AbstractContextManager[None]:

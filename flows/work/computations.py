@@ -110,7 +110,7 @@ def _refuse_superseded(spec: PredictionSpec | EnsembleSpec, store: ResultStore, 
     if spec.superseded:
         raise EnvironmentProblem(
             "is missing or damaged, and only an older version of the algorithm could compute it again",
-            place=store.path(digest),
+            place=store.where(digest),
             remedy="run the study with --renew",
         )
 

@@ -1,29 +1,26 @@
-"""The store of results on disk: one ``.npz`` file per digest, complete or absent, with checksums.
+"""The store of results: one ``.npz`` file per digest, complete or absent, with checksums.
 
-The arrays are kept here, so that no array passes through Prefect; a result in the store is not computed again. A file
-is written under another name and renamed, so that a crash leaves no incomplete file; a damaged file counts as absent
-and is computed again. Files hold arrays of numbers and text, and JSON, never Python objects, so that reading one cannot
-run code.
+The arrays are kept here, so that no array passes through Prefect; a result in the store is not computed again. What is
+damaged counts as absent and is computed again. Files hold arrays of numbers and text, and JSON, never Python objects,
+so that reading one cannot run code. Where they lie is a place (flows.work.places): a folder or an object store.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import secrets
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from db.settings import data_home
+from db.settings import store_address
 from eftcore.errors import EnvironmentProblem
+from flows.work.places import Folder, Place, place_of
+from flows.work.waiting import waits_for_store
 
 _META = "meta.json"
 _DAMAGE = (
@@ -43,114 +40,92 @@ class Stored:
 
 
 class ResultStore:
-    """Results by digest below one folder."""
+    """Results by digest in one place. Within ``patient`` every method waits for a place that does not answer."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, place: Place | Path) -> None:
+        self.place = Folder(place) if isinstance(place, Path) else place
 
     def path(self, digest: str) -> Path:
-        """Path of the file for the result of this digest, whether it exists or not."""
-        return self.folder / digest[:2] / f"{digest}.npz"
+        """Path of the file for the result of this digest, whether it exists or not, where the place is a folder."""
+        path = self.place.within(_name(digest))
+        assert isinstance(path, Path)
+        return path
 
     def is_there(self, digest: str) -> bool:
         """Whether there is a file for the result, intact or not.
 
         Raises EnvironmentProblem where the file cannot be read: the result of another user is not computed again.
         """
-        try:
-            self.path(digest).open("rb").close()
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"cannot be read ({error.strerror})",
-                place=self.path(digest),
-                remedy="have its owner let you read it, or choose another folder with EFT_HOME=PATH",
-            ) from error
-        return True
+        return digest in self.there([digest])
+
+    @waits_for_store
+    def there(self, digests: Iterable[str]) -> set[str]:
+        """Those of the digests for which there is a file, intact or not. Many are found by listing. Raises as load."""
+        return {_digest(name) for name in self.place.there(map(_name, digests))}
 
     def is_intact(self, digest: str) -> bool:
-        """Whether the file exists and every checksum in it is right. Raises as ``is_there``."""
-        if not self.is_there(digest):
-            return False
-        try:
-            with zipfile.ZipFile(self.path(digest)) as archive:
-                return archive.testzip() is None
-        except _DAMAGE:
-            return False
+        """Whether the file exists and every checksum in it is right. Raises as ``load``."""
+        return digest in self.intact([digest])
 
-    @contextmanager
-    def computing(self, digest: str) -> Iterator[None]:
-        """Within the block no other process that shares the folder computes this result; others wait.
+    @waits_for_store
+    def intact(self, digests: Iterable[str]) -> set[str]:
+        """Those of the digests whose file exists with every checksum right; files are read many at a time."""
+        asked = list(dict.fromkeys(digests))
+        there = [_name(digest) for digest in asked] if len(asked) == 1 else list(self.place.there(map(_name, asked)))
+        return {_digest(name) for name, file in self.place.reading_each(there) if _is_whole(file)}
 
-        The lock is a file lock of the kernel, which is released however its holder ends. Raises as ``save``.
-        """
-        path = self.path(digest).with_suffix(".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            while True:
-                lock = path.open("ab")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                with suppress(FileNotFoundError):
-                    if os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
-                        break
-                lock.close()  # the former holder removed this file; others would open and lock a new one
-        except OSError as error:
-            raise self._unwritable(path, error) from error
-        with lock:
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-
+    @waits_for_store
     def save(self, digest: str, stored: Stored) -> None:
-        """Write a result atomically. Raises EnvironmentProblem if the folder cannot be written or the disk is full.
+        """Write a result atomically. Raises EnvironmentProblem if the place cannot be written or is full."""
+        with self.place.writing(_name(digest)) as file:
+            meta = np.frombuffer(json.dumps(stored.meta).encode(), dtype=np.uint8)
+            np.savez(file, allow_pickle=False, **{_META: meta}, **stored.arrays)
 
-        The umask decides which other users may read and write the file, as for every file of results.
-        """
-        path = self.path(digest)
-        part = path.with_suffix(f".{secrets.token_hex(8)}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open("xb") as file:
-                    meta = np.frombuffer(json.dumps(stored.meta).encode(), dtype=np.uint8)
-                    np.savez(file, allow_pickle=False, **{_META: meta}, **stored.arrays)
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.replace(path)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise self._unwritable(path, error) from error
-
+    @waits_for_store
     def load(self, digest: str) -> Stored:
-        """The stored result. Raises EnvironmentProblem when it is missing or damaged, or as ``is_there``."""
-        self.is_there(digest)
+        """The stored result. Raises EnvironmentProblem when it is missing or damaged, or cannot be read."""
         try:
-            with self.path(digest).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            file = self.place.reading(_name(digest))
+        except FileNotFoundError as error:
+            raise self._damaged(digest, error) from error
+        try:
+            with file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             meta = json.loads(arrays.pop(_META).tobytes())
             if not isinstance(meta, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
                 raise ValueError("it holds other things than arrays and their description")
             return Stored(arrays=arrays, meta=meta)
         except _DAMAGE as error:
-            raise EnvironmentProblem(
-                f"is missing or damaged ({error})",
-                place=self.path(digest),
-                remedy="run the study again to compute it again",
-            ) from error
+            raise self._damaged(digest, error) from error
 
-    @staticmethod
-    def _unwritable(path: Path, error: OSError) -> EnvironmentProblem:
+    def where(self, digest: str) -> str | Path:
+        """The address of a result, for messages."""
+        return self.place.within(_name(digest))
+
+    def _damaged(self, digest: str, error: BaseException) -> EnvironmentProblem:
         return EnvironmentProblem(
-            f"cannot be written ({error.strerror})",
-            place=path,
-            remedy="free some space, or choose a folder with EFT_HOME=PATH",
+            f"is missing or damaged ({error})",
+            place=self.where(digest),
+            remedy="run the study again to compute it again",
         )
 
 
+def _name(digest: str) -> str:
+    return f"{digest[:2]}/{digest}.npz"
+
+
+def _digest(name: str) -> str:
+    return name.partition("/")[2].removesuffix(".npz")
+
+
+def _is_whole(file: BinaryIO) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except _DAMAGE:
+        return False
+
+
 def default_store() -> ResultStore:
-    """The store below ``data_home()``."""
-    return ResultStore(data_home() / "arrays")
+    """The store at ``store_address()``."""
+    return ResultStore(place_of(store_address()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -28,8 +28,37 @@ def with_older_results(plan: Study, store: ResultStore) -> Study:
 
     Shards of different versions are never added up: a simulation larger than an older version's is simulated anew.
     """
-    predictions = {digest: _prediction(spec, store) for digest, spec in plan.predictions.items()}
-    simulations = {digest: _simulation(item, store) for digest, item in plan.simulations.items()}
+    predicted, simulated = plan.predictions, plan.simulations
+    there = store.there([*predicted, *_first_results(simulated.values())])  # asked together, not one by one
+    older_versions = {digest: list(spec.older_digests()) for digest, spec in predicted.items() if digest not in there}
+    older_items = {
+        digest: [replace(item, spec=spec) for spec in _older(item.spec)]
+        for digest, item in simulated.items()
+        if not there.issuperset(_first_results([item]))
+    }
+    older_there = store.there(
+        [
+            *(older for versions in older_versions.values() for _, older in versions),
+            *_first_results(item for items in older_items.values() for item in items),
+        ]
+    )
+
+    def prediction(digest: str, spec: PredictionSpec) -> PredictionSpec:
+        known = ((version, older) for version, older in older_versions.get(digest, ()) if older in older_there)
+        intact = (version for version, older in known if store.is_intact(older))
+        return next((spec.of_version(version) for version in intact), spec)
+
+    def simulation(digest: str, item: Simulation) -> Simulation:
+        if digest not in older_items:
+            if _is_finished(item, store, lambda part: part in there or store.is_there(part)):
+                return item
+            known = [replace(item, spec=spec) for spec in _older(item.spec)]
+        else:
+            known = [older for older in older_items[digest] if older_there.issuperset(_first_results([older]))]
+        return next((older for older in known if _is_finished(older, store, store.is_intact)), item)
+
+    predictions = {digest: prediction(digest, spec) for digest, spec in predicted.items()}
+    simulations = {digest: simulation(digest, item) for digest, item in simulated.items()}
     return replace(
         plan,
         predictions={spec.digest: spec for spec in predictions.values()},
@@ -45,18 +74,14 @@ def in_words(count: int) -> str:
     return f"{made} superseded, made by an older version of the algorithm"
 
 
-def _prediction(spec: PredictionSpec, store: ResultStore) -> PredictionSpec:
-    if store.is_there(spec.digest):
-        return spec
-    older = (version for version, digest in spec.older_digests() if store.is_intact(digest))
-    return next((spec.of_version(version) for version in older), spec)
-
-
-def _simulation(item: Simulation, store: ResultStore) -> Simulation:
-    if _is_finished(item, store, store.is_there):
-        return item
-    older = (replace(item, spec=spec) for spec in _older(item.spec))
-    return next((other for other in older if _is_finished(other, store, store.is_intact)), item)
+def _first_results(items: Iterable[Simulation]) -> list[str]:
+    """Digests of the shards of the first round and of their sum, of each simulation."""
+    found = []
+    for item in items:
+        spec, shards = item.spec, item.first_round
+        found += [computations.shard_digest(spec.digest, index, count) for index, count in shards]
+        found.append(sample_digest(spec, shards))
+    return found
 
 
 def _older(spec: AnySpec) -> Iterator[AnySpec]:

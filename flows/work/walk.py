@@ -108,7 +108,8 @@ class Walk(ABC):
         """Whether the result of each node exists."""
         recorded = [node.recorded for node in nodes if node.recorded is not None]
         there = iter(recording.are_recorded(self.plan.digest, recorded, self.plan.tolerances) if recorded else ())
-        return [self.store.is_intact(node.digest) if node.recorded is None else next(there) for node in nodes]
+        stored = self.store.intact([node.digest for node in nodes if node.recorded is None])
+        return [node.digest in stored if node.recorded is None else next(there) for node in nodes]
 
     def go(self) -> None:
         """Perform all nodes."""

@@ -16,6 +16,7 @@ import eftcore as eft
 from db.reading import queries
 from db.schema.models import RUN_STATUSES, Claim, Run, SimulationPrecision
 from db.session import Database
+from db.upkeep import removal
 from db.writing import claims
 from db.writing.lifecycle import COMES_FROM
 from db.writing.repository import (
@@ -27,6 +28,7 @@ from db.writing.repository import (
     record_prediction,
     record_simulation,
 )
+from eftcore.errors import EnvironmentProblem
 from eftcore.specs import ALGORITHM_VERSION
 
 
@@ -189,6 +191,24 @@ def test_claims_on_parts_of_a_result(db):
     assert claims.renew(db, "second") == {"a" * 64, "b" * 64}
     claims.release(db, "second")
     assert claims.renew(db, "second") == set()
+
+
+def test_results_that_are_computed_are_claimed_together_and_beside_their_runs(db, make_theory, provenance):
+    theory = make_theory()
+    ours, theirs = claims.new_holder(), claims.new_holder()
+    mark_running(db, theory.spec, holder=ours, provenance=provenance)
+    wanted = [theory.spec.digest, *(f"{number:064x}" for number in range(1200))]
+    assert claims.claim_computing(db, wanted[:3], holder=theirs, origin={}) == set(wanted[:3]), (
+        "the run is not in the way"
+    )
+    assert claims.claim_computing(db, wanted, holder=ours, origin={}) == set(wanted[3:])
+    assert claims.claim_computing(db, wanted[:5], holder=ours, origin={}) == set(wanted[3:5]), "asked again"
+    with pytest.raises(EnvironmentProblem, match=r"\(.* by .* since") as refused:
+        removal.collect_garbage(db)
+    assert str(refused.value).count(" since ") == 1, "one for each process"
+    claims.release(db, theirs)
+    assert claims.claim_computing(db, wanted[:5], holder=ours, origin={}, lease_seconds=-1) == set(wanted[:5])
+    assert claims.claim_computing(db, wanted[:5], holder=theirs, origin={}) == set(wanted[:5]), "they had expired"
 
 
 def test_heartbeat_renews_from_a_thread_that_ends(db, make_theory, provenance):

@@ -16,13 +16,15 @@ import pytest
 from db.reading import queries
 from db.session import Database
 from db.settings import default_url
+from db.upkeep import migrate
 from db.writing import claims, repository
 from eftcore.errors import InputError
 from eftcore.precision import Precision
 from flows.orchestration import gpu
 from flows.study.expansion import load_study
 from flows.study.requests import ConfigurationRequest, StudyRequest, TheoremRequest, TopUpRequest
-from flows.work.store import ResultStore, Stored, default_store
+from flows.work.once import compute_missing
+from flows.work.store import Stored, default_store
 from tests.flows import warm
 
 
@@ -179,36 +181,38 @@ def test_wrong_parameters_are_refused_before_anything_runs(model: Any, given: di
         model(**given)
 
 
-def _compute(folder: Path, log: Path, begun: Any, end: Any) -> None:
-    store = ResultStore(folder)
-    with store.computing("ab" * 32):
-        if not store.is_intact("ab" * 32):
-            begun.set()
-            end.wait(30)
-            with log.open("a") as file:
-                file.write("computed\n")
-            store.save("ab" * 32, Stored(arrays={}, meta={}))
+def _compute(folder: Path, begun: Any, end: Any) -> None:
+    os.environ |= {"EFT_HOME": str(folder), "EFT_DATABASE_URL": "", "EFT_STORE": ""}
+    store = default_store()
+
+    def compute() -> None:
+        begun.set()
+        end.wait(30)
+        with (folder / "log").open("a") as file:
+            file.write("computed\n")
+        store.save("ab" * 32, Stored(arrays={}, meta={}))
+
+    assert compute_missing(store, {"ab" * 32: compute}) == {}
 
 
-def test_processes_that_want_the_same_result_compute_it_once_also_after_kill_9(tmp_path: Path):
+def test_processes_that_want_the_same_result_compute_it_once_also_after_kill_9(home: Path):
+    migrate.upgrade(default_url())
     processes = warm.processes()
     begun, never, at_once = processes.Event(), processes.Event(), processes.Event()
-    log = tmp_path / "log"
-    killed = processes.Process(target=_compute, args=(tmp_path, log, begun, never))
+    killed = processes.Process(target=_compute, args=(home, begun, never))
     killed.start()
     assert begun.wait(60)
     at_once.set()
-    waiting = [processes.Process(target=_compute, args=(tmp_path, log, begun, at_once)) for _ in range(3)]
+    waiting = [processes.Process(target=_compute, args=(home, begun, at_once)) for _ in range(3)]
     for process in waiting:
         process.start()
     assert killed.pid is not None
     os.kill(killed.pid, signal.SIGKILL)
+    killed.join()  # until then it is not gone
     for process in waiting:
         process.join(60)
         assert process.exitcode == 0
-    killed.join()
-    assert log.read_text() == "computed\n"
-    assert list(tmp_path.glob("**/*.lock")) == []
+    assert (home / "log").read_text() == "computed\n"
 
 
 def test_one_task_at_a_time_uses_a_gpu(results: Path, monkeypatch: pytest.MonkeyPatch):
@@ -250,4 +254,4 @@ def test_three_lines_of_python_also_within_an_event_loop(results: Path, tiny: Pa
     assert set(result.runs["status"]) == {"succeeded"}
     assert len(result.errors) > 0
     assert default_url() != url
-    assert default_store().folder.is_dir()
+    assert default_store().there(result.runs.query("kind == 'prediction'")["digest"]) != set()

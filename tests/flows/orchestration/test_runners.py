@@ -164,13 +164,19 @@ def cluster(results: Path, request: pytest.FixtureRequest) -> Iterator[str]:
         yield made.scheduler_address
 
 
-def test_a_dask_cluster_and_postgresql_give_the_same_numbers(
-    results: Path, reference, study: Path, postgresql: str, cluster: str, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def in_postgresql(results: Path, postgresql: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of an empty database that this process uses, and the processes that it starts."""
     monkeypatch.setenv("EFT_DATABASE_URL", postgresql)
+    return postgresql
+
+
+def test_a_dask_cluster_and_postgresql_give_the_same_numbers(
+    in_postgresql: str, results: Path, reference, study: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+):
     _run(study, runner="dask", dask_address=cluster)
     _assert_same(_arrays(results), reference[0])
-    assert _rows(postgresql) == reference[1]
+    assert _rows(in_postgresql) == reference[1]
 
     monkeypatch.setenv("EFT_HOME", str(results / "elsewhere"))
     with pytest.raises(EnvironmentProblem, match="same EFT_HOME"):
@@ -178,7 +184,7 @@ def test_a_dask_cluster_and_postgresql_give_the_same_numbers(
 
 
 def test_a_scheduler_that_does_not_answer_is_told(results: Path, study: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("flows.orchestration.runners.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("flows.orchestration.cluster.CONNECT_SECONDS", 1)
     with pytest.raises(EnvironmentProblem, match=r"127\.0\.0\.1:1.*no Dask scheduler answers.*`dask scheduler`"):
         _run(study, runner="dask", dask_address="tcp://127.0.0.1:1")
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from db.settings import default_url
+from db.upkeep import migrate
 from eftcore.errors import EnvironmentProblem
 from flows.orchestration import runners
 from flows.study.requests import Resources
@@ -178,9 +180,12 @@ def _tasks_at_a_time(scheduler: str) -> int:
 
 
 def test_a_folder_that_is_not_shared_is_told_though_its_name_is_the_same(elsewhere: str, home: Path):
-    with pytest.raises(EnvironmentProblem, match=rf"keeps results in {home}, which is not {home} of this command"):
+    migrate.upgrade(default_url())
+    with pytest.raises(
+        EnvironmentProblem, match=rf"keeps results in {home}/arrays, which is not {home}/arrays of this"
+    ):
         _tasks_at_a_time(elsewhere)
-    assert list(home.iterdir()) == []
+    assert list((home / "arrays").iterdir()) == []
 
 
 def test_a_shared_folder_may_have_two_names(home: Path, tmp_path: Path):
@@ -188,8 +193,8 @@ def test_a_shared_folder_may_have_two_names(home: Path, tmp_path: Path):
     from distributed import LocalCluster
 
     (tmp_path / "other-name").symlink_to(home)
-    home.mkdir()
+    migrate.upgrade(default_url())
     made_with = {"n_workers": 1, "threads_per_worker": 1, "scheduler_kwargs": FREE_PORT, "silence_logs": "CRITICAL"}
     with LocalCluster(**made_with, env={"EFT_HOME": str(tmp_path / "other-name")}) as made:
         assert _tasks_at_a_time(made.scheduler_address) == 1
-    assert list(home.iterdir()) == []
+    assert list((home / "arrays").iterdir()) == []

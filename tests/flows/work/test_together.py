@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from db.reading import queries
 from db.session import Database
-from db.settings import default_url
+from db.settings import data_home, default_url
 from flows.orchestration import groups, tasks
 from flows.study.expansion import load_study
 from flows.work import computations, costs, recording
@@ -137,7 +137,7 @@ def test_interrupted_among_its_pieces_it_goes_on_with_the_missing_ones(
     tiny.write_text(FOUR)
     assert run(tiny).failures == []
     undisturbed = rows()
-    for path in default_store().folder.glob("*/*.npz"):
+    for path in (data_home() / "arrays").glob("*/*.npz"):
         path.unlink()
     db = Database(default_url())
     with db.session() as session:
