@@ -255,3 +255,22 @@ def test_three_lines_of_python_also_within_an_event_loop(results: Path, tiny: Pa
     assert len(result.errors) > 0
     assert default_url() != url
     assert default_store().there(result.runs.query("kind == 'prediction'")["digest"]) != set()
+
+    assert default_store().folder.is_dir()
+
+
+def test_work_that_is_stored_is_shown_as_cached_together(results: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    from flows.orchestration import dispatch
+    from flows.run import run_study
+
+    assert run_study(StudyRequest(study=str(tiny))).failures == []
+    shown: list[tuple[str, str]] = []
+    outcome = dispatch._outcome
+
+    def noting(state: Any) -> Any:
+        shown.append((state.name, state.message))
+        return outcome(state)
+
+    monkeypatch.setattr(dispatch, "_outcome", noting)
+    assert run_study(StudyRequest(study=str(tiny))).cached == 2 + 2 * (1 + 1 + 2 + 1)
+    assert shown == [("Cached", f"{count} results are there already") for count in (2, 2, 2, 4, 2)]
