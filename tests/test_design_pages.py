@@ -27,7 +27,7 @@ def _rows(page: str) -> list[list[str]]:
 
 
 def test_every_page_is_looked_at():
-    assert {path.name for path in FOLDER.iterdir()} == {*COLUMNS, *ENGINES, "walks.md"}
+    assert {path.name for path in FOLDER.iterdir()} == {*COLUMNS, *ENGINES, "walks.md", "scale.md"}
 
 
 def test_every_step_of_the_walks_is_there():
