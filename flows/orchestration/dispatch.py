@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.task_runners import TaskRunner
 
 from eftcore.errors import EnvironmentProblem
-from flows.orchestration.groups import End, SomeFailed, cause
+from flows.orchestration.groups import End, SomeFailed, cause, was_interrupted
 
 LOST_WORKERS = 5
 """How many times a study goes on after a worker process ended."""
@@ -135,7 +135,7 @@ def _outcome(state: State[Any]) -> Outcome:
     if state.is_completed():
         return Outcome("cached" if state.name == "Cached" else "computed")
     error = state.result(raise_on_failure=False)
-    if _was_interrupted(error):
+    if was_interrupted(error):
         raise KeyboardInterrupt
     return Outcome("failed", cause(error))
 
@@ -146,15 +146,6 @@ def _ends(state: State[Any], pieces: int) -> Sequence[End] | None:
     error = state.result(raise_on_failure=False)
     if isinstance(error, SomeFailed):
         return error.ends
-    if _was_interrupted(error):
+    if was_interrupted(error):
         raise KeyboardInterrupt
     return None
-
-
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C caused the error; compiled code wraps a KeyboardInterrupt in an error of its own."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

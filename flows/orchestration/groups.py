@@ -7,8 +7,8 @@ own, which is retried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
@@ -66,6 +66,25 @@ def cause(error: BaseException) -> str:
     return str(error) if isinstance(error, EftError) else f"{type(error).__name__}: {error}"
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C caused the error; compiled code wraps a KeyboardInterrupt in an error of its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def _tried() -> Iterator[None]:
+    """What fails within the block is left to be done one by one; an interrupt is no failure."""
+    try:
+        yield
+    except Exception as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from error
+
+
 def _together(
     kind: Kind, pieces: Sequence[dict[str, Any]], shared: Mapping[str, Any], seconds: float | None
 ) -> list[End]:
@@ -96,6 +115,8 @@ def _end(carry_out: Callable[[], None], seconds: float | None) -> End:
     except TaskRunTimeoutError as error:
         return End("failed", cause(error))
     except Exception as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from error
         return End("again" if may_pass(error) else "failed", cause(error))
     return End("computed")
 
@@ -109,7 +130,7 @@ def _predict_alike(pieces: Sequence[dict[str, Any]], seconds: float | None) -> N
         if len(by_digest) == 1:
             continue
         with (
-            suppress(Exception),
+            _tried(),
             tasks.linked(),
             timeout(seconds=seconds, timeout_exc_type=TaskRunTimeoutError),
         ):
@@ -120,7 +141,7 @@ def _predict_alike(pieces: Sequence[dict[str, Any]], seconds: float | None) -> N
 def _record(pieces: Sequence[dict[str, Any]], shared: Mapping[str, Any]) -> list[End]:
     """Record in one transaction; where this fails, one by one."""
     records = [{name: value for name, value in piece.items() if name != "digest"} for piece in pieces]
-    with suppress(Exception):
+    with _tried():
         recording.record(default_store(), records=records, **shared)
         return [End("computed")] * len(pieces)
-    return [_end(lambda piece=piece: tasks.record.fn(**piece, **shared), None) for piece in pieces]  # type: ignore[misc]
+    return [_end(lambda piece=piece: tasks.record.fn(**piece, **shared), None) for piece in pieces]

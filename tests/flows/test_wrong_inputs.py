@@ -31,7 +31,7 @@ MODEL, ONE = eftcore.ResNet(**NET), eftcore.InputKernel.explicit([[1.0]])
 KERNEL = TINY[TINY.index("kind =") :]
 ACTIVATIONS = "cos, erf, gelu, leaky_relu, linear, relu, silu, sin, softplus, swish, tanh"
 CLOSURES = "'mean', 'source_only', 'g_only', 'sigma', 'wick', 'particle' or 'exact'"
-STUDIES = "atlas, blocks, digits-16, digits, paper-quick, paper, plane, quick"
+STUDIES = "atlas, blocks, demo, digits-16, digits, paper-quick, paper, plane, quick"
 ASYMMETRIC = [[1.0, 0.5], [0.4, 1.0]]
 
 

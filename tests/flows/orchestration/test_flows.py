@@ -256,8 +256,6 @@ def test_three_lines_of_python_also_within_an_event_loop(results: Path, tiny: Pa
     assert default_url() != url
     assert default_store().there(result.runs.query("kind == 'prediction'")["digest"]) != set()
 
-    assert default_store().folder.is_dir()
-
 
 def test_work_that_is_stored_is_shown_as_cached_together(results: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch):
     from flows.orchestration import dispatch

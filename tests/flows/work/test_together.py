@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,16 @@ def test_the_first_is_recorded_before_the_last_begins(calls: list[str], tiny: Pa
     assert seen == [0, 0, 3, 3, 6, 6, 9, 9]
 
 
+def _wrapped() -> Exception:
+    """An interrupt as compiled code passes it on."""
+    error = SystemError("returned a result with an exception set")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, _wrapped])
 def test_interrupted_among_its_pieces_it_goes_on_with_the_missing_ones(
-    calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch
+    interrupt: Callable[[], BaseException], calls: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch
 ):
     tiny.write_text(FOUR)
     assert run(tiny).failures == []
@@ -149,7 +158,7 @@ def test_interrupted_among_its_pieces_it_goes_on_with_the_missing_ones(
 
     def killed(*given: Any, **options: Any) -> None:
         if len(done) == 2:
-            raise KeyboardInterrupt
+            raise interrupt()
         done.append(1)
         real(*given, **options)
 
@@ -157,6 +166,7 @@ def test_interrupted_among_its_pieces_it_goes_on_with_the_missing_ones(
         patched.setattr(computations, "simulate", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tiny)
+    assert "failed" not in statuses()
     calls.clear()
     again = run(tiny)
     assert (again.failures, again.cached) == ([], 8 + 2)
