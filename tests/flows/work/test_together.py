@@ -181,6 +181,7 @@ def test_pieces_are_put_together_by_what_they_cost():
     assert list(costs.batched([5.0, 0.1, 5.0], float)) == [[5.0], [0.1], [5.0]]
 
 
+@pytest.mark.timeout(0)  # it would use the alarm itself
 def test_a_piece_that_takes_too_long_fails_alone(stored: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch):
     """In the main thread the time is kept by an alarm, as in a worker process."""
     tiny.write_text(FOUR)
