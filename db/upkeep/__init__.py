@@ -1,1 +1,1 @@
-"""Maintenance of the database: revisions, archives, backups, removal of results, accounts that may only read."""
+"""Maintenance of the database: revisions, archives, releases, backups, removal, accounts that may only read."""

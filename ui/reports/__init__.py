@@ -1,1 +1,1 @@
-"""Reports as files: the audit of the paper and the atlas. Nothing here uses Streamlit."""
+"""Reports as files: the audit of the paper, the atlas, the static explorer of a release. Without Streamlit."""
