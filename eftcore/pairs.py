@@ -83,7 +83,8 @@ def product_covariance(a: np.ndarray, b: np.ndarray, axis: int = -2) -> np.ndarr
     row = axis % a.ndim
     column = row + 1
     first, second = pair_indices(a.shape[row])
-    result = np.empty((*a.shape[:row], len(first), len(first), *a.shape[column + 1 :]))
+    shape = (*a.shape[:row], len(first), len(first), *a.shape[column + 1 :])
+    result = np.empty(shape, dtype=np.result_type(a, b))  # complex where a step is
     for rows in blocks(len(first), result.size):
         left, right = np.take(a, first[rows], axis=row), np.take(b, second[rows], axis=row)
         part = np.take(left, first, axis=column) * np.take(right, second, axis=column)

@@ -204,7 +204,7 @@ ANSWERS: dict[int, Answer] = {
         ("second", "V4", 9),
     ],
     10: [
-        (47, "tanh", "g_only", None, 0.01),
+        (20, "tanh", "g_only", None, 0.01),
     ],
     11: [
         ("tanh", "g_only", "K1", 0.01, 0.04),
@@ -213,9 +213,9 @@ ANSWERS: dict[int, Answer] = {
         ("tanh", "g_only", "V4", 0.01, 0.004),
     ],
     12: [
-        (52, "simulation", "tanh", 16, 192, 90.0, 30.0),
+        (22, "simulation", "tanh", 16, 192, 90.0, 30.0),
         (8, "simulation", "tanh", 16, 128, 8.0, 2.0),
-        (15, "simulation", "tanh", 64, 128, 8.0, 2.0),
+        (9, "simulation", "tanh", 64, 128, 8.0, 2.0),
     ],
     13: [
         ("first", 4, 32.0, 4.0),
@@ -228,10 +228,10 @@ ANSWERS: dict[int, Answer] = {
         ("second", "sin", "mean", "K0 leaves the range"),
     ],
     16: [
-        (52, "tanh", 16, 192, "V4", 0.001, 0.002),
+        (22, "tanh", 16, 192, "V4", 0.001, 0.002),
     ],
     17: [
-        (52, 8, "tanh", 16, 192),
+        (22, 8, "tanh", 16, 192),
     ],
     18: [
         ("tanh", 16, "g_only", 1e-09, 2, 2.0, 2.0),
