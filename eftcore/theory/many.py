@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from eftcore.batches import batched
 from eftcore.errors import within
 from eftcore.results import Theory
 from eftcore.specs import PredictionSpec
@@ -66,17 +67,8 @@ def predict_many(specs: Sequence[PredictionSpec]) -> list[Theory]:
 
 def _batches(specs: Sequence[PredictionSpec]) -> Iterator[list[int]]:
     """Positions of specs that are computed at a time; those that may be computed together are next to each other."""
-    batch: list[int] = []
-    total = 0.0
-    for i in sorted(range(len(specs)), key=lambda i: _order(specs[i])):
-        size = _bytes(specs[i])
-        if batch and total + size > MOST_BYTES:
-            yield batch
-            batch, total = [], 0.0
-        batch.append(i)
-        total += size
-    if batch:
-        yield batch
+    alike = sorted(range(len(specs)), key=lambda i: _order(specs[i]))
+    return batched(alike, lambda i: _bytes(specs[i]), MOST_BYTES)
 
 
 def _order(spec: PredictionSpec) -> tuple[Any, ...]:

@@ -13,6 +13,8 @@ from collections.abc import AsyncGenerator, Coroutine, Generator, Hashable, Iter
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
+from eftcore.batches import batched
+
 T = TypeVar("T")
 
 Computation = Coroutine["Request[Any]", Any, T]
@@ -123,24 +125,11 @@ def together(computations: Sequence[Computation[T]]) -> list[Outcome[T]]:
             kind = request.kind
             kinds.setdefault(number if kind is None else (type(request), kind), []).append(number)
         for numbers in kinds.values():
-            for part in _parts(numbers, [waiting[number].size for number in numbers]):
+            for part in batched(numbers, lambda number: waiting[number].size, MOST_NUMBERS):
                 given = _all_answered([waiting.pop(number) for number in part])
                 for number, outcome in zip(part, given, strict=True):
                     go_on(number, outcome)
     return outcomes
-
-
-def _parts(numbers: list[int], sizes: list[int]) -> Iterator[list[int]]:
-    """Consecutive parts whose sizes add up to at most MOST_NUMBERS, or of one."""
-    part: list[int] = []
-    total = 0
-    for number, size in zip(numbers, sizes, strict=True):
-        if part and total + size > MOST_NUMBERS:
-            yield part
-            part, total = [], 0
-        part.append(number)
-        total += size
-    yield part
 
 
 def _answered(request: Request[Any]) -> Outcome[Any]:

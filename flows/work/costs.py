@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from eftcore import batches
 from eftcore.ensemble.sample import Shards
 from eftcore.specs import EnsembleSpec, PredictionSpec
 
@@ -74,14 +75,4 @@ def batched(
     >>> list(batched([1, 1, 1, 5, 1], float, together=2))
     [[1, 1], [1], [5], [1]]
     """
-    batch: list[Item] = []
-    held = 0.0
-    for item in items:
-        seconds = cost(item)
-        if batch and (held + seconds > together or len(batch) == most):
-            yield batch
-            batch, held = [], 0.0
-        batch.append(item)
-        held += seconds
-    if batch:
-        yield batch
+    return batches.batched(items, cost, together, most)
